@@ -1,0 +1,320 @@
+"""Images to rows: which keys are missing, decode, encode, append, count.
+
+Three steps with plain data between them, so that another engine can take the place of the middle one:
+
+* `recognise`: paths in, the keys that are known without reading a file out;
+* `decode.decode_all` and ``encoder.encode``: paths in, keys and rows out;
+* ``cache.append``: keys and rows in; this process is the only writer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlfeat.cache import Cache, ImageTable, create_cache, open_cache
+from tlfeat.decode import Decoded, Pixels, decode_all
+from tlfeat.encoder import Encoder
+from tlfeat.errors import CacheError, DataError, Interrupted
+from tlfeat.images import ImageSet
+
+#: Larger batches gain nothing on a CPU and cost memory.
+BATCH_SIZE = 32
+
+#: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
+_SETTLED_NS = 2_000_000_000
+
+#: Called with (images done, images to do, images failed).
+OnProgress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractReport:
+    """What one run of `extract` did.
+
+    Attributes
+    ----------
+    n_embedded : int
+        Pictures that went through the encoder in this run.
+    n_known : int
+        Images whose rows were there already, copies of another picture included.
+    failures : list of (path, reason)
+    elapsed_s : float
+        Wall seconds from the first file read to the last row written, the encoder's preparation left out.
+    prepare_s : float
+        Wall seconds to build the encoder; 0 where nothing was missing.
+    """
+
+    cache: Path
+    layers: dict[str, tuple[int, int]]
+    n_images: int
+    n_embedded: int
+    n_known: int
+    failures: list[tuple[str, str]]
+    elapsed_s: float
+    prepare_s: float
+
+
+def extract(
+    images: ImageSet,
+    encoder: Encoder,
+    cache_path: Path,
+    *,
+    batch_size: int = BATCH_SIZE,
+    n_threads: int | None = None,
+    is_strict: bool = False,
+    encoder_source: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
+) -> ExtractReport:
+    """Bring the cache up to date: afterwards every readable image has a row in every layer of the encoder.
+
+    Parameters
+    ----------
+    images : ImageSet
+    encoder : Encoder
+    cache_path : Path
+        Created if it is not there; otherwise its fingerprint must be the encoder's.
+    batch_size : int, default=32
+        Images in one forward pass.
+    n_threads : int, optional
+        Decoding threads; as many as there are cores by default.
+    is_strict : bool, default=False
+        Raise `DataError` at the end if any image failed; rows of the others are kept all the same.
+    encoder_source : mapping, optional
+        Recorded in the cache: how `predict` builds the same encoder again.
+    on_progress : callable, optional
+
+    Raises
+    ------
+    FingerprintError
+        The cache was made by another encoder.
+    CacheError
+        The cache is damaged, locked or the disk is full; what was appended is kept.
+    Interrupted
+        Ctrl-C; what was appended is kept.
+    """
+    source = {
+        "root": str(images.root),
+        "source": str(images.source),
+        "encoder": dict(encoder_source or {}),
+    }
+    if cache_path.exists():
+        cache = open_cache(cache_path, writable=True, fingerprint=encoder.fingerprint)
+    else:
+        cache = create_cache(cache_path, encoder.fingerprint, source)
+    with cache:
+        run = _Run(images, encoder, cache, batch_size=batch_size, n_threads=n_threads, on_progress=on_progress)
+        if cache.source != source:
+            cache.write_document("source", source)
+        report = run.execute()
+    cache_path.touch()  # "the newest cache" is the one that extract ended with last, changed or not
+    if is_strict and report.failures:
+        path, reason = report.failures[0]
+        raise DataError(
+            f"{len(report.failures)} of {report.n_images} images failed and --strict was given; the first: "
+            f"{path}: {reason}. The rows of the others are in {cache_path}."
+        )
+    return report
+
+
+def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
+    """Return the path table before anything is read: known keys where size and time stamp are unchanged.
+
+    Images that failed are looked at again (the cause may be gone); so are all others that differ.
+    """
+    seen: dict[str, int] = {}
+    if previous is not None and previous.images.root == images.root:
+        seen = {path: i for i, path in enumerate(previous.images.paths)}
+    n = len(images)
+    keys, status, sizes, mtimes_ns = [""] * n, ["pending"] * n, [0] * n, [0] * n
+    for i in range(n):
+        try:
+            found = images.file(i).stat()
+        except OSError:
+            continue  # decoding says why
+        sizes[i], mtimes_ns[i] = found.st_size, found.st_mtime_ns
+        at = seen.get(images.paths[i])
+        if previous is not None and at is not None and previous.status[at] == "ok":
+            if (previous.sizes[at], previous.mtimes_ns[at]) == (sizes[i], mtimes_ns[i]):
+                keys[i], status[i] = previous.keys[at], "ok"
+    return ImageTable(images, keys, status, [""] * n, sizes, mtimes_ns)
+
+
+class _Run:
+    """One run of `extract` over one open cache."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        encoder: Encoder,
+        cache: Cache,
+        *,
+        batch_size: int,
+        n_threads: int | None,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.images = images
+        self.encoder = encoder
+        self.cache = cache
+        self.batch_size = batch_size
+        self.n_threads = n_threads
+        self.on_progress = on_progress or (lambda done, total, failed: None)
+        self.n_embedded = 0
+        self.prepare_s = 0.0
+        self.is_prepared = False
+        self.embedding: set[str] = set()  # keys in the batch being collected
+        self.failed_keys: dict[str, str] = {}  # copies of a picture fail alike
+
+    def execute(self) -> ExtractReport:
+        previous = self._previous_table()
+        table = recognise(self.images, previous)
+        for i, key in enumerate(table.keys):
+            if table.status[i] == "ok" and not self._is_known(key):
+                table.status[i] = "pending"
+        todo = [i for i, status in enumerate(table.status) if status != "ok"]
+        if previous is None:
+            self.cache.write_table(table)  # a killed run leaves a cache that knows what it was about
+        started_s = time.perf_counter()
+        try:
+            self._embed(table, todo)
+        except KeyboardInterrupt:
+            n_done = len(table.keys) - table.count("pending")
+            self._save(table, previous, time.perf_counter() - started_s)
+            raise Interrupted(
+                f"Stopped. {n_done:,} of {len(table.keys):,} images are done and kept in "
+                f"{self.cache.path}. The same command goes on from there."
+            ) from None
+        elapsed_s = time.perf_counter() - started_s - self.prepare_s
+        self._save(table, previous, elapsed_s)
+        failures = [
+            (self.images.paths[i], table.errors[i])
+            for i, status in enumerate(table.status)
+            if status == "failed"
+        ]
+        return ExtractReport(
+            cache=self.cache.path,
+            layers=self.cache.layers,
+            n_images=len(self.images),
+            n_embedded=self.n_embedded,
+            n_known=table.count("ok") - self.n_embedded,
+            failures=failures,
+            elapsed_s=elapsed_s,
+            prepare_s=self.prepare_s,
+        )
+
+    def _previous_table(self) -> ImageTable | None:
+        try:
+            return self.cache.table
+        except CacheError:
+            return None  # the first run was killed before it wrote one, or the table is damaged: read again
+
+    def _is_known(self, key: str) -> bool:
+        digest = bytes.fromhex(key)
+        return all(digest in self.cache.known(layer) for layer in self.encoder.layers)
+
+    def _needs_no_pixels(self, key: str) -> bool:
+        return key in self.failed_keys or self._is_known(key)
+
+    def _embed(self, table: ImageTable, todo: Sequence[int]) -> None:
+        files = ((i, self.images.file(i)) for i in todo)
+        batch: list[Decoded] = []
+        n_failed = 0
+        decoded_all = decode_all(
+            files, self.encoder.input_size, is_known=self._needs_no_pixels, n_threads=self.n_threads
+        )
+        try:
+            for n_done, decoded in enumerate(decoded_all):
+                i = decoded.i
+                table.keys[i] = decoded.key
+                if decoded.error or decoded.key in self.failed_keys:
+                    self._fail(table, i, decoded.error or self.failed_keys[decoded.key])
+                    n_failed += 1
+                elif decoded.pixels is None or decoded.key in self.embedding or self._is_known(decoded.key):
+                    table.status[i] = "ok"  # a row is there, or comes with the batch being collected
+                else:
+                    batch.append(decoded)
+                    self.embedding.add(decoded.key)
+                    table.status[i] = "ok"
+                if len(batch) == self.batch_size:
+                    self._encode_and_append(table, batch, n_left=len(todo) - n_done)
+                self.on_progress(n_done + 1 - len(batch), len(todo), n_failed)
+            self._encode_and_append(table, batch, n_left=0)
+        except BaseException:
+            for i, status in enumerate(table.status):
+                if status == "ok" and not self._is_known(table.keys[i]):
+                    table.status[i] = "pending"
+            raise
+        finally:
+            decoded_all.close()
+        self.on_progress(len(todo), len(todo), n_failed)
+
+    def _encode_and_append(self, table: ImageTable, batch: list[Decoded], *, n_left: int) -> None:
+        """Embed the collected batch, append its rows and empty it; `n_left` bounds what may still come."""
+        if not batch:
+            return
+        if not self.is_prepared:
+            started_s = time.perf_counter()
+            self.encoder.prepare()
+            self.prepare_s = time.perf_counter() - started_s
+        pixels: Pixels = np.stack([decoded.pixels for decoded in batch if decoded.pixels is not None])
+        rows = self.encoder.encode(pixels)
+        if not self.is_prepared:
+            self.cache.reserve({name: r.shape[1] for name, r in rows.items()}, n_left + len(batch))
+            self.is_prepared = True
+        is_finite = np.all([np.isfinite(r).all(axis=1) for r in rows.values()], axis=0)  # (n,)
+        keys = [decoded.key for decoded in batch]
+        self.cache.append(
+            {name: r[is_finite] for name, r in rows.items()},
+            [key for key, finite in zip(keys, is_finite, strict=True) if finite],
+        )
+        self.n_embedded += len(batch)
+        for key, finite in zip(keys, is_finite, strict=True):
+            if not finite:
+                self.failed_keys[key] = "the network's output is not finite"
+        if not is_finite.all():
+            for i, key in enumerate(table.keys):
+                if key in self.failed_keys:
+                    self._fail(table, i, self.failed_keys[key])
+        batch.clear()
+        self.embedding.clear()
+
+    @staticmethod
+    def _fail(table: ImageTable, i: int, reason: str) -> None:
+        table.status[i], table.errors[i] = "failed", reason
+
+    def _save(self, table: ImageTable, previous: ImageTable | None, elapsed_s: float) -> None:
+        settled = _without_unsettled(table)
+        if previous is None or _differ(settled, previous):
+            self.cache.write_table(settled)
+        if self.n_embedded:
+            timing = self.cache.timing
+            self.cache.write_document(
+                "timing",
+                {
+                    "extract_s": timing["extract_s"] + elapsed_s,
+                    "n_embedded": timing["n_embedded"] + self.n_embedded,
+                },
+            )
+
+
+def _without_unsettled(table: ImageTable) -> ImageTable:
+    """Forget time stamps of files modified just now (or in the future), so that they are read again next time."""
+    now_ns = time.time_ns()
+    mtimes_ns = [t if now_ns - t > _SETTLED_NS else 0 for t in table.mtimes_ns]
+    return replace(table, mtimes_ns=mtimes_ns)
+
+
+def _differ(one: ImageTable, other: ImageTable) -> bool:
+    a, b = one.images, other.images
+    return (a.paths, a.labels, a.splits, a.groups) != (b.paths, b.labels, b.splits, b.groups) or (
+        one.keys,
+        one.status,
+        one.errors,
+        one.sizes,
+        one.mtimes_ns,
+    ) != (other.keys, other.status, other.errors, other.sizes, other.mtimes_ns)

@@ -1,0 +1,170 @@
+"""The frozen dataclasses that get saved, to and from JSON.
+
+Every record is a plain dataclass of plain values, so that ``to_json`` needs no schema beside the class and a
+file written today is read by name tomorrow: unknown keys are ignored, missing ones take the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from tlfeat.errors import DataError
+
+_RECORDED_MODULES = ("tensorflow", "keras", "sklearn", "numpy", "h5py", "PIL", "skops")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A saved value: ``to_dict`` and ``from_dict`` are inverse to each other."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build the record from what ``to_dict`` gave; unknown keys are ignored."""
+        nested = {"timing": Timing, "score": Score, "environment": Environment, "split": SplitInfo}
+        known = {f.name for f in dataclasses.fields(cls)}
+        chosen = {}
+        for name, value in values.items():
+            if name in known:
+                is_nested = name in nested and isinstance(value, Mapping)
+                chosen[name] = nested[name].from_dict(value) if is_nested else value
+        return cls(**chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment(Record):
+    """What a number was measured with; recorded beside it, never part of a fingerprint."""
+
+    tlfeat: str = ""
+    python: str = ""
+    machine: str = ""
+    n_cpus: int = 0
+    packages: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def current(cls) -> Environment:
+        """Describe this process; versions come from package metadata, so nothing heavy is imported."""
+        return cls(
+            tlfeat=distribution_version("tlfeat"),
+            python=platform.python_version(),
+            machine=f"{platform.system()} {platform.machine()}",
+            n_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            packages={name: distribution_version(name) for name in _RECORDED_MODULES},
+        )
+
+
+def distribution_version(module: str) -> str:
+    """Return the installed version of the distribution that provides `module`, or "" where there is none.
+
+    ``metadata.version("tensorflow")`` fails where `tensorflow-cpu` is installed, and `sklearn` and `PIL` are
+    not distributions at all, so a failing name goes through the map from modules to distributions.
+    """
+    known = {"sklearn": "scikit-learn", "PIL": "pillow"}
+    try:
+        return metadata.version(known.get(module, module))
+    except metadata.PackageNotFoundError:
+        providers = metadata.packages_distributions().get(module, [])
+        return metadata.version(providers[0]) if providers else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing(Record):
+    """Wall seconds of one candidate; None is "not measured", never "no time"."""
+
+    extract_s: float | None = None  # all images of the cache, decode to append, summed over the runs
+    extract_s_per_image: float | None = None
+    search_s: float | None = None  # choosing hyper-parameters by cross-validation
+    fit_s: float | None = None  # the final fit (for Keras: all epochs, validation included)
+    predict_s_per_image: float | None = None  # rows (heads) or pixels (Keras) to probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class SplitInfo(Record):
+    """Which images were used for what; `digest` is equal exactly if every image has the same role."""
+
+    digest: str
+    origin: str  # "given" by folders or a table, or "seeded"
+    seed: int
+    n_train: int
+    n_val: int
+    n_test: int
+    test_fraction: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score(Record):
+    """Test-set scores, each computed in ``evaluate`` and nowhere else."""
+
+    accuracy: float
+    ci95: tuple[float, float]  # Wilson interval of the accuracy
+    balanced_accuracy: float
+    macro_f1: float
+    confusion: list[list[int]]  # rows: true class, columns: predicted class
+    per_class: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Record):
+    """One candidate, fitted and tested: everything that ``compare`` and ``report`` need."""
+
+    candidate: str  # "svm", "pixels+logreg", "keras-frozen", ...
+    kind: str  # "head" or "keras"
+    backbone: str
+    layer: str
+    settings: dict[str, Any]  # what was asked for; its digest decides whether a Result is reused
+    chosen: dict[str, Any]  # what the search or the early stopping chose
+    fingerprint: dict[str, Any]
+    classes: list[str]
+    split: SplitInfo
+    score: Score
+    timing: Timing
+    environment: Environment
+    model_bytes: int  # what `predict` loads on top of the backbone (heads) or altogether (Keras)
+    test_keys: list[str]  # content key of each test image, in the order of the lists below
+    test_paths: list[str]
+    true: list[int]
+    predicted: list[int]
+    certainty: list[float]  # probability of the predicted class
+    history: dict[str, list[float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    model: str = ""  # folder of the saved model, relative to the working folder where it lies below it
+    format_version: int = 1
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write `document` beside `path` and rename, so that a reader never sees half a file."""
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 beside `path` and rename; names that are not valid UTF-8 survive."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a `DataError` names the file and the place where it breaks."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from error
