@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +124,11 @@ class Cache:
 
     @property
     def timing(self) -> dict[str, float]:
-        """`extract_s` (wall seconds, summed over runs) and `n_embedded` images in them."""
-        return {"extract_s": 0.0, "n_embedded": 0, **self._document("timing")}
+        """Wall seconds summed over runs, and the images in them.
+
+        `extract_s` is all of it, `embed_s` leaves out building the network, `n_embedded` counts forward passes.
+        """
+        return {"extract_s": 0.0, "embed_s": 0.0, "n_embedded": 0, **self._document("timing")}
 
     @property
     def layers(self) -> dict[str, tuple[int, int]]:
@@ -182,14 +186,14 @@ class Cache:
         ----------
         rows : mapping of layer name to float32 array of shape (n_images, width)
         keys : sequence of str
-            Content keys, one a row. A key that a layer has already is left out there.
+            Content keys, one a row. A key that a layer has already, or a second time, is left out there.
         """
         digests = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 32)
         counts = {}
         with _h5_errors(self.path):
             for layer, batch in rows.items():
-                known = self.known(layer)
-                fresh = [i for i, digest in enumerate(digests) if digest.tobytes() not in known]
+                first = {digest.tobytes(): i for i, digest in reversed(list(enumerate(digests)))}
+                fresh = sorted(i for digest, i in first.items() if digest not in self.known(layer))
                 if fresh:
                     counts[layer] = self._write_rows(layer, batch[fresh], digests[fresh])
             self._file.flush()  # rows before the count: without this, 40 of 40 killed writers lost rows
@@ -277,9 +281,7 @@ class Cache:
             splits=text["split"],
             groups=text["group"],
         )
-        return ImageTable(
-            images, text["key"], text["status"], text["error"], numbers["size"], numbers["mtime_ns"]
-        )
+        return ImageTable(images, text["key"], text["status"], text["error"], numbers["size"], numbers["mtime_ns"])
 
     def write_table(self, table: ImageTable) -> None:
         """Replace the path table; a kill in between leaves the old one or the new one, never half of one."""
@@ -326,6 +328,32 @@ class Cache:
         with _h5_errors(self.path):
             self._file.attrs[name] = json.dumps(document)
             self._file.flush()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``tlfeat cache info`` says, as JSON values."""
+        table = self.table
+        images = table.images
+        ok = [i for i, status in enumerate(table.status) if status == "ok"]
+        return {
+            "cache": str(self.path),
+            "bytes": self.path.stat().st_size,
+            "format_version": FORMAT_VERSION,
+            "source": str(images.source),
+            "fingerprint": self.fingerprint,
+            "environment": self.environment,
+            "layers": self.layers,
+            "timing": self.timing,
+            "images": {
+                "status": dict(Counter(table.status)),
+                "splits": dict(Counter(split for split in images.splits if split)),
+                "classes": dict(sorted(Counter(images.labels[i] for i in ok if images.labels[i]).items())),
+            },
+            "failures": [
+                {"path": images.paths[i], "reason": table.errors[i]}
+                for i, status in enumerate(table.status)
+                if status == "failed"
+            ],
+        }
 
     # --- verify ---------------------------------------------------------------------------------------------
 
@@ -397,8 +425,8 @@ class Cache:
         if free < n_bytes + _SPARE_BYTES:
             raise CacheError(
                 f"The disk is full: {self.path.parent} has {free / 1e6:.1f} MB free, {n_bytes / 1e6:.1f} MB "
-                f"plus {_SPARE_BYTES / 1e6:.0f} MB spare are needed. Everything embedded so far is kept; make room and run "
-                f"the same command again."
+                f"plus {_SPARE_BYTES / 1e6:.0f} MB spare are needed. Everything embedded so far is kept; make room "
+                f"and run the same command again."
             )
 
 
@@ -428,9 +456,7 @@ def create_cache(path: Path, fingerprint: Mapping[str, Any], source: Mapping[str
     return open_cache(path, writable=True)
 
 
-def open_cache(
-    path: Path, *, writable: bool = False, fingerprint: Mapping[str, Any] | None = None
-) -> Cache:
+def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, Any] | None = None) -> Cache:
     """Open a cache and check that it is one.
 
     Parameters
@@ -465,9 +491,7 @@ def _check_structure(path: Path, file: h5py.File) -> None:
             raise CacheError(f"{path} is an HDF5 file but not a tlfeat cache.")
         version = file.attrs.get("format_version")
         if version != FORMAT_VERSION:
-            raise CacheError(
-                f"{path} has cache format {version}; this tlfeat reads {FORMAT_VERSION}. Update tlfeat."
-            )
+            raise CacheError(f"{path} has cache format {version}; this tlfeat reads {FORMAT_VERSION}. Update tlfeat.")
         if not isinstance(_hard(path, file, "layers"), h5py.Group):
             raise CacheError(f"{path}: /layers is not a group.")
         for layer in file["layers"]:
@@ -535,8 +559,7 @@ def _h5_errors(path: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise CacheLocked(
-            f"{path} is open in another process that writes to it. Wait until that has ended, or name "
-            f"another --cache."
+            f"{path} is open in another process that writes to it. Wait until that has ended, or name another --cache."
         ) from error
     except PermissionError as error:
         raise CacheError(f"{path} cannot be opened: permission denied.") from error
@@ -565,5 +588,3 @@ def _text_array(values: Sequence[Any]) -> npt.NDArray[np.bytes_]:
 
 def _read_text(dataset: h5py.Dataset) -> list[str]:
     return [value.decode("utf-8", "surrogateescape") for value in dataset[:].tolist()]
-
-

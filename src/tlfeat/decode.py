@@ -19,14 +19,14 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tlfeat.errors import BadImage
 from tlfeat.images import content_key
@@ -102,7 +102,7 @@ def decode_bytes(data: bytes, size: tuple[int, int]) -> Pixels:
                     return _to_pixels(image, size)
     except BadImage:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise BadImage("not an image in a known format") from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
@@ -167,7 +167,7 @@ def decode_all(
     is_known: Callable[[str], bool] = lambda key: False,
     n_threads: int | None = None,
     n_ahead: int = 64,
-) -> Iterator[Decoded]:
+) -> Generator[Decoded, None, None]:
     """Decode files in threads, in order, at most `n_ahead` of them ahead of the consumer.
 
     The bound keeps memory flat when the network is slower than the decoder, which is the usual case: 64

@@ -106,9 +106,14 @@ class PixelEncoder:
         return {"pixels": pixels.reshape(len(pixels), -1).astype(np.float32) / np.float32(255)}  # (n, h*w*3)
 
 
-def embedding_name(layer: str, pool: str | None) -> str:
-    """Return ``layer`` for a vector and ``layer:pool`` for a pooled map, as it stands in the cache."""
-    return f"{layer}:{pool}" if pool else layer
+def embedding_name(layer: str, pool: str | None = None) -> str:
+    """Return the name under which an embedding stands in the cache.
+
+    A layer's plain name means its vector, or the average over its map; ``NAME:max`` and so on are other poolings.
+    """
+    layer, _, inline = layer.partition(":")
+    pool = inline or pool or "avg"
+    return layer if pool == "avg" else f"{layer}:{pool}"
 
 
 def resolve_embedding(wanted: str, available: Sequence[str]) -> str:
@@ -121,7 +126,7 @@ def resolve_embedding(wanted: str, available: Sequence[str]) -> str:
     """
     if wanted in available:
         return wanted
-    by_layer = [name for name in available if name.rpartition(":")[0] == wanted]
+    by_layer = [name for name in available if name.partition(":")[0] == wanted]
     if len(by_layer) == 1:
         return by_layer[0]
     if by_layer:

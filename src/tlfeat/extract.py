@@ -10,7 +10,7 @@ Three steps with plain data between them, so that another engine can take the pl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tlfeat.decode import Decoded, Pixels, decode_all
 from tlfeat.encoder import Encoder
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.images import ImageSet
+from tlfeat.progress import OnProgress, silent
 
 #: Larger batches gain nothing on a CPU and cost memory.
 BATCH_SIZE = 32
@@ -29,13 +30,10 @@ BATCH_SIZE = 32
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
 _SETTLED_NS = 2_000_000_000
 
-#: Called with (images done, images to do, images failed).
-OnProgress = Callable[[int, int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
 class ExtractReport:
-    """What one run of `extract` did.
+    """What one run of `extract_rows` did.
 
     Attributes
     ----------
@@ -60,7 +58,7 @@ class ExtractReport:
     prepare_s: float
 
 
-def extract(
+def extract_rows(
     images: ImageSet,
     encoder: Encoder,
     cache_path: Path,
@@ -69,7 +67,7 @@ def extract(
     n_threads: int | None = None,
     is_strict: bool = False,
     encoder_source: Mapping[str, Any] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
 ) -> ExtractReport:
     """Bring the cache up to date: afterwards every readable image has a row in every layer of the encoder.
 
@@ -139,14 +137,15 @@ def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
             continue  # decoding says why
         sizes[i], mtimes_ns[i] = found.st_size, found.st_mtime_ns
         at = seen.get(images.paths[i])
-        if previous is not None and at is not None and previous.status[at] == "ok":
-            if (previous.sizes[at], previous.mtimes_ns[at]) == (sizes[i], mtimes_ns[i]):
-                keys[i], status[i] = previous.keys[at], "ok"
+        if previous is None or at is None or previous.status[at] != "ok":
+            continue
+        if (previous.sizes[at], previous.mtimes_ns[at]) == (sizes[i], mtimes_ns[i]):
+            keys[i], status[i] = previous.keys[at], "ok"
     return ImageTable(images, keys, status, [""] * n, sizes, mtimes_ns)
 
 
 class _Run:
-    """One run of `extract` over one open cache."""
+    """One run of `extract_rows` over one open cache."""
 
     def __init__(
         self,
@@ -156,14 +155,14 @@ class _Run:
         *,
         batch_size: int,
         n_threads: int | None,
-        on_progress: OnProgress | None,
+        on_progress: OnProgress,
     ) -> None:
         self.images = images
         self.encoder = encoder
         self.cache = cache
         self.batch_size = batch_size
         self.n_threads = n_threads
-        self.on_progress = on_progress or (lambda done, total, failed: None)
+        self.on_progress = on_progress
         self.n_embedded = 0
         self.prepare_s = 0.0
         self.is_prepared = False
@@ -184,7 +183,7 @@ class _Run:
             self._embed(table, todo)
         except KeyboardInterrupt:
             n_done = len(table.keys) - table.count("pending")
-            self._save(table, previous, time.perf_counter() - started_s)
+            self._save(table, previous, time.perf_counter() - started_s - self.prepare_s)
             raise Interrupted(
                 f"Stopped. {n_done:,} of {len(table.keys):,} images are done and kept in "
                 f"{self.cache.path}. The same command goes on from there."
@@ -192,9 +191,7 @@ class _Run:
         elapsed_s = time.perf_counter() - started_s - self.prepare_s
         self._save(table, previous, elapsed_s)
         failures = [
-            (self.images.paths[i], table.errors[i])
-            for i, status in enumerate(table.status)
-            if status == "failed"
+            (self.images.paths[i], table.errors[i]) for i, status in enumerate(table.status) if status == "failed"
         ]
         return ExtractReport(
             cache=self.cache.path,
@@ -223,7 +220,6 @@ class _Run:
     def _embed(self, table: ImageTable, todo: Sequence[int]) -> None:
         files = ((i, self.images.file(i)) for i in todo)
         batch: list[Decoded] = []
-        n_failed = 0
         decoded_all = decode_all(
             files, self.encoder.input_size, is_known=self._needs_no_pixels, n_threads=self.n_threads
         )
@@ -233,7 +229,6 @@ class _Run:
                 table.keys[i] = decoded.key
                 if decoded.error or decoded.key in self.failed_keys:
                     self._fail(table, i, decoded.error or self.failed_keys[decoded.key])
-                    n_failed += 1
                 elif decoded.pixels is None or decoded.key in self.embedding or self._is_known(decoded.key):
                     table.status[i] = "ok"  # a row is there, or comes with the batch being collected
                 else:
@@ -242,7 +237,7 @@ class _Run:
                     table.status[i] = "ok"
                 if len(batch) == self.batch_size:
                     self._encode_and_append(table, batch, n_left=len(todo) - n_done)
-                self.on_progress(n_done + 1 - len(batch), len(todo), n_failed)
+                self.on_progress("embedding", n_done + 1 - len(batch), len(todo))
             self._encode_and_append(table, batch, n_left=0)
         except BaseException:
             for i, status in enumerate(table.status):
@@ -251,7 +246,7 @@ class _Run:
             raise
         finally:
             decoded_all.close()
-        self.on_progress(len(todo), len(todo), n_failed)
+        self.on_progress("embedding", len(todo), len(todo))
 
     def _encode_and_append(self, table: ImageTable, batch: list[Decoded], *, n_left: int) -> None:
         """Embed the collected batch, append its rows and empty it; `n_left` bounds what may still come."""
@@ -296,7 +291,8 @@ class _Run:
             self.cache.write_document(
                 "timing",
                 {
-                    "extract_s": timing["extract_s"] + elapsed_s,
+                    "extract_s": timing["extract_s"] + elapsed_s + self.prepare_s,
+                    "embed_s": timing["embed_s"] + elapsed_s,
                     "n_embedded": timing["n_embedded"] + self.n_embedded,
                 },
             )

@@ -22,9 +22,7 @@ from pathlib import Path
 from tlfeat.errors import DataError, UsageError
 
 #: What is looked at; everything else in the folder is passed over and counted.
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
-)
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
 
 #: Folder or column value (lower case) to role.
 SPLIT_NAMES: Mapping[str, str] = {
@@ -36,6 +34,13 @@ SPLIT_NAMES: Mapping[str, str] = {
     "test": "test",
     "testing": "test",
 }
+
+
+#: What a table may say of an image.
+TABLE_COLUMNS = ("path", "label", "split", "group")
+
+#: Longer ones are a table with a missing quote, not a class name.
+MAX_LABEL_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,37 +198,58 @@ class _Walk:
 
 
 def _from_table(source: Path) -> ImageSet:
+    lines = read_table(source, required=("path", "label"))
+    for number, line in enumerate(lines, start=2):
+        if not line["path"]:
+            raise DataError(f"{source}, row {number}: the path is empty.")
+    return ImageSet(
+        root=source.parent,
+        source=source,
+        paths=[line["path"] for line in lines],
+        labels=[line["label"] for line in lines],
+        splits=[line["split"] for line in lines],
+        groups=[line["group"] for line in lines],
+    )
+
+
+def read_table(source: Path, *, required: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return the lines of a CSV or TSV file as dicts of path, label, split and group ("" where absent).
+
+    Parameters
+    ----------
+    source : Path
+        Tab-separated if it ends in ``.tsv``. Column names may have any case; further columns are ignored.
+    required : tuple of str
+        Columns that must be there.
+
+    Raises
+    ------
+    DataError
+        Not a table, a column is missing, a split that is neither train, val nor test.
+    """
     delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
     try:
         with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             names = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
-            if not {"path", "label"} <= set(names):
+            missing = [name for name in required if name not in names]
+            if missing:
                 raise DataError(
-                    f"{source} needs the columns path and label (split and group are optional), "
+                    f"{source} lacks the column {' and '.join(missing)} (split and group are optional), "
                     f"received: {', '.join(reader.fieldnames or []) or 'an empty file'}."
                 )
-            rows = [{key: row[name] or "" for key, name in names.items()} for row in reader]
+            lines = [{column: line.get(names.get(column, ""), "") or "" for column in TABLE_COLUMNS} for line in reader]
     except (csv.Error, OSError) as error:
         raise DataError(f"{source} cannot be read as a table: {error}.") from error
-    splits = []
-    for line, row in enumerate(rows, start=2):
-        split = row.get("split", "").strip().lower()
+    for number, line in enumerate(lines, start=2):
+        split = line["split"].strip().lower()
         if split and split not in SPLIT_NAMES:
-            raise DataError(
-                f"{source}, row {line}: split is '{row['split']}', expected train, val, test or empty."
-            )
-        if not row["path"]:
-            raise DataError(f"{source}, row {line}: the path is empty.")
-        splits.append(SPLIT_NAMES.get(split, ""))
-    return ImageSet(
-        root=source.parent,
-        source=source,
-        paths=[row["path"] for row in rows],
-        labels=[row["label"].strip() for row in rows],
-        splits=splits,
-        groups=[row.get("group", "").strip() for row in rows],
-    )
+            raise DataError(f"{source}, row {number}: split is '{line['split']}', expected train, val or test.")
+        line["split"] = SPLIT_NAMES.get(split, "")
+        line["label"], line["group"] = line["label"].strip(), line["group"].strip()
+        if max(len(line["label"]), len(line["group"])) > MAX_LABEL_LENGTH:
+            raise DataError(f"{source}, row {number}: a label or group is longer than {MAX_LABEL_LENGTH} characters.")
+    return lines
 
 
 def _rename_classes(images: ImageSet, class_map: Mapping[str, str]) -> ImageSet:
@@ -244,7 +270,10 @@ def _check_same_classes(split_folders: list[tuple[Path, str]], class_map: Mappin
     }
     first, *others = classes
     for other in others:
-        only_first, only_other = sorted(classes[first] - classes[other]), sorted(classes[other] - classes[first])
+        only_first, only_other = (
+            sorted(classes[first] - classes[other]),
+            sorted(classes[other] - classes[first]),
+        )
         if only_first or only_other:
             example = f"{only_other[0]}={only_first[0]}" if only_other and only_first else "OLD=NEW"
             raise DataError(

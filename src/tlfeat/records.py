@@ -32,7 +32,12 @@ class Record:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build the record from what ``to_dict`` gave; unknown keys are ignored."""
-        nested = {"timing": Timing, "score": Score, "environment": Environment, "split": SplitInfo}
+        nested: dict[str, type[Record]] = {
+            "timing": Timing,
+            "score": Score,
+            "environment": Environment,
+            "split": SplitInfo,
+        }
         known = {f.name for f in dataclasses.fields(cls)}
         chosen = {}
         for name, value in values.items():
@@ -82,8 +87,8 @@ def distribution_version(module: str) -> str:
 class Timing(Record):
     """Wall seconds of one candidate; None is "not measured", never "no time"."""
 
-    extract_s: float | None = None  # all images of the cache, decode to append, summed over the runs
-    extract_s_per_image: float | None = None
+    extract_s: float | None = None  # all images of the cache, building the network included, summed over runs
+    extract_s_per_image: float | None = None  # decode to append, building the network left out
     search_s: float | None = None  # choosing hyper-parameters by cross-validation
     fit_s: float | None = None  # the final fit (for Keras: all epochs, validation included)
     predict_s_per_image: float | None = None  # rows (heads) or pixels (Keras) to probabilities

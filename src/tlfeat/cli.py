@@ -1,0 +1,480 @@
+"""The commands: parse, import late, call one function, print. No logic."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlfeat.console import Console, aligned, errors_as_exit_codes, one_line
+from tlfeat.errors import CacheError, DataError, UsageError
+
+app = typer.Typer(
+    help="Embed images once with a frozen Keras backbone, fit scikit-learn heads in seconds, compare honestly.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cache_app = typer.Typer(help="Look into a cache, check it, take rows out or bring rows in.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="FILE.h5", help="The cache; the newest one under cache/ by default."),
+]
+LayerOption = Annotated[
+    str | None,
+    typer.Option("--layer", help="Layer whose rows are used; avg_pool by default, or the only one."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks; only results and errors.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="For the split and for everything that is drawn.")]
+FractionOption = Annotated[
+    float,
+    typer.Option("--test-fraction", help="Share of every class for testing, where no test split is given."),
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Fit again even if an equal result exists.")]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option("--backbone", help="A name from `tlfeat backbones`, or your own model FILE.keras. [mobilenet_v2]"),
+]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", help="imagenet (Keras downloads them once), random, or a file.")
+]
+PreprocessOption = Annotated[
+    str | None, typer.Option("--preprocess", help="Pixel scaling: tf, caffe, torch, 0-1 or none.")
+]
+InputSizeOption = Annotated[
+    str | None,
+    typer.Option("--input-size", metavar="HxW", help="Height and width in pixels; the backbone's own by default."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Embed images once, fit heads in seconds, compare honestly."""
+    if version:
+        from tlfeat.records import distribution_version
+
+        typer.echo(distribution_version("tlfeat"))
+        raise typer.Exit
+
+
+@app.command()
+def extract(
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of class folders, of train/val/test folders, or CSV. Without: the built-in example."
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", help="Layer to embed at; may be repeated (one pass for all). [avg_pool]"),
+    ] = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = "imagenet",
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", help="How layers with height and width become vectors: avg, max, gem, flatten."),
+    ] = None,
+    preprocess: PreprocessOption = None,
+    input_size: InputSizeOption = None,
+    class_map: Annotated[
+        list[str] | None,
+        typer.Option("--class-map", metavar="OLD=NEW", help="Rename a class; may be repeated."),
+    ] = None,
+    cache: CacheOption = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one forward pass.")] = 32,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Decoding threads; one a core by default.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A bad image is an error, not a listed skip.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="For --weights random.")] = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run images once through a frozen backbone and cache their embeddings."""
+    from tlfeat import plan
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        job = plan.plan_extraction(
+            data,
+            layers=layer or ["avg_pool"],
+            backbone=backbone,
+            weights=weights,
+            pool=pool,
+            preprocess=preprocess,
+            input_size=_parse_size(input_size),
+            class_map=class_map or [],
+            cache=cache,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        for note in job.notes:
+            console.warn(note)
+        console.say(
+            f"{len(job.images):,} images, {len(job.images.classes)} classes from {job.images.source}"
+            + (f" ({job.images.n_passed_over:,} other files passed over)" if job.images.n_passed_over else "")
+        )
+        console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
+        report = job.run(batch_size=batch_size, n_threads=threads, is_strict=strict, on_progress=progress)
+    shown = report.failures if verbose else report.failures[:5]
+    for path, reason in shown:
+        console.warn(f"skipped {one_line(path)}: {reason}")
+    rate = f", {report.n_embedded / report.elapsed_s:,.0f} images/s" if report.n_embedded and report.elapsed_s else ""
+    text = f"{report.n_embedded:,} embedded{rate}, {report.n_known:,} known already, {len(report.failures):,} skipped"
+    if report.failures:
+        text += f" (see tlfeat cache info --cache {report.cache})"
+    console.result(text, _plain(report))
+    console.say("Next: tlfeat fit-sklearn --model svm" + (f" --cache {cache}" if cache else ""))
+
+
+@app.command("fit-sklearn")
+def fit_sklearn(
+    model: Annotated[str, typer.Option("--model", help="logreg, svm, linear-svm, knn, ridge or lda.")] = "logreg",
+    layer: LayerOption = None,
+    cache: CacheOption = None,
+    test_fraction: FractionOption = 0.2,
+    search: Annotated[bool, typer.Option("--search/--no-search", help="Choose parameters by cross-validation.")] = True,
+    file_format: Annotated[str, typer.Option("--format", help="skops (safe to load) or joblib.")] = "skops",
+    fresh: FreshOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Fit a scikit-learn head on cached rows and test it; no TensorFlow in the process."""
+    from tlfeat import candidates, workspace
+    from tlfeat.heads import find_head
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        find_head(model)
+        path = cache or workspace.newest_cache()
+        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+            console.say(f"{model} on {candidates.choose_layer(data.cache, layer)} of {path}")
+            outcome = candidates.fit_sklearn(
+                data,
+                model,
+                layer=layer,
+                is_searched=search,
+                file_format=file_format,
+                is_fresh=fresh,
+                on_progress=progress,
+            )
+    _show_result(console, outcome, path if cache else None)
+
+
+@app.command("fit-keras")
+def fit_keras(
+    unfreeze_last: Annotated[
+        int | None, typer.Option("--unfreeze-last", min=1, help="Train the last N layers too.")
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Same architecture from random weights.")
+    ] = False,
+    dense: Annotated[int, typer.Option("--dense", min=0, help="Units of the hidden layer; 0 leaves it out.")] = 128,
+    dropout: Annotated[float, typer.Option("--dropout", help="Before the last layer.")] = 0.2,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", min=1, help="At most; the validation loss ends it earlier. [20; 30 from scratch]"),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option("--patience", min=1, help="Epochs without a lower validation loss. [3; 8 from scratch]"),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Of Adam. [1e-3; 1e-4 with --unfreeze-last]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    cache: CacheOption = None,
+    test_fraction: FractionOption = 0.2,
+    fresh: FreshOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train in Keras on the same split: a Dense head on the frozen backbone, the last layers, or from scratch."""
+    from tlfeat import candidates, workspace
+    from tlfeat.finetune import TrainSettings
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        if unfreeze_last and from_scratch:
+            raise UsageError(
+                "--unfreeze-last and --from-scratch contradict each other: from scratch trains every layer."
+            )
+        mode = "scratch" if from_scratch else "finetuned" if unfreeze_last else "frozen"
+        given = {"unfreeze_last": unfreeze_last} if unfreeze_last else {}
+        settings = TrainSettings(
+            mode=mode,
+            dense=dense,
+            dropout=dropout,
+            epochs=epochs,
+            patience=patience,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            **given,
+        )
+        path = cache or workspace.newest_cache()
+        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+            console.say(f"keras-{mode} on the images of {path}")
+            outcome = candidates.fit_keras(data, settings, is_fresh=fresh, on_progress=progress)
+    _show_result(console, outcome, path if cache else None)
+
+
+@app.command()
+def compare(
+    layer: LayerOption = None,
+    heads: Annotated[str, typer.Option("--heads", help="Comma-separated heads, all, or none.")] = "all",
+    keras: Annotated[
+        str, typer.Option("--keras", help="Comma-separated frozen, finetuned, scratch; all, or none.")
+    ] = "all",
+    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="With the raw-pixel baseline.")] = True,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="At most, for the Keras candidates. [20; 30 from scratch]")
+    ] = None,
+    unfreeze_last: Annotated[int, typer.Option("--unfreeze-last", min=1, help="For keras-finetuned.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder for the reports; cache/reports/... by default.")
+    ] = None,
+    cache: CacheOption = None,
+    test_fraction: FractionOption = 0.2,
+    fresh: FreshOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Line up raw pixels, every head, the frozen, the fine-tuned and the from-scratch network on one split."""
+    import tlfeat.compare as comparing
+    from tlfeat import candidates, report, workspace
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        path = cache or workspace.newest_cache()
+        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+            console.say(f"Comparing on {path}: {data.split.info.n_test:,} test images")
+            found = comparing.compare_candidates(
+                data,
+                layer=layer,
+                heads=_parse_list(heads, comparing.ALL_HEADS),
+                keras_modes=_parse_list(keras, comparing.ALL_KERAS),
+                has_pixels=pixels,
+                is_fresh=fresh,
+                keras_options={"epochs": epochs, "unfreeze_last": unfreeze_last},
+                on_progress=progress,
+            )
+        paths = report.write_reports(found, output or workspace.report_dir(path.stem))
+    for note in found.notes:
+        console.warn(note)
+    for name, why in found.skipped:
+        console.warn(f"{name} was not run: {why}")
+    reused = [line.result.candidate for line in found.lines if line.is_reused]
+    if reused:
+        console.say(f"Reused from earlier commands: {', '.join(reused)} (--fresh fits them again)")
+    text = aligned(*report.table_rows(found)) + "\n\n" + "\n".join(report.legend(found))
+    console.result(text, [line.to_record() for line in found.lines])
+    console.say(f"Report: {paths['html']} (and .md, .csv, .json)")
+    console.say(f"Next: tlfeat predict {found.lines[0].result.model} IMAGE...")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder that fit-sklearn or fit-keras wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name for each image.")] = 1,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a joblib head, which can run code of its maker.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Say what new images show."""
+    from tlfeat import predict as predicting
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        files = predicting.find_files(images)
+        loaded = predicting.Model(model, is_trusted=trust)
+        found = list(loaded.predict(files, n_top=top, on_progress=progress))
+        text = predicting.to_csv(found) if as_csv else predicting.to_text(found)
+        console.result(text, [dataclasses.asdict(prediction) for prediction in found])
+        if all(prediction.error for prediction in found):
+            raise DataError(f"None of the {len(found)} images could be read.")
+
+
+@app.command()
+def backbones(as_json: JsonOption = False) -> None:
+    """List the backbones that have a name."""
+    from tlfeat import backbone
+
+    console = Console(is_json=as_json)
+    with errors_as_exit_codes():
+        entries = backbone.list_backbones()
+        rows = [
+            (
+                e["name"],
+                "x".join(map(str, e["input_size"])),
+                e["width"],
+                f"{e['parameters'] / 1e6:.1f} M",
+                e["preprocess"],
+                e["licence"],
+            )
+            for e in entries
+        ]
+        console.result(aligned(("name", "input", "width", "parameters", "pixels", "licence"), rows), entries)
+
+
+@app.command()
+def layers(
+    name: Annotated[str, typer.Argument(help="A name from `tlfeat backbones`, or your own FILE.keras.")] = "digits_cnn",
+    input_size: InputSizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the layers of a backbone and which of them can be embeddings."""
+    from tlfeat import backbone
+
+    console = Console(is_json=as_json)
+    with errors_as_exit_codes():
+        is_file = name.endswith((".keras", ".h5", ".hdf5"))
+        spec = backbone.BackboneSpec(name, "random", _parse_size(input_size), preprocess="none" if is_file else None)
+        found = backbone.list_layers(spec)
+        rows = [
+            (
+                i.index,
+                i.name,
+                i.type,
+                "x".join("?" if d is None else str(d) for d in i.output_shape[1:]),
+                i.width if i.is_reachable else "no",
+            )
+            for i in found
+        ]
+        console.result(
+            aligned(("index", "name", "type", "output", "columns"), rows, n_left=3),
+            [dataclasses.asdict(i) for i in found],
+        )
+
+
+@cache_app.command("info")
+def cache_info(cache: CacheOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """Say what a cache holds: encoder, layers, images, splits, failures."""
+    from tlfeat import workspace
+    from tlfeat.cache import open_cache
+    from tlfeat.console import cache_text
+
+    console = Console(is_json=as_json, is_verbose=verbose)
+    with errors_as_exit_codes(), open_cache(cache or workspace.newest_cache()) as opened:
+        about = opened.describe()
+        console.result(cache_text(about, is_long=verbose), about)
+
+
+@cache_app.command("verify")
+def cache_verify(cache: CacheOption = None, as_json: JsonOption = False) -> None:
+    """Read every row and check it; exit code 3 if anything is wrong."""
+    from tlfeat import workspace
+    from tlfeat.cache import open_cache
+
+    console = Console(is_json=as_json)
+    with errors_as_exit_codes():
+        path = cache or workspace.newest_cache()
+        with open_cache(path) as opened:
+            problems = opened.verify()
+            n_rows = sum(n for n, _ in opened.layers.values())
+        console.result(
+            "\n".join(problems) if problems else f"{path} is sound: {n_rows:,} rows checked.",
+            {"cache": str(path), "n_rows": n_rows, "problems": problems},
+        )
+        if problems:
+            raise CacheError(f"{len(problems)} problems in {path}.")
+
+
+@cache_app.command("export")
+def cache_export(
+    to: Annotated[Path, typer.Argument(help="FILE.npz, FILE.csv or FILE.parquet.")],
+    layer: LayerOption = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write rows and labels for other tools."""
+    from tlfeat import transfer, workspace
+
+    console = Console(is_json=as_json)
+    with errors_as_exit_codes():
+        n, width = transfer.export_rows(cache or workspace.newest_cache(), to, layer=layer)
+        console.result(f"{n:,} rows of {width:,} columns in {to}", {"path": str(to), "n_rows": n, "width": width})
+
+
+@cache_app.command("import")
+def cache_import(
+    rows: Annotated[Path, typer.Argument(help="Rows of any other encoder: FILE.npy or FILE.npz.")],
+    table: Annotated[Path, typer.Argument(help="CSV or TSV, a line a row: label; optional path, split, group.")],
+    name: Annotated[str, typer.Option("--name", help="What the encoder is called in tables.")] = "imported",
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a cache of rows from any other encoder, such as a text or speech model."""
+    from tlfeat import transfer, workspace
+
+    console = Console(is_json=as_json)
+    with errors_as_exit_codes():
+        path = cache or workspace.CACHE_DIR / f"{table.stem}-{name}.h5"
+        n = transfer.import_rows(rows, table, path, name=name)
+        console.result(f"{n:,} rows in {path}", {"cache": str(path), "n_rows": n})
+        console.say(f"Next: tlfeat compare --cache {path}")
+
+
+def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
+    import tlfeat.compare as comparing
+    from tlfeat import report
+
+    for note in outcome.result.notes:
+        console.warn(note)
+    if outcome.is_reused:
+        console.say("An equal result exists and is shown again (--fresh fits anew).")
+    console.result(
+        report.result_text(outcome.result),
+        {**comparing.record(outcome.result), "is_reused": outcome.is_reused},
+    )
+    console.say(f"Model: {outcome.result.model}")
+    console.say("Next: tlfeat compare" + (f" --cache {cache}" if cache else ""))
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not height.isdecimal() or (width and not width.isdecimal()) or int(height) < 1:
+        raise UsageError(f"--input-size wants HEIGHTxWIDTH such as 224x224, received '{text}'.")
+    return int(height), int(width or height)
+
+
+def _parse_list(text: str, every: tuple[str, ...]) -> tuple[str, ...]:
+    return every if text == "all" else () if text == "none" else tuple(t.strip() for t in text.split(",") if t.strip())
+
+
+def _plain(report: Any) -> dict[str, Any]:
+    values = dataclasses.asdict(report)
+    return {
+        **values,
+        "cache": str(report.cache),
+        "failures": [{"path": p, "reason": r} for p, r in report.failures],
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,199 @@
+"""Runs or reuses the candidates on one split and lines their Results up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_sklearn
+from tlfeat.errors import DataError, TlfeatError, UsageError
+from tlfeat.evaluate import holm, mcnemar
+from tlfeat.heads import HEADS, find_head
+from tlfeat.progress import OnProgress, silent
+from tlfeat.records import Result, SplitInfo
+
+#: Below this the difference to the best candidate is called real, after Holm's correction.
+SIGNIFICANCE = 0.05
+
+ALL_HEADS = tuple(head.name for head in HEADS)
+ALL_KERAS = ("frozen", "finetuned", "scratch")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One candidate in the comparison.
+
+    Attributes
+    ----------
+    result : Result
+    is_reused : bool
+        Whether it was fitted by an earlier command.
+    p_value : float
+        Exact McNemar test against the best candidate, Holm-adjusted; 1 for the best itself.
+    is_within_noise : bool
+        Whether the test cannot tell it from the best.
+    image_s : float
+        Wall seconds from one image file to its probabilities, in a batch.
+    """
+
+    result: Result
+    is_reused: bool
+    p_value: float
+    is_within_noise: bool
+    image_s: float | None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return one flat record for scripts; `fit-sklearn --json` gives the same keys."""
+        return {
+            **record(self.result),
+            "p_value_vs_best": self.p_value,
+            "is_within_noise_of_best": self.is_within_noise,
+            "image_s": self.image_s,
+            "is_reused": self.is_reused,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All candidates on one split, best accuracy first, and those that could not run with the reason."""
+
+    cache: Path
+    backbone: str
+    classes: list[str]
+    split: SplitInfo
+    lines: list[Line]
+    skipped: list[tuple[str, str]]
+    notes: list[str]
+
+
+def record(result: Result) -> dict[str, Any]:
+    """Return what scripts want of one Result, flat."""
+    return {
+        "model": result.candidate,
+        "kind": result.kind,
+        "backbone": result.backbone,
+        "layer": result.layer,
+        "accuracy": result.score.accuracy,
+        "ci95": list(result.score.ci95),
+        "balanced_accuracy": result.score.balanced_accuracy,
+        "macro_f1": result.score.macro_f1,
+        "n_train": result.split.n_train,
+        "n_val": result.split.n_val,
+        "n_test": result.split.n_test,
+        "extract_s": result.timing.extract_s,
+        "search_s": result.timing.search_s,
+        "fit_s": result.timing.fit_s,
+        "predict_s_per_image": result.timing.predict_s_per_image,
+        "model_bytes": result.model_bytes,
+        "chosen": result.chosen,
+        "classes": result.classes,
+        "confusion": result.score.confusion,
+        "split": result.split.digest,
+        "seed": result.split.seed,
+        "path": result.model,
+        "notes": result.notes,
+    }
+
+
+def compare_candidates(
+    data: Data,
+    *,
+    layer: str | None = None,
+    heads: Sequence[str] = ALL_HEADS,
+    keras_modes: Sequence[str] = ALL_KERAS,
+    keras_options: dict[str, Any] | None = None,
+    has_pixels: bool = True,
+    is_fresh: bool = False,
+    on_progress: OnProgress = silent,
+) -> Comparison:
+    """Run every candidate that has no equal Result yet and compare all on the same test images.
+
+    Parameters
+    ----------
+    data : Data
+        The cache and the one split.
+    layer : str, optional
+        For the heads.
+    heads, keras_modes : sequences of str
+        Candidates; see ``heads.HEADS`` and ``finetune.MODES``.
+    keras_options : dict, optional
+        Fields of ``finetune.TrainSettings`` for all Keras candidates.
+    has_pixels : bool, default=True
+        Include the raw-pixel baseline.
+    is_fresh : bool, default=False
+        Reuse nothing.
+
+    Notes
+    -----
+    A candidate that cannot run is listed with its reason; the others are not lost. The p-values treat the
+    candidate with the highest test accuracy as the reference, which flatters it a little.
+    """
+    for head in heads:
+        find_head(head)
+    unknown = sorted(set(keras_modes) - set(ALL_KERAS))
+    if unknown:
+        raise UsageError(f"No Keras candidate '{unknown[0]}'. Known: {', '.join(ALL_KERAS)}.")
+    common: dict[str, Any] = {"is_fresh": is_fresh, "on_progress": on_progress}
+    runs: list[tuple[str, Callable[[], Outcome]]] = []
+    if has_pixels:
+        runs.append(("pixels+logreg", lambda: fit_pixel_baseline(data, **common)))
+    for head in heads:
+        runs.append((head, lambda head=head: fit_sklearn(data, head, layer=layer, **common)))  # type: ignore[misc]
+    for mode in keras_modes:
+        runs.append((f"keras-{mode}", lambda mode=mode: _keras(data, mode, keras_options or {}, common)))  # type: ignore[misc]
+    outcomes, skipped = [], []
+    for name, run in runs:
+        try:
+            outcomes.append(run())
+        except UsageError:
+            raise
+        except DataError as error:
+            skipped.append((name, str(error)))
+    if not outcomes:
+        raise DataError("No candidate could run. " + " ".join(f"{name}: {why}" for name, why in skipped))
+    return _line_up(data, outcomes, skipped)
+
+
+def _keras(data: Data, mode: str, options: dict[str, Any], common: dict[str, Any]) -> Outcome:
+    from tlfeat.finetune import TrainSettings
+
+    return fit_keras(data, TrainSettings(mode=mode, seed=data.seed, **options), **common)
+
+
+def _line_up(data: Data, outcomes: list[Outcome], skipped: list[tuple[str, str]]) -> Comparison:
+    outcomes = sorted(outcomes, key=lambda outcome: -outcome.result.score.accuracy)
+    digests = {outcome.result.split.digest for outcome in outcomes}
+    if len(digests) != 1:
+        raise TlfeatError(f"Results of different splits cannot be compared: {', '.join(sorted(digests))}.")
+    best = outcomes[0].result
+    true = np.array(best.true)
+    p_values = holm(
+        [mcnemar(true, np.array(outcome.result.predicted), np.array(best.predicted)) for outcome in outcomes[1:]]
+    )
+    lines = [
+        Line(outcome.result, outcome.is_reused, p, p >= SIGNIFICANCE, _image_s(outcome.result))
+        for outcome, p in zip(outcomes, [1.0, *p_values], strict=True)
+    ]
+    return Comparison(
+        cache=data.cache.path,
+        backbone=next((line.result.backbone for line in lines if line.result.layer != "pixels"), "pixels"),
+        classes=data.split.classes,
+        split=data.split.info,
+        lines=lines,
+        skipped=skipped,
+        notes=data.split.notes,
+    )
+
+
+def _image_s(result: Result) -> float | None:
+    """Decode, network and head for a head; decode and network for Keras (measured together there)."""
+    timing = result.timing
+    if timing.predict_s_per_image is None or result.kind == "keras":
+        return timing.predict_s_per_image
+    if timing.extract_s_per_image is None:
+        return None
+    return timing.extract_s_per_image + timing.predict_s_per_image

@@ -1,0 +1,117 @@
+"""How commands speak: results to stdout, everything else to stderr, errors as one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tlfeat.errors import TlfeatError
+from tlfeat.progress import Progress
+
+INTERRUPTED_EXIT_CODE = 130
+
+
+class Console:
+    """What one command says.
+
+    Parameters
+    ----------
+    is_json : bool
+        stdout gets one JSON document and nothing else.
+    is_quiet : bool
+        stderr gets errors and nothing else.
+    is_verbose : bool
+        Details too.
+    """
+
+    def __init__(self, *, is_json: bool = False, is_quiet: bool = False, is_verbose: bool = False) -> None:
+        self.is_json = is_json
+        self.is_quiet = is_quiet
+        self.is_verbose = is_verbose
+
+    def say(self, text: str) -> None:
+        """Tell the user something beside the result."""
+        if not self.is_quiet:
+            print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+
+    def detail(self, text: str) -> None:
+        """Tell the user something that only ``-v`` asks for."""
+        if self.is_verbose:
+            self.say(text)
+
+    def warn(self, text: str) -> None:
+        """Tell the user something that should not be missed."""
+        self.say(f"warning: {text}")
+
+    def result(self, text: str, document: object) -> None:
+        """Give the result: `document` with ``--json``, else `text`."""
+        out = json.dumps(document, indent=1) if self.is_json else printable(text)
+        print(out, flush=True)  # noqa: T201
+
+    def progress(self) -> Progress:
+        """Return a progress display that keeps quiet when asked to."""
+        return Progress(is_shown=not self.is_quiet)
+
+
+@contextlib.contextmanager
+def errors_as_exit_codes() -> Iterator[None]:
+    """End the process with the code and the one line that errors.py promises; bugs keep their traceback."""
+    try:
+        yield
+    except TlfeatError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("\nStopped. What was finished is kept; the same command goes on from there.", file=sys.stderr)  # noqa: T201
+        raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    except BrokenPipeError:  # `tlfeat layers ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def printable(text: str) -> str:
+    """Return text that any terminal can show: no control characters but newline and tab, no lone surrogates."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return a file name or label on one line, whatever is in it."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, n_left: int = 1) -> str:
+    """Return a plain table: the first `n_left` columns to the left, the others to the right."""
+    cells = [[one_line(str(cell)) for cell in row] for row in [headings, *rows]]
+    widths = [max(len(row[j]) for row in cells) for j in range(len(headings))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if j < n_left else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0].rstrip()), *lines[1:]])
+
+
+def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
+    """Return what ``tlfeat cache info`` prints of ``Cache.describe()``."""
+    images, encoder = about["images"], about["fingerprint"]
+    lines = [
+        f"{about['cache']}  ({about['bytes'] / 1e6:.1f} MB, format {about['format_version']})",
+        f"  images    {about['source']}",
+        "            " + ", ".join(f"{n:,} {status}" for status, n in images["status"].items()),
+        *(f"            {split}: {n:,}" for split, n in images["splits"].items()),
+        f"  classes   {', '.join(f'{one_line(name)} ({n:,})' for name, n in images['classes'].items()) or 'none'}",
+        f"  encoder   {encoder.get('backbone')}, weights {encoder.get('weights')}",
+        *(f"  layer     {name}: {n:,} rows of {width:,}" for name, (n, width) in about["layers"].items()),
+        f"  time      {about['timing']['extract_s']:.1f} s for {about['timing']['n_embedded']:,} images embedded",
+    ]
+    failures = about["failures"] if is_long else about["failures"][:10]
+    lines += [f"  skipped   {one_line(f['path'])}: {one_line(f['reason'])}" for f in failures]
+    if len(about["failures"]) > len(failures):
+        lines.append(f"            ... and {len(about['failures']) - len(failures):,} more (-v shows all)")
+    return "\n".join(lines)

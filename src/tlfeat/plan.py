@@ -1,0 +1,88 @@
+"""What was asked for becomes a job: images, encoder, cache. The defaults of ``tlfeat extract`` live here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlfeat import example, workspace
+from tlfeat.backbone import DIGITS, POOLS, BackboneSpec, KerasEncoder
+from tlfeat.cache import open_cache
+from tlfeat.encoder import Encoder, PixelEncoder, embedding_name
+from tlfeat.errors import UsageError, nearest
+from tlfeat.extract import ExtractReport, extract_rows
+from tlfeat.images import ImageSet, load_images, parse_class_map
+
+DEFAULT_BACKBONE = "mobilenet_v2"  # 14 MB of weights, 1,280 columns, the fastest per image that is still good
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionJob:
+    """Everything that `extract_rows` needs, decided; ``notes`` are what the user should not miss."""
+
+    images: ImageSet
+    encoder: Encoder
+    encoder_source: dict[str, Any]
+    cache_path: Path
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, **options: Any) -> ExtractReport:
+        """Run it; `options` are those of `extract_rows`."""
+        return extract_rows(self.images, self.encoder, self.cache_path, encoder_source=self.encoder_source, **options)
+
+
+def plan_extraction(
+    data: Path | None = None,
+    *,
+    layers: Sequence[str] = ("avg_pool",),
+    backbone: str | None = None,
+    weights: str = "imagenet",
+    pool: str | None = None,
+    preprocess: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    class_map: Sequence[str] = (),
+    cache: Path | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> ExtractionJob:
+    """Decide what to embed, with what, into which file.
+
+    Without `data`: the images and the backbone of the named cache if it exists, else the built-in example with its
+    own small backbone.
+    """
+    if pool is not None and pool not in POOLS:
+        raise UsageError(f"No pooling '{pool}'. {nearest(pool, list(POOLS), of='poolings')}")
+    if pool not in (None, "avg") and "avg_pool" in layers:
+        raise UsageError(
+            f"avg_pool is pooled already. Name the layer before it for --pool {pool}; tlfeat layers lists all."
+        )
+    names = [embedding_name(layer, pool) for layer in layers]
+    source: dict[str, Any] = {}
+    if data is None and cache is not None and cache.exists():
+        with open_cache(cache) as existing:
+            source = existing.source
+        data = Path(source["source"])
+        class_map = class_map or source.get("class_map", [])
+    if data is None:
+        data = example.write_digits(workspace.CACHE_DIR / "example" / "digits")
+        backbone = backbone or DIGITS
+    images = load_images(data, class_map=parse_class_map(list(class_map)))
+    encoder: Encoder
+    if backbone == "pixels":
+        encoder, encoder_source = PixelEncoder(), {"backbone": "pixels"}
+    else:
+        known = source.get("encoder", {})
+        if backbone is None and known.get("backbone") not in (None, "pixels", "imported"):
+            spec = BackboneSpec.from_dict(known)
+        else:
+            spec = BackboneSpec(backbone or DEFAULT_BACKBONE, weights, input_size, preprocess, seed)
+        encoder, encoder_source = KerasEncoder(spec, names, batch_size=batch_size), spec.to_dict()
+    path = cache or workspace.default_cache_path(images, encoder.name, encoder.fingerprint)
+    return ExtractionJob(images, encoder, encoder_source, path, [*images.notes, *_warnings(encoder_source)])
+
+
+def _warnings(encoder_source: dict[str, Any]) -> list[str]:
+    is_random = encoder_source.get("weights") == "random" and encoder_source.get("backbone") != DIGITS
+    return ["RANDOM WEIGHTS: this backbone has learned nothing; accuracies say nothing about it"] if is_random else []

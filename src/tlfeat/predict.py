@@ -1,0 +1,217 @@
+"""A saved model and new images become labels and probabilities."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tlfeat.console import aligned
+from tlfeat.decode import Pixels, decode_all
+from tlfeat.encoder import Encoder
+from tlfeat.errors import DataError, ModelError
+from tlfeat.heads import load_head, predict_probabilities
+from tlfeat.images import load_images
+from tlfeat.progress import OnProgress, silent
+from tlfeat.records import read_json
+
+#: One forward pass of 8 pictures costs little more than one of a single picture.
+_BATCH_SIZE = 8
+
+Probabilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one file.
+
+    Attributes
+    ----------
+    path : str
+    label : str
+        The most probable class; "" where the file could not be read.
+    probability : float
+        Of `label`.
+    top : list of (label, probability)
+        The k most probable classes, falling.
+    error : str
+        Why there is no answer.
+    """
+
+    path: str
+    label: str = ""
+    probability: float = 0.0
+    top: list[tuple[str, float]] = field(default_factory=list)
+    error: str = ""
+
+
+class Model:
+    """A saved head with the encoder that feeds it, or a whole Keras network.
+
+    Parameters
+    ----------
+    folder : Path
+        As written by ``fit-sklearn`` or ``fit-keras``.
+    is_trusted : bool, default=False
+        Load a joblib head too, which can run any code.
+
+    Raises
+    ------
+    ModelError
+        Not a model, damaged, or its encoder cannot be rebuilt: other weights, other preprocessing.
+    """
+
+    def __init__(self, folder: Path, *, is_trusted: bool = False) -> None:
+        about = _read_about(folder)
+        self.classes: list[str] = about["classes"]
+        self.layer: str = about["layer"]
+        encoder = _rebuild_encoder(folder, about)
+        self.input_size: tuple[int, int] = encoder.input_size
+        self.encode_and_classify: Callable[[Pixels], Probabilities]
+        if about["kind"] == "keras":
+            from tlfeat import finetune
+
+            network = finetune.load_model(folder / "model.keras")
+            self._check_classes(folder, network.output_shape[-1])
+            self.encode_and_classify = lambda pixels: finetune.predict_pixels(network, pixels)
+        else:
+            head = load_head(folder, is_trusted=is_trusted)
+            self._check_classes(folder, len(head.classes_))
+            self.encode_and_classify = lambda pixels: predict_probabilities(head, encoder.encode(pixels)[self.layer])
+
+    def _check_classes(self, folder: Path, n_classes: int) -> None:
+        if n_classes != len(self.classes):
+            raise ModelError(
+                f"{folder}: the model was fitted on {n_classes} classes, but model.json names "
+                f"{len(self.classes)}. Its files do not belong together."
+            )
+
+    def predict(
+        self, files: Sequence[Path], *, n_top: int = 1, on_progress: OnProgress = silent
+    ) -> Iterator[Prediction]:
+        """Give a `Prediction` for every file, in order; one that cannot be decoded says why."""
+        waiting: list[tuple[int, Pixels | None, str]] = []
+        for decoded in decode_all(enumerate(files), self.input_size):
+            waiting.append((decoded.i, decoded.pixels, decoded.error))
+            if len(waiting) == _BATCH_SIZE:
+                yield from self._answer(files, waiting, n_top)
+                waiting.clear()
+            on_progress("predicting", decoded.i + 1, len(files))
+        yield from self._answer(files, waiting, n_top)
+
+    def _answer(
+        self, files: Sequence[Path], batch: list[tuple[int, Pixels | None, str]], n_top: int
+    ) -> Iterator[Prediction]:
+        pixels = [p for _, p, _ in batch if p is not None]
+        probabilities: Iterator[Any] = iter(self.encode_and_classify(np.stack(pixels)) if pixels else ())
+        for i, decoded, error in batch:
+            if decoded is None:
+                yield Prediction(str(files[i]), error=error)
+                continue
+            row = next(probabilities)
+            best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
+            top = [(self.classes[j], float(row[j])) for j in best]
+            yield Prediction(str(files[i]), top[0][0], top[0][1], top)
+
+
+def to_text(predictions: Sequence[Prediction]) -> str:
+    """Return one line an image: path, then every named class with its probability."""
+    rows = [
+        (
+            p.path,
+            (p.error and f"error: {p.error}") or "  ".join(f"{label} {100 * q:.1f} %" for label, q in p.top),
+        )
+        for p in predictions
+    ]
+    return aligned(("image", "prediction"), rows, n_left=2)
+
+
+def to_csv(predictions: Sequence[Prediction]) -> str:
+    """Return path, label, probability, error and the further classes as CSV, without a final line break."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    n_top = max((len(p.top) for p in predictions), default=1)
+    further = [f"{name}_{k}" for k in range(2, n_top + 1) for name in ("label", "probability")]
+    writer.writerow(["path", "label", "probability", "error", *further])
+    for p in predictions:
+        cells = [cell for label, q in p.top[1:] for cell in (label, f"{q:.6f}")]
+        writer.writerow([p.path, p.label, f"{p.probability:.6f}" if p.label else "", p.error, *cells])
+    return out.getvalue().rstrip("\n")
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the named files, and the images below the named folders.
+
+    Raises
+    ------
+    DataError
+        A path does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} does not exist (looked in {Path.cwd()}).")
+        if path.is_dir():
+            images = load_images(path)
+            found += [path / name for name in images.paths]
+        else:
+            found.append(path)
+    return found
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    folder = folder.parent if folder.is_file() else folder
+    path = folder / "model.json"
+    if not path.exists():
+        raise ModelError(
+            f"There is no model in {folder}: model.json is missing. Name a folder that fit-sklearn or fit-keras wrote."
+        )
+    try:
+        about = read_json(path)
+    except DataError as error:
+        raise ModelError(str(error)) from error
+    expected = {"kind": str, "layer": str, "classes": list, "fingerprint": dict, "encoder": dict}
+    if (
+        not isinstance(about, dict)
+        or about.get("format") != "tlfeat-model"
+        or not all(isinstance(about.get(name), kind) for name, kind in expected.items())
+    ):
+        raise ModelError(f"{path} is not the description of a tlfeat model.")
+    if about.get("format_version") != 1:
+        raise ModelError(f"{path} has format {about.get('format_version')}; this tlfeat reads 1. Update tlfeat.")
+    return about
+
+
+def _rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
+    """Build the encoder that the model was fitted behind, or refuse: other rows would give confident nonsense."""
+    from tlfeat.backbone import BackboneSpec, KerasEncoder
+    from tlfeat.encoder import PixelEncoder
+
+    spec = about["encoder"]
+    encoder: Encoder
+    if spec.get("backbone") == "pixels":
+        encoder = PixelEncoder()
+    elif spec.get("backbone") in (None, "imported"):
+        raise ModelError(
+            f"{folder} was fitted on imported rows: tlfeat does not have the encoder that made them and cannot "
+            f"embed new images."
+        )
+    else:
+        encoder = KerasEncoder(
+            BackboneSpec.from_dict(spec), [about["layer"]] if about["layer"] else [], batch_size=_BATCH_SIZE
+        )
+    here, there = dict(encoder.fingerprint), about["fingerprint"]
+    if here != there:
+        differing = [
+            f"{name}: fitted with {there.get(name)!r}, here {here.get(name)!r}"
+            for name in sorted({*here, *there})
+            if here.get(name) != there.get(name)
+        ]
+        raise ModelError(f"{folder} cannot be used: its encoder cannot be rebuilt ({'; '.join(differing)}).")
+    return encoder

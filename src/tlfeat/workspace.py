@@ -1,0 +1,79 @@
+"""Where things lie: everything that is written goes under ``cache/`` unless an option says otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tlfeat.errors import CacheError
+from tlfeat.images import ImageSet
+
+CACHE_DIR = Path("cache")
+
+
+def digest(document: Mapping[str, Any], n_digits: int = 8) -> str:
+    """Return the first hexadecimal digits of the sha256 of a JSON document with sorted keys."""
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:n_digits]
+
+
+def default_cache_path(images: ImageSet, encoder_name: str, fingerprint: Mapping[str, Any]) -> Path:
+    """Return ``cache/DATA-BACKBONE-XXXXXXXX.h5``; other data or another fingerprint give another name."""
+    identity = digest({**fingerprint, "source": str(images.source)})
+    return CACHE_DIR / f"{_safe(images.name)}-{_safe(encoder_name)}-{identity}.h5"
+
+
+def newest_cache() -> Path:
+    """Return the cache that `extract` ended with last.
+
+    Raises
+    ------
+    CacheError
+        There is none; the message says how to make one.
+    """
+    found = sorted(
+        (path for path in CACHE_DIR.glob("*.h5") if "-pixels-" not in path.name and not path.name.startswith(".")),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
+    if not found:
+        raise CacheError(
+            f"No cache under {CACHE_DIR}/ of {Path.cwd()}. Make one with: tlfeat extract DATA "
+            f"(without DATA: the built-in example), or name one with --cache FILE.h5."
+        )
+    return found[-1]
+
+
+def models_dir(cache_stem: str) -> Path:
+    """Return the folder of the models fitted on one cache."""
+    return CACHE_DIR / "models" / cache_stem
+
+
+def report_dir(cache_stem: str) -> Path:
+    """Return the folder of the reports on one cache."""
+    return CACHE_DIR / "reports" / cache_stem
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a folder aside and rename it, so that it is there whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        fill(aside)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    except OSError as error:
+        raise CacheError(f"Cannot write {folder}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:60] or "data"
