@@ -185,13 +185,14 @@ def fit_keras(
     dense: Annotated[int, typer.Option("--dense", min=0, help="Units of the hidden layer; 0 leaves it out.")] = 128,
     dropout: Annotated[float, typer.Option("--dropout", help="Before the last layer.")] = 0.2,
     epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", min=1, help="At most; the validation loss ends it earlier. [20; 30 from scratch]"),
-    ] = None,
+        int,
+        typer.Option(
+            "--epochs", min=0, help="At most; the validation loss ends it earlier. 0: 20, or 30 from scratch."
+        ),
+    ] = 0,
     patience: Annotated[
-        int | None,
-        typer.Option("--patience", min=1, help="Epochs without a lower validation loss. [3; 8 from scratch]"),
-    ] = None,
+        int, typer.Option("--patience", min=0, help="Epochs without a lower validation loss. 0: 3, or 8 from scratch.")
+    ] = 0,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Of Adam. [1e-3; 1e-4 with --unfreeze-last]")
     ] = None,
@@ -243,8 +244,8 @@ def compare(
     ] = "all",
     pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="With the raw-pixel baseline.")] = True,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="At most, for the Keras candidates. [20; 30 from scratch]")
-    ] = None,
+        int, typer.Option("--epochs", min=0, help="At most, for the Keras candidates. 0: 20, or 30 from scratch.")
+    ] = 0,
     unfreeze_last: Annotated[int, typer.Option("--unfreeze-last", min=1, help="For keras-finetuned.")] = 20,
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder for the reports; cache/reports/... by default.")

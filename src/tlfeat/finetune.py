@@ -51,11 +51,11 @@ class TrainSettings:
         Units of the hidden Dense layer; 0 leaves it out.
     dropout : float, default=0.2
         Before the last layer; the value of MobileNetV2's own top.
-    epochs : int, optional
-        At most; `patience` usually ends training earlier. 20 by default, 30 from scratch.
-    patience : int, optional
-        Epochs without a lower validation loss before training stops and the best weights come back. 3 by default,
-        8 from scratch, where the first epochs learn nothing that validation shows.
+    epochs : int, default=0
+        At most; `patience` usually ends training earlier. 0 is 20, and 30 from scratch.
+    patience : int, default=0
+        Epochs without a lower validation loss before training stops and the best weights come back. 0 is 3, and 8
+        from scratch, where the first epochs learn nothing that validation shows.
     learning_rate : float, optional
         Of Adam; 1e-3 by default, 1e-4 where pretrained layers train.
     batch_size : int, default=32
@@ -66,8 +66,8 @@ class TrainSettings:
     unfreeze_last: int = 20
     dense: int = 128
     dropout: float = 0.2
-    epochs: int | None = None
-    patience: int | None = None
+    epochs: int = 0
+    patience: int = 0
     learning_rate: float | None = None
     batch_size: int = 32
     seed: int = 0
