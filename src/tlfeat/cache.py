@@ -208,9 +208,9 @@ class Cache:
             self._n_rows[layer] = n
 
     def _write_rows(self, layer: str, batch: Rows, digests: npt.NDArray[np.uint8]) -> int:
-        start = self.n_rows(layer)
+        start = self.n_rows(layer) if layer in self._layer_names() else 0
         stop = start + len(batch)
-        if stop > self._rows(layer).shape[0]:
+        if layer not in self._layer_names() or stop > self._rows(layer).shape[0]:
             self.reserve({layer: batch.shape[1]}, max(len(batch), _CHUNK_ROWS))
         self._check_disk(batch.nbytes)
         batch = np.ascontiguousarray(batch, dtype="<f4")

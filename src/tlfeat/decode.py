@@ -43,7 +43,8 @@ _LARGE_PIXELS = 16_000_000
 MAX_FILE_BYTES = 1 << 30
 
 #: Only these decoders are ever tried; Pillow knows others that start external programs (EPS).
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+#: MPO, the two pictures in one file of some phones, is opened by JPEG and has no entry of its own.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
 _one_large_at_a_time = threading.Lock()
 _LUT_16_TO_8 = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer and make:
+#   make demo    runs the main job on the built-in example
+#   make test    passes the tests
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: demo test check lint types format bench clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/installed  ## extract, fit-sklearn, fit-keras and compare on the built-in example
+	$(BIN)/tlfeat extract --layer avg_pool
+	$(BIN)/tlfeat fit-sklearn --model svm
+	$(BIN)/tlfeat fit-keras
+	$(BIN)/tlfeat compare
+
+test: lint types check  ## everything that has to pass
+
+check: .venv/installed  ## the tests alone, on all cores
+	$(BIN)/pytest -n auto --dist loadfile
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+format: .venv/installed  ## rewrite the sources in the common form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed  ## every figure of docs/benchmarks.md; hours
+	$(BIN)/python benchmarks/accuracy_and_time.py
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,69 @@
+"""What several test files share: pictures, a counting encoder, the folder of real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlfeat.decode import Pixels
+from tlfeat.encoder import PixelEncoder, Rows
+
+SHARED = Path(os.environ.get("TLFEAT_SHARED", Path(__file__).parents[2] / "shared"))
+
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "weights").is_dir(), reason=f"real images and weights are not at {SHARED} (TLFEAT_SHARED)"
+)
+
+
+class CountingEncoder(PixelEncoder):
+    """A `PixelEncoder` that counts, so that "work was skipped" is an assertion."""
+
+    def __init__(self, input_size: tuple[int, int] = (8, 8)) -> None:
+        super().__init__(input_size)
+        self.n_encoded = 0
+        self.n_prepared = 0
+
+    def prepare(self) -> None:
+        self.n_prepared += 1
+
+    def encode(self, pixels: Pixels) -> dict[str, Rows]:
+        self.n_encoded += len(pixels)
+        return super().encode(pixels)
+
+
+@pytest.fixture
+def encoder() -> CountingEncoder:
+    return CountingEncoder()
+
+
+def picture(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
+    """A smooth random RGB picture of (width, height); another seed gives other bytes."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+MakePhotos = Callable[..., Path]
+
+
+@pytest.fixture
+def make_photos(tmp_path: Path) -> MakePhotos:
+    """Return a function that writes ``photos/CLASS/N.png`` with `n` different pictures a class."""
+
+    def make(n: int = 10, classes: tuple[str, ...] = ("cat", "dog"), folder: str = "photos") -> Path:
+        root = tmp_path / folder
+        for c, name in enumerate(classes):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            for i in range(n):
+                image = picture(1000 * c + i)
+                # a class has a tint, so that heads have something to find
+                tint = Image.new("RGB", image.size, (255, 0, 0) if c % 2 else (0, 0, 255))
+                Image.blend(image, tint, 0.3).save(root / name / f"{i}.png")
+        return root
+
+    return make

@@ -1,0 +1,223 @@
+"""Extraction: nothing twice, nothing lost, bad images listed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import CountingEncoder, MakePhotos, picture
+from tlfeat.cache import open_cache
+from tlfeat.decode import Pixels
+from tlfeat.encoder import Rows
+from tlfeat.errors import DataError, FingerprintError, Interrupted
+from tlfeat.extract import extract_rows
+from tlfeat.images import load_images
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from tlfeat.encoder import PixelEncoder
+from tlfeat.extract import extract_rows
+from tlfeat.images import load_images
+class Slow(PixelEncoder):
+    def encode(self, pixels):
+        time.sleep(0.01)
+        return super().encode(pixels)
+extract_rows(load_images(Path(sys.argv[1])), Slow((8, 8)), Path(sys.argv[2]), batch_size=4)
+"""
+
+
+def rows_by_path(cache_path: Path) -> dict[str, bytes]:
+    with open_cache(cache_path) as cache:
+        table = cache.table
+        return {
+            path: cache.read("pixels", [key])[0].tobytes()
+            for path, key in zip(table.images.paths, table.keys, strict=True)
+        }
+
+
+def age(folder: Path) -> None:
+    """Make every file look an hour old, so that its time stamp is trusted."""
+    then = time.time() - 3600
+    for path in folder.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def test_second_extract_sends_no_image_through_the_encoder_and_reads_no_file(
+    make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, cache = make_photos(), tmp_path / "c.h5"
+    age(photos)
+    first = extract_rows(load_images(photos), encoder, cache)
+    assert (first.n_embedded, encoder.n_encoded, encoder.n_prepared) == (20, 20, 1)
+    before = cache.read_bytes()
+
+    def never(*args: object) -> None:
+        raise AssertionError("a file was read again")
+
+    monkeypatch.setattr("tlfeat.decode.read_file", never)
+    again = CountingEncoder()
+    second = extract_rows(load_images(photos), again, cache)
+    assert (second.n_embedded, second.n_known) == (0, 20)
+    assert (again.n_encoded, again.n_prepared) == (0, 0)
+    assert cache.read_bytes() == before
+
+
+def test_changed_added_removed_and_moved_images_cost_exactly_the_new_pictures(
+    make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    photos, cache = make_photos(n=30), tmp_path / "c.h5"
+    age(photos)
+    extract_rows(load_images(photos), encoder, cache)
+    picture(77_777).save(photos / "cat" / "0.png")  # changed
+    for i in range(10):
+        picture(88_000 + i).save(photos / "dog" / f"new{i}.png")  # added
+    for i in range(5):
+        (photos / "cat" / f"{20 + i}.png").unlink()  # removed
+    for i in range(10):
+        (photos / "dog" / f"{i}.png").rename(photos / "dog" / f"moved{i}.png")
+    again = CountingEncoder()
+    report = extract_rows(load_images(photos), again, cache)
+    assert again.n_encoded == report.n_embedded == 11
+    assert report.n_images == 65
+    fresh = tmp_path / "fresh.h5"
+    extract_rows(load_images(photos), CountingEncoder(), fresh)
+    assert rows_by_path(cache) == rows_by_path(fresh)
+
+
+def test_copies_of_a_picture_share_a_row_and_both_stay_in_the_table(
+    make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    photos = make_photos(n=3)
+    shutil.copy(photos / "cat" / "0.png", photos / "dog" / "copy.png")
+    report = extract_rows(load_images(photos), encoder, tmp_path / "c.h5", batch_size=2)
+    assert encoder.n_encoded == 6
+    assert report.layers["pixels"][0] == 6
+    with open_cache(report.cache) as cache:
+        keys = dict(zip(cache.table.images.paths, cache.table.keys, strict=True))
+        assert keys["cat/0.png"] == keys["dog/copy.png"]
+        assert cache.read("pixels", cache.table.keys).shape[0] == 7
+
+
+def test_changed_labels_cost_no_forward_pass(make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder) -> None:
+    photos, cache_path = make_photos(n=3), tmp_path / "c.h5"
+    extract_rows(load_images(photos), encoder, cache_path)
+    again = CountingEncoder()
+    extract_rows(load_images(photos, class_map={"cat": "feline"}), again, cache_path)
+    assert again.n_encoded == 0
+    with open_cache(cache_path) as cache:
+        assert cache.table.images.classes == ["dog", "feline"]
+
+
+def test_a_new_layer_keeps_the_old_rows(make_photos: MakePhotos, tmp_path: Path) -> None:
+    class TwoLayers(CountingEncoder):
+        layers = ("pixels", "mean")  # type: ignore[assignment]
+
+        def encode(self, pixels: Pixels) -> dict[str, Rows]:
+            rows = super().encode(pixels)["pixels"]
+            return {"pixels": rows, "mean": rows.mean(axis=1, keepdims=True)}
+
+    photos, path = make_photos(n=5), tmp_path / "c.h5"
+    extract_rows(load_images(photos), CountingEncoder(), path)
+    old = rows_by_path(path)
+    both = TwoLayers()
+    report = extract_rows(load_images(photos), both, path)
+    assert both.n_encoded == 10
+    assert {name: n for name, (n, _) in report.layers.items()} == {"mean": 10, "pixels": 10}
+    assert rows_by_path(path) == old
+
+
+def test_bad_images_are_listed_and_the_others_embedded(
+    make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    photos = make_photos(n=4)
+    (photos / "cat" / "empty.jpg").write_bytes(b"")
+    (photos / "cat" / "text.jpg").write_text("not a picture")
+    whole = (photos / "dog" / "0.png").read_bytes()
+    (photos / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    report = extract_rows(load_images(photos), encoder, tmp_path / "c.h5")
+    assert report.n_embedded == 8
+    assert {path for path, _ in report.failures} == {"cat/empty.jpg", "cat/text.jpg", "dog/cut.png"}
+    assert all(reason for _, reason in report.failures)
+    with pytest.raises(DataError, match="--strict"):
+        extract_rows(load_images(photos), encoder, tmp_path / "c.h5", is_strict=True)
+
+
+def test_rows_that_are_not_finite_are_failures_and_never_in_the_cache(make_photos: MakePhotos, tmp_path: Path) -> None:
+    class Diverging(CountingEncoder):
+        def encode(self, pixels: Pixels) -> dict[str, Rows]:
+            rows = super().encode(pixels)["pixels"].copy()
+            rows[0, 0] = np.nan
+            return {"pixels": rows}
+
+    report = extract_rows(load_images(make_photos(n=4)), Diverging(), tmp_path / "c.h5", batch_size=4)
+    assert len(report.failures) == 2
+    assert report.layers["pixels"][0] == 6
+    with open_cache(report.cache) as cache:
+        assert cache.verify() == []
+
+
+def test_a_cache_of_another_encoder_is_refused_and_both_are_named(
+    make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    photos = make_photos(n=2)
+    extract_rows(load_images(photos), encoder, tmp_path / "c.h5")
+    with pytest.raises(FingerprintError, match=r"input_size: the cache has \[8, 8\], asked was \[9, 9\]"):
+        extract_rows(load_images(photos), CountingEncoder((9, 9)), tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.15, 0.25, 0.4])
+def test_killed_extract_goes_on_and_ends_with_the_same_bits(
+    make_photos: MakePhotos, tmp_path: Path, after_s: float
+) -> None:
+    photos = make_photos(n=60)
+    undisturbed, killed = tmp_path / "undisturbed.h5", tmp_path / "killed.h5"
+    extract_rows(load_images(photos), CountingEncoder(), undisturbed, batch_size=4)
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(photos), str(killed)])
+    deadline = time.monotonic() + 60
+    while not killed.exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(after_s)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed: the test shows nothing"
+    with open_cache(killed) as cache:
+        n_before = cache.n_rows("pixels") if "pixels" in cache.layers else 0
+        damage = [problem for problem in cache.verify() if "extract again" not in problem]
+        assert damage == []
+    again = CountingEncoder()
+    report = extract_rows(load_images(photos), again, killed, batch_size=4)
+    assert again.n_encoded == 120 - n_before
+    assert report.n_embedded + report.n_known == 120
+    assert rows_by_path(killed) == rows_by_path(undisturbed)
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(make_photos: MakePhotos, tmp_path: Path) -> None:
+    class Stopped(CountingEncoder):
+        def encode(self, pixels: Pixels) -> dict[str, Rows]:
+            if self.n_encoded >= 8:
+                raise KeyboardInterrupt
+            return super().encode(pixels)
+
+    photos, path = make_photos(n=10), tmp_path / "c.h5"
+    with pytest.raises(Interrupted, match="8 of 20 images are done and kept"):
+        extract_rows(load_images(photos), Stopped(), path, batch_size=4)
+    again = CountingEncoder()
+    extract_rows(load_images(photos), again, path, batch_size=4)
+    assert again.n_encoded == 12
+
+
+def test_a_picture_that_comes_again_while_its_batch_is_collected_is_embedded_once(tmp_path: Path) -> None:
+    for i in range(5):
+        (tmp_path / "photos" / "a").mkdir(parents=True, exist_ok=True)
+        picture(1).save(tmp_path / "photos" / "a" / f"{i}.png")
+    counting = CountingEncoder()
+    report = extract_rows(load_images(tmp_path / "photos"), counting, tmp_path / "c.h5")
+    assert (counting.n_encoded, report.n_known) == (1, 4)
