@@ -221,3 +221,20 @@ def test_a_picture_that_comes_again_while_its_batch_is_collected_is_embedded_onc
     counting = CountingEncoder()
     report = extract_rows(load_images(tmp_path / "photos"), counting, tmp_path / "c.h5")
     assert (counting.n_encoded, report.n_known) == (1, 4)
+
+
+def test_a_run_that_fails_before_its_first_row_leaves_no_cache_behind(make_photos: MakePhotos, tmp_path: Path) -> None:
+    class Broken(CountingEncoder):
+        def prepare(self) -> None:
+            raise DataError("no such layer")
+
+    with pytest.raises(DataError, match="no such layer"):
+        extract_rows(load_images(make_photos(n=2)), Broken(), tmp_path / "c.h5")
+    assert not (tmp_path / "c.h5").exists()
+
+
+def test_a_folder_of_bad_images_alone_is_an_error(tmp_path: Path, encoder: CountingEncoder) -> None:
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    (tmp_path / "photos" / "a" / "x.jpg").write_text("no")
+    with pytest.raises(DataError, match="None of the 1 images could be read"):
+        extract_rows(load_images(tmp_path / "photos"), encoder, tmp_path / "c.h5")

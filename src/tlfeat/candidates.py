@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tlfeat import workspace
 from tlfeat.cache import Cache, open_cache
 from tlfeat.encoder import PixelEncoder, resolve_embedding
-from tlfeat.errors import CacheError, DataError, TlfeatError
+from tlfeat.errors import CacheError, DataError
 from tlfeat.evaluate import TEST_FRACTION, Split, make_split, score
 from tlfeat.extract import extract_rows
 from tlfeat.heads import find_head, fit_head, predict_probabilities, save_head
@@ -116,12 +116,14 @@ def fit_pixel_baseline(
     """
     images = data.cache.table.images
     encoder = PixelEncoder()
-    path = workspace.default_cache_path(images, encoder.name, encoder.fingerprint)
+    path = workspace.baseline_cache_path(data.cache.path)
     settings = {"model": f"pixels+{head}", "layer": "pixels", "seed": data.seed, "is_searched": True}
-    try:
-        extract_rows(images, encoder, path, on_progress=on_progress, encoder_source={"backbone": "pixels"})
-    except TlfeatError as error:
-        raise DataError(f"the images are needed again for raw pixels: {error}") from error
+    if data.cache.source.get("encoder", {}).get("backbone") == "imported":
+        raise DataError("the rows were imported: there are no images to take pixels from")
+    report = extract_rows(images, encoder, path, on_progress=on_progress, encoder_source={"backbone": "pixels"})
+    n_gone = sum(name in set(data.split.paths) for name, _ in report.failures)
+    if n_gone:
+        raise DataError(f"{n_gone:,} images cannot be read any more; the first: {': '.join(report.failures[0])}")
     with open_cache(path) as cache:
         return _fit_rows(f"pixels+{head}", head, "pixels", data, cache, settings, is_fresh, on_progress)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_sklearn
-from tlfeat.errors import DataError, TlfeatError, UsageError
+from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
 from tlfeat.evaluate import holm, mcnemar
 from tlfeat.heads import HEADS, find_head
 from tlfeat.progress import OnProgress, silent
@@ -149,9 +149,9 @@ def compare_candidates(
     for name, run in runs:
         try:
             outcomes.append(run())
-        except UsageError:
+        except Interrupted:
             raise
-        except DataError as error:
+        except KnownError as error:  # images or weights that are gone: the others need not wait for them
             skipped.append((name, str(error)))
     if not outcomes:
         raise DataError("No candidate could run. " + " ".join(f"{name}: {why}" for name, why in skipped))

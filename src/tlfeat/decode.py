@@ -46,6 +46,8 @@ MAX_FILE_BYTES = 1 << 30
 #: MPO, the two pictures in one file of some phones, is opened by JPEG and has no entry of its own.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
+_PILLOW = r"PIL\."
+
 _one_large_at_a_time = threading.Lock()
 _LUT_16_TO_8 = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
@@ -88,19 +90,18 @@ def decode_bytes(data: bytes, size: tuple[int, int]) -> Pixels:
     if not data:
         raise BadImage("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bad EXIF, odd TIFF tags: the pixels decide
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                n_pixels = image.width * image.height
-                if n_pixels > MAX_PIXELS:
-                    raise BadImage(
-                        f"too large: {image.width}x{image.height} is {n_pixels / 1e6:.0f} million pixels, "
-                        f"the limit is {MAX_PIXELS / 1e6:.0f} million"
-                    )
-                if n_pixels <= _LARGE_PIXELS:
-                    return _to_pixels(image, size)
-                with _one_large_at_a_time:
-                    return _to_pixels(image, size)
+        _silence_pillow()
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            n_pixels = image.width * image.height
+            if n_pixels > MAX_PIXELS:
+                raise BadImage(
+                    f"too large: {image.width}x{image.height} is {n_pixels / 1e6:.0f} million pixels, "
+                    f"the limit is {MAX_PIXELS / 1e6:.0f} million"
+                )
+            if n_pixels <= _LARGE_PIXELS:
+                return _to_pixels(image, size)
+            with _one_large_at_a_time:
+                return _to_pixels(image, size)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -112,6 +113,18 @@ def decode_bytes(data: bytes, size: tuple[int, int]) -> Pixels:
     except Exception as error:
         # Pillow's plugins let almost any exception out on damaged files (SyntaxError, struct.error, KeyError...)
         raise BadImage(f"{str(error) or type(error).__name__}".splitlines()[0]) from error
+
+
+def _silence_pillow() -> None:
+    """Ignore Pillow's warnings (bad EXIF, odd TIFF tags: the pixels decide) in the whole process.
+
+    `warnings.catch_warnings` swaps one global list: threads that leave it in another order than they came would
+    switch every warning off for good.
+    """
+    if not any(
+        module is not None and getattr(module, "pattern", module) == _PILLOW for *_, module, _ in warnings.filters
+    ):
+        warnings.filterwarnings("ignore", module=_PILLOW)
 
 
 def _to_pixels(image: Image.Image, size: tuple[int, int]) -> Pixels:

@@ -10,7 +10,8 @@ Three steps with plain data between them, so that another engine can take the pl
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,15 +102,19 @@ def extract_rows(
         "source": str(images.source),
         "encoder": dict(encoder_source or {}),
     }
-    if cache_path.exists():
-        cache = open_cache(cache_path, writable=True, fingerprint=encoder.fingerprint)
-    else:
+    is_new = not cache_path.exists()
+    if is_new:
         cache = create_cache(cache_path, encoder.fingerprint, source)
-    with cache:
+    else:
+        cache = open_cache(cache_path, writable=True, fingerprint=encoder.fingerprint)
+    with cache, _removed_if_empty(cache, is_new=is_new):
         run = _Run(images, encoder, cache, batch_size=batch_size, n_threads=n_threads, on_progress=on_progress)
         if cache.source != source:
             cache.write_document("source", source)
         report = run.execute()
+    if len(report.failures) == report.n_images:
+        path, reason = report.failures[0]
+        raise DataError(f"None of the {report.n_images:,} images could be read; the first: {path}: {reason}.")
     cache_path.touch()  # "the newest cache" is the one that extract ended with last, changed or not
     if is_strict and report.failures:
         path, reason = report.failures[0]
@@ -118,6 +123,17 @@ def extract_rows(
             f"{path}: {reason}. The rows of the others are in {cache_path}."
         )
     return report
+
+
+@contextmanager
+def _removed_if_empty(cache: Cache, *, is_new: bool) -> Iterator[None]:
+    """Leave no empty file behind when a run fails before its first row: it would be the newest cache."""
+    try:
+        yield
+    except BaseException:
+        if is_new and not cache.layers:
+            cache.path.unlink(missing_ok=True)
+        raise
 
 
 def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:

@@ -189,7 +189,7 @@ class _Walk:
         for entry in entries:
             if entry.name.startswith("."):
                 self.n_passed_over += 1
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 yield from self.files(Path(entry.path), above | {here})
             elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(entry.path)
@@ -197,11 +197,20 @@ class _Walk:
                 self.n_passed_over += 1
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symbolic link to itself
+        return False
+
+
 def _from_table(source: Path) -> ImageSet:
     lines = read_table(source, required=("path", "label"))
     for number, line in enumerate(lines, start=2):
         if not line["path"]:
             raise DataError(f"{source}, row {number}: the path is empty.")
+        if "\0" in line["path"] + line["label"] + line["group"]:
+            raise DataError(f"{source}, row {number}: a NUL character, which no file name can hold. Is it UTF-8 text?")
     return ImageSet(
         root=source.parent,
         source=source,

@@ -29,6 +29,11 @@ def default_cache_path(images: ImageSet, encoder_name: str, fingerprint: Mapping
     return CACHE_DIR / f"{_safe(images.name)}-{_safe(encoder_name)}-{identity}.h5"
 
 
+def baseline_cache_path(cache: Path) -> Path:
+    """Return where the raw pixels of the images of `cache` lie: a folder down, so as never to be the newest cache."""
+    return CACHE_DIR / "baseline" / f"{cache.stem}-pixels.h5"
+
+
 def newest_cache() -> Path:
     """Return the cache that `extract` ended with last.
 
@@ -38,7 +43,7 @@ def newest_cache() -> Path:
         There is none; the message says how to make one.
     """
     found = sorted(
-        (path for path in CACHE_DIR.glob("*.h5") if "-pixels-" not in path.name and not path.name.startswith(".")),
+        (path for path in CACHE_DIR.glob("*.h5") if not path.name.startswith(".")),
         key=lambda path: path.stat().st_mtime_ns,
     )
     if not found:

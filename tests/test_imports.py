@@ -1,0 +1,139 @@
+"""Imports run one way, heavy ones come late, and only where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import MakePhotos
+
+SOURCE = Path(__file__).parents[1] / "src" / "tlfeat"
+
+#: From the bottom of the pipeline to the top: a module imports only what stands before it, late imports included.
+ORDER = [
+    "errors",
+    "progress",
+    "console",
+    "records",
+    "catalog",
+    "images",
+    "decode",
+    "encoder",
+    "cache",
+    "extract",
+    "example",
+    "backbone",
+    "workspace",
+    "plan",
+    "evaluate",
+    "heads",
+    "finetune",
+    "candidates",
+    "compare",
+    "report",
+    "predict",
+    "transfer",
+    "transformer",
+    "cli",
+    "__main__",
+]
+
+#: Who may import a heavy package, anywhere in the file.
+HEAVY = {
+    "keras": {"backbone"},
+    "tensorflow": {"backbone"},
+    "sklearn": {"heads", "evaluate", "transformer", "example"},
+    "h5py": {"cache"},
+    "PIL": {"decode", "example"},
+    "typer": {"cli"},
+    "jinja2": {"report"},
+    "pyarrow": {"transfer"},
+    "skops": {"heads"},
+}
+
+#: Who may import a package at the top of the file, where it costs time as soon as the module is named.
+AT_THE_TOP = {"h5py": {"cache"}, "PIL": {"decode"}, "typer": {"cli"}, "sklearn": {"transformer"}}
+
+
+def imported(tree: ast.AST, *, is_top: bool = False) -> set[str]:
+    nodes = tree.body if is_top and isinstance(tree, ast.Module) else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules() -> dict[str, ast.Module]:
+    return {path.stem: ast.parse(path.read_text()) for path in SOURCE.glob("*.py") if path.stem != "__init__"}
+
+
+def test_every_module_has_its_place_in_the_pipeline() -> None:
+    assert set(modules()) == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_module_imports_only_what_stands_before_it(name: str) -> None:
+    own = {n.split(".")[1] for n in imported(modules()[name]) if n.startswith("tlfeat.")} & set(ORDER)
+    assert {other for other in own if ORDER.index(other) >= ORDER.index(name)} == set()
+
+
+@pytest.mark.parametrize("package", HEAVY)
+def test_heavy_package_is_reached_only_where_it_belongs(package: str) -> None:
+    users, top_users = set(), set()
+    for name, tree in modules().items():
+        users |= {name for n in imported(tree) if n.split(".")[0] == package}
+        top_users |= {name for n in imported(tree, is_top=True) if n.split(".")[0] == package}
+    assert users == HEAVY[package]
+    assert top_users == AT_THE_TOP.get(package, set())
+
+
+def loaded_after(code: str, *, cwd: Path | None = None) -> set[str]:
+    """Return the top-level packages in a fresh interpreter after `code`."""
+    script = f"import sys\n{code}\nprint('LOADED', *sorted({{n.split('.')[0] for n in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, check=False)
+    assert "LOADED" in run.stdout, run.stderr
+    return set(run.stdout.rpartition("LOADED")[2].split())
+
+
+def command(*words: str) -> str:
+    argv = ["tlfeat", *words]
+    run = "from tlfeat.cli import main\ntry: main()\nexcept SystemExit as end: assert not end.code, end.code"
+    return f"sys.argv = {argv!r}\n{run}"
+
+
+def test_the_probe_sees_a_heavy_import() -> None:
+    assert "sklearn" in loaded_after("import tlfeat.transformer")
+
+
+def test_help_loads_neither_keras_nor_scikit_learn_nor_h5py_and_answers_in_a_second() -> None:
+    started_s = time.process_time()
+    loaded = loaded_after(command("--help"))
+    assert loaded.isdisjoint({"keras", "tensorflow", "sklearn", "h5py", "numpy", "PIL", "scipy"})
+    assert time.process_time() - started_s < 1
+
+
+def test_import_tlfeat_loads_nothing_heavy() -> None:
+    assert loaded_after("import tlfeat").isdisjoint({"keras", "tensorflow", "sklearn", "h5py", "numpy"})
+
+
+def test_no_tensorflow_from_extract_on_known_images_to_the_head(make_photos: MakePhotos, tmp_path: Path) -> None:
+    photos = make_photos(n=8)
+    work = tmp_path / "work"
+    work.mkdir()
+    lines = [
+        command("extract", str(photos), "--backbone", "pixels"),
+        command("fit-sklearn", "--model", "logreg"),
+        command("compare", "--keras", "none", "--heads", "logreg"),
+        command("cache", "verify"),
+    ]
+    loaded = loaded_after("\n".join(lines), cwd=work)
+    assert "sklearn" in loaded
+    assert loaded.isdisjoint({"keras", "tensorflow"})
