@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -169,8 +170,8 @@ class KerasEncoder:
         }
 
     def prepare(self) -> None:
-        """Import TensorFlow, build the model, load the weights (5 to 10 s)."""
-        _ = self._forward
+        """Import TensorFlow, build the model, load the weights, trace the graph (5 to 10 s)."""
+        self.encode(np.zeros((1, *self.input_size, 3), np.uint8))
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:
         check_pixels(pixels, self.input_size)
@@ -213,6 +214,8 @@ def import_keras() -> Any:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     with _silent_stderr():  # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
         import keras
+    # "5 out of the last 7 calls triggered tf.function retracing" when several networks train in one process
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return keras
 
 

@@ -206,7 +206,9 @@ def fit_keras(
         raise CacheError(f"The weights of {spec.name} are not those that {data.cache.path} was made with.")
     size = KerasEncoder(spec, ()).input_size
     root = data.cache.table.images.root
+    started_s = time.perf_counter()
     with finetune.stored_pixels(root, split.paths, size, below=workspace.CACHE_DIR, on_progress=on_progress) as pixels:
+        decode_s = time.perf_counter() - started_s
         trained = finetune.train(spec, pixels, split, train_settings, on_progress=on_progress)
         test_at = split.where("test")
         finetune.predict_pixels(trained.model, pixels[test_at[:1]])  # traces the graph; not part of the time
@@ -223,7 +225,7 @@ def fit_keras(
         settings,
         trained.chosen,
         probabilities,
-        Timing(fit_s=trained.fit_s, predict_s_per_image=predict_s / len(test_at)),
+        Timing(decode_s=decode_s, fit_s=trained.fit_s, predict_s_per_image=predict_s / len(test_at)),
         notes=trained.notes,
         history=trained.history,
     )

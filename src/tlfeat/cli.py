@@ -19,7 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cache_app = typer.Typer(help="Look into a cache, check it, take rows out or bring rows in.", no_args_is_help=True)
-app.add_typer(cache_app, name="cache")
+app.add_typer(cache_app, name="cache", short_help="Look into a cache; verify, export, import.")
 
 CacheOption = Annotated[
     Path | None,
@@ -66,7 +66,7 @@ def root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(short_help="Images to cached embeddings, each through the network once.")
 def extract(
     data: Annotated[
         Path | None,
@@ -90,7 +90,12 @@ def extract(
         list[str] | None,
         typer.Option("--class-map", metavar="OLD=NEW", help="Rename a class; may be repeated."),
     ] = None,
-    cache: CacheOption = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", metavar="FILE.h5", help="Where rows go; by default a name under cache/ of data and backbone."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one forward pass.")] = 32,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Decoding threads; one a core by default.")
@@ -138,7 +143,7 @@ def extract(
     console.say("Next: tlfeat fit-sklearn --model svm" + (f" --cache {cache}" if cache else ""))
 
 
-@app.command("fit-sklearn")
+@app.command("fit-sklearn", short_help="A scikit-learn head on cached rows, in seconds.")
 def fit_sklearn(
     model: Annotated[str, typer.Option("--model", help="logreg, svm, linear-svm, knn, ridge or lda.")] = "logreg",
     layer: LayerOption = None,
@@ -174,7 +179,7 @@ def fit_sklearn(
     _show_result(console, outcome, path if cache else None)
 
 
-@app.command("fit-keras")
+@app.command("fit-keras", short_help="A Keras head, fine-tuning or training from scratch.")
 def fit_keras(
     unfreeze_last: Annotated[
         int | None, typer.Option("--unfreeze-last", min=1, help="Train the last N layers too.")
@@ -235,7 +240,7 @@ def fit_keras(
     _show_result(console, outcome, path if cache else None)
 
 
-@app.command()
+@app.command(short_help="All candidates on one split: accuracy and time.")
 def compare(
     layer: LayerOption = None,
     heads: Annotated[str, typer.Option("--heads", help="Comma-separated heads, all, or none.")] = "all",
@@ -291,7 +296,7 @@ def compare(
     console.say(f"Next: tlfeat predict {found.lines[0].result.model} IMAGE...")
 
 
-@app.command()
+@app.command(short_help="Labels and probabilities of new images.")
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that fit-sklearn or fit-keras wrote.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
@@ -318,7 +323,7 @@ def predict(
             raise DataError(f"None of the {len(found)} images could be read.")
 
 
-@app.command()
+@app.command(short_help="The backbones that have a name.")
 def backbones(as_json: JsonOption = False) -> None:
     """List the backbones that have a name."""
     from tlfeat import backbone
@@ -340,7 +345,7 @@ def backbones(as_json: JsonOption = False) -> None:
         console.result(aligned(("name", "input", "width", "parameters", "pixels", "licence"), rows), entries)
 
 
-@app.command()
+@app.command(short_help="The layers of a backbone.")
 def layers(
     name: Annotated[str, typer.Argument(help="A name from `tlfeat backbones`, or your own FILE.keras.")] = "digits_cnn",
     input_size: InputSizeOption = None,

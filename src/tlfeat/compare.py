@@ -85,6 +85,7 @@ def record(result: Result) -> dict[str, Any]:
         "n_val": result.split.n_val,
         "n_test": result.split.n_test,
         "extract_s": result.timing.extract_s,
+        "decode_s": result.timing.decode_s,
         "search_s": result.timing.search_s,
         "fit_s": result.timing.fit_s,
         "predict_s_per_image": result.timing.predict_s_per_image,

@@ -89,7 +89,8 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
         )
     images = table.images
     usable = [i for i, status in enumerate(table.status) if status == "ok" and images.labels[i]]
-    usable.sort(key=lambda i: (table.keys[i], images.paths[i]))
+    # the path comes last: it decides only between images that are alike in all that counts
+    usable.sort(key=lambda i: (table.keys[i], images.labels[i], images.splits[i], images.groups[i], images.paths[i]))
     keys = [table.keys[i] for i in usable]
     labels = [images.labels[i] for i in usable]
     given = [images.splits[i] for i in usable]
@@ -105,7 +106,8 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
     if origin == "seeded":
         if any(given):
             notes.append("no test split is given: a test set is drawn from the training images")
-        free = [i for i, role in enumerate(roles) if role != "val"]
+        held = {groups[i] for i, role in enumerate(roles) if role == "val"}
+        free = [i for i in range(len(roles)) if groups[i] not in held]  # no copy of a validation image either
         for i in _draw(free, labels, groups, test_fraction, rng):
             roles[i] = "test"
     if "val" not in roles:

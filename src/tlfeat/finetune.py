@@ -196,11 +196,16 @@ def train(
 
 
 def predict_pixels(model: Any, pixels: Pixels, *, batch_size: int = 32) -> npt.NDArray[np.float64]:
-    """Return probabilities of shape (n_images, n_classes) of uint8 pixels (n_images, height, width, 3)."""
-    batches = [
-        np.asarray(model.predict_on_batch(pixels[start : start + batch_size].astype(np.float32)))
-        for start in range(0, len(pixels), batch_size)
-    ]
+    """Return probabilities of shape (n_images, n_classes) of uint8 pixels (n_images, height, width, 3).
+
+    The last batch is padded to `batch_size`: every new shape would be traced again, for half a second.
+    """
+    batches = []
+    for start in range(0, len(pixels), batch_size):
+        batch = np.zeros((batch_size, *pixels.shape[1:]), np.float32)
+        n = len(pixels[start : start + batch_size])
+        batch[:n] = pixels[start : start + batch_size]
+        batches.append(np.asarray(model.predict_on_batch(batch))[:n])
     return np.concatenate(batches).astype(np.float64)
 
 

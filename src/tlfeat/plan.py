@@ -54,11 +54,11 @@ def plan_extraction(
     """
     if pool is not None and pool not in POOLS:
         raise UsageError(f"No pooling '{pool}'. {nearest(pool, list(POOLS), of='poolings')}")
-    if pool not in (None, "avg") and "avg_pool" in layers:
+    if pool not in (None, "avg") and set(layers) == {"avg_pool"}:
         raise UsageError(
             f"avg_pool is pooled already. Name the layer before it for --pool {pool}; tlfeat layers lists all."
         )
-    names = [embedding_name(layer, pool) for layer in layers]
+    names = [embedding_name(layer, None if layer == "avg_pool" else pool) for layer in layers]
     source: dict[str, Any] = {}
     if data is None and cache is not None and cache.exists():
         with open_cache(cache) as existing:

@@ -68,6 +68,7 @@ class Model:
     """
 
     def __init__(self, folder: Path, *, is_trusted: bool = False) -> None:
+        folder = folder.parent if folder.is_file() else folder  # model.json or head.skops was named
         about = _read_about(folder)
         self.classes: list[str] = about["classes"]
         self.layer: str = about["layer"]
@@ -166,7 +167,6 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
-    folder = folder.parent if folder.is_file() else folder
     path = folder / "model.json"
     if not path.exists():
         raise ModelError(

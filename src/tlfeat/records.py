@@ -89,6 +89,7 @@ class Timing(Record):
 
     extract_s: float | None = None  # all images of the cache, building the network included, summed over runs
     extract_s_per_image: float | None = None  # decode to append, building the network left out
+    decode_s: float | None = None  # Keras: all images to pixels on disk, once before the first epoch
     search_s: float | None = None  # choosing hyper-parameters by cross-validation
     fit_s: float | None = None  # the final fit (for Keras: all epochs, validation included)
     predict_s_per_image: float | None = None  # rows (heads) or pixels (Keras) to probabilities

@@ -49,6 +49,7 @@ def result_text(result: Result) -> str:
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items())
     times = [
         ("extract", timing.extract_s, "all images, once for all heads"),
+        ("decode", timing.decode_s, "all images, once"),
         ("search", timing.search_s, "cross-validation"),
         ("fit", timing.fit_s, "all epochs, validation included" if result.kind == "keras" else "final fit"),
         (
@@ -80,7 +81,7 @@ def _short(value: object) -> str:
 
 def _fit_s(line: Line) -> float:
     timing = line.result.timing
-    return (timing.search_s or 0.0) + (timing.fit_s or 0.0)
+    return (timing.decode_s or 0.0) + (timing.search_s or 0.0) + (timing.fit_s or 0.0)
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ def legend(comparison: Comparison) -> list[str]:
         f"{split.n_test:,} test images that chose nothing; learned from {split.n_train + split.n_val:,} "
         f"({split.n_val:,} of them are what Keras stops early on; heads cross-validate on all). Split: "
         f"{split.origin}, seed {split.seed}.",
-        "fit: choosing parameters and fitting, without extraction; for Keras all epochs with validation.",
+        "fit: choosing parameters and fitting, without extraction; for Keras decoding once and all epochs with validation.",
         "image: one image from file to probabilities in a batch, decoding and network included.",
         "against the best: exact McNemar test on the same test images, Holm-adjusted; within noise means p >= 0.05.",
     ]

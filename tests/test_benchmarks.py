@@ -1,0 +1,199 @@
+"""``benchmarks/accuracy_and_time.py``: its tables from made-up results, its JSON file, and one small run of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tlfeat.images import ImageSet
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "benchmarks" / "accuracy_and_time.py"
+SHARED = Path(os.environ.get("TLFEAT_SHARED") or ROOT.parent / "shared")
+START, END = "<!-- accuracy_and_time -->", "<!-- /accuracy_and_time -->"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    """``benchmarks/accuracy_and_time.py`` as a module."""
+    spec = importlib.util.spec_from_file_location("accuracy_and_time", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look their annotations up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def a_line(model: str, accuracy: float, **changed: Any) -> dict[str, Any]:
+    """One candidate of a record."""
+    return {
+        "model": model,
+        "kind": "head",
+        "layer": "avg_pool",
+        "accuracy": accuracy,
+        "ci95": [accuracy - 0.01, accuracy + 0.01],
+        "macro_f1": 0.9812,
+        "search_s": 2.0,
+        "fit_s": 0.5,
+        "image_s": 0.0123,
+        "model_bytes": 45_000,
+        "p_value_vs_best": 1.0,
+        "is_within_noise_of_best": True,
+        **changed,
+    }
+
+
+def a_record(**changed: Any) -> dict[str, Any]:
+    """One (set, backbone) with a head, a worse one and a network that could not run."""
+    return {
+        "set": "potato",
+        "backbone": "v2",
+        "is_complete": True,
+        "n_images": 2152,
+        "n_classes": 3,
+        "sample": "",
+        "command": "python benchmarks/accuracy_and_time.py --sets potato",
+        "date": "2026-01-02",
+        "load_average_at_start": 1.5,
+        "cpu": "A processor",
+        "n_cores": 2,
+        "environment": {"tlfeat": "0.1.0", "python": "3.11.7", "packages": {"keras": "3.15.0", "h5py": ""}},
+        "epochs": None,
+        "extraction": {"n_embedded": 2150, "n_failed": 0, "prepare_s": 1.5, "elapsed_s": 30.0},
+        "split": {"origin": "seeded", "seed": 0, "n_train": 1463, "n_val": 258, "n_test": 431},
+        "lines": [
+            a_line("logreg", 0.98),
+            a_line("knn", 0.93, search_s=None, fit_s=0.02, p_value_vs_best=0.0012, is_within_noise_of_best=False),
+        ],
+        "skipped": [["keras-scratch", "no room"]],
+        "notes": ["2 pictures stand under two labels: at least one of them is wrong"],
+        "seeds": [0, 1, 2],
+        "accuracies": {"knn": [0.93, 0.92, None], "logreg": [0.98, 0.97, 0.99]},
+        **changed,
+    }
+
+
+def test_a_candidate_is_a_row_with_fit_as_search_plus_final_fit(benchmark: ModuleType) -> None:
+    lines = benchmark.tables([a_record()]).splitlines()
+    assert ("| MobileNetV2 0.35 | logreg | 98.0 % | 97.0 to 99.0 | 0.981 | 2.5 s | 12.3 ms | 45 kB | best |") in lines
+    assert (
+        "| MobileNetV2 0.35 | knn | 93.0 % | 92.0 to 94.0 | 0.981 | 20.0 ms | 12.3 ms | 45 kB | worse, p = 0.0012 |"
+    ) in lines
+
+
+def test_repeats_stand_beside_the_expected_figure_and_gaps_are_counted(benchmark: ModuleType) -> None:
+    lines = benchmark.tables([a_record()]).splitlines()
+    assert "| MobileNetV2 0.35 | logreg | 98.0 ± 1.0 % | 98.0 ± 0.5 % |" in lines
+    assert "| MobileNetV2 0.35 | knn | 92.5 ± 0.7 % (2 splits) | – |" in lines
+
+
+def test_nothing_is_expected_of_a_sample(benchmark: ModuleType) -> None:
+    text = benchmark.tables([a_record(sample="a sample of 20 images a class")])
+    assert "(a sample of 20 images a class)" in text
+    assert "98.0 ± 0.5 %" not in text
+
+
+def test_tables_say_their_conditions_and_what_could_not_run(benchmark: ModuleType) -> None:
+    text = benchmark.tables([a_record(), a_record(backbone="v1")])
+    assert text.count("- Machine: A processor, 2 cores") == 1
+    assert "tlfeat 0.1.0, Python 3.11.7, keras 3.15.0.\n" in text
+    assert (
+        "| potato | MobileNetV2 0.35 | 2,150 | 30.0 s | 1.5 s | 1.5 | 2026-01-02 | "
+        "`python benchmarks/accuracy_and_time.py --sets potato` |"
+    ) in text
+    assert "- MobileNet v1, own file: not run: keras-scratch: no room" in text
+    assert text.count("2 pictures stand under two labels") == 1
+
+
+def test_only_what_is_between_the_markers_is_replaced(benchmark: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Mine\n\nbefore\n{START}\nfigures of last year\n{END}\nafter\n", encoding="utf-8")
+    (tmp_path / "r.json").write_text(json.dumps({"format_version": 1, "records": [a_record()]}), encoding="utf-8")
+    arguments = ["--tables-only", "--json", str(tmp_path / "r.json"), "--markdown", str(page)]
+    assert benchmark.main(arguments) == 0
+    first = page.read_text(encoding="utf-8")
+    assert first.startswith(f"# Mine\n\nbefore\n{START}\n")
+    assert first.endswith(f"\n{END}\nafter\n")
+    assert "| logreg |" in first
+    assert "figures of last year" not in first
+    assert benchmark.main(arguments) == 0
+    assert page.read_text(encoding="utf-8") == first
+
+
+def test_a_missing_page_is_made_and_one_without_markers_left_alone(benchmark: ModuleType, tmp_path: Path) -> None:
+    benchmark.write_tables(tmp_path / "docs" / "new.md", [a_record()])
+    assert (tmp_path / "docs" / "new.md").read_text(encoding="utf-8").startswith(f"# Benchmarks\n\n{START}\n")
+    other = tmp_path / "other.md"
+    other.write_text("no markers", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"other\.md lacks the lines"):
+        benchmark.write_tables(other, [a_record()])
+    assert other.read_text(encoding="utf-8") == "no markers"
+
+
+def test_a_part_joins_the_others_and_a_stopped_one_takes_no_place(benchmark: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "results" / "r.json"
+    benchmark.save_record(path, a_record(set="sign_digits"))
+    benchmark.save_record(path, a_record())
+    benchmark.save_record(path, a_record(date="2026-02-03", is_complete=False))
+    benchmark.save_record(path, a_record(set="sign_digits", date="2026-02-03"))
+    found = [(r["set"], r["date"]) for r in benchmark.read_records(path)]
+    assert found == [("potato", "2026-01-02"), ("sign_digits", "2026-02-03")]
+
+
+@pytest.mark.parametrize(
+    ("known", "lost"),
+    [
+        ({}, ""),
+        ({"n_images": 61}, "all 61 images"),
+        ({"seeds": [0, 1]}, "2 splits"),
+        ({"lines": [a_line("logreg", 0.9), a_line("keras-frozen", 0.9)]}, "the candidates keras-frozen"),
+    ],
+    ids=["as much", "more images", "more splits", "more candidates"],
+)
+def test_a_run_that_measures_less_is_told_what_would_be_lost(
+    benchmark: ModuleType, known: dict[str, Any], lost: str
+) -> None:
+    nothing = [""] * 60
+    images = ImageSet(Path("/"), Path("/"), nothing, nothing, nothing, nothing)
+    task = benchmark.Task("potato", "v2", Path("/"), images, "", ("logreg", "knn"), (), True, (0,), None)
+    assert benchmark.what_would_be_lost(a_record(**{"n_images": 60, "seeds": [0], **known}), task) == lost
+
+
+@pytest.mark.keras
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"needs the shared data and weights, absent: {SHARED}")
+def test_a_small_run_ends_with_a_row_for_logistic_regression(tmp_path: Path) -> None:
+    options: dict[str, str | Path] = {
+        "--sets": "sign_digits",
+        "--backbones": "v2",
+        "--images-per-class": "6",
+        "--keras": "none",
+        "--splits": "1",
+        "--work": tmp_path / "work",
+        "--json": tmp_path / "r.json",
+        "--markdown": tmp_path / "r.md",
+    }
+    run = subprocess.run(
+        [sys.executable, str(SCRIPT), *(str(part) for pair in options.items() for part in pair)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env={**os.environ, "TLFEAT_SHARED": str(SHARED.resolve())},
+    )
+    assert run.returncode == 0, run.stderr
+    assert "sign_digits v2: heads: " in run.stderr
+    (record,) = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["records"]
+    assert record["is_complete"]
+    assert record["n_images"] == 60
+    assert "logreg" in [line["model"] for line in record["lines"]]
+    assert str(tmp_path) not in json.dumps(record)
+    assert "| MobileNetV2 0.35 | logreg | " in (tmp_path / "r.md").read_text(encoding="utf-8")

@@ -1,0 +1,83 @@
+"""Documents that are executed: the README's code, its commands, the page of commands.
+
+``python tests/test_docs.py`` writes docs/commands.md anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (
+    ["extract", "fit-sklearn", "fit-keras", "compare", "predict", "backbones", "layers"]
+    + [f"cache {name}" for name in ("info", "verify", "export", "import")]
+)  # fmt: skip
+
+
+def help_of(command: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-m", "tlfeat", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"},
+    )
+    return run.stdout.replace("python -m tlfeat", "tlfeat").rstrip()
+
+
+def commands_page() -> str:
+    parts = ["# Commands", "", "Made from `--help` by `python tests/test_docs.py`; a test holds it to that.", ""]
+    for command in ["", *COMMANDS]:
+        parts += [f"## tlfeat {command}".rstrip(), "", "```", help_of(command), "```", ""]
+    return "\n".join(parts)
+
+
+def test_the_page_of_commands_is_what_help_says() -> None:
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == commands_page()
+
+
+def test_every_command_is_documented() -> None:
+    from tlfeat.cli import app, cache_app
+
+    names = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    names |= {f"cache {c.name}" for c in cache_app.registered_commands}
+    assert names == set(COMMANDS)
+
+
+def test_every_command_line_in_the_readme_is_one_that_tlfeat_knows() -> None:
+    lines = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("tlfeat ")]
+    assert len(lines) >= 8
+    for line in lines:
+        words = shlex.split(line)[1:]
+        command = " ".join(words[:2]) if words[0] == "cache" else words[0]
+        options = {word for word in words if word.startswith("--")}
+        known = set(re.findall(r"--[a-z-]+", help_of(command)))
+        assert options <= known, line
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "cache" / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.keras
+def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert run.returncode == 0, run.stderr
+    accuracy, label = run.stdout.split()[0], run.stdout.split()[-2]
+    assert 0.5 < float(accuracy) <= 1
+    assert label in "56789"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "commands.md").write_text(commands_page(), encoding="utf-8")
