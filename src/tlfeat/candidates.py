@@ -120,7 +120,7 @@ def fit_pixel_baseline(
     settings = {"model": f"pixels+{head}", "layer": "pixels", "seed": data.seed, "is_searched": True}
     if data.cache.source.get("encoder", {}).get("backbone") == "imported":
         raise DataError("the rows were imported: there are no images to take pixels from")
-    report = extract_rows(images, encoder, path, on_progress=on_progress, encoder_source={"backbone": "pixels"})
+    report = extract_rows(images, encoder, path, on_progress=on_progress, origin={"encoder": {"backbone": "pixels"}})
     n_gone = sum(name in set(data.split.paths) for name, _ in report.failures)
     if n_gone:
         raise DataError(f"{n_gone:,} images cannot be read any more; the first: {': '.join(report.failures[0])}")

@@ -67,7 +67,7 @@ def extract_rows(
     batch_size: int = BATCH_SIZE,
     n_threads: int | None = None,
     is_strict: bool = False,
-    encoder_source: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
     on_progress: OnProgress = silent,
 ) -> ExtractReport:
     """Bring the cache up to date: afterwards every readable image has a row in every layer of the encoder.
@@ -84,8 +84,8 @@ def extract_rows(
         Decoding threads; as many as there are cores by default.
     is_strict : bool, default=False
         Raise `DataError` at the end if any image failed; rows of the others are kept all the same.
-    encoder_source : mapping, optional
-        Recorded in the cache: how `predict` builds the same encoder again.
+    origin : mapping, optional
+        JSON values recorded in the cache: `encoder` (how `predict` builds the same one again), `class_map`.
     on_progress : callable, optional
 
     Raises
@@ -97,11 +97,7 @@ def extract_rows(
     Interrupted
         Ctrl-C; what was appended is kept.
     """
-    source = {
-        "root": str(images.root),
-        "source": str(images.source),
-        "encoder": dict(encoder_source or {}),
-    }
+    source = {**(origin or {}), "root": str(images.root), "source": str(images.source)}
     is_new = not cache_path.exists()
     if is_new:
         cache = create_cache(cache_path, encoder.fingerprint, source)

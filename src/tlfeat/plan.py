@@ -24,13 +24,13 @@ class ExtractionJob:
 
     images: ImageSet
     encoder: Encoder
-    encoder_source: dict[str, Any]
+    origin: dict[str, Any]
     cache_path: Path
     notes: list[str] = field(default_factory=list)
 
     def run(self, **options: Any) -> ExtractReport:
         """Run it; `options` are those of `extract_rows`."""
-        return extract_rows(self.images, self.encoder, self.cache_path, encoder_source=self.encoder_source, **options)
+        return extract_rows(self.images, self.encoder, self.cache_path, origin=self.origin, **options)
 
 
 def plan_extraction(
@@ -80,7 +80,8 @@ def plan_extraction(
             spec = BackboneSpec(backbone or DEFAULT_BACKBONE, weights, input_size, preprocess, seed)
         encoder, encoder_source = KerasEncoder(spec, names, batch_size=batch_size), spec.to_dict()
     path = cache or workspace.default_cache_path(images, encoder.name, encoder.fingerprint)
-    return ExtractionJob(images, encoder, encoder_source, path, [*images.notes, *_warnings(encoder_source)])
+    origin = {"encoder": encoder_source, "class_map": list(class_map)}
+    return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])
 
 
 def _warnings(encoder_source: dict[str, Any]) -> list[str]:

@@ -124,7 +124,8 @@ def legend(comparison: Comparison) -> list[str]:
         f"{split.n_test:,} test images that chose nothing; learned from {split.n_train + split.n_val:,} "
         f"({split.n_val:,} of them are what Keras stops early on; heads cross-validate on all). Split: "
         f"{split.origin}, seed {split.seed}.",
-        "fit: choosing parameters and fitting, without extraction; for Keras decoding once and all epochs with validation.",
+        "fit: choosing parameters and fitting, without extraction; for Keras decoding once and all epochs with "
+        "validation.",
         "image: one image from file to probabilities in a batch, decoding and network included.",
         "against the best: exact McNemar test on the same test images, Holm-adjusted; within noise means p >= 0.05.",
     ]
@@ -205,38 +206,37 @@ def to_html(comparison: Comparison) -> str:
 
 
 def _points(comparison: Comparison) -> dict[str, Any]:
-    """Place every candidate in a chart of 640 x 300 units: seconds (log) to the right, accuracy upwards."""
+    """Place every candidate in a chart of 640 x 310 units: seconds (log) to the right, accuracy upwards."""
     lines = comparison.lines
     xs = [math.log10(max(_fit_s(line), 1e-3)) for line in lines]
-    lows = [line.result.score.ci95[0] for line in lines]
-    highs = [line.result.score.ci95[1] for line in lines]
-    left, right = math.floor(min(xs)), math.ceil(max(xs) + 1e-9)
-    bottom, top = math.floor(20 * min(lows)) / 20, min(1.0, math.ceil(20 * max(highs)) / 20)
+    intervals = [line.result.score.ci95 for line in lines]
+    left, right = math.floor(min(xs)), math.floor(max(xs)) + 1
+    step = next(s for s in (1, 2, 5, 10, 20) if s >= 20 * (max(h for _, h in intervals) - min(w for w, _ in intervals)))
+    bottom = step * math.floor(100 * min(low for low, _ in intervals) / step)
+    top = min(100, step * math.ceil(100 * max(high for _, high in intervals) / step))
 
-    def x_of(value: float) -> float:
-        return round(60 + 560 * (value - left) / max(right - left, 1), 1)
+    def x_of(power: float) -> float:
+        return round(60 + 540 * (power - left) / (right - left), 1)
 
     def y_of(value: float) -> float:
-        return round(270 - 250 * (value - bottom) / max(top - bottom, 0.05), 1)
+        return round(270 - 250 * (100 * value - bottom) / (top - bottom), 1)
 
-    n_ticks = 5
+    candidates = [
+        {
+            "name": line.result.candidate,
+            "kind": line.result.kind,
+            "x": x_of(x),
+            "y": y_of(line.result.score.accuracy),
+            "low": y_of(low),
+            "high": y_of(high),
+            "text": f"{line.result.candidate}: {percent(line.result.score.accuracy)}, {seconds(_fit_s(line))}",
+        }
+        for line, x, (low, high) in zip(lines, xs, intervals, strict=True)
+    ]
     return {
-        "candidates": [
-            {
-                "name": line.result.candidate,
-                "x": x_of(x),
-                "y": y_of(line.result.score.accuracy),
-                "low": y_of(low),
-                "high": y_of(high),
-                "kind": line.result.kind,
-                "text": f"{line.result.candidate}: {percent(line.result.score.accuracy)}, {seconds(_fit_s(line))}",
-            }
-            for line, x, low, high in zip(lines, xs, lows, highs, strict=True)
-        ],
-        "x_ticks": [(x_of(v), seconds(10.0**v)) for v in range(left, right + 1)],
-        "y_ticks": [
-            (y_of(v), percent(v)) for v in (bottom + (top - bottom) * i / (n_ticks - 1) for i in range(n_ticks))
-        ],
+        "candidates": candidates,
+        "x_ticks": [(x_of(power), f"{10.0**power:,.3g} s") for power in range(left, right + 1)],
+        "y_ticks": [(y_of(tick / 100), f"{tick} %") for tick in range(bottom, top + 1, step)],
     }
 
 
