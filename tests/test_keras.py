@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from tlfeat.backbone import (
     list_layers,
     preprocess,
 )
+from tlfeat.cache import open_cache
 from tlfeat.candidates import fit_keras, fit_sklearn, open_data
 from tlfeat.decode import Pixels
 from tlfeat.errors import ModelError, UsageError, WeightsError
@@ -31,7 +35,24 @@ from tlfeat.predict import Model
 
 pytestmark = pytest.mark.keras
 
-SMALL = BackboneSpec("mobilenet_v2_0.35", "random", (32, 32))
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> BackboneSpec:
+    """MobileNetV2 at 32 px with seeded weights under which values neither vanish nor explode.
+
+    Keras' own random weights shrink every layer: its pooled rows are of size 1e-12, where any comparison passes.
+    """
+    base = build_base(BackboneSpec("mobilenet_v2_0.35", "random", (32, 32)), (32, 32))
+    rng = np.random.default_rng(0)
+    for layer in base.layers:
+        for weight in layer.weights:
+            if len(weight.shape) == 4:
+                is_depthwise = type(layer).__name__ == "DepthwiseConv2D"
+                fan_in = np.prod(weight.shape[:2]) * (1 if is_depthwise else weight.shape[2])
+                weight.assign(rng.normal(0, np.sqrt(2 / fan_in), weight.shape))
+    path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
+    base.save_weights(path)
+    return BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +60,12 @@ def pixels() -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
 
 
-def test_one_pass_gives_every_layer_as_keras_itself_does(pixels: Pixels) -> None:
+def test_one_pass_gives_every_layer_as_keras_itself_does(small: BackboneSpec, pixels: Pixels) -> None:
     keras = import_keras()
     names = ["avg_pool", "block_5_add", "block_5_add:max", "block_5_add:gem", "block_5_add:flatten"]
-    rows = KerasEncoder(SMALL, names).encode(pixels)
-    base = build_base(SMALL, (32, 32))
-    middle = keras.Model(base.inputs, [base.output, base.get_layer("block_5_add").output])
+    rows = KerasEncoder(small, names).encode(pixels)
+    base = build_base(small, (32, 32))
+    middle = keras.Model(base.inputs[0], [base.output, base.get_layer("block_5_add").output])
     pooled, maps = (np.asarray(out) for out in middle(pixels.astype(np.float32) / 127.5 - 1, training=False))
     expected = {
         "avg_pool": pooled,
@@ -55,11 +76,12 @@ def test_one_pass_gives_every_layer_as_keras_itself_does(pixels: Pixels) -> None
     }
     for name in names:
         assert rows[name].dtype == np.float32
-        np.testing.assert_allclose(rows[name], expected[name], atol=1e-5, err_msg=name)
+        assert rows[name].std() > 0.01, "values that vanish prove nothing"
+        np.testing.assert_allclose(rows[name], expected[name], atol=1e-4, err_msg=name)
 
 
-def test_a_row_does_not_depend_on_what_else_is_in_its_batch(pixels: Pixels) -> None:
-    encoder = KerasEncoder(SMALL, ["avg_pool"], batch_size=8)
+def test_a_row_does_not_depend_on_what_else_is_in_its_batch(small: BackboneSpec, pixels: Pixels) -> None:
+    encoder = KerasEncoder(small, ["avg_pool"], batch_size=8)
     whole = encoder.encode(pixels[:8])["avg_pool"]
     alone = encoder.encode(pixels[3:4])["avg_pool"]
     shifted = encoder.encode(pixels[2:8])["avg_pool"]
@@ -67,9 +89,9 @@ def test_a_row_does_not_depend_on_what_else_is_in_its_batch(pixels: Pixels) -> N
     assert shifted.tobytes() == whole[2:8].tobytes()
 
 
-def test_pixels_are_not_changed(pixels: Pixels) -> None:
+def test_pixels_are_not_changed(small: BackboneSpec, pixels: Pixels) -> None:
     before = pixels.copy()
-    KerasEncoder(SMALL, ["avg_pool"]).encode(pixels)
+    KerasEncoder(small, ["avg_pool"]).encode(pixels)
     assert np.array_equal(pixels, before)
 
 
@@ -82,9 +104,9 @@ def test_preprocessing_is_that_of_keras(mode: str, pixels: Pixels) -> None:
     np.testing.assert_allclose(np.asarray(preprocess(pixels.astype(np.float32), mode)), expected, atol=1e-4)
 
 
-def test_a_wrong_layer_name_suggests_the_nearest() -> None:
+def test_a_wrong_layer_name_suggests_the_nearest(small: BackboneSpec) -> None:
     with pytest.raises(UsageError, match=r"No layer 'blok_5_add' .* Did you mean 'block_5_add'"):
-        KerasEncoder(SMALL, ["blok_5_add"]).prepare()
+        KerasEncoder(small, ["blok_5_add"]).prepare()
 
 
 def test_pooling_a_vector_is_refused() -> None:
@@ -98,18 +120,21 @@ def test_random_weights_are_seeded(pixels: Pixels) -> None:
         return KerasEncoder(spec, ["avg_pool"]).encode(pixels)["avg_pool"]
 
     assert rows(0).tobytes() == rows(0).tobytes()
-    assert not np.allclose(rows(0), rows(1))
+    assert rows(0).tobytes() != rows(1).tobytes()
 
 
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
-def test_weights_come_from_a_file_with_or_without_the_top(tmp_path: Path, pixels: Pixels, ending: str) -> None:
+def test_weights_come_from_a_file_with_or_without_the_top(
+    small: BackboneSpec, tmp_path: Path, pixels: Pixels, ending: str
+) -> None:
     keras = import_keras()
-    source = build_base(BackboneSpec("mobilenet_v2_0.35", "random", (32, 32), seed=5), (32, 32))
+    source = build_base(small, (32, 32))
     path = tmp_path / f"w{ending}"
     source.save(path) if ending == ".keras" else source.save_weights(path)
     rows = KerasEncoder(BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32)), ["avg_pool"]).encode(pixels)
     expected = np.asarray(source(pixels.astype(np.float32) / 127.5 - 1, training=False))
-    np.testing.assert_allclose(rows["avg_pool"], expected, atol=1e-5)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(rows["avg_pool"], expected, atol=1e-4)
 
     whole = keras.applications.MobileNetV2(alpha=0.35, weights=None)
     top = tmp_path / f"top{ending}"
@@ -159,8 +184,8 @@ def test_no_network_says_which_file_to_fetch_and_how_to_pass_it(
         _ = KerasEncoder(BackboneSpec("mobilenet_v2_0.35"), ["avg_pool"]).fingerprint
 
 
-def test_layers_lists_what_can_be_an_embedding() -> None:
-    found = {info.name: info for info in list_layers(SMALL)}
+def test_layers_lists_what_can_be_an_embedding(small: BackboneSpec) -> None:
+    found = {info.name: info for info in list_layers(small)}
     assert found["avg_pool"].width == 1280
     assert found["block_5_add"].is_reachable
     assert not found[next(iter(found))].is_reachable  # the input
@@ -251,11 +276,11 @@ def test_a_saved_head_predicts_what_it_was_tested_with(digits_cache: Path) -> No
 
 
 def test_a_model_whose_weights_have_changed_is_refused(
-    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: BackboneSpec, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     weights = tmp_path / "w.weights.h5"
-    base = build_base(SMALL, (32, 32))
+    base = build_base(small, (32, 32))
     base.save_weights(weights)
     job = plan_extraction(make_photos(n=6), backbone="mobilenet_v2_0.35", weights=str(weights), input_size=(32, 32))
     with open_data(job.run().cache, seed=0) as data:
@@ -277,6 +302,32 @@ def test_second_extract_starts_no_tensorflow(digits_cache: Path, tmp_path: Path)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert '"n_embedded": 0' in run.stdout
+
+
+def test_network_extraction_killed_in_the_middle_ends_with_the_same_bits(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tlfeat", "extract", "--batch-size", "1", "--layer", "avg_pool", "-q"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    subprocess.run(command, cwd=whole, check=True)
+    process = subprocess.Popen(command, cwd=killed)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:  # the table of pending images is written when embedding begins
+        found = list((killed / "cache").glob("*.h5"))
+        if found and b"avg_pool" in found[0].read_bytes():
+            break
+        time.sleep(0.005)
+    time.sleep(0.2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed: the test shows nothing"
+    with open_cache(found[0]) as cache:
+        n_rows = cache.n_rows("avg_pool")
+    assert 0 < n_rows < 500
+    again = subprocess.run([*command, "--json"], cwd=killed, check=True, capture_output=True, text=True)
+    with open_cache(next((whole / "cache").glob("*.h5"))) as one, open_cache(found[0]) as other:
+        keys = one.table.keys
+        assert json.loads(again.stdout)["n_embedded"] == len(set(keys)) - n_rows
+        assert one.read("avg_pool", keys).tobytes() == other.read("avg_pool", keys).tobytes()
 
 
 @needs_shared

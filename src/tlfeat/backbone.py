@@ -188,7 +188,7 @@ class KerasEncoder:
 
         base = build_base(self.spec, self.input_size)
         outputs = {name: _embedding_output(base, self.spec, name) for name in self.layers}
-        frozen = keras.Model(base.inputs, outputs)
+        frozen = keras.Model(base.inputs[0], outputs)
         frozen.trainable = False
 
         @tf.function(  # type: ignore[untyped-decorator]

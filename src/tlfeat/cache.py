@@ -399,8 +399,10 @@ class Cache:
         return self._file["layers"][layer]["rows"]
 
     def _document(self, name: str) -> dict[str, Any]:
+        with _h5_errors(self.path):
+            text = self._file.attrs.get(name, "{}")
         try:
-            document = json.loads(self._file.attrs.get(name, "{}"))
+            document = json.loads(text)
         except (ValueError, TypeError) as error:
             raise CacheError(f"{self.path}: the attribute '{name}' is not JSON: {error}.") from error
         if not isinstance(document, dict):

@@ -51,14 +51,17 @@ def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tupl
         "group": [images.groups[i] for i in chosen],
         "key": [table.keys[i] for i in chosen],
     }
-    to.parent.mkdir(parents=True, exist_ok=True)
-    if to.suffix == ".npz":
-        text: dict[str, Any] = {column: np.array(values, dtype=str) for column, values in columns.items()}
-        np.savez(to, X=rows, **text)
-    elif to.suffix == ".csv":
-        _write_csv(to, columns, rows)
-    else:
-        _write_parquet(to, columns, rows)
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if to.suffix == ".npz":
+            text: dict[str, Any] = {column: np.array(values, dtype=str) for column, values in columns.items()}
+            np.savez(to, X=rows, **text)
+        elif to.suffix == ".csv":
+            _write_csv(to, columns, rows)
+        else:
+            _write_parquet(to, columns, rows)
+    except OSError as error:
+        raise DataError(f"Cannot write {to}: {error.strerror or error}.") from error
     return rows.shape[0], rows.shape[1]
 
 
@@ -78,7 +81,12 @@ def _write_parquet(to: Path, columns: dict[str, list[str]], rows: Rows) -> None:
     except ImportError as error:
         raise UsageError("Parquet needs pyarrow: pip install 'tlfeat[parquet]'") from error
     table = {**columns, **{f"e{j}": rows[:, j] for j in range(rows.shape[1])}}
-    pq.write_table(pa.table(table), to)
+    try:
+        pq.write_table(pa.table(table), to)
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"Parquet holds UTF-8 only, and the name or label {error.object!r} is not. Export to .csv or .npz."
+        ) from error
 
 
 def import_rows(rows_file: Path, table_file: Path, cache_path: Path, *, name: str, layer: str = "rows") -> int:
