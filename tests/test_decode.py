@@ -556,6 +556,20 @@ def test_closing_early_leaves_no_thread_and_reads_no_more(tmp_path: Path) -> Non
     assert n_asked == 5
 
 
+def test_closing_early_does_not_decode_what_is_still_waiting(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def slow(key: str) -> bool:
+        begun.append(key)
+        time.sleep(0.02)
+        return True
+
+    decoding = decode_all(files_of(tmp_path, 30), SIZE, is_known=slow, n_threads=1, n_ahead=30)
+    next(decoding)
+    decoding.close()
+    assert 1 <= len(begun) < 15
+
+
 def test_an_exception_in_is_known_reaches_the_consumer_and_leaves_no_thread(tmp_path: Path) -> None:
     def broken(key: str) -> bool:
         raise LookupError("the index is gone")
