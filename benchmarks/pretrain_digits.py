@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, while TensorFlow is imported
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, while TensorFlow is imported
 
 import keras
 import numpy as np
@@ -96,10 +96,7 @@ def build_backbone() -> keras.Model:
     image = keras.layers.Input((SIDE_PX, SIDE_PX, 3), name="image")
     maps = image
     for name, filters, stride in BLOCKS:
-        conv = keras.layers.Conv2D(
-            filters, 3, strides=stride, padding="same", use_bias=False, name=f"{name}_conv"
-        )
-        maps = conv(maps)
+        maps = keras.layers.Conv2D(filters, 3, stride, "same", use_bias=False, name=f"{name}_conv")(maps)
         # 0.9, not Keras' 0.99: an epoch has about 110 batches, and the averages must follow the weights
         maps = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(maps)
         maps = keras.layers.ReLU(name=f"{name}_relu")(maps)
@@ -263,7 +260,7 @@ def raw_pixels(halves: DigitHalves, side_px: int) -> Embed:
 
     def embed(indices: Indices) -> Floats:
         pixels = decode_greys(halves.greys[indices], side_px)[..., 0]
-        return pixels.reshape(len(pixels), -1).astype(np.float32) / 255
+        return np.asarray(pixels.reshape(len(pixels), -1) / 255, dtype=np.float32)
 
     return embed
 

@@ -41,7 +41,7 @@ PREPROCESS = {
 
 #: The small network that ships with tlfeat; pretrained on the digits 0 to 4.
 DIGITS = "digits_cnn"
-DIGITS_WIDTH, DIGITS_PARAMETERS = 128, 0
+DIGITS_WIDTH, DIGITS_PARAMETERS = 192, 191_392
 
 _GEM_POWER = 3.0  # p of generalised-mean pooling, its usual starting value: Radenovic et al. 2018, section 3.2
 _GEM_FLOOR = 1e-6

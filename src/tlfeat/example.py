@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -80,7 +79,7 @@ def load_digit_halves() -> DigitHalves:
     return DigitHalves(greys, digits, development, test)
 
 
-def write_digits(folder: Path, *, per_class: int = 20) -> Path:
+def write_digits(folder: Path, *, per_class: int = 10) -> Path:
     """Write the example's images as 8-bit greyscale PNG files of 8x8 pixels.
 
     The files are ``folder/train/<digit>/<index>.png`` and ``folder/test/<digit>/<index>.png`` with
