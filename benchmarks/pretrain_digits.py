@@ -8,9 +8,9 @@ The backbone sees the digits 0 to 4 only, and learns which digit is shown in whi
 40 classes. Told apart upright, the five digits ask for little and the pooled rows fall below raw pixels;
 orientations force the network to keep strokes and where they lie.
 
-Architecture, augmentation, epochs and the layer to recommend were chosen on the development half of the digits
-5 to 9; the test half chose nothing. Training is seeded and runs on two threads, since the order of a sum depends
-on their number; another processor can still end in slightly different weights.
+Architecture, augmentation, epochs and the layer to recommend were chosen on the development half of the
+digits 5 to 9; the test half chose nothing. Training is seeded and runs on two threads, since the order of a
+sum depends on their number; another processor can still end in slightly different weights.
 """
 
 from __future__ import annotations
@@ -135,9 +135,10 @@ def pretext_set(halves: DigitHalves) -> tuple[Greys, Indices]:
 
 
 def sampling_grid(n: int, rng: np.random.Generator) -> Floats:
-    """Return where each pixel of `n` distorted images comes from, (n, 2, 32, 32): rows, then columns, in pixels."""
+    """Return where each pixel of `n` distorted images comes from: (n, 2, 32, 32), row, then column."""
     angle, shear = rng.uniform(-ROTATION_RAD, ROTATION_RAD, n), rng.uniform(-SHEAR, SHEAR, n)
-    rotation = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(n, 2, 2)
+    cos, sin = np.cos(angle), np.sin(angle)
+    rotation = np.stack([cos, -sin, sin, cos], axis=1).reshape(n, 2, 2)
     sheared = np.tile(np.eye(2), (n, 1, 1))
     sheared[:, 0, 1] = shear
     scale = np.exp(rng.uniform(-LOG_SCALE, LOG_SCALE, (n, 1, 2)))
@@ -178,8 +179,9 @@ def train(seed: int, n_epochs: int) -> keras.Model:
     model = with_classifier(backbone, n_epochs * -(-len(pixels) // BATCH_SIZE))
     for epoch in range(n_epochs):
         grey = distort(pixels, rng) * 2 - 1
-        history = model.fit(np.repeat(grey[..., None], 3, axis=-1), targets, batch_size=BATCH_SIZE, verbose=0)
-        print(f"epoch {epoch + 1}/{n_epochs}: pretext accuracy {history.history['accuracy'][0]:.3f}", flush=True)
+        rgb = np.repeat(grey[..., None], 3, axis=-1)
+        accuracy = model.fit(rgb, targets, batch_size=BATCH_SIZE, verbose=0).history["accuracy"][0]
+        print(f"epoch {epoch + 1}/{n_epochs}: pretext accuracy {accuracy:.3f}", flush=True)
     return backbone
 
 
@@ -252,11 +254,12 @@ def measure(name: str, embed: Embed, halves: DigitHalves, labels_per_class: int,
         head = make_head().fit(rows[np.searchsorted(task, draw.train)], halves.digits[draw.train])
         correct = head.score(rows[np.searchsorted(task, draw.test)], halves.digits[draw.test])
         percents.append(100 * correct)
-    return Figure(name, rows.shape[1], labels_per_class, float(np.mean(percents)), float(np.std(percents, ddof=1)))
+    mean, sd = float(np.mean(percents)), float(np.std(percents, ddof=1))
+    return Figure(name, rows.shape[1], labels_per_class, mean, sd)
 
 
 def raw_pixels(halves: DigitHalves, side_px: int) -> Embed:
-    """Return the baseline: pixels / 255, one column for each pixel, as the three channels are the same grey."""
+    """Return the baseline: pixels / 255, one column a pixel, as the three channels are the same grey."""
 
     def embed(indices: Indices) -> Floats:
         pixels = decode_greys(halves.greys[indices], side_px)[..., 0]
@@ -327,12 +330,13 @@ def print_table(figures: list[Figure]) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=digits_backbone_path(), help="the .keras file to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--half", choices=("test", "development"), default="test", help="what is tested on")
-    parser.add_argument("--evaluate-only", action="store_true", help="measure the file at --out, train nothing")
+    parser.add_argument("--evaluate-only", action="store_true", help="train nothing, measure --out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
     return parser.parse_args()
 
@@ -344,7 +348,8 @@ def train_and_save(arguments: argparse.Namespace) -> None:
     backbone = train(arguments.seed, arguments.epochs)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     backbone.save(arguments.out)  # never compiled itself, so there is no optimizer state to save
-    print(f"{arguments.out.name}: {arguments.out.stat().st_size} bytes, {time.perf_counter() - started_s:.0f} s")
+    n_bytes, train_s = arguments.out.stat().st_size, time.perf_counter() - started_s
+    print(f"{arguments.out.name}: {n_bytes} bytes, {train_s:.0f} s")
 
 
 def write_figures(path: Path, half: str, figures: list[Figure]) -> None:

@@ -17,7 +17,7 @@ from scipy.stats import binom, binomtest
 from sklearn import metrics
 
 from tlfeat.cache import ImageTable
-from tlfeat.errors import DataError, ModelError
+from tlfeat.errors import DataError, ModelError, UsageError
 from tlfeat.evaluate import Labels, Split, confused_pairs, folds, holm, make_split, mcnemar, score, wilson_interval
 from tlfeat.images import ImageSet
 from tlfeat.records import Score
@@ -95,7 +95,7 @@ def test_the_test_fraction_is_kept_in_every_class(fraction: float) -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 2.0, float("nan")])
 def test_a_test_fraction_outside_0_to_1_is_refused(fraction: float) -> None:
-    with pytest.raises(DataError, match="expected between 0 and 1"):
+    with pytest.raises(UsageError, match="expected between 0 and 1"):
         make_split(make_table(["cat", "dog"] * 5), test_fraction=fraction)
 
 
@@ -296,16 +296,14 @@ def test_copies_across_given_splits_are_reported() -> None:
         keys=[key_of(0), key_of(1), *(key_of(i) for i in range(2, 10)), key_of(0), key_of(1)],
         splits=["train"] * 6 + ["test"] * 6,
     )
-    assert make_split(table).notes == [
-        "2 pictures are both in the given test set and in training: scores are flattered"
-    ]
+    assert make_split(table).notes == ["2 pictures both in the given test set and in training: scores are flattered"]
 
 
 def test_one_picture_under_two_labels_is_reported() -> None:
     table = make_table(
         ["cat"] * 6 + ["dog"] * 6, keys=[*(key_of(i) for i in range(6)), *(key_of(i) for i in range(5, 11))]
     )
-    assert make_split(table).notes == ["1 pictures stand under two labels: at least one of them is wrong"]
+    assert make_split(table).notes == ["1 picture under two labels: at least one of them is wrong"]
 
 
 def test_two_images_of_two_classes_are_enough() -> None:
@@ -629,3 +627,10 @@ def test_all_pairs_together_are_all_mistakes() -> None:
     true, predicted = (numbers(*values) for values in zip(*itertools.product(range(4), range(4)), strict=True))
     pairs = confused_pairs(score(true, predicted, list("abcd")), list("abcd"), n=100)
     assert sum(pair["n"] for pair in pairs) == 12
+
+
+def test_a_group_on_both_sides_of_a_given_split_is_said() -> None:
+    table = make_table(
+        labels=["a", "a", "b", "b"], splits=["train", "test", "train", "test"], groups=["p1", "p1", "p2", "p3"]
+    )
+    assert make_split(table).notes == ["1 group both in the given test set and in training: scores are flattered"]

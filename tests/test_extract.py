@@ -236,5 +236,5 @@ def test_a_run_that_fails_before_its_first_row_leaves_no_cache_behind(make_photo
 def test_a_folder_of_bad_images_alone_is_an_error(tmp_path: Path, encoder: CountingEncoder) -> None:
     (tmp_path / "photos" / "a").mkdir(parents=True)
     (tmp_path / "photos" / "a" / "x.jpg").write_text("no")
-    with pytest.raises(DataError, match="None of the 1 images could be read"):
+    with pytest.raises(DataError, match="No image of 1 could be read"):
         extract_rows(load_images(tmp_path / "photos"), encoder, tmp_path / "c.h5")

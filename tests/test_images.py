@@ -221,7 +221,7 @@ def test_class_map_splits_at_the_first_equals_sign() -> None:
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"No images in .* \(1 other files passed over\)\. Expected \.bmp"):
+    with pytest.raises(DataError, match=r"No images in .* \(1 other file passed over\)\. Expected \.bmp"):
         load_images(tmp_path)
 
 
@@ -399,3 +399,11 @@ def test_the_content_key_is_the_sha256_of_the_bytes() -> None:
 @given(st.binary(max_size=50), st.binary(max_size=50))
 def test_content_keys_are_equal_exactly_where_the_bytes_are(one: bytes, other: bytes) -> None:
     assert (content_key(one) == content_key(other)) == (one == other)
+
+
+def test_a_named_pipe_is_passed_over_because_reading_it_would_wait_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "a" / "real.png")
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    images = load_images(tmp_path)
+    assert (images.paths, images.n_passed_over) == (["a/real.png"], 1)

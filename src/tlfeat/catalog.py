@@ -275,6 +275,7 @@ BACKBONES: Final[tuple[Backbone, ...]] = (
 )
 # fmt: on
 
+_OWN: Final = ("pixels", "digits_cnn")  # tlfeat's own, not of Keras: encoder.PixelEncoder and backbone.DIGITS
 _BY_NAME: Final = {backbone.name: backbone for backbone in BACKBONES}
 
 
@@ -294,5 +295,5 @@ def find(name: str) -> Backbone:
     try:
         return _BY_NAME[name]
     except KeyError:
-        hint = nearest(name, tuple(_BY_NAME), of="backbones")
+        hint = nearest(name, (*_BY_NAME, *_OWN), of="backbones")
         raise UsageError(f"No backbone '{name}'. {hint} `tlfeat backbones` lists all.") from None

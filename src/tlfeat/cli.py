@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tlfeat.console import Console, aligned, errors_as_exit_codes, one_line
-from tlfeat.errors import CacheError, DataError, UsageError
+from tlfeat.errors import CacheError, DataError, UsageError, counted
 
 app = typer.Typer(
     help="Embed images once with a frozen Keras backbone, fit scikit-learn heads in seconds, compare honestly.",
@@ -159,11 +159,12 @@ def fit_sklearn(
 ) -> None:
     """Fit a scikit-learn head on cached rows and test it; no TensorFlow in the process."""
     from tlfeat import candidates, workspace
-    from tlfeat.heads import find_head
+    from tlfeat.heads import check_format, find_head
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
         find_head(model)
+        check_format(file_format)
         path = cache or workspace.newest_cache()
         with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
             console.say(f"{model} on {candidates.choose_layer(data.cache, layer)} of {path}")
@@ -266,16 +267,20 @@ def compare(
     """Line up raw pixels, every head, the frozen, the fine-tuned and the from-scratch network on one split."""
     import tlfeat.compare as comparing
     from tlfeat import candidates, report, workspace
+    from tlfeat.heads import find_head
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
+        chosen_heads = _parse_list(heads, comparing.ALL_HEADS)
+        for head in chosen_heads:
+            find_head(head)
         path = cache or workspace.newest_cache()
         with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
             console.say(f"Comparing on {path}: {data.split.info.n_test:,} test images")
             found = comparing.compare_candidates(
                 data,
                 layer=layer,
-                heads=_parse_list(heads, comparing.ALL_HEADS),
+                heads=chosen_heads,
                 keras_modes=_parse_list(keras, comparing.ALL_KERAS),
                 has_pixels=pixels,
                 is_fresh=fresh,
@@ -320,7 +325,7 @@ def predict(
         text = predicting.to_csv(found) if as_csv else predicting.to_text(found)
         console.result(text, [dataclasses.asdict(prediction) for prediction in found])
         if all(prediction.error for prediction in found):
-            raise DataError(f"None of the {len(found)} images could be read.")
+            raise DataError(f"No image of {len(found)} could be read.")
 
 
 @app.command(short_help="The backbones that have a name.")
@@ -405,7 +410,7 @@ def cache_verify(cache: CacheOption = None, as_json: JsonOption = False) -> None
             {"cache": str(path), "n_rows": n_rows, "problems": problems},
         )
         if problems:
-            raise CacheError(f"{len(problems)} problems in {path}.")
+            raise CacheError(f"{counted(len(problems), 'problem')} in {path}.")
 
 
 @cache_app.command("export")

@@ -154,6 +154,8 @@ def compare_candidates(
             raise
         except KnownError as error:  # images or weights that are gone: the others need not wait for them
             skipped.append((name, str(error)))
+    if not runs:
+        raise UsageError("Nothing to compare: every candidate was left out.")
     if not outcomes:
         raise DataError("No candidate could run. " + " ".join(f"{name}: {why}" for name, why in skipped))
     return _line_up(data, outcomes, skipped)

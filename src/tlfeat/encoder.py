@@ -133,5 +133,5 @@ def resolve_embedding(wanted: str, available: Sequence[str]) -> str:
         raise UsageError(f"Layer '{wanted}' is there with several poolings: {', '.join(by_layer)}. Name one.")
     raise UsageError(
         f"No layer '{wanted}' in this cache. {nearest(wanted, list(available), of='layers')} "
-        f"Add it with: tlfeat extract DATA --layer {wanted}"
+        f"tlfeat extract DATA --layer NAME adds another."
     )

@@ -76,6 +76,11 @@ class Interrupted(KnownError):
     exit_code = 130
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return "1 image" or "1,200 images"."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
 def nearest(word: str, known: list[str] | tuple[str, ...], *, of: str) -> str:
     """Return "Did you mean ...?" for a misspelt `word`, or the `known` names where none is near.
 
@@ -97,5 +102,6 @@ def nearest(word: str, known: list[str] | tuple[str, ...], *, of: str) -> str:
     near = get_close_matches(plain(word), by_plain, n=1, cutoff=0.6)
     if near:
         return f"Did you mean '{by_plain[near[0]]}'?"
-    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    return f"Known {of}: {shown}."
+    if len(known) <= 12:
+        return f"Known {of}: {', '.join(known)}."
+    return f"Known {of}, among others: {', '.join(known[:12])}."

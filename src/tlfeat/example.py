@@ -93,7 +93,7 @@ def write_digits(folder: Path, *, per_class: int = 10) -> Path:
     ----------
     folder : Path
         Where to write. It may be missing or empty; its parents are made.
-    per_class : int, default=20
+    per_class : int, default=10
         Training images for each digit, from 1 to 87.
 
     Returns

@@ -110,7 +110,7 @@ def extract_rows(
         report = run.execute()
     if len(report.failures) == report.n_images:
         path, reason = report.failures[0]
-        raise DataError(f"None of the {report.n_images:,} images could be read; the first: {path}: {reason}.")
+        raise DataError(f"No image of {report.n_images:,} could be read; the first: {path}: {reason}.")
     cache_path.touch()  # "the newest cache" is the one that extract ended with last, changed or not
     if is_strict and report.failures:
         path, reason = report.failures[0]

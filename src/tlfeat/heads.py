@@ -150,7 +150,7 @@ def find_head(name: str) -> Head:
         if head.name == name:
             return head
     names = [head.name for head in HEADS]
-    raise UsageError(f"No head '{name}'. {nearest(name, names, of='heads')} Known: {', '.join(names)}.")
+    raise UsageError(f"No head '{name}'. {nearest(name, names, of='heads')}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,16 +307,24 @@ _TRUSTED = (
 )
 
 
+FORMATS = ("skops", "joblib")
+
+
+def check_format(file_format: str) -> None:
+    """Raise `UsageError` unless heads can be saved as `file_format`."""
+    if file_format not in FORMATS:
+        raise UsageError(f"No format '{file_format}'. {nearest(file_format, FORMATS, of='formats')}")
+
+
 def save_head(pipeline: Any, folder: Path, *, file_format: str = "skops") -> Path:
     """Write the fitted head as ``head.skops`` or ``head.joblib`` into `folder` and return the file."""
+    check_format(file_format)
     if file_format == "joblib":
         import joblib
 
         path = folder / "head.joblib"
         joblib.dump(pipeline, path, compress=3)
         return path
-    if file_format != "skops":
-        raise UsageError(f"No format '{file_format}'. Known formats: skops, joblib.")
     import skops.io
 
     path = folder / "head.skops"

@@ -15,11 +15,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tlfeat.errors import DataError, UsageError
+from tlfeat.errors import DataError, UsageError, counted
 
 #: What is looked at; everything else in the folder is passed over and counted.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
@@ -118,8 +119,12 @@ def load_images(source: Path, *, class_map: Mapping[str, str] | None = None) -> 
     images = _rename_classes(images, class_map)
     if not len(images):
         raise DataError(
-            f"No images in {source} ({images.n_passed_over} other files passed over). "
-            f"Expected {', '.join(sorted(IMAGE_SUFFIXES))} in class folders."
+            f"No images in {source} ({counted(images.n_passed_over, 'other file')} passed over). Expected "
+            + (
+                f"{', '.join(sorted(IMAGE_SUFFIXES))} in class folders."
+                if source.is_dir()
+                else "a line for each image."
+            )
         )
     return images
 
@@ -191,10 +196,18 @@ class _Walk:
                 self.n_passed_over += 1
             elif _is_folder(entry):
                 yield from self.files(Path(entry.path), above | {here})
-            elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+            elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not _is_special(entry):
                 yield Path(entry.path)
             else:
                 self.n_passed_over += 1
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether reading would wait for ever or make no sense: a named pipe, a socket, a device."""
+    try:
+        return not stat.S_ISREG(entry.stat().st_mode)
+    except OSError:  # a broken symbolic link is listed as a failure, not passed over
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

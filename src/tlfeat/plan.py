@@ -71,7 +71,13 @@ def plan_extraction(
     images = load_images(data, class_map=parse_class_map(list(class_map)))
     encoder: Encoder
     if backbone == "pixels":
+        if not set(layers) <= {"avg_pool", "pixels"}:
+            raise UsageError(f"--backbone pixels has one layer, 'pixels'; received {', '.join(layers)}.")
         encoder, encoder_source = PixelEncoder(), {"backbone": "pixels"}
+        if input_size is not None:
+            raise UsageError(
+                f"--backbone pixels is always {'x'.join(map(str, encoder.input_size))}, so that it compares."
+            )
     else:
         known = source.get("encoder", {})
         if backbone is None and known.get("backbone") not in (None, "pixels", "imported"):
