@@ -5,10 +5,10 @@
     python benchmarks/pretrain_digits.py --evaluate-only --half development   # what every choice was made on
 
 The backbone sees the digits 0 to 4 only, and learns which digit is shown in which of its eight orientations:
-40 classes. Told apart upright, the five digits ask for little and the pooled rows fall below raw pixels;
-orientations force the network to keep strokes and where they lie.
+40 classes. Trained on the five classes upright, its pooled rows had 89.1 % at ten labels a class, below raw
+pixels with 91.9 %; trained on the orientations 94.7 % (development half, one training each).
 
-Architecture, augmentation, epochs and the layer to recommend were chosen on the development half of the
+Architecture, augmentation and the layer to recommend were chosen on the development half of the
 digits 5 to 9; the test half chose nothing. Training is seeded and runs on two threads, since the order of a
 sum depends on their number; another processor can still end in slightly different weights.
 """
@@ -56,8 +56,9 @@ SIDE_PX = 32
 N_ORIENTATIONS = 8
 N_PRETEXT_CLASSES = len(PRETEXT_DIGITS) * N_ORIENTATIONS
 
-# (name, filters, stride). One stride of 2 less or a later one cost two points of the pooled rows; 192 filters
-# in the last map gave one point more than 96. What stays below 1 MB as float32.
+# (name, filters, stride). Figures here and below: pooled rows, development half, ten labels a class, one
+# training each; another seed moves them by about 0.7 points. A four-block trial with strides 1, 2, 1, 2 had
+# 92.0 %, with 2, 1, 2, 1 94.8 % (widths differed too). 96 filters in the last map: 94.1 %, 192: 94.7 %.
 BLOCKS = (
     ("stem", 32, 2),
     ("block1", 48, 1),
@@ -66,7 +67,8 @@ BLOCKS = (
     ("block4", 192, 1),
 )
 
-# Each is the most, in either direction; on the development half 0.5 and 1.7 times as much were worse.
+# Each is the most, in either direction. Single trainings do not settle the strength: half as much had
+# 94.4 %, this much 94.7 %, 1.7 times as much 95.9 %; in a trial before it was 95.8 % and, 1.7 times, 93.8 %.
 ROTATION_RAD = np.deg2rad(9)
 LOG_SCALE = 0.09
 SHEAR = 0.12
@@ -80,7 +82,7 @@ BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01
 DROPOUT = 0.5
-LABEL_SMOOTHING = 0.1  # without it pooled rows lost two points
+LABEL_SMOOTHING = 0.1  # without it 92.6 % instead of 94.7 %
 
 N_DRAWS = 20
 LABELS_PER_CLASS = (10, 20)

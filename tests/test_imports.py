@@ -137,3 +137,13 @@ def test_no_tensorflow_from_extract_on_known_images_to_the_head(make_photos: Mak
     loaded = loaded_after("\n".join(lines), cwd=work)
     assert "sklearn" in loaded
     assert loaded.isdisjoint({"keras", "tensorflow"})
+
+
+def test_every_public_name_is_there() -> None:
+    import tlfeat
+
+    assert sorted(tlfeat.__all__) == sorted(tlfeat._HOME)
+    for name in tlfeat.__all__:
+        assert getattr(tlfeat, name).__module__ == f"tlfeat.{tlfeat._HOME[name]}"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tlfeat.nothing

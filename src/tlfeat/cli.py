@@ -130,8 +130,10 @@ def extract(
             f"{len(job.images):,} images, {len(job.images.classes)} classes from {job.images.source}"
             + (f" ({job.images.n_passed_over:,} other files passed over)" if job.images.n_passed_over else "")
         )
+        console.detail(f"Fingerprint: {dict(job.encoder.fingerprint)}")
         console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
         report = job.run(batch_size=batch_size, n_threads=threads, is_strict=strict, on_progress=progress)
+    console.detail(f"{report.prepare_s:.1f} s to build the network, {report.elapsed_s:.1f} s to embed")
     shown = report.failures if verbose else report.failures[:5]
     for path, reason in shown:
         console.warn(f"skipped {one_line(path)}: {reason}")
@@ -297,6 +299,7 @@ def compare(
         console.say(f"Reused from earlier commands: {', '.join(reused)} (--fresh fits them again)")
     text = aligned(*report.table_rows(found)) + "\n\n" + "\n".join(report.legend(found))
     console.result(text, [line.to_record() for line in found.lines])
+    console.detail(f"Split {found.split.digest}, layer {layer or 'chosen by default'}")
     console.say(f"Report: {paths['html']} (and .md, .csv, .json)")
     console.say(f"Next: tlfeat predict {found.lines[0].result.model} IMAGE...")
 
@@ -460,6 +463,8 @@ def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
         report.result_text(outcome.result),
         {**comparing.record(outcome.result), "is_reused": outcome.is_reused},
     )
+    console.detail(f"Settings: {outcome.result.settings}")
+    console.detail(f"Split {outcome.result.split.digest}; {outcome.result.environment.packages}")
     console.say(f"Model: {outcome.result.model}")
     console.say("Next: tlfeat compare" + (f" --cache {cache}" if cache else ""))
 

@@ -1,0 +1,74 @@
+"""Embeddings as a step of a scikit-learn pipeline."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from conftest import CountingEncoder, MakePhotos
+from tlfeat.encoder import PixelEncoder
+from tlfeat.errors import DataError, FingerprintError
+from tlfeat.extract import extract_rows
+from tlfeat.images import load_images
+from tlfeat.transformer import ImageEmbedder
+
+
+@pytest.fixture
+def files(make_photos: MakePhotos) -> list[Path]:
+    return sorted(make_photos(n=6).rglob("*.png"))
+
+
+def test_a_pipeline_learns_from_paths(files: list[Path]) -> None:
+    labels = [file.parent.name for file in files]
+    pipeline = make_pipeline(ImageEmbedder("pixels", layer="pixels"), LogisticRegression())
+    assert pipeline.fit(files, labels).score(files, labels) == 1.0
+    assert pipeline.predict([str(files[0])]).tolist() == [labels[0]]
+
+
+def test_cached_and_live_rows_are_equal_and_come_in_the_order_asked(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "c.h5"
+    live = ImageEmbedder("pixels", layer="pixels").transform(files)
+    extract_rows(load_images(files[0].parents[1]), PixelEncoder(), cache)
+    files = [*files[3:], *files[:3]]
+    counting = CountingEncoder((16, 16))
+    monkeypatch.setattr("tlfeat.transformer.PixelEncoder", lambda: counting)
+    embedder = ImageEmbedder("pixels", layer="pixels", cache=cache)
+    assert embedder.transform(files).tobytes() == np.roll(live, -3, axis=0).tobytes()
+    assert counting.n_encoded == 0
+    new = tmp_path / "new.png"
+    new.write_bytes(files[0].read_bytes() + b" ")  # other bytes, the same picture
+    mixed = embedder.transform([files[1], new, files[0]])
+    assert counting.n_encoded == 1
+    assert mixed.tobytes() == np.roll(live, -3, axis=0)[[1, 0, 0]].tobytes()
+
+
+def test_a_cache_of_another_encoder_is_refused(files: list[Path], tmp_path: Path) -> None:
+    extract_rows(load_images(files[0].parents[1]), CountingEncoder((9, 9)), tmp_path / "c.h5")
+    with pytest.raises(FingerprintError, match="input_size"):
+        ImageEmbedder("pixels", layer="pixels", cache=tmp_path / "c.h5").transform(files)
+
+
+def test_an_image_that_cannot_be_read_is_an_error_because_a_row_may_not_be_missing(
+    files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_text("no")
+    with pytest.raises(DataError, match=r"bad\.png: not an image"):
+        ImageEmbedder("pixels", layer="pixels").transform([files[0], tmp_path / "bad.png"])
+    with pytest.raises(DataError, match="no image to embed"):
+        ImageEmbedder("pixels", layer="pixels").transform([])
+
+
+def test_it_can_be_cloned_and_pickled_after_use(files: list[Path]) -> None:
+    embedder = ImageEmbedder("pixels", layer="pixels").fit(files)
+    rows = embedder.transform(files)
+    for other in (clone(embedder), pickle.loads(pickle.dumps(embedder))):
+        assert other.get_params() == embedder.get_params()
+        assert other.transform(files).tobytes() == rows.tobytes()
