@@ -195,11 +195,18 @@ def fit_keras(
     epochs: Annotated[
         int,
         typer.Option(
-            "--epochs", min=0, help="At most; the validation loss ends it earlier. 0: 20, or 30 from scratch."
+            "--epochs",
+            min=0,
+            help="At most; the validation loss ends it earlier. 0: 20 and 500 steps; from scratch 30 and 800.",
         ),
     ] = 0,
     patience: Annotated[
-        int, typer.Option("--patience", min=0, help="Epochs without a lower validation loss. 0: 3, or 8 from scratch.")
+        int,
+        typer.Option(
+            "--patience",
+            min=0,
+            help="Epochs without a lower validation loss. 0: 3 and 75 steps; from scratch 8 and 200.",
+        ),
     ] = 0,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Of Adam. [1e-3; 1e-4 with --unfreeze-last]")
@@ -252,7 +259,10 @@ def compare(
     ] = "all",
     pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="With the raw-pixel baseline.")] = True,
     epochs: Annotated[
-        int, typer.Option("--epochs", min=0, help="At most, for the Keras candidates. 0: 20, or 30 from scratch.")
+        int,
+        typer.Option(
+            "--epochs", min=0, help="At most, for the Keras candidates. 0: 20 and 500 steps; from scratch 30 and 800."
+        ),
     ] = 0,
     unfreeze_last: Annotated[int, typer.Option("--unfreeze-last", min=1, help="For keras-finetuned.")] = 20,
     output: Annotated[

@@ -52,10 +52,11 @@ class TrainSettings:
     dropout : float, default=0.2
         Before the last layer; the value of MobileNetV2's own top.
     epochs : int, default=0
-        At most; `patience` usually ends training earlier. 0 is 20, and 30 from scratch.
+        At most; `patience` usually ends training earlier. 0 is 20 epochs, but at least 500 steps; from scratch 30
+        and 800. (50 images make 2 steps an epoch: 20 epochs would stop a head that still learns.)
     patience : int, default=0
-        Epochs without a lower validation loss before training stops and the best weights come back. 0 is 3, and 8
-        from scratch, where the first epochs learn nothing that validation shows.
+        Epochs without a lower validation loss before training stops and the best weights come back. 0 is 3 epochs,
+        but at least 75 steps; from scratch 8 and 200, as its first epochs learn nothing that validation shows.
     learning_rate : float, optional
         Of Adam; 1e-3 by default, 1e-4 where pretrained layers train.
     batch_size : int, default=32
@@ -75,9 +76,6 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"No way of training called '{self.mode}'. Known: {', '.join(MODES)}.")
-        is_scratch = self.mode == "scratch"
-        object.__setattr__(self, "epochs", self.epochs or (30 if is_scratch else 20))
-        object.__setattr__(self, "patience", self.patience or (8 if is_scratch else 3))
         if self.batch_size < 1 or self.unfreeze_last < 1 or not 0 <= self.dropout < 1:
             raise UsageError("--batch-size and --unfreeze-last are at least 1, --dropout is in [0, 1).")
 
@@ -87,6 +85,15 @@ class TrainSettings:
         if self.mode != "finetuned":
             del values["unfreeze_last"]
         return values
+
+    def budget(self, n_train: int) -> tuple[int, int]:
+        """Return (epochs, patience) in force for `n_train` training images."""
+        n_steps = -(-n_train // self.batch_size)
+        epochs, steps, patience, patience_steps = (30, 800, 8, 200) if self.mode == "scratch" else (20, 500, 3, 75)
+        return (
+            self.epochs or max(epochs, -(-steps // n_steps)),
+            self.patience or max(patience, -(-patience_steps // n_steps)),
+        )
 
     @property
     def rate(self) -> float:
@@ -172,14 +179,19 @@ def train(
     monitor = "val_loss" if val is not None else "loss"
     if val is None:
         notes.append("no validation images: early stopping watches the training loss")
-    stop = keras.callbacks.EarlyStopping(monitor=monitor, patience=settings.patience, restore_best_weights=True)
+    epochs, patience = settings.budget(len(train_at))
+    stop = keras.callbacks.EarlyStopping(monitor=monitor, patience=patience, restore_best_weights=True)
     started_s = time.perf_counter()
     history = model.fit(
         _batches(pixels, split.labels, train_at, settings.batch_size, seed=settings.seed),
         validation_data=val,
-        epochs=settings.epochs,
+        epochs=epochs,
         verbose=0,
-        callbacks=[stop, _epoch_clock(keras, settings, on_progress), keras.callbacks.TerminateOnNaN()],
+        callbacks=[
+            stop,
+            _epoch_clock(keras, f"training keras-{settings.mode}, at most {epochs} epochs", epochs, on_progress),
+            keras.callbacks.TerminateOnNaN(),
+        ],
     ).history
     fit_s = time.perf_counter() - started_s
     losses = history.get(monitor, [])
@@ -315,7 +327,7 @@ def _batches(pixels: Pixels, labels: Labels, positions: Labels, batch_size: int,
     return Batches()
 
 
-def _epoch_clock(keras: Any, settings: TrainSettings, on_progress: OnProgress) -> Any:
+def _epoch_clock(keras: Any, what: str, epochs: int, on_progress: OnProgress) -> Any:
     """A callback that reports batches and writes each epoch's wall seconds into the history."""
 
     class EpochClock(keras.callbacks.Callback):  # type: ignore[misc]
@@ -324,11 +336,7 @@ def _epoch_clock(keras: Any, settings: TrainSettings, on_progress: OnProgress) -
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             steps = self.params.get("steps") or 0
-            on_progress(
-                f"training keras-{settings.mode}, at most {settings.epochs} epochs",
-                self.epoch * steps + batch + 1,
-                settings.epochs * steps,
-            )
+            on_progress(what, self.epoch * steps + batch + 1, epochs * steps)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             if logs is not None:
