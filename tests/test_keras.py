@@ -233,7 +233,7 @@ def test_every_way_of_training_gives_a_result_on_the_split_of_the_heads(digits_c
     with open_data(digits_cache, seed=0) as data:
         head = fit_sklearn(data, "logreg").result
         results = {
-            mode: fit_keras(data, TrainSettings(mode, epochs=40, patience=40, unfreeze_last=3)).result
+            mode: fit_keras(data, TrainSettings(mode, epochs=40, patience=40, unfreeze_last=4)).result
             for mode in ("frozen", "finetuned", "scratch")
         }
         again = fit_keras(data, TrainSettings("frozen", epochs=40, patience=40))
@@ -247,6 +247,14 @@ def test_every_way_of_training_gives_a_result_on_the_split_of_the_heads(digits_c
         assert len(result.predicted) == result.split.n_test
     assert results["frozen"].score.accuracy > 0.6, "a frozen pretrained backbone is far above 1 in 5"
     assert again.is_reused
+
+
+def test_unfreezing_layers_without_weights_is_said(digits_cache: Path) -> None:
+    with open_data(digits_cache, seed=0) as data:
+        nothing = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=3)).result
+        something = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=4)).result
+    assert any("no weights that train" in note for note in nothing.notes)
+    assert not any("no weights that train" in note for note in something.notes)
 
 
 def test_small_sets_train_for_enough_steps_and_large_ones_for_enough_epochs() -> None:

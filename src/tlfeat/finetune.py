@@ -174,6 +174,11 @@ def train(
     notes = []
     input_size = KerasEncoder(spec, ()).input_size
     model = _build(spec, input_size, len(split.classes), settings)
+    if settings.mode == "finetuned" and not _base_of(model).trainable_weights:
+        notes.append(
+            f"the last {settings.unfreeze_last} layers of {spec.name} have no weights that train: this is the frozen "
+            f"backbone. Unfreeze more"
+        )
     train_at, val_at = split.where("train"), split.where("val")
     val: Any = _batches(pixels, split.labels, val_at, settings.batch_size, seed=None) if len(val_at) else None
     monitor = "val_loss" if val is not None else "loss"
@@ -299,6 +304,11 @@ def _base_for(spec: BackboneSpec, input_size: tuple[int, int], settings: TrainSe
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False  # inference mode: its statistics were learned on a million images
     return base
+
+
+def _base_of(model: Any) -> Any:
+    """Return the backbone within a network that `_build` made: the one layer that is a model itself."""
+    return next(layer for layer in model.layers if hasattr(layer, "layers"))
 
 
 def _batches(pixels: Pixels, labels: Labels, positions: Labels, batch_size: int, *, seed: int | None) -> Any:
