@@ -24,6 +24,7 @@ ORDER = [
     "images",
     "decode",
     "encoder",
+    "cachefile",
     "cache",
     "extract",
     "example",
@@ -48,7 +49,7 @@ HEAVY = {
     "keras": {"backbone"},
     "tensorflow": {"backbone"},
     "sklearn": {"heads", "evaluate", "transformer", "example"},
-    "h5py": {"cache"},
+    "h5py": {"cache", "cachefile"},
     "PIL": {"decode", "example"},
     "typer": {"cli"},
     "jinja2": {"report"},
@@ -57,7 +58,7 @@ HEAVY = {
 }
 
 #: Who may import a package at the top of the file, where it costs time as soon as the module is named.
-AT_THE_TOP = {"h5py": {"cache"}, "PIL": {"decode"}, "typer": {"cli"}, "sklearn": {"transformer"}}
+AT_THE_TOP = {"h5py": {"cache", "cachefile"}, "PIL": {"decode"}, "typer": {"cli"}, "sklearn": {"transformer"}}
 
 
 def imported(tree: ast.AST, *, is_top: bool = False) -> set[str]:

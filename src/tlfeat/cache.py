@@ -14,13 +14,12 @@ are valid: a killed writer leaves rows that do not count, never a count without 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,22 +29,17 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.cachefile import FORMAT, FORMAT_VERSION, NUMBER_COLUMNS, TEXT_COLUMNS, check_structure, h5_errors
 from tlfeat.encoder import Rows
 from tlfeat.errors import CacheError, CacheLocked, FingerprintError
 from tlfeat.images import ImageSet
 from tlfeat.records import Environment
-
-FORMAT = "tlfeat-cache"
-FORMAT_VERSION = 1
 
 #: Rows in one HDF5 chunk: 64 x 1,280 x 4 bytes = 320 KiB, well inside the 1 MiB chunk cache.
 _CHUNK_ROWS = 64
 
 #: Left free on the disk by `append` and `reserve`, for HDF5's own bookkeeping.
 _SPARE_BYTES = 4 << 20
-
-_TEXT_COLUMNS = ("path", "key", "label", "split", "group", "status", "error")
-_NUMBER_COLUMNS = ("size", "mtime_ns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +96,7 @@ class Cache:
 
     def close(self) -> None:
         """Close the file; what was appended is already in it."""
-        with _h5_errors(self.path):
+        with h5_errors(self.path):
             self._file.close()
 
     # --- what it is -------------------------------------------------------------------------------------
@@ -168,7 +162,7 @@ class Cache:
         """
         n_bytes = sum((4 * width + 36) * n_new for width in widths.values())
         self._check_disk(n_bytes)
-        with _h5_errors(self.path):
+        with h5_errors(self.path):
             for layer, width in widths.items():
                 if layer not in self._layer_names():
                     self._create_layer(layer, width)
@@ -190,7 +184,7 @@ class Cache:
         """
         digests = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 32)
         counts = {}
-        with _h5_errors(self.path):
+        with h5_errors(self.path):
             for layer, batch in rows.items():
                 first = {digest.tobytes(): i for i, digest in reversed(list(enumerate(digests)))}
                 fresh = sorted(i for digest, i in first.items() if digest not in self.known(layer))
@@ -250,7 +244,7 @@ class Cache:
             ) from None
         dataset = self._rows(layer)
         rows = np.empty((len(numbers), dataset.shape[1]), dtype=np.float32)
-        with _h5_errors(self.path):
+        with h5_errors(self.path):
             order = np.argsort(numbers, kind="stable")
             for start in range(0, self.n_rows(layer), 4096):  # block by block: no second copy of all rows
                 low, high = np.searchsorted(numbers[order], [start, start + 4096])
@@ -269,9 +263,9 @@ class Cache:
         if name not in self._file:
             raise CacheError(f"{self.path} has no table of images. Run tlfeat extract again.")
         group = self._file[name]
-        with _h5_errors(self.path):
-            text = {name: _read_text(group[name]) for name in _TEXT_COLUMNS}
-            numbers = {name: group[name][:].tolist() for name in _NUMBER_COLUMNS}
+        with h5_errors(self.path):
+            text = {name: _read_text(group[name]) for name in TEXT_COLUMNS}
+            numbers = {name: group[name][:].tolist() for name in NUMBER_COLUMNS}
         source = self.source
         images = ImageSet(
             root=Path(source.get("root", "")),
@@ -298,14 +292,14 @@ class Cache:
             "mtime_ns": table.mtimes_ns,
         }
         self._check_disk(200 * len(images))
-        with _h5_errors(self.path):
+        with h5_errors(self.path):
             self._finish_table_swap()
             self._file.pop("images_new", None)
             group = self._file.create_group("images_new")
             for name, values in columns.items():
                 group.create_dataset(
                     name,
-                    data=_text_array(values) if name in _TEXT_COLUMNS else np.asarray(values, np.int64),
+                    data=_text_array(values) if name in TEXT_COLUMNS else np.asarray(values, np.int64),
                     chunks=(min(max(len(images), 1), 16384),),
                     compression="gzip",  # paths share their beginnings: 60,000 of them take 1 MB, not 6
                     compression_opts=1,
@@ -325,7 +319,7 @@ class Cache:
 
     def write_document(self, name: str, document: Mapping[str, Any]) -> None:
         """Replace one of the JSON attributes (`source`, `timing`)."""
-        with _h5_errors(self.path):
+        with h5_errors(self.path):
             self._file.attrs[name] = json.dumps(document)
             self._file.flush()
 
@@ -364,7 +358,7 @@ class Cache:
             group = self._file["layers"][layer]
             n = self.n_rows(layer)
             for start in range(0, n, 4096):
-                with _h5_errors(self.path):
+                with h5_errors(self.path):
                     block = group["rows"][start : min(start + 4096, n)]
                     sums = group["crc32"][start : min(start + 4096, n)]
                 for i, row in enumerate(block):
@@ -399,7 +393,7 @@ class Cache:
         return self._file["layers"][layer]["rows"]
 
     def _document(self, name: str) -> dict[str, Any]:
-        with _h5_errors(self.path):
+        with h5_errors(self.path):
             text = self._file.attrs.get(name, "{}")
         try:
             document = json.loads(text)
@@ -437,7 +431,7 @@ def create_cache(path: Path, fingerprint: Mapping[str, Any], source: Mapping[str
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _h5_errors(path), h5py.File(aside, "w") as file:
+        with h5_errors(path), h5py.File(aside, "w") as file:
             file.attrs["format"] = FORMAT
             file.attrs["format_version"] = FORMAT_VERSION
             file.attrs["fingerprint"] = json.dumps(dict(fingerprint))
@@ -471,12 +465,12 @@ def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, 
     """
     if not path.exists():
         raise CacheError(f"No cache at {path}. Make one with: tlfeat extract DATA --cache {path}")
-    with _h5_errors(path):
+    with h5_errors(path):
         if not h5py.is_hdf5(path):
             raise CacheError(f"{path} is not an HDF5 file, or its beginning is damaged.")
         file = h5py.File(path, "r+" if writable else "r")
     try:
-        _check_structure(path, file)
+        check_structure(path, file)
         cache = Cache(path, file)
         if fingerprint is not None and cache.fingerprint != dict(fingerprint):
             raise FingerprintError(_describe_difference(path, cache.fingerprint, fingerprint))
@@ -484,62 +478,6 @@ def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, 
         file.close()
         raise
     return cache
-
-
-def _check_structure(path: Path, file: h5py.File) -> None:
-    """Treat the file as untrusted: plain datasets only, declared sizes backed by stored bytes."""
-    with _h5_errors(path):
-        if file.attrs.get("format") != FORMAT:
-            raise CacheError(f"{path} is an HDF5 file but not a tlfeat cache.")
-        version = file.attrs.get("format_version")
-        if version != FORMAT_VERSION:
-            raise CacheError(f"{path} has cache format {version}; this tlfeat reads {FORMAT_VERSION}. Update tlfeat.")
-        if not isinstance(_hard(path, file, "layers"), h5py.Group):
-            raise CacheError(f"{path}: /layers is not a group.")
-        for layer in file["layers"]:
-            group = _hard(path, file["layers"], layer)
-            if not isinstance(group, h5py.Group):
-                raise CacheError(f"{path}: /layers/{layer} is not a group.")
-            rows = _plain(path, group, "rows", "f", 2)
-            keys = _plain(path, group, "keys", "u", 2)
-            sums = _plain(path, group, "crc32", "u", 1)
-            n_rows = _plain(path, group, "n_rows", "u", 0)
-            if int(n_rows[()]) > min(rows.shape[0], keys.shape[0], sums.shape[0]) or keys.shape[1] != 32:
-                raise CacheError(f"{path}: layer '{layer}' declares more rows than it stores.")
-            for dataset in (rows, keys, sums):
-                if dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize:
-                    raise CacheError(f"{path}: {dataset.name} declares more than it stores.")
-        for table in ("images", "images_new"):
-            if table in file and file[table].attrs.get("is_complete", False):
-                group = _hard(path, file, table)
-                lengths = set()
-                for name in _TEXT_COLUMNS + _NUMBER_COLUMNS:
-                    column = _plain(path, group, name, "S" if name in _TEXT_COLUMNS else "i", 1)
-                    lengths.add(column.shape[0])
-                    # deflate shrinks at most 1,032 times: more than that declared is not there
-                    if column.size * column.dtype.itemsize > 1100 * max(column.id.get_storage_size(), 1):
-                        raise CacheError(f"{path}: {column.name} declares more than it stores.")
-                if len(lengths) != 1:
-                    raise CacheError(f"{path}: the columns of /{table} differ in length.")
-
-
-def _hard(path: Path, group: h5py.Group, name: str) -> Any:
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise CacheError(f"{path}: {group.name}/{name} is missing or a link to elsewhere.")
-    return group[name]
-
-
-def _plain(path: Path, group: h5py.Group, name: str, kind: str, n_dims: int) -> h5py.Dataset:
-    dataset = _hard(path, group, name)
-    if (
-        not isinstance(dataset, h5py.Dataset)
-        or dataset.dtype.kind != kind
-        or dataset.ndim != n_dims
-        or dataset.is_virtual
-        or dataset.external
-    ):
-        raise CacheError(f"{path}: {group.name}/{name} is not the plain {n_dims}-d dataset that is expected.")
-    return dataset
 
 
 def _describe_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
@@ -552,34 +490,6 @@ def _describe_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str
         f"{path} holds rows of another encoder ({held.get('backbone')}, not {asked.get('backbone')}). "
         f"Differing: {'; '.join(differing)}. Name another --cache, or leave it out and one is chosen."
     )
-
-
-@contextlib.contextmanager
-def _h5_errors(path: Path) -> Iterator[None]:
-    """Map what h5py raises to `CacheError`; its messages name neither the file nor a way out."""
-    try:
-        yield
-    except BlockingIOError as error:
-        raise CacheLocked(
-            f"{path} is open in another process that writes to it. Wait until that has ended, or name another --cache."
-        ) from error
-    except PermissionError as error:
-        raise CacheError(f"{path} cannot be opened: permission denied.") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
-            raise CacheError(
-                f"The disk is full while writing {path}. Everything embedded so far is kept; make room and "
-                f"run the same command again."
-            ) from error
-        if error.errno == errno.EROFS or "Read-only" in str(error):
-            raise CacheError(f"{path} lies on a read-only file system.") from error
-        raise CacheError(f"{path} is damaged or cut off: {_first_line(error)}.") from error
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{path} is damaged: {_first_line(error)}.") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].strip("'\"")
 
 
 def _text_array(values: Sequence[Any]) -> npt.NDArray[np.bytes_]:
