@@ -48,6 +48,8 @@ class Head:
         Where the method comes from.
     is_calibrated : bool
         Whether the classifier has no probabilities of its own and gets sigmoid-calibrated ones.
+    max_width : int
+        Columns beyond which it is refused, with the head to take instead.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Head:
     when: str
     source: str
     is_calibrated: bool = False
+    max_width: int = 1_000_000
 
 
 def _logreg(seed: int) -> Any:
@@ -140,6 +143,7 @@ HEADS: tuple[Head, ...] = (
         {},
         "few images a class; nothing to tune",
         "Fisher 1936; shrinkage by Ledoit and Wolf 2004",
+        max_width=4096,  # its covariance takes width x width x 8 bytes: 134 MB here, 1.2 GB at 12,288 columns
     ),
 )
 
@@ -185,13 +189,18 @@ def fit_head(
     Raises
     ------
     DataError
-        The rows hold values that are not finite.
+        The rows hold values that are not finite, or more columns than the head can take.
     """
     from sklearn.model_selection import GridSearchCV
 
     head = find_head(name)
     if not np.isfinite(rows).all():
         raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
+    if rows.shape[1] > head.max_width:
+        raise DataError(
+            f"{name} takes at most {head.max_width:,} columns (its memory grows with their square), received "
+            f"{rows.shape[1]:,}. Take ridge or logreg, or a pooled layer."
+        )
     labels = split.labels[positions]
     cv = folds(split, positions, n_folds=N_FOLDS, seed=seed)
     notes = []
@@ -295,6 +304,7 @@ def _quiet() -> Iterator[None]:
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", message=".*ill-conditioned.*")
         warnings.filterwarnings("ignore", message=".*Variables are collinear.*")
+        warnings.filterwarnings("ignore", message="Only one sample available.*")  # a class of one: said in the notes
         yield
 
 
