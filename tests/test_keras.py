@@ -170,12 +170,13 @@ def test_weights_that_do_not_fit_say_what_was_expected(tmp_path: Path) -> None:
 
 
 def test_no_network_says_which_file_to_fetch_and_how_to_pass_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import_keras()
     from keras.src.utils import file_utils
 
     def offline(*args: object, **kwargs: object) -> str:
+        sys.stdout.write("Downloading data from ...")
         raise Exception("URL fetch failure on ...: None -- [Errno -2] Name or service not known")
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
@@ -183,6 +184,7 @@ def test_no_network_says_which_file_to_fetch_and_how_to_pass_it(
     entry = catalog.find("mobilenet_v2_0.35")
     with pytest.raises(WeightsError, match=f"{entry.weights_file}.*--weights"):
         _ = KerasEncoder(BackboneSpec("mobilenet_v2_0.35"), ["avg_pool"]).fingerprint
+    assert capsys.readouterr().out == "", "stdout is for results"
 
 
 def test_layers_lists_what_can_be_an_embedding(small: BackboneSpec) -> None:

@@ -277,17 +277,18 @@ def weights_file(spec: BackboneSpec) -> Path:
     if not store.exists():
         keras = import_keras()
         try:
-            getattr(keras.applications, entry.keras_name)(
-                include_top=False,
-                weights="imagenet",
-                input_shape=(*entry.input_size, 3),
-                **dict(entry.arguments),
-            )
+            with contextlib.redirect_stdout(sys.stderr):  # Keras says what it downloads on stdout, where results go
+                getattr(keras.applications, entry.keras_name)(
+                    include_top=False,
+                    weights="imagenet",
+                    input_shape=(*entry.input_size, 3),
+                    **dict(entry.arguments),
+                )
         except Exception as error:  # urllib, ssl and socket errors, wrapped by Keras in a bare Exception
             raise WeightsError(
                 f"The ImageNet weights of {spec.backbone} are not on this machine and cannot be downloaded "
-                f"({str(error).splitlines()[0]}). Fetch {entry.weights_url} on another machine and pass it with "
-                f"--weights {entry.weights_file}, or use --weights random to try things out."
+                f"({_short(error).replace(entry.weights_url, 'the server')}). Fetch {entry.weights_url} on another "
+                f"machine and pass it with --weights {entry.weights_file}, or use --weights random to try things out."
             ) from error
     return store
 
