@@ -166,7 +166,8 @@ def pixels_of(files: list[Path], side_px: int) -> Pixels:
 
 @pytest.mark.keras
 def test_shipped_backbone_beats_raw_pixels_on_the_example(digits: Path) -> None:
-    from tlfeat.backbone import DIGITS, BackboneSpec, KerasEncoder, build_base
+    from tlfeat.backbone import KerasEncoder
+    from tlfeat.network import DIGITS, BackboneSpec, build_base
 
     spec = BackboneSpec(DIGITS)
     train, test = (sorted((digits / part).rglob("*.png")) for part in ("train", "test"))

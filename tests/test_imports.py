@@ -28,6 +28,7 @@ ORDER = [
     "cache",
     "extract",
     "example",
+    "network",
     "backbone",
     "workspace",
     "plan",
@@ -46,7 +47,7 @@ ORDER = [
 
 #: Who may import a heavy package, anywhere in the file.
 HEAVY = {
-    "keras": {"backbone"},
+    "keras": {"network"},
     "tensorflow": {"backbone"},
     "sklearn": {"heads", "evaluate", "transformer", "example"},
     "h5py": {"cache", "cachefile"},

@@ -15,21 +15,13 @@ import pytest
 
 from conftest import SHARED, MakePhotos, needs_shared
 from tlfeat import catalog
-from tlfeat.backbone import (
-    DIGITS,
-    BackboneSpec,
-    KerasEncoder,
-    build_base,
-    import_keras,
-    list_backbones,
-    list_layers,
-    preprocess,
-)
+from tlfeat.backbone import KerasEncoder, list_backbones, list_layers
 from tlfeat.cache import open_cache
 from tlfeat.candidates import fit_keras, fit_sklearn, open_data
 from tlfeat.decode import Pixels
 from tlfeat.errors import ModelError, UsageError, WeightsError
 from tlfeat.finetune import TrainSettings
+from tlfeat.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 

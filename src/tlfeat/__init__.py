@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 #: Public name to the module it lives in.
 _HOME = {
-    "BackboneSpec": "backbone",
+    "BackboneSpec": "network",
     "KerasEncoder": "backbone",
     "Encoder": "encoder",
     "PixelEncoder": "encoder",
@@ -63,7 +63,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tlfeat.backbone import BackboneSpec, KerasEncoder
+    from tlfeat.backbone import KerasEncoder
     from tlfeat.cache import Cache, open_cache
     from tlfeat.candidates import fit_keras, fit_sklearn, open_data
     from tlfeat.compare import compare_candidates
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from tlfeat.evaluate import make_split
     from tlfeat.extract import extract_rows
     from tlfeat.images import ImageSet, load_images
+    from tlfeat.network import BackboneSpec
     from tlfeat.plan import plan_extraction
     from tlfeat.predict import Model
     from tlfeat.records import Result

@@ -86,7 +86,8 @@ def h5_errors(path: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise CacheLocked(
-            f"{path} is open in another process that writes to it. Wait until that has ended, or name another --cache."
+            f"{path} is in use by another process (one that writes, or one that reads while this one would write). "
+            f"Wait until that has ended, or name another --cache."
         ) from error
     except PermissionError as error:
         raise CacheError(f"{path} cannot be opened: permission denied.") from error

@@ -192,7 +192,8 @@ def fit_keras(
 ) -> Outcome:
     """Train a network on the split of the cache, test it, save it. See ``finetune.TrainSettings``."""
     from tlfeat import finetune
-    from tlfeat.backbone import KerasEncoder, weights_digest
+    from tlfeat.backbone import KerasEncoder
+    from tlfeat.network import weights_digest
 
     spec = spec_of(data.cache)
     split = data.split
@@ -242,7 +243,7 @@ def fit_keras(
 
 def spec_of(cache: Cache) -> Any:
     """Return the `BackboneSpec` with which a cache was made; an error where it was not made by one."""
-    from tlfeat.backbone import BackboneSpec
+    from tlfeat.network import BackboneSpec
 
     source = cache.source.get("encoder", {})
     if source.get("backbone") in (None, "pixels", "imported"):

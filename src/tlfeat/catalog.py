@@ -275,7 +275,7 @@ BACKBONES: Final[tuple[Backbone, ...]] = (
 )
 # fmt: on
 
-_OWN: Final = ("pixels", "digits_cnn")  # tlfeat's own, not of Keras: encoder.PixelEncoder and backbone.DIGITS
+_OWN: Final = ("pixels", "digits_cnn")  # tlfeat's own, not of Keras: encoder.PixelEncoder and network.DIGITS
 _BY_NAME: Final = {backbone.name: backbone for backbone in BACKBONES}
 
 

@@ -370,12 +370,12 @@ def layers(
     as_json: JsonOption = False,
 ) -> None:
     """List the layers of a backbone and which of them can be embeddings."""
-    from tlfeat import backbone
+    from tlfeat import backbone, network
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
         is_file = name.endswith((".keras", ".h5", ".hdf5"))
-        spec = backbone.BackboneSpec(name, "random", _parse_size(input_size), preprocess="none" if is_file else None)
+        spec = network.BackboneSpec(name, "random", _parse_size(input_size), preprocess="none" if is_file else None)
         found = backbone.list_layers(spec)
         rows = [
             (

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbone import BackboneSpec, KerasEncoder, build_base, import_keras, preprocess
+from tlfeat.backbone import KerasEncoder
 from tlfeat.decode import Pixels, decode_all
 from tlfeat.errors import CacheError, DataError, ModelError, UsageError
 from tlfeat.evaluate import Labels, Split
+from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.progress import OnProgress, silent
 
 #: Ways to train, with what they say in tables.

@@ -190,8 +190,9 @@ def _read_about(folder: Path) -> dict[str, Any]:
 
 def _rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
     """Build the encoder that the model was fitted behind, or refuse: other rows would give confident nonsense."""
-    from tlfeat.backbone import BackboneSpec, KerasEncoder
+    from tlfeat.backbone import KerasEncoder
     from tlfeat.encoder import PixelEncoder
+    from tlfeat.network import BackboneSpec
 
     spec = about["encoder"]
     encoder: Encoder

@@ -130,7 +130,12 @@ def legend(comparison: Comparison) -> list[str]:
         "against the best: exact McNemar test on the same test images, Holm-adjusted; within noise means p >= 0.05.",
     ]
     if extract is not None and extract.extract_s is not None:
-        sentences.insert(1, f"Extraction, once for all heads: {seconds(extract.extract_s)}.")
+        layers = sorted({line.result.layer for line in comparison.lines} - {"", "pixels"})
+        sentences.insert(
+            1,
+            f"Heads on {', '.join(layers)} of {comparison.backbone}. Extraction, once for all heads: "
+            f"{seconds(extract.extract_s)}.",
+        )
     return sentences
 
 

@@ -9,12 +9,13 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from tlfeat.backbone import BackboneSpec, KerasEncoder
+from tlfeat.backbone import KerasEncoder
 from tlfeat.cache import open_cache
 from tlfeat.decode import decode_all, read_file
 from tlfeat.encoder import Encoder, PixelEncoder, Rows, embedding_name
 from tlfeat.errors import DataError
 from tlfeat.images import content_key
+from tlfeat.network import BackboneSpec
 
 
 class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
