@@ -17,7 +17,7 @@ from conftest import CountingEncoder, MakePhotos, picture
 from tlfeat.cache import open_cache
 from tlfeat.decode import Pixels
 from tlfeat.encoder import Rows
-from tlfeat.errors import DataError, FingerprintError, Interrupted
+from tlfeat.errors import CacheError, DataError, FingerprintError, Interrupted
 from tlfeat.extract import extract_rows
 from tlfeat.images import load_images
 
@@ -238,3 +238,26 @@ def test_a_folder_of_bad_images_alone_is_an_error(tmp_path: Path, encoder: Count
     (tmp_path / "photos" / "a" / "x.jpg").write_text("no")
     with pytest.raises(DataError, match="No image of 1 could be read"):
         extract_rows(load_images(tmp_path / "photos"), encoder, tmp_path / "c.h5")
+
+
+def test_a_new_layer_that_was_stopped_leaves_the_old_one_usable(make_photos: MakePhotos, tmp_path: Path) -> None:
+    class Stopped(CountingEncoder):
+        layers = ("mean",)  # type: ignore[assignment]
+
+        def encode(self, pixels: Pixels) -> dict[str, Rows]:
+            if self.n_encoded >= 8:
+                raise KeyboardInterrupt
+            return {"mean": super().encode(pixels)["pixels"].mean(axis=1, keepdims=True)}
+
+    photos, path = make_photos(n=10), tmp_path / "c.h5"
+    age(photos)
+    extract_rows(load_images(photos), CountingEncoder(), path)
+    with pytest.raises(Interrupted, match="8 of 20 images are done"):
+        extract_rows(load_images(photos), Stopped(), path, batch_size=4)
+    with open_cache(path) as cache:
+        table = cache.table
+        assert table.count("ok") == 20
+        assert cache.read("pixels", table.keys).shape == (20, 192)
+        with pytest.raises(CacheError, match="12 of 20 images have no row in layer 'mean'"):
+            cache.read("mean", table.keys)
+        assert cache.verify() == ["layer 'mean': 12 images have no row; run tlfeat extract again"]

@@ -194,7 +194,7 @@ class _Run:
         try:
             self._embed(table, todo)
         except KeyboardInterrupt:
-            n_done = len(table.keys) - table.count("pending")
+            n_done = sum(key != "" and self._is_known(key) for key in table.keys) + table.count("failed")
             self._save(table, previous, time.perf_counter() - started_s - self.prepare_s)
             raise Interrupted(
                 f"Stopped. {n_done:,} of {len(table.keys):,} images are done and kept in "
@@ -252,9 +252,7 @@ class _Run:
                 self.on_progress("embedding", n_done + 1 - len(batch), len(todo))
             self._encode_and_append(table, batch, n_left=0)
         except BaseException:
-            for i, status in enumerate(table.status):
-                if status == "ok" and not self._is_known(table.keys[i]):
-                    table.status[i] = "pending"
+            self._settle(table)
             raise
         finally:
             decoded_all.close()
@@ -289,6 +287,13 @@ class _Run:
                     self._fail(table, i, self.failed_keys[key])
         batch.clear()
         self.embedding.clear()
+
+    def _settle(self, table: ImageTable) -> None:
+        """After a stop: "ok" is what has a row in some layer, so that layers that were complete stay usable."""
+        for i, key in enumerate(table.keys):
+            if table.status[i] != "failed":
+                has_row = key != "" and any(bytes.fromhex(key) in self.cache.known(name) for name in self.cache.layers)
+                table.status[i] = "ok" if has_row else "pending"
 
     @staticmethod
     def _fail(table: ImageTable, i: int, reason: str) -> None:
