@@ -175,7 +175,8 @@ class _Run:
         self.batch_size = batch_size
         self.n_threads = n_threads
         self.on_progress = on_progress
-        self.n_embedded = 0
+        self.n_embedded = 0  # forward passes
+        self.n_new = 0  # of them, those that became rows
         self.prepare_s = 0.0
         self.is_prepared = False
         self.embedding: set[str] = set()  # keys in the batch being collected
@@ -210,7 +211,7 @@ class _Run:
             layers=self.cache.layers,
             n_images=len(self.images),
             n_embedded=self.n_embedded,
-            n_known=table.count("ok") - self.n_embedded,
+            n_known=table.count("ok") - self.n_new,
             failures=failures,
             elapsed_s=elapsed_s,
             prepare_s=self.prepare_s,
@@ -278,6 +279,7 @@ class _Run:
             [key for key, finite in zip(keys, is_finite, strict=True) if finite],
         )
         self.n_embedded += len(batch)
+        self.n_new += int(is_finite.sum())
         for key, finite in zip(keys, is_finite, strict=True):
             if not finite:
                 self.failed_keys[key] = "the network's output is not finite"
