@@ -438,7 +438,8 @@ def test_a_second_writer_is_told_to_wait(data: Path, cache: Path) -> None:
             for command in ("extract", "fit-sklearn", "info"):
                 ran = Ran(*COMMANDS_ON_A_CACHE[command], "--cache", cache)
                 assert ran.code == KNOWN
-                assert "c.h5 is open in another process that writes to it. Wait until that has ended" in ran.error
+                assert "c.h5 is in use by another process (one that writes" in ran.error
+                assert "Wait until that has ended" in ran.error
         finally:
             holder.communicate("")
     assert holder.returncode == 0
