@@ -3,8 +3,9 @@
 Every head is a scikit-learn Pipeline: standardised rows, then the classifier. The search is small and chosen by
 cross-validation on training and validation images; test images choose nothing.
 
-Tree ensembles are left out on purpose: on pooled embeddings of cats and dogs a random forest took 60 times as long
-as logistic regression for no gain, and its compiled trees cannot be loaded safely from a stranger.
+Tree ensembles are left out on purpose: on pooled embeddings of cats and dogs a random forest of 300 trees took 31 s,
+search included, where logistic regression took 0.6 s for the same accuracy (96.8 %, one run), and its compiled trees
+cannot be loaded safely from a stranger.
 """
 
 from __future__ import annotations
