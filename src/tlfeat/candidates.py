@@ -121,9 +121,9 @@ def fit_pixel_baseline(
     if data.cache.source.get("encoder", {}).get("backbone") == "imported":
         raise DataError("the rows were imported: there are no images to take pixels from")
     report = extract_rows(images, encoder, path, on_progress=on_progress, origin={"encoder": {"backbone": "pixels"}})
-    n_gone = sum(name in set(data.split.paths) for name, _ in report.failures)
-    if n_gone:
-        raise DataError(f"{n_gone:,} images cannot be read any more; the first: {': '.join(report.failures[0])}")
+    gone = {name for name, _ in report.failures}.intersection(data.split.paths)
+    if gone:
+        raise DataError(f"{len(gone):,} images cannot be read any more; the first: {': '.join(report.failures[0])}")
     with open_cache(path) as cache:
         return _fit_rows(f"pixels+{head}", head, "pixels", data, cache, settings, is_fresh, on_progress)
 

@@ -19,7 +19,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tlfeat.errors import BadImage
+from tlfeat.errors import BadImage, DataError
 from tlfeat.images import content_key
 
 RESIZE = "bilinear-antialias-uint8"
@@ -200,3 +200,21 @@ def decode_all(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def decode_batches(files: Sequence[Path], size: tuple[int, int], batch_size: int) -> Iterator[Pixels]:
+    """Give the pixels of `files` in order, `batch_size` at a time, where none of them may be missing.
+
+    Raises
+    ------
+    DataError
+        A file cannot be decoded; the message names it.
+    """
+    waiting: list[Pixels] = []
+    for decoded in decode_all(enumerate(files), size):
+        if decoded.pixels is None:
+            raise DataError(f"{files[decoded.i]}: {decoded.error}.")
+        waiting.append(decoded.pixels)
+        if len(waiting) == batch_size or decoded.i == len(files) - 1:
+            yield np.stack(waiting)  # (n, h, w, 3)
+            waiting.clear()

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import Pixels, decode_all
+from tlfeat.decode import Pixels, decode_all, decode_batches
 from tlfeat.errors import CacheError, DataError, ModelError, UsageError
 from tlfeat.evaluate import Labels, Split
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
@@ -231,15 +231,7 @@ def predict_files(
     model: Any, files: Sequence[Path], size: tuple[int, int], *, batch_size: int = 32
 ) -> npt.NDArray[np.float64]:
     """Return probabilities of shape (n_files, n_classes), decoding included; every file must be readable."""
-    found, waiting = [], []
-    for decoded in decode_all(enumerate(files), size):
-        if decoded.pixels is None:
-            raise DataError(f"{files[decoded.i]}: {decoded.error}.")
-        waiting.append(decoded.pixels)
-        if len(waiting) == batch_size or decoded.i == len(files) - 1:
-            found.append(predict_pixels(model, np.stack(waiting)))
-            waiting.clear()
-    return np.concatenate(found)
+    return np.concatenate([predict_pixels(model, pixels) for pixels in decode_batches(files, size, batch_size)])
 
 
 def save_model(model: Any, path: Path) -> None:

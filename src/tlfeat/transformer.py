@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from tlfeat.backbone import KerasEncoder
 from tlfeat.cache import open_cache
-from tlfeat.decode import decode_all, read_file
+from tlfeat.decode import decode_batches, read_file
 from tlfeat.encoder import Encoder, PixelEncoder, Rows, embedding_name
 from tlfeat.errors import DataError
 from tlfeat.images import content_key
@@ -119,14 +119,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return {k: v for k, v in state.items() if k not in ("_encoder", "_made_for")}  # a graph cannot be pickled
 
     def _embed(self, encoder: Encoder, name: str, files: list[Path]) -> Rows:
-        blocks, waiting = [], []
-        for decoded in decode_all(enumerate(files), encoder.input_size):
-            if decoded.pixels is None:
-                raise DataError(f"{files[decoded.i]}: {decoded.error}.")
-            waiting.append(decoded.pixels)
-            if len(waiting) == self.batch_size or decoded.i == len(files) - 1:
-                blocks.append(encoder.encode(np.stack(waiting))[name])
-                waiting.clear()
+        batches = decode_batches(files, encoder.input_size, self.batch_size)
+        blocks = [encoder.encode(pixels)[name] for pixels in batches]
         if not blocks:
             raise DataError("There is no image to embed.")
         return np.concatenate(blocks)
