@@ -297,6 +297,7 @@ def _fill_until_full(small: Path) -> None:
                 free = shutil.disk_usage(small).free
                 (small / "other").write_bytes(b"x" * max(free - 4_300_000, 0))
             cache.append({"x": rows}, keys)
+            cache.commit()
             n_acknowledged += n
     assert n_acknowledged > 500
     with open_cache(path, writable=True) as cache:

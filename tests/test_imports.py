@@ -24,6 +24,7 @@ ORDER = [
     "images",
     "decode",
     "encoder",
+    "journal",
     "cachefile",
     "cache",
     "extract",

@@ -6,9 +6,8 @@ docs/cache-format.md writes the format out. In short::
     /images/     the path table: one entry an image of the data set, replaced whole when the set changes
     /layers/L/   the row table of one layer: rows, keys, crc32 and n_rows, only ever appended to
 
-Space for rows is reserved ahead (`Cache.reserve`), so that an append overwrites allocated bytes in place and no
-HDF5 index changes while the network runs. ``n_rows`` is written last and is the only truth about how many rows
-are valid: a killed writer leaves rows that do not count, never a count without rows.
+HDF5 writes into a `JournalledFile`, whose `commit` changes the file on the disk all or not at all: a killed writer,
+a power cut or a full disk leaves the file as the last commit left it.
 """
 
 from __future__ import annotations
@@ -17,9 +16,12 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import threading
+import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,17 +31,40 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.cachefile import FORMAT, FORMAT_VERSION, NUMBER_COLUMNS, TEXT_COLUMNS, check_structure, h5_errors
+from tlfeat.cachefile import (
+    FORMAT,
+    FORMAT_VERSION,
+    HDF5_MAGIC,
+    NUMBER_COLUMNS,
+    ROW_TYPES,
+    TEXT_COLUMNS,
+    attribute,
+    check_structure,
+    h5_errors,
+)
 from tlfeat.encoder import Rows
 from tlfeat.errors import CacheError, CacheLocked, FingerprintError
 from tlfeat.images import ImageSet
+from tlfeat.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.records import Environment
 
-#: Rows in one HDF5 chunk: 64 x 1,280 x 4 bytes = 320 KiB, well inside the 1 MiB chunk cache.
-_CHUNK_ROWS = 64
+#: A chunk of rows has at most this many, and as few as keep it inside HDF5's chunk cache of 1 MiB.
+_CHUNK_ROWS, _CHUNK_BYTES = 64, 1 << 20
+
+#: Keys and checksums are small; larger chunks keep their index short.
+_CHUNK_KEYS = 1024
+
+#: `append` commits when this much waits (it is held in memory, and goes through the journal in one piece) ...
+_COMMIT_BYTES = 16 << 20
+
+#: ... or this long after the last commit: what a kill can cost, against two waits for the disk.
+_COMMIT_S = 1.0
 
 #: Left free on the disk by `append` and `reserve`, for HDF5's own bookkeeping.
 _SPARE_BYTES = 4 << 20
+
+#: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
+_LIBVER = ("v108", "v108")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +105,13 @@ class Cache:
         Another process has it open for writing.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, journal: JournalledFile) -> None:
         self.path = path
         self._file = file
+        self._journal = journal
+        self._is_torn = False  # a change failed half-way and could not be taken back
+        self._committed_s = time.monotonic()
+        self._n_waiting_bytes = 0
         self._n_rows: dict[str, int] = {}
         self._known: dict[str, dict[bytes, int]] = {}
 
@@ -95,9 +124,51 @@ class Cache:
         self.close()
 
     def close(self) -> None:
-        """Close the file; what was appended is already in it."""
-        with h5_errors(self.path):
+        """Commit and close; of a change that failed half-way nothing is kept."""
+        with self._h5():
+            try:
+                if self._file and self._file.mode != "r" and not self._is_torn:
+                    self.commit()
+            finally:
+                with contextlib.suppress(Exception):
+                    self._file.close()
+                self._journal.close()
+
+    def commit(self) -> None:
+        """Make everything so far permanent: when it returns, no kill and no power cut takes it away."""
+        with self._changing():
+            self._file.flush()
+            self._journal.commit()
+        self._committed_s = time.monotonic()
+        self._n_waiting_bytes = 0
+
+    @contextlib.contextmanager
+    def _h5(self) -> Iterator[None]:
+        with h5_errors(self.path), _without_interrupts():
+            yield
+            if self._journal.failure is not None:
+                raise self._journal.failure
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Take everything back to the last commit where the block fails."""
+        if self._is_torn:
+            raise CacheError(f"{self.path}: a change failed before; close the cache and open it again.")
+        with self._h5():
+            try:
+                yield
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        self._is_torn = True
+        self._n_rows, self._known, self._n_waiting_bytes = {}, {}, 0
+        with contextlib.suppress(Exception):
             self._file.close()
+        self._journal.discard()
+        self._file = h5py.File(self._journal, "r+", libver=_LIBVER)
+        self._is_torn = False
 
     # --- what it is -------------------------------------------------------------------------------------
 
@@ -139,7 +210,8 @@ class Cache:
     def n_rows(self, layer: str) -> int:
         """The number of valid rows of a layer."""
         if layer not in self._n_rows:
-            self._n_rows[layer] = int(self._file["layers"][layer]["n_rows"][()])
+            with self._h5():
+                self._n_rows[layer] = int(self._file["layers"][layer]["n_rows"][()])
         return self._n_rows[layer]
 
     def known(self, layer: str) -> dict[bytes, int]:
@@ -147,72 +219,84 @@ class Cache:
         if layer not in self._known:
             found = {}
             if layer in self._layer_names():
-                keys = self._file["layers"][layer]["keys"][: self.n_rows(layer)]  # (n, 32)
+                with self._h5():
+                    keys = self._file["layers"][layer]["keys"][: self.n_rows(layer)]  # (n, 32)
                 found = {key.tobytes(): row for row, key in enumerate(keys)}
             self._known[layer] = found
         return self._known[layer]
 
+    def stored(self, rows: Rows) -> npt.NDArray[np.floating[Any]]:
+        """Return rows as they are stored: float16 where the fingerprint says so, in which large values are infinite."""
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(rows, dtype=self._row_type)
+
     def reserve(self, widths: Mapping[str, int], n_new: int) -> None:
-        """Make room for `n_new` more rows in each layer, so that appends change no index.
+        """Begin the layers, and see before hours of work that the disk has room for `n_new` more rows in each.
 
         Raises
         ------
         CacheError
             The disk has less room than the rows need; nothing was changed.
         """
-        n_bytes = sum((4 * width + 36) * n_new for width in widths.values())
-        self._check_disk(n_bytes)
-        with h5_errors(self.path):
+        row_bytes = np.dtype(self._row_type).itemsize
+        self._check_disk(sum((row_bytes * width + 36) * n_new for width in widths.values()))
+        with self._changing():
             for layer, width in widths.items():
                 if layer not in self._layer_names():
                     self._create_layer(layer, width)
-                group = self._file["layers"][layer]
-                needed = self.n_rows(layer) + n_new
-                if needed > group["rows"].shape[0]:
-                    for name in ("rows", "keys", "crc32"):
-                        group[name].resize(needed, axis=0)
-            self._file.flush()
 
-    def append(self, rows: Mapping[str, Rows], keys: Sequence[str]) -> None:
-        """Append one batch; when it returns, the rows survive the death of this process.
+    def append(self, rows: Mapping[str, npt.NDArray[np.floating[Any]]], keys: Sequence[str]) -> None:
+        """Append one batch; `commit` makes it permanent, and so does every append that comes a second after the last.
 
         Parameters
         ----------
-        rows : mapping of layer name to float32 array of shape (n_images, width)
+        rows : mapping of layer name to array of shape (n_images, width)
+            float32, or as `stored` gave them.
         keys : sequence of str
             Content keys, one a row. A key that a layer has already, or a second time, is left out there.
+
+        Raises
+        ------
+        CacheError
+            The disk is full, or a value is not finite as it would be stored. Nothing of the batch was kept.
         """
         digests = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 32)
-        counts = {}
-        with h5_errors(self.path):
-            for layer, batch in rows.items():
-                first = {digest.tobytes(): i for i, digest in reversed(list(enumerate(digests)))}
-                fresh = sorted(i for digest, i in first.items() if digest not in self.known(layer))
-                if fresh:
-                    counts[layer] = self._write_rows(layer, batch[fresh], digests[fresh])
-            self._file.flush()  # rows before the count: without this, 40 of 40 killed writers lost rows
-            for layer, n in counts.items():
-                self._file["layers"][layer]["n_rows"][()] = n
-            self._file.flush()
-        for layer, n in counts.items():
-            new_keys = self._file["layers"][layer]["keys"][self._n_rows[layer] : n]
-            self._known[layer].update(
-                (key.tobytes(), row) for row, key in enumerate(new_keys, start=self._n_rows[layer])
-            )
-            self._n_rows[layer] = n
+        first = {digest.tobytes(): i for i, digest in reversed(list(enumerate(digests)))}
+        fresh_rows = {}
+        for layer, batch in rows.items():
+            fresh = sorted(i for digest, i in first.items() if digest not in self.known(layer))
+            stored = self.stored(batch[fresh])
+            if not np.isfinite(stored).all():
+                raise CacheError(f"{self.path}: a row for layer '{layer}' is not finite as {stored.dtype}.")
+            fresh_rows[layer] = stored, digests[fresh]
+        n_bytes = sum(stored.nbytes for stored, _ in fresh_rows.values())
+        self._check_disk(n_bytes + 2 * self._n_waiting_bytes)  # what waits goes to the journal and to the file
+        with self._changing():
+            for layer, (stored, fresh_keys) in fresh_rows.items():
+                if len(stored):
+                    self._write_rows(layer, stored, fresh_keys)
+        self._n_waiting_bytes += n_bytes
+        if self._n_waiting_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed_s >= _COMMIT_S:
+            self.commit()
 
-    def _write_rows(self, layer: str, batch: Rows, digests: npt.NDArray[np.uint8]) -> int:
-        start = self.n_rows(layer) if layer in self._layer_names() else 0
-        stop = start + len(batch)
-        if layer not in self._layer_names() or stop > self._rows(layer).shape[0]:
-            self.reserve({layer: batch.shape[1]}, max(len(batch), _CHUNK_ROWS))
-        self._check_disk(batch.nbytes)
-        batch = np.ascontiguousarray(batch, dtype="<f4")
+    def _write_rows(self, layer: str, stored: npt.NDArray[np.floating[Any]], digests: npt.NDArray[np.uint8]) -> None:
+        if layer not in self._layer_names():
+            self._create_layer(layer, stored.shape[1])
+        known = self.known(layer)
+        start = self.n_rows(layer)
+        stop = start + len(stored)
         group = self._file["layers"][layer]
-        group["rows"][start:stop] = batch
-        group["keys"][start:stop] = digests
-        group["crc32"][start:stop] = [zlib.crc32(row) for row in batch]
-        return stop
+        sums = [self._checksum(row, key) for row, key in zip(stored, digests, strict=True)]
+        for name, values in (("rows", stored), ("keys", digests), ("crc32", sums)):
+            if stop > group[name].shape[0]:
+                group[name].resize(stop, axis=0)
+            group[name][start:stop] = values
+        group["n_rows"][()] = stop
+        known.update((key.tobytes(), row) for row, key in enumerate(digests, start=start))
+        self._n_rows[layer] = stop
+
+    def _checksum(self, row: npt.NDArray[np.floating[Any]], key: npt.NDArray[np.uint8]) -> int:
+        return zlib.crc32(row.data, 0 if self._version == 1 else zlib.crc32(key.data))
 
     def read(self, layer: str, keys: Sequence[str]) -> Rows:
         """Return the rows of `keys`, in their order.
@@ -244,7 +328,7 @@ class Cache:
             ) from None
         dataset = self._rows(layer)
         rows = np.empty((len(numbers), dataset.shape[1]), dtype=np.float32)
-        with h5_errors(self.path):
+        with self._h5():
             order = np.argsort(numbers, kind="stable")
             for start in range(0, self.n_rows(layer), 4096):  # block by block: no second copy of all rows
                 low, high = np.searchsorted(numbers[order], [start, start + 4096])
@@ -259,11 +343,12 @@ class Cache:
     @property
     def table(self) -> ImageTable:
         """The path table; a `CacheError` where the first `extract` never got to write one."""
-        name = "images_new" if self._has_new_table() else "images"
-        if name not in self._file:
-            raise CacheError(f"{self.path} has no table of images. Run tlfeat extract again.")
-        group = self._file[name]
-        with h5_errors(self.path):
+        with self._h5():
+            # version 1 was written as /images_new first, and a writer may have died before it was renamed
+            name = "images_new" if "images_new" in self._file and _is_complete(self._file["images_new"]) else "images"
+            if name not in self._file:
+                raise CacheError(f"{self.path} has no table of images. Run tlfeat extract again.")
+            group = self._file[name]
             text = {name: _read_text(group[name]) for name in TEXT_COLUMNS}
             numbers = {name: group[name][:].tolist() for name in NUMBER_COLUMNS}
         source = self.source
@@ -278,7 +363,7 @@ class Cache:
         return ImageTable(images, text["key"], text["status"], text["error"], numbers["size"], numbers["mtime_ns"])
 
     def write_table(self, table: ImageTable) -> None:
-        """Replace the path table; a kill in between leaves the old one or the new one, never half of one."""
+        """Replace the path table and commit."""
         images = table.images
         columns: dict[str, Sequence[str] | Sequence[int]] = {
             "path": images.paths,
@@ -292,10 +377,10 @@ class Cache:
             "mtime_ns": table.mtimes_ns,
         }
         self._check_disk(200 * len(images))
-        with h5_errors(self.path):
-            self._finish_table_swap()
-            self._file.pop("images_new", None)
-            group = self._file.create_group("images_new")
+        with self._changing():
+            for name in ("images", "images_new"):
+                self._file.pop(name, None)
+            group = self._file.create_group("images")
             for name, values in columns.items():
                 group.create_dataset(
                     name,
@@ -303,25 +388,16 @@ class Cache:
                     chunks=(min(max(len(images), 1), 16384),),
                     compression="gzip",  # paths share their beginnings: 60,000 of them take 1 MB, not 6
                     compression_opts=1,
+                    fletcher32=True,
                 )
             group.attrs["is_complete"] = True
-            self._file.flush()
-            self._finish_table_swap()
-
-    def _has_new_table(self) -> bool:
-        return "images_new" in self._file and bool(self._file["images_new"].attrs.get("is_complete", False))
-
-    def _finish_table_swap(self) -> None:
-        if self._has_new_table():
-            self._file.pop("images", None)
-            self._file.move("images_new", "images")
-            self._file.flush()
+        self.commit()
 
     def write_document(self, name: str, document: Mapping[str, Any]) -> None:
         """Replace one of the JSON attributes (`source`, `timing`)."""
-        with h5_errors(self.path):
-            self._file.attrs[name] = json.dumps(document)
-            self._file.flush()
+        with self._changing():
+            self._file.attrs[name] = _json(document)
+        self.commit()
 
     def describe(self) -> dict[str, Any]:
         """Return what ``tlfeat cache info`` says, as JSON values."""
@@ -331,7 +407,7 @@ class Cache:
         return {
             "cache": str(self.path),
             "bytes": self.path.stat().st_size,
-            "format_version": FORMAT_VERSION,
+            "format_version": self._version,
             "source": str(images.source),
             "fingerprint": self.fingerprint,
             "environment": self.environment,
@@ -358,11 +434,12 @@ class Cache:
             group = self._file["layers"][layer]
             n = self.n_rows(layer)
             for start in range(0, n, 4096):
-                with h5_errors(self.path):
+                with self._h5():
                     block = group["rows"][start : min(start + 4096, n)]
                     sums = group["crc32"][start : min(start + 4096, n)]
+                    keys = group["keys"][start : min(start + 4096, n)]
                 for i, row in enumerate(block):
-                    if zlib.crc32(row) != sums[i]:
+                    if self._checksum(row, keys[i]) != sums[i]:
                         problems.append(f"layer '{layer}', row {start + i}: the checksum does not fit")
                     elif not np.isfinite(row).all():
                         problems.append(f"layer '{layer}', row {start + i}: not all values are finite")
@@ -393,8 +470,8 @@ class Cache:
         return self._file["layers"][layer]["rows"]
 
     def _document(self, name: str) -> dict[str, Any]:
-        with h5_errors(self.path):
-            text = self._file.attrs.get(name, "{}")
+        with self._h5():
+            text = attribute(self._file, name) or "{}"
         try:
             document = json.loads(text)
         except (ValueError, TypeError) as error:
@@ -403,47 +480,78 @@ class Cache:
             raise CacheError(f"{self.path}: the attribute '{name}' is not a JSON object.")
         return document
 
+    @property
+    def _version(self) -> int:
+        return int(self._file.attrs["format_version"])
+
+    @property
+    def _row_type(self) -> str:
+        return ROW_TYPES[self.fingerprint.get("dtype", "float32")]
+
     def _create_layer(self, layer: str, width: int) -> None:
         group = self._file["layers"].create_group(layer)
-        for name, shape, dtype in (("rows", (width,), "<f4"), ("keys", (32,), "u1"), ("crc32", (), "<u4")):
-            space = h5py.h5s.create_simple((0, *shape), (h5py.h5s.UNLIMITED, *shape))
-            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            plist.set_chunk((_CHUNK_ROWS, *shape))
-            # Allocated when reserved and not filled: an append then moves no metadata at all.
-            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, plist)
+        row_type = np.dtype(self._row_type)
+        n_chunk = min(max(_CHUNK_BYTES // (width * row_type.itemsize), 1), _CHUNK_ROWS)
+        filters = {}
+        if attribute(self._file, "compression") == "gzip":
+            filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        group.create_dataset("rows", (0, width), row_type, maxshape=(None, width), chunks=(n_chunk, width), **filters)
+        group.create_dataset("keys", (0, 32), "u1", maxshape=(None, 32), chunks=(_CHUNK_KEYS, 32))
+        group.create_dataset("crc32", (0,), "<u4", maxshape=(None,), chunks=(_CHUNK_KEYS,))
         group.create_dataset("n_rows", data=np.uint64(0))
         self._n_rows[layer] = 0
+        self._known.pop(layer, None)
 
     def _check_disk(self, n_bytes: int) -> None:
         free = shutil.disk_usage(self.path.parent).free
         if free < n_bytes + _SPARE_BYTES:
             raise CacheError(
                 f"The disk is full: {self.path.parent} has {free / 1e6:.1f} MB free, {n_bytes / 1e6:.1f} MB "
-                f"plus {_SPARE_BYTES / 1e6:.0f} MB spare are needed. Everything embedded so far is kept; make room "
+                f"plus {_SPARE_BYTES / 1e6:.0f} MB spare are needed. Everything committed so far is kept; make room "
                 f"and run the same command again."
             )
 
 
-def create_cache(path: Path, fingerprint: Mapping[str, Any], source: Mapping[str, Any]) -> Cache:
-    """Create an empty cache and open it for writing; it appears under its name only when it is whole."""
+def create_cache(
+    path: Path, fingerprint: Mapping[str, Any], source: Mapping[str, Any], *, is_compressed: bool = False
+) -> Cache:
+    """Create an empty cache and open it for writing; it appears under its name only when it is whole.
+
+    Parameters
+    ----------
+    path : Path
+    fingerprint : mapping
+        Its `dtype`, "float32" or "float16", is how rows are stored; `Cache.read` gives float32 always.
+    source : mapping
+        See `Cache.source`.
+    is_compressed : bool, default=False
+        Store rows with gzip.
+    """
+    if fingerprint.get("dtype", "float32") not in ROW_TYPES:
+        raise CacheError(f"Rows are stored as {' or '.join(ROW_TYPES)}, not as {fingerprint['dtype']}.")
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5_errors(path), h5py.File(aside, "w") as file:
-            file.attrs["format"] = FORMAT
+        with h5_errors(path), h5py.File(aside, "w", libver=_LIBVER) as file:
+            file.attrs["format"] = np.bytes_(FORMAT)
             file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["fingerprint"] = json.dumps(dict(fingerprint))
-            file.attrs["environment"] = json.dumps(Environment.current().to_dict())
-            file.attrs["source"] = json.dumps(dict(source))
+            file.attrs["fingerprint"] = _json(fingerprint)
+            file.attrs["environment"] = _json(Environment.current().to_dict())
+            file.attrs["source"] = _json(source)
+            if is_compressed:
+                file.attrs["compression"] = np.bytes_("gzip")
             file.create_group("layers")
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        if not path.exists():
+            journal_of(path).unlink(missing_ok=True)  # of a file that was deleted
         try:
             os.link(aside, path)  # unlike a rename, this fails where another process was faster
         except FileExistsError as error:
             raise CacheLocked(f"{path} was created by another process just now. Run it again.") from error
         except OSError:
             aside.rename(path)  # a file system without hard links
+        sync_folder(path.parent)
     except OSError as error:
         raise CacheError(f"Cannot create {path}: {error.strerror or error}.") from error
     finally:
@@ -465,19 +573,50 @@ def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, 
     """
     if not path.exists():
         raise CacheError(f"No cache at {path}. Make one with: tlfeat extract DATA --cache {path}")
-    with h5_errors(path):
-        if not h5py.is_hdf5(path):
-            raise CacheError(f"{path} is not an HDF5 file, or its beginning is damaged.")
-        file = h5py.File(path, "r+" if writable else "r")
-    try:
+    with contextlib.ExitStack() as opened:
+        with h5_errors(path):
+            if not path.is_file():
+                raise CacheError(f"{path} is not an HDF5 file: it is not a file at all.")
+            journal = opened.enter_context(JournalledFile(path, is_writable=writable))
+            if journal.read(len(HDF5_MAGIC)) != HDF5_MAGIC:
+                raise CacheError(f"{path} is not an HDF5 file, or its beginning is damaged.")
+            if writable or journal.n_dirty_bytes:
+                file = h5py.File(journal, "r+" if writable else "r", libver=_LIBVER)
+            else:
+                file = h5py.File(path, "r", locking=False)  # faster; the lock is the journal's
+            opened.callback(file.close)
         check_structure(path, file)
-        cache = Cache(path, file)
+        cache = Cache(path, file, journal)
         if fingerprint is not None and cache.fingerprint != dict(fingerprint):
             raise FingerprintError(_describe_difference(path, cache.fingerprint, fingerprint))
-    except BaseException:
-        file.close()
-        raise
+        opened.pop_all()
     return cache
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends: HDF5 does not survive an exception in the middle of a callback."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *received: held.append(received))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])
+
+
+def _json(document: Mapping[str, Any]) -> np.bytes_:
+    """A document of fixed length: it lies in the file's checksummed header, and not in HDF5's heap."""
+    return np.bytes_(json.dumps(dict(document)))
+
+
+def _is_complete(table: h5py.Group) -> bool:
+    return bool(table.attrs.get("is_complete", False))
 
 
 def _describe_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

@@ -15,9 +15,16 @@ from typing import Any
 import h5py
 
 from tlfeat.errors import CacheError, CacheLocked
+from tlfeat.journal import FULL
 
 FORMAT = "tlfeat-cache"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+
+#: The dtype of rows on the disk, by the dtype that the fingerprint names.
+ROW_TYPES = {"float32": "<f4", "float16": "<f2"}
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 TEXT_COLUMNS = ("path", "key", "label", "split", "group", "status", "error")
 NUMBER_COLUMNS = ("size", "mtime_ns")
@@ -26,11 +33,12 @@ NUMBER_COLUMNS = ("size", "mtime_ns")
 def check_structure(path: Path, file: h5py.File) -> None:
     """Treat the file as untrusted: plain datasets only, declared sizes backed by stored bytes."""
     with h5_errors(path):
-        if file.attrs.get("format") != FORMAT:
+        if attribute(file, "format") != FORMAT:
             raise CacheError(f"{path} is an HDF5 file but not a tlfeat cache.")
         version = file.attrs.get("format_version")
-        if version != FORMAT_VERSION:
-            raise CacheError(f"{path} has cache format {version}; this tlfeat reads {FORMAT_VERSION}. Update tlfeat.")
+        if version not in READABLE_VERSIONS:
+            known = " and ".join(map(str, READABLE_VERSIONS))
+            raise CacheError(f"{path} has cache format {version}; this tlfeat reads {known}. Update tlfeat.")
         if not isinstance(_hard(path, file, "layers"), h5py.Group):
             raise CacheError(f"{path}: /layers is not a group.")
         for layer in file["layers"]:
@@ -44,8 +52,7 @@ def check_structure(path: Path, file: h5py.File) -> None:
             if int(n_rows[()]) > min(rows.shape[0], keys.shape[0], sums.shape[0]) or keys.shape[1] != 32:
                 raise CacheError(f"{path}: layer '{layer}' declares more rows than it stores.")
             for dataset in (rows, keys, sums):
-                if dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize:
-                    raise CacheError(f"{path}: {dataset.name} declares more than it stores.")
+                _check_stored(path, dataset)
         for table in ("images", "images_new"):
             if table in file and file[table].attrs.get("is_complete", False):
                 group = _hard(path, file, table)
@@ -53,11 +60,15 @@ def check_structure(path: Path, file: h5py.File) -> None:
                 for name in TEXT_COLUMNS + NUMBER_COLUMNS:
                     column = _plain(path, group, name, "S" if name in TEXT_COLUMNS else "i", 1)
                     lengths.add(column.shape[0])
-                    # deflate shrinks at most 1,032 times: more than that declared is not there
-                    if column.size * column.dtype.itemsize > 1100 * max(column.id.get_storage_size(), 1):
-                        raise CacheError(f"{path}: {column.name} declares more than it stores.")
+                    _check_stored(path, column)
                 if len(lengths) != 1:
                     raise CacheError(f"{path}: the columns of /{table} differ in length.")
+
+
+def attribute(file: h5py.File, name: str) -> Any:
+    """Return a root attribute, text of either of HDF5's kinds as a string; None where it is not there."""
+    value = file.attrs.get(name)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _hard(path: Path, group: h5py.Group, name: str) -> Any:
@@ -79,6 +90,13 @@ def _plain(path: Path, group: h5py.Group, name: str, kind: str, n_dims: int) -> 
     return dataset
 
 
+def _check_stored(path: Path, dataset: h5py.Dataset) -> None:
+    # deflate shrinks at most 1,032 times: more than that declared is not there
+    shrunk = 1100 if dataset.compression == "gzip" else 1
+    if dataset.size * dataset.dtype.itemsize > shrunk * dataset.id.get_storage_size():
+        raise CacheError(f"{path}: {dataset.name} declares more than it stores.")
+
+
 @contextlib.contextmanager
 def h5_errors(path: Path) -> Iterator[None]:
     """Map what h5py raises to `CacheError`; its messages name neither the file nor a way out."""
@@ -92,9 +110,9 @@ def h5_errors(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise CacheError(f"{path} cannot be opened: permission denied.") from error
     except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
+        if error.errno in FULL or "No space left" in str(error):
             raise CacheError(
-                f"The disk is full while writing {path}. Everything embedded so far is kept; make room and "
+                f"The disk is full while writing {path}. Everything committed so far is kept; make room and "
                 f"run the same command again."
             ) from error
         if error.errno == errno.EROFS or "Read-only" in str(error):

@@ -1,0 +1,333 @@
+"""A file whose changes reach the disk all or not at all, for HDF5 to live on.
+
+HDF5 changes headers and indexes in place, so a writer that dies in between leaves a file that nothing can open. Here
+its writes collect in memory, in pages; `JournalledFile.commit` then
+
+1. reserves room for what the file grows by, so that a full disk shows before anything has changed,
+2. writes all pages to ``FILE.journal``, with a checksum, and waits until they are on the disk,
+3. writes them to the file and waits again,
+4. empties the journal.
+
+Death before 2 ends leaves the file as it was; death after it leaves a journal that the next one to open the file
+applies. Applying it twice does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import struct
+from pathlib import Path
+from typing import Self
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PAGE_BYTES = 4096
+
+#: Magic, size of the file afterwards, number of pages; then page numbers, pages and the sha256 of all before it.
+_HEAD = struct.Struct("<16sQQ")
+_MAGIC = b"tlfeat journal 1"
+
+_O_BINARY = getattr(os, "O_BINARY", 0)
+
+#: What a full disk, a quota and a limit on file sizes say.
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+
+
+class JournalledFile:
+    """A file object for h5py's ``fileobj`` driver; `commit` makes what was written so far permanent, as one.
+
+    Parameters
+    ----------
+    path : Path
+    is_writable : bool, default=False
+        Only one process can have it open for writing, and none beside it for reading. Without it nothing on the
+        disk is changed: a journal that a killed writer left is read as if it had been applied.
+
+    Raises
+    ------
+    OSError
+        `BlockingIOError` where another process has it open.
+
+    Notes
+    -----
+    HDF5 crashes when a callback raises, so reading and writing never do: `failure` holds what went wrong.
+    """
+
+    def __init__(self, path: Path, *, is_writable: bool = False) -> None:
+        self.journal_path = journal_of(path)
+        self.failure: Exception | None = None
+        self._is_writable = is_writable
+        self._pages: dict[int, bytearray] = {}
+        self._at = 0
+        self._journal = -1
+        self._is_named = False  # the journal's name is on the disk
+        self._is_sealed = False  # the journal holds `_pages`; they may be half applied
+        self._file = os.open(path, (os.O_RDWR if is_writable else os.O_RDONLY) | _O_BINARY)
+        try:
+            self._lock()
+            self._size = self._disk_size = self._base_size = os.fstat(self._file).st_size
+            self._recover()
+        except BaseException:
+            self._close_files()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._file, (fcntl.LOCK_EX if self._is_writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:
+                pass  # a file system without locks
+
+    def _recover(self) -> None:
+        found = _read_journal(self.journal_path)
+        if found is not None:
+            self._size, self._pages = found
+            if self._is_writable:
+                self._open_journal()
+                self._is_sealed = True
+                self._apply()
+
+    def close(self) -> None:
+        """Forget what was not committed, remove the journal and give up the lock."""
+        try:
+            if self._is_sealed:
+                self._apply()
+            if self._is_writable and self._file >= 0:
+                if self._journal >= 0:
+                    os.fsync(self._journal)  # empty for good: it must not come back and be applied to another file
+                self.journal_path.unlink(missing_ok=True)
+        finally:
+            self._close_files()
+
+    def _close_files(self) -> None:
+        if fcntl is not None and self._file >= 0:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)  # forked children may hold the descriptor
+        for handle in (self._file, self._journal):
+            if handle >= 0:
+                os.close(handle)
+        self._file = self._journal = -1
+
+    # --- the file object --------------------------------------------------------------------------------
+
+    @property
+    def n_dirty_bytes(self) -> int:
+        """Bytes that wait for `commit`."""
+        return len(self._pages) * _PAGE_BYTES
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to `offset`, from the start, from here or from the end."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Fill `buffer` from here; zeros and `failure` where the disk cannot be read."""
+        view = memoryview(buffer).cast("B")
+        start, end = self._at, min(self._at + len(view), self._size)
+        self._at = max(start, end)
+        if end <= start:
+            return 0
+        try:
+            view[: end - start] = self._read_disk(start, end - start)
+        except OSError as error:
+            self.failure = error
+            view[: end - start] = bytes(end - start)
+        if self._pages:
+            for number, page_at, low, high in _pages_of(start, end):
+                if number in self._pages:
+                    view[low - start : high - start] = self._pages[number][low - page_at : high - page_at]
+        return end - start
+
+    def read(self, n: int = -1) -> bytes:
+        """Return `n` bytes from here, or all."""
+        buffer = bytearray(max(self._size - self._at, 0) if n < 0 else n)
+        return bytes(buffer[: self.readinto(buffer)])
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Put `data` here, in memory."""
+        view = memoryview(data).cast("B")
+        start, end = self._at, self._at + len(view)
+        for number, page_at, low, high in _pages_of(start, end):
+            if number not in self._pages:
+                is_whole = high - low == _PAGE_BYTES
+                self._pages[number] = bytearray(_PAGE_BYTES) if is_whole else self._disk_page(number)
+            self._pages[number][low - page_at : high - page_at] = view[low - start : high - start]
+        self._at, self._size = end, max(self._size, end)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut off or extend with zeros, in memory."""
+        size = self._at if size is None else size
+        if size < self._size:
+            last, n_kept = divmod(size, _PAGE_BYTES)
+            for number in [number for number in self._pages if number > last]:
+                del self._pages[number]
+            if last in self._pages:
+                self._pages[last][n_kept:] = bytes(_PAGE_BYTES - n_kept)
+            self._base_size = min(self._base_size, size)
+        self._size = size
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: `commit` is what makes changes permanent."""
+
+    # --- all or nothing ---------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Make everything written so far permanent.
+
+        Raises
+        ------
+        OSError
+            Nothing has changed on the disk; or, where the file could not be written although there was room, the
+            journal stays and is applied by the next one to open the file.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self._base_size < self._disk_size:  # what was cut off and came back is zeros
+            for number, *_ in _pages_of(self._base_size, min(self._size, self._disk_size)):
+                if number not in self._pages:
+                    self._pages[number] = self._disk_page(number)
+        if not self._pages and self._size == self._disk_size:
+            return
+        try:
+            self._reserve()
+            self._write_journal()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                if self._journal >= 0:
+                    os.ftruncate(self._journal, 0)
+                os.ftruncate(self._file, self._disk_size)
+            raise
+        self._is_sealed = True
+        self._apply()
+
+    def discard(self) -> None:
+        """Forget what was not committed."""
+        if self._is_sealed:
+            self._apply()
+        self._pages.clear()
+        self.failure = None
+        self._size = self._base_size = self._disk_size
+
+    def _reserve(self) -> None:
+        if self._size > self._disk_size and hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._file, self._disk_size, self._size - self._disk_size)
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+
+    def _write_journal(self) -> None:
+        numbers = sorted(self._pages)
+        content = b"".join(
+            [
+                _HEAD.pack(_MAGIC, self._size, len(numbers)),
+                struct.pack(f"<{len(numbers)}Q", *numbers),
+                *(self._pages[number] for number in numbers),
+            ]
+        )
+        journal = self._open_journal()
+        _write_at(journal, content + hashlib.sha256(content).digest(), 0)
+        os.fsync(journal)
+        if not self._is_named:
+            sync_folder(self.journal_path.parent)
+            self._is_named = True
+
+    def _apply(self) -> None:
+        for number, page in self._pages.items():
+            start = number * _PAGE_BYTES
+            _write_at(self._file, page[: max(self._size - start, 0)], start)
+        os.ftruncate(self._file, self._size)
+        os.fsync(self._file)
+        os.ftruncate(self._open_journal(), 0)
+        self._is_sealed = False
+        self._pages.clear()
+        self._disk_size = self._base_size = self._size
+
+    def _open_journal(self) -> int:
+        if self._journal < 0:
+            self._journal = os.open(self.journal_path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o666)
+        return self._journal
+
+    def _read_disk(self, start: int, n: int) -> bytes:
+        """Return `n` bytes of the committed file; zeros where it was cut off."""
+        n_there = max(min(n, self._base_size - start), 0)
+        os.lseek(self._file, start, os.SEEK_SET)
+        parts = []
+        while n_there > 0 and (part := os.read(self._file, n_there)):
+            parts.append(part)
+            n_there -= len(part)
+        return b"".join(parts).ljust(n, b"\0")
+
+    def _disk_page(self, number: int) -> bytearray:
+        try:
+            return bytearray(self._read_disk(number * _PAGE_BYTES, _PAGE_BYTES))
+        except OSError as error:
+            self.failure = error
+            return bytearray(_PAGE_BYTES)
+
+
+def journal_of(path: Path) -> Path:
+    """Where the journal of `path` lies."""
+    return path.with_name(f"{path.name}.journal")
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until names in `folder` are on the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _read_journal(path: Path) -> tuple[int, dict[int, bytearray]] | None:
+    """Return the size and the pages of a whole journal; None where there is none, or only the beginning of one."""
+    try:
+        content = path.read_bytes()
+        magic, size, n_pages = _HEAD.unpack_from(content)
+    except (FileNotFoundError, struct.error):
+        return None
+    pages_at = _HEAD.size + 8 * n_pages
+    end = pages_at + n_pages * _PAGE_BYTES
+    if magic != _MAGIC or len(content) < end + 32 or hashlib.sha256(content[:end]).digest() != content[end : end + 32]:
+        return None
+    numbers = struct.unpack_from(f"<{n_pages}Q", content, _HEAD.size)
+    starts = range(pages_at, end, _PAGE_BYTES)
+    pages = {n: bytearray(content[at : at + _PAGE_BYTES]) for n, at in zip(numbers, starts, strict=True)}
+    return size, pages
+
+
+def _pages_of(start: int, end: int) -> list[tuple[int, int, int, int]]:
+    """Number, first byte, and the part within [start, end) of every page there."""
+    return [
+        (at // _PAGE_BYTES, at, max(start, at), min(end, at + _PAGE_BYTES))
+        for at in range(start - start % _PAGE_BYTES, end, _PAGE_BYTES)
+    ]
+
+
+def _write_at(file: int, data: bytes | bytearray, at: int) -> None:
+    os.lseek(file, at, os.SEEK_SET)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
