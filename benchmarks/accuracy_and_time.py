@@ -196,8 +196,8 @@ def run_task(task: Task, args: argparse.Namespace, save: Callable[[Record], None
         record["extraction"] = {
             "n_embedded": report.n_embedded,
             "n_failed": len(report.failures),
-            "prepare_s": report.prepare_s,
-            "elapsed_s": report.elapsed_s,
+            "prepare_s": report.profile.prepare_s,
+            "elapsed_s": report.profile.wall_s,
         }
         with stage(f"{title}: heads"):
             comparison = compare(task, report.cache, seed=0, progress=progress, has_pixels=task.has_pixels)

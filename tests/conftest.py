@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tlfeat import workspace
 from tlfeat.decode import Pixels
 from tlfeat.encoder import PixelEncoder, Rows
 
@@ -21,10 +22,13 @@ needs_shared = pytest.mark.skipif(
 
 
 class CountingEncoder(PixelEncoder):
-    """A `PixelEncoder` that counts, so that "work was skipped" is an assertion."""
+    """A `PixelEncoder` that counts, so that "work was skipped" is an assertion; in one thread, so that it repeats."""
 
-    def __init__(self, input_size: tuple[int, int] = (8, 8)) -> None:
+    is_parallel = False
+
+    def __init__(self, input_size: tuple[int, int] = (8, 8), batch_size: int = 32) -> None:
         super().__init__(input_size)
+        self.batch_size = batch_size
         self.n_encoded = 0
         self.n_prepared = 0
 
@@ -34,6 +38,13 @@ class CountingEncoder(PixelEncoder):
     def encode(self, pixels: Pixels) -> dict[str, Rows]:
         self.n_encoded += len(pixels)
         return super().encode(pixels)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _networks_in_a_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workspace, "NETWORKS_DIR", tmp_path_factory.mktemp("networks"))
+        yield
 
 
 @pytest.fixture

@@ -24,14 +24,17 @@ from tlfeat.images import load_images
 WRITER = """
 import sys, time
 from pathlib import Path
+from tlfeat import cache
 from tlfeat.encoder import PixelEncoder
 from tlfeat.extract import extract_rows
 from tlfeat.images import load_images
 class Slow(PixelEncoder):
     def encode(self, pixels):
-        time.sleep(0.01)
+        time.sleep(0.05)
         return super().encode(pixels)
-extract_rows(load_images(Path(sys.argv[1])), Slow((8, 8)), Path(sys.argv[2]), batch_size=4)
+    batch_size = 4
+cache._COMMIT_S = 0
+extract_rows(load_images(Path(sys.argv[1])), Slow((8, 8)), Path(sys.argv[2]))
 """
 
 
@@ -64,7 +67,7 @@ def test_second_extract_sends_no_image_through_the_encoder_and_reads_no_file(
         raise AssertionError("a file was read again")
 
     monkeypatch.setattr("tlfeat.decode.read_file", never)
-    again = CountingEncoder()
+    again = CountingEncoder(batch_size=4)
     second = extract_rows(load_images(photos), again, cache)
     assert (second.n_embedded, second.n_known) == (0, 20)
     assert (again.n_encoded, again.n_prepared) == (0, 0)
@@ -84,7 +87,7 @@ def test_changed_added_removed_and_moved_images_cost_exactly_the_new_pictures(
         (photos / "cat" / f"{20 + i}.png").unlink()  # removed
     for i in range(10):
         (photos / "dog" / f"{i}.png").rename(photos / "dog" / f"moved{i}.png")
-    again = CountingEncoder()
+    again = CountingEncoder(batch_size=4)
     report = extract_rows(load_images(photos), again, cache)
     assert again.n_encoded == report.n_embedded == 11
     assert report.n_images == 65
@@ -98,7 +101,8 @@ def test_copies_of_a_picture_share_a_row_and_both_stay_in_the_table(
 ) -> None:
     photos = make_photos(n=3)
     shutil.copy(photos / "cat" / "0.png", photos / "dog" / "copy.png")
-    report = extract_rows(load_images(photos), encoder, tmp_path / "c.h5", batch_size=2)
+    encoder.batch_size = 2
+    report = extract_rows(load_images(photos), encoder, tmp_path / "c.h5")
     assert encoder.n_encoded == 6
     assert report.layers["pixels"][0] == 6
     with open_cache(report.cache) as cache:
@@ -110,7 +114,7 @@ def test_copies_of_a_picture_share_a_row_and_both_stay_in_the_table(
 def test_changed_labels_cost_no_forward_pass(make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder) -> None:
     photos, cache_path = make_photos(n=3), tmp_path / "c.h5"
     extract_rows(load_images(photos), encoder, cache_path)
-    again = CountingEncoder()
+    again = CountingEncoder(batch_size=4)
     extract_rows(load_images(photos, class_map={"cat": "feline"}), again, cache_path)
     assert again.n_encoded == 0
     with open_cache(cache_path) as cache:
@@ -158,7 +162,7 @@ def test_rows_that_are_not_finite_are_failures_and_never_in_the_cache(make_photo
             rows[0, 0] = np.nan
             return {"pixels": rows}
 
-    report = extract_rows(load_images(make_photos(n=4)), Diverging(), tmp_path / "c.h5", batch_size=4)
+    report = extract_rows(load_images(make_photos(n=4)), Diverging(batch_size=4), tmp_path / "c.h5")
     assert (len(report.failures), report.n_embedded, report.n_known) == (2, 8, 0)
     assert report.layers["pixels"][0] == 6
     with open_cache(report.cache) as cache:
@@ -180,7 +184,7 @@ def test_killed_extract_goes_on_and_ends_with_the_same_bits(
 ) -> None:
     photos = make_photos(n=60)
     undisturbed, killed = tmp_path / "undisturbed.h5", tmp_path / "killed.h5"
-    extract_rows(load_images(photos), CountingEncoder(), undisturbed, batch_size=4)
+    extract_rows(load_images(photos), CountingEncoder(batch_size=4), undisturbed)
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(photos), str(killed)])
     deadline = time.monotonic() + 60
     while not killed.exists() and time.monotonic() < deadline:
@@ -192,8 +196,8 @@ def test_killed_extract_goes_on_and_ends_with_the_same_bits(
         n_before = cache.n_rows("pixels") if "pixels" in cache.layers else 0
         damage = [problem for problem in cache.verify() if "extract again" not in problem]
         assert damage == []
-    again = CountingEncoder()
-    report = extract_rows(load_images(photos), again, killed, batch_size=4)
+    again = CountingEncoder(batch_size=4)
+    report = extract_rows(load_images(photos), again, killed)
     assert again.n_encoded == 120 - n_before
     assert report.n_embedded + report.n_known == 120
     assert rows_by_path(killed) == rows_by_path(undisturbed)
@@ -208,9 +212,9 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(make_photos: MakePhotos
 
     photos, path = make_photos(n=10), tmp_path / "c.h5"
     with pytest.raises(Interrupted, match="8 of 20 images are done and kept"):
-        extract_rows(load_images(photos), Stopped(), path, batch_size=4)
-    again = CountingEncoder()
-    extract_rows(load_images(photos), again, path, batch_size=4)
+        extract_rows(load_images(photos), Stopped(batch_size=4), path)
+    again = CountingEncoder(batch_size=4)
+    extract_rows(load_images(photos), again, path)
     assert again.n_encoded == 12
 
 
@@ -253,7 +257,7 @@ def test_a_new_layer_that_was_stopped_leaves_the_old_one_usable(make_photos: Mak
     age(photos)
     extract_rows(load_images(photos), CountingEncoder(), path)
     with pytest.raises(Interrupted, match="8 of 20 images are done"):
-        extract_rows(load_images(photos), Stopped(), path, batch_size=4)
+        extract_rows(load_images(photos), Stopped(batch_size=4), path)
     with open_cache(path) as cache:
         table = cache.table
         assert table.count("ok") == 20

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tlfeat import catalog
-from tlfeat.decode import RESIZE, Pixels
+from tlfeat import catalog, workspace
+from tlfeat.decode import RESIZE, Pixels, n_cores, pixel_type
 from tlfeat.encoder import Rows, check_pixels
 from tlfeat.errors import UsageError, nearest
 from tlfeat.network import (
@@ -23,6 +24,15 @@ from tlfeat.network import (
     preprocess,
     stored_input_size,
     weights_digest,
+)
+from tlfeat.runtime import (
+    CannotConvert,
+    OpenVinoRuntime,
+    TensorFlowRuntime,
+    choose_runtime,
+    convert,
+    converted_file,
+    has_gpu,
 )
 
 #: How a map (height, width, channels) becomes a vector.
@@ -41,19 +51,59 @@ class KerasEncoder:
     layers : sequence of str
         Names of Keras layers, ``avg_pool`` for the pooled output; ``NAME:POOL`` chooses the pooling of a map
         (``avg`` where nothing is said).
-    batch_size : int, default=32
-        Smaller batches are padded to it. The graph then always runs on the same shape, and a row does not depend
-        on what else was in its batch: extraction that was killed and resumed gives the same bits.
+    runtime : str, default="auto"
+        One of `runtime.RUNTIMES`. What OpenVINO cannot take is embedded by TensorFlow, and `notes` says so.
+    resize : str, default="antialias"
+        One of `decode.RESIZES`.
+    dtype : str, default="float32"
+        Of the stored rows, or "float16".
+    batch_size : int, optional
+        Images handed over at once; a sound one for the runtime by default.
+    n_threads : int, optional
+        Cores to use; all by default.
+    networks_dir : Path, optional
+        Where converted networks are kept; ``cache/networks`` by default.
     """
 
-    def __init__(self, spec: BackboneSpec, layers: Sequence[str], *, batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        layers: Sequence[str],
+        *,
+        runtime: str = "auto",
+        resize: str = RESIZE,
+        dtype: str = "float32",
+        batch_size: int | None = None,
+        n_threads: int | None = None,
+        networks_dir: Path | None = None,
+    ) -> None:
         self.spec = spec
         self.layers = tuple(dict.fromkeys(layers))
-        self.batch_size = batch_size
+        self.resize = resize
+        self.dtype = dtype
+        self.n_threads = n_threads or n_cores()
+        self.networks_dir = networks_dir or workspace.NETWORKS_DIR
+        self.notes: list[str] = []
+        self._wanted_runtime = choose_runtime(runtime)
+        self._batch_size = batch_size
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def runtime(self) -> str:
+        return self._engine.name
+
+    @property
+    def is_parallel(self) -> bool:
+        return self._engine.is_parallel
+
+    @property
+    def batch_size(self) -> int:
+        if self._batch_size is not None:
+            return self._batch_size
+        return 8 if self._wanted_runtime == "openvino" else 256 if has_gpu() else 32
 
     @cached_property
     def input_size(self) -> tuple[int, int]:
@@ -72,37 +122,49 @@ class KerasEncoder:
             "weights": weights_digest(self.spec),
             "input_size": list(self.input_size),
             "preprocess": self.spec.mode,
-            "resize": RESIZE,
-            "dtype": "float32",
+            "resize": self.resize,
+            "dtype": self.dtype,
         }
 
     def prepare(self) -> None:
-        """Import TensorFlow, build the model, load the weights, trace the graph (5 to 10 s)."""
-        self.encode(np.zeros((1, *self.input_size, 3), np.uint8))
+        """Load the converted network, or build it with TensorFlow and convert it (5 to 10 s, the first time)."""
+        self.encode(np.zeros((1, *self.input_size, 3), pixel_type(self.resize)))
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:
-        check_pixels(pixels, self.input_size)
-        n = len(pixels)
-        if n < self.batch_size:
-            pixels = np.concatenate([pixels, np.zeros((self.batch_size - n, *pixels.shape[1:]), np.uint8)])
-        outputs = self._forward(pixels)
-        return {name: np.asarray(out, dtype=np.float32)[:n] for name, out in outputs.items()}
+        check_pixels(pixels, self.input_size, pixel_type(self.resize))
+        return self._engine(pixels)
 
     @cached_property
-    def _forward(self) -> Callable[[Pixels], dict[str, Any]]:
+    def _engine(self) -> OpenVinoRuntime | TensorFlowRuntime:
+        if self._wanted_runtime == "openvino":
+            identity = workspace.digest({**self.fingerprint, "dtype": "float32", "layers": self.layers}, 16)
+            file = converted_file(self.networks_dir, self.name, identity)
+            try:
+                if not file.exists():
+                    probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
+                    convert(self._forward, self.layers, probe.astype(pixel_type(self.resize)), file)
+                return OpenVinoRuntime(file, self.layers, self.n_threads)
+            except CannotConvert as error:
+                self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")
+        return TensorFlowRuntime(self._forward, self.layers, self.batch_size)
+
+    @cached_property
+    def _forward(self) -> Callable[[Pixels], list[Any]]:
         keras = import_keras()
         import tensorflow as tf
 
         base = build_base(self.spec, self.input_size)
-        outputs = {name: _embedding_output(base, self.spec, name) for name in self.layers}
-        frozen = keras.Model(base.inputs[0], outputs)
+        frozen = keras.Model(base.inputs[0], [_embedding_output(base, self.spec, name) for name in self.layers])
         frozen.trainable = False
 
         @tf.function(  # type: ignore[untyped-decorator]
-            input_signature=[tf.TensorSpec((None, *self.input_size, 3), tf.uint8)], autograph=False
+            input_signature=[tf.TensorSpec((None, *self.input_size, 3), pixel_type(self.resize))],
+            autograph=False,
+            jit_compile=has_gpu() or None,
         )
         def forward(pixels: Any) -> Any:
-            return frozen(preprocess(keras.ops.cast(pixels, "float32"), self.spec.mode), training=False)
+            x = preprocess(keras.ops.cast(pixels, "float32"), self.spec.mode)
+            return keras.tree.flatten(frozen(x, training=False))
 
         return forward  # type: ignore[no-any-return]
 

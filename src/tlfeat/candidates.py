@@ -205,17 +205,19 @@ def fit_keras(
         return Outcome(known, is_reused=True)
     if weights_digest(spec) != fingerprint.get("weights"):
         raise CacheError(f"The weights of {spec.name} are not those that {data.cache.path} was made with.")
-    size = KerasEncoder(spec, ()).input_size
+    size, resize = KerasEncoder(spec, ()).input_size, str(fingerprint.get("resize"))
     root = data.cache.table.images.root
     started_s = time.perf_counter()
-    with finetune.stored_pixels(root, split.paths, size, below=workspace.CACHE_DIR, on_progress=on_progress) as pixels:
+    with finetune.stored_pixels(
+        root, split.paths, size, resize, below=workspace.CACHE_DIR, on_progress=on_progress
+    ) as pixels:
         decode_s = time.perf_counter() - started_s
         trained = finetune.train(spec, pixels, split, train_settings, on_progress=on_progress)
         test_at = split.where("test")
         finetune.predict_pixels(trained.model, pixels[test_at[:1]])  # traces the graph; not part of the time
     test_files = [root / split.paths[i] for i in test_at]
     started_s = time.perf_counter()
-    probabilities = finetune.predict_files(trained.model, test_files, size)
+    probabilities = finetune.predict_files(trained.model, test_files, size, resize)
     predict_s = time.perf_counter() - started_s
     result = _result(
         candidate,

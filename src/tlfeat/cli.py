@@ -96,10 +96,29 @@ def extract(
             "--cache", metavar="FILE.h5", help="Where rows go; by default a name under cache/ of data and backbone."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one forward pass.")] = 32,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Decoding threads; one a core by default.")
+    runtime: Annotated[
+        str,
+        typer.Option("--runtime", help="auto (OpenVINO; TensorFlow where a GPU is), openvino or tensorflow."),
+    ] = "auto",
+    resize: Annotated[
+        str | None,
+        typer.Option("--resize", help="antialias, or as Keras' loaders do: load_img, dataset. [antialias]"),
     ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Of the stored rows: float32, or float16 at half the size. [float32]")
+    ] = None,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Compress the rows of a new cache, without loss.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images handed to the network at once.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads that decode and embed; one a core by default.")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time went, and what would change it.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A bad image is an error, not a listed skip.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="For --weights random.")] = 0,
     as_json: JsonOption = False,
@@ -108,6 +127,7 @@ def extract(
 ) -> None:
     """Run images once through a frozen backbone and cache their embeddings."""
     from tlfeat import plan
+    from tlfeat.console import profile_text
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -121,7 +141,11 @@ def extract(
             input_size=_parse_size(input_size),
             class_map=class_map or [],
             cache=cache,
+            resize=resize,
+            dtype=dtype,
+            runtime=runtime,
             batch_size=batch_size,
+            n_threads=threads,
             seed=seed,
         )
         for note in job.notes:
@@ -132,12 +156,17 @@ def extract(
         )
         console.detail(f"Fingerprint: {dict(job.encoder.fingerprint)}")
         console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
-        report = job.run(batch_size=batch_size, n_threads=threads, is_strict=strict, on_progress=progress)
-    console.detail(f"{report.prepare_s:.1f} s to build the network, {report.elapsed_s:.1f} s to embed")
+        report = job.run(n_threads=threads, is_compressed=compress, is_strict=strict, on_progress=progress)
+    for note in report.notes:
+        console.warn(note)
+    spent = report.profile
+    console.detail(f"{spent.prepare_s:.1f} s to build the network, {spent.wall_s:.1f} s to embed ({report.runtime})")
+    if profile and report.n_embedded:
+        console.say(profile_text(dataclasses.asdict(spent), report.n_embedded, report.runtime))
     shown = report.failures if verbose else report.failures[:5]
     for path, reason in shown:
         console.warn(f"skipped {one_line(path)}: {reason}")
-    rate = f", {report.n_embedded / report.elapsed_s:,.0f} images/s" if report.n_embedded and report.elapsed_s else ""
+    rate = f", {report.n_embedded / spent.wall_s:,.0f} images/s" if report.n_embedded and spent.wall_s else ""
     text = f"{report.n_embedded:,} embedded{rate}, {report.n_known:,} known already, {len(report.failures):,} skipped"
     if report.failures:
         text += f" (see tlfeat cache info --cache {report.cache})"
@@ -407,22 +436,30 @@ def cache_info(cache: CacheOption = None, as_json: JsonOption = False, verbose: 
 
 
 @cache_app.command("verify")
-def cache_verify(cache: CacheOption = None, as_json: JsonOption = False) -> None:
-    """Read every row and check it; exit code 3 if anything is wrong."""
+def cache_verify(
+    cache: CacheOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Drop what is wrong, so that the next extract computes it again.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every row and check it; exit code 3 if anything is wrong and was not repaired."""
     from tlfeat import workspace
-    from tlfeat.cache import open_cache
+    from tlfeat.cache import open_cache, repair_cache
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
         path = cache or workspace.newest_cache()
+        dropped = repair_cache(path) if repair else []
         with open_cache(path) as opened:
             problems = opened.verify()
             n_rows = sum(n for n, _ in opened.layers.values())
+        lines = [f"dropped: {what}" for what in dropped] + problems
         console.result(
-            "\n".join(problems) if problems else f"{path} is sound: {n_rows:,} rows checked.",
-            {"cache": str(path), "n_rows": n_rows, "problems": problems},
+            "\n".join(lines) if lines else f"{path} is sound: {n_rows:,} rows checked.",
+            {"cache": str(path), "n_rows": n_rows, "problems": problems, "dropped": dropped},
         )
-        if problems:
+        if problems and not repair:
             raise CacheError(f"{counted(len(problems), 'problem')} in {path}.")
 
 

@@ -115,3 +115,34 @@ def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
     if len(about["failures"]) > len(failures):
         lines.append(f"            ... and {len(about['failures']) - len(failures):,} more (-v shows all)")
     return "\n".join(lines)
+
+
+def profile_text(profile: Mapping[str, Any], n_images: int, runtime: str) -> str:
+    """Return what ``tlfeat extract --profile`` prints of an `embed.Profile`."""
+    wall_s, n_threads = max(profile["wall_s"], 1e-9), profile["n_threads"]
+    in_threads = {name: profile[f"{name}_s"] for name in ("read", "decode", "encode")}
+    lines = [
+        f"Where the time went: {n_images:,} images in {wall_s:.1f} s with {runtime}, {n_threads} threads",
+        f"  {1000 * wall_s / n_images:.2f} ms and {1000 * profile['cpu_s'] / n_images:.2f} ms of processor an image; "
+        f"{profile['prepare_s']:.1f} s before, to build the network",
+        *(f"  {name:<8} {1000 * s / n_images:7.2f} ms an image" for name, s in in_threads.items()),
+        f"  waited for pictures {profile['wait_decode_s']:.1f} s, for rows {profile['wait_encode_s']:.1f} s; "
+        f"wrote for {profile['write_s']:.1f} s",
+    ]
+    busy = sum(in_threads.values()) if profile["is_parallel"] else in_threads["read"] + in_threads["decode"]
+    share = busy / (wall_s * n_threads)
+    lines.append(f"  threads busy {100 * min(share, 1):.0f} % of the time")
+    return "\n".join([*lines, f"  {_advice(profile, in_threads, wall_s, share)}"])
+
+
+def _advice(profile: Mapping[str, Any], in_threads: Mapping[str, float], wall_s: float, busy_share: float) -> str:
+    if profile["write_s"] > 0.2 * wall_s:
+        return "Writing is the bottleneck: put the cache on a faster disk, or take fewer columns (--pool avg)."
+    slowest = max(in_threads, key=lambda name: in_threads[name])
+    if slowest == "read":
+        return "The disk is the bottleneck: copy the images to a local disk, or give more --threads than cores."
+    if slowest == "decode":
+        return "Decoding is the bottleneck: store smaller pictures, such as twice the network's input."
+    if profile["is_parallel"] and busy_share < 0.75:
+        return "The threads had to wait: another process may be using the cores."
+    return "The network is the bottleneck: a smaller backbone or --input-size, more cores or a GPU would change that."

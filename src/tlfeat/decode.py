@@ -1,28 +1,31 @@
-"""A file becomes uint8 RGB pixels of shape (height, width, 3); a bad file becomes a `Failure`.
+"""A file becomes RGB pixels of shape (height, width, 3); a bad file becomes a `Decoded` that says why.
 
-How every picture is brought to the same form, in this order (`RESIZE` names it in the fingerprint):
+How every picture is brought to the same form, in this order:
 
 1. the first frame of an animation or of a multi-page file;
 2. EXIF orientation applied;
 3. 16-bit greyscale scaled to 8 bits by 1/257; palette, greyscale, CMYK and YCbCr converted to RGB;
    transparency laid over white;
-4. resized to (height, width) without keeping the aspect ratio, bilinear with antialiasing (Pillow), rounded to
-   uint8.
+4. resized to (height, width) without keeping the aspect ratio, in one of the ways of `RESIZES`. Its name is part
+   of the fingerprint; benchmarks/resizing.py measures what each costs and what it does to accuracy.
 
 Each file is read once: the content key and the pixels come from the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +34,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tlfeat.errors import BadImage, DataError
 from tlfeat.images import content_key
 
-RESIZE = "bilinear-antialias-uint8"
+#: Name to what it does to pixels; the first is the default.
+RESIZES = {
+    "antialias": "bilinear with antialiasing, rounded to uint8; JPEG decoded at 1/2, 1/4 or 1/8 of its size as long as "
+    "that leaves twice the size wanted",
+    "load_img": "bilinear with antialiasing, rounded to uint8: keras.utils.load_img(interpolation='bilinear')",
+    "dataset": "bilinear without antialiasing, float32: keras.utils.image_dataset_from_directory",
+}
+RESIZE = "antialias"
 
 #: Larger pictures are refused from their header, before any pixel is decoded: 100 million pixels are 300 MB.
 MAX_PIXELS = 100_000_000
@@ -51,7 +61,13 @@ _PILLOW = r"PIL\."
 _one_large_at_a_time = threading.Lock()
 _LUT_16_TO_8 = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
-Pixels = npt.NDArray[np.uint8]
+#: uint8, or float32 where resizing does not round; 0 to 255 either way.
+Pixels = npt.NDArray[Any]
+
+
+def pixel_type(resize: str) -> str:
+    """Return the dtype of pixels that were resized in one of the ways of `RESIZES`."""
+    return "float32" if resize == "dataset" else "uint8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +75,18 @@ class Decoded:
     """Image `i` of a set: its content key and pixels, or why there are none.
 
     ``pixels`` is None with an empty `error` where the key was known already and decoding was not needed.
+    ``read_s`` and ``decode_s`` are the seconds that a thread spent on it.
     """
 
     i: int
     key: str
     pixels: Pixels | None
     error: str = ""
+    read_s: float = field(default=0.0, compare=False)
+    decode_s: float = field(default=0.0, compare=False)
 
 
-def decode_bytes(data: bytes, size: tuple[int, int]) -> Pixels:
+def decode_bytes(data: bytes, size: tuple[int, int], resize: str = RESIZE) -> Pixels:
     """Decode one picture.
 
     Parameters
@@ -76,11 +95,13 @@ def decode_bytes(data: bytes, size: tuple[int, int]) -> Pixels:
         A whole JPEG, PNG, WebP, BMP, TIFF or GIF file.
     size : tuple of int
         Height and width of the result in pixels.
+    resize : str
+        One of `RESIZES`.
 
     Returns
     -------
-    uint8 array of shape (height, width, 3)
-        RGB, 0 to 255.
+    array of shape (height, width, 3)
+        RGB, 0 to 255; uint8, or float32 with ``resize="dataset"``.
 
     Raises
     ------
@@ -98,10 +119,13 @@ def decode_bytes(data: bytes, size: tuple[int, int]) -> Pixels:
                     f"too large: {image.width}x{image.height} is {n_pixels / 1e6:.0f} million pixels, "
                     f"the limit is {MAX_PIXELS / 1e6:.0f} million"
                 )
-            if n_pixels <= _LARGE_PIXELS:
-                return _to_pixels(image, size)
+            if resize == "antialias":
+                # libjpeg leaves out the frequencies that resizing would average away; max(): it may lie on its side
+                image.draft(None, (2 * max(size), 2 * max(size)))
+            if image.width * image.height <= _LARGE_PIXELS:
+                return _to_pixels(image, size, resize)
             with _one_large_at_a_time:
-                return _to_pixels(image, size)
+                return _to_pixels(image, size, resize)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -127,13 +151,35 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW)
 
 
-def _to_pixels(image: Image.Image, size: tuple[int, int]) -> Pixels:
+def _to_pixels(image: Image.Image, size: tuple[int, int], resize: str) -> Pixels:
     height, width = size
     image.load()
-    rgb = _to_rgb(ImageOps.exif_transpose(image))
+    ImageOps.exif_transpose(image, in_place=True)
+    rgb = _to_rgb(image)
+    if resize == "dataset":
+        return _bilinear(np.asarray(rgb, dtype=np.uint8), size)
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(rgb, dtype=np.uint8)  # (h, w, 3)
+
+
+def _bilinear(rgb: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """What ``tf.image.resize`` does: the four nearest pixels around each new pixel's centre, nothing averaged."""
+    (top, bottom, down), (left, right, along) = (
+        _neighbours(n, wanted) for n, wanted in zip(rgb.shape, size, strict=False)
+    )
+    along = along[:, None]
+    upper, lower = rgb[top].astype(np.float32), rgb[bottom].astype(np.float32)  # (h, w_before, 3)
+    upper = upper[:, left] + (upper[:, right] - upper[:, left]) * along
+    lower = lower[:, left] + (lower[:, right] - lower[:, left]) * along
+    return upper + (lower - upper) * down[:, None, None]  # (h, w, 3)
+
+
+def _neighbours(n: int, wanted: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    centre = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(n / wanted) - np.float32(0.5)
+    before = np.floor(centre)
+    first, second = np.maximum(before, 0), np.minimum(before + 1, n - 1)
+    return first.astype(np.intp), second.astype(np.intp), centre - before
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -163,36 +209,50 @@ def read_file(path: Path) -> bytes:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
 
 
-def decode_file(i: int, path: Path, size: tuple[int, int], is_known: Callable[[str], bool]) -> Decoded:
+def decode_file(
+    i: int, path: Path, size: tuple[int, int], is_known: Callable[[str], bool], resize: str = RESIZE
+) -> Decoded:
     """Read, key and decode one file; pixels are left out where `is_known(key)` says that no one needs them."""
-    key = ""
+    key, error, pixels = "", "", None
+    started_s = read_s = time.perf_counter()
     try:
         data = read_file(path)
         key = content_key(data)
-        return Decoded(i, key, None if is_known(key) else decode_bytes(data, size))
-    except BadImage as error:
-        return Decoded(i, key, None, str(error))
+        read_s = time.perf_counter()
+        if not is_known(key):
+            pixels = decode_bytes(data, size, resize)
+    except BadImage as bad:
+        error = str(bad)
+    return Decoded(i, key, pixels, error, read_s - started_s, time.perf_counter() - read_s)
 
 
 def decode_all(
     files: Iterable[tuple[int, Path]],
     size: tuple[int, int],
     *,
+    resize: str = RESIZE,
     is_known: Callable[[str], bool] = lambda key: False,
     n_threads: int | None = None,
     n_ahead: int = 64,
+    pool: Executor | None = None,
 ) -> Generator[Decoded, None, None]:
     """Decode files in threads, in order, at most `n_ahead` of them ahead of the consumer.
 
     The bound keeps memory flat when the network is slower than the decoder, which is the usual case: 64
     pictures of 224x224 are 10 MB. Pillow releases the GIL, so two threads decode 1.8 times as fast as one.
+
+    Parameters
+    ----------
+    pool : Executor, optional
+        Threads shared with other work; `n_threads` of its own, one a core, by default.
     """
-    threads = n_threads or (os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+    with contextlib.ExitStack() as stack:
+        if pool is None:
+            pool = stack.enter_context(ThreadPoolExecutor(n_threads or n_cores(), thread_name_prefix="decode"))
         waiting: deque[Future[Decoded]] = deque()
         try:
             for i, path in files:
-                waiting.append(pool.submit(decode_file, i, path, size, is_known))
+                waiting.append(pool.submit(decode_file, i, path, size, is_known, resize))
                 if len(waiting) >= n_ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -202,7 +262,14 @@ def decode_all(
                 future.cancel()
 
 
-def decode_batches(files: Sequence[Path], size: tuple[int, int], batch_size: int) -> Iterator[Pixels]:
+def n_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decode_batches(
+    files: Sequence[Path], size: tuple[int, int], batch_size: int, resize: str = RESIZE
+) -> Iterator[Pixels]:
     """Give the pixels of `files` in order, `batch_size` at a time, where none of them may be missing.
 
     Raises
@@ -211,7 +278,7 @@ def decode_batches(files: Sequence[Path], size: tuple[int, int], batch_size: int
         A file cannot be decoded; the message names it.
     """
     waiting: list[Pixels] = []
-    for decoded in decode_all(enumerate(files), size):
+    for decoded in decode_all(enumerate(files), size, resize=resize):
         if decoded.pixels is None:
             raise DataError(f"{files[decoded.i]}: {decoded.error}.")
         waiting.append(decoded.pixels)

@@ -38,6 +38,26 @@ class Encoder(Protocol):
     def layers(self) -> Sequence[str]:
         """The embeddings that `encode` returns, by name."""
 
+    @property
+    def resize(self) -> str:
+        """How pictures are resized: one of `decode.RESIZES`."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images that `encode` is given at once, at most."""
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether several threads may call `encode` at once, each call keeping one core busy; after `prepare`."""
+
+    @property
+    def runtime(self) -> str:
+        """What computes the rows, with its version, for the record; after `prepare`."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know of how it runs."""
+
     def prepare(self) -> None:
         """Do whatever is slow (build the model, load weights); called once, and only if rows are missing."""
 
@@ -46,8 +66,8 @@ class Encoder(Protocol):
 
         Parameters
         ----------
-        pixels : uint8 array of shape (n_images, height, width, 3)
-            RGB, 0 to 255, at `input_size`. Not modified.
+        pixels : array of shape (n_images, height, width, 3)
+            RGB, 0 to 255, at `input_size`, as `decode.decode_bytes` gives them. Not modified.
 
         Returns
         -------
@@ -61,12 +81,12 @@ class Encoder(Protocol):
         """
 
 
-def check_pixels(pixels: Pixels, input_size: tuple[int, int]) -> None:
-    """Raise `ShapeError` unless `pixels` is uint8 of shape (n, height, width, 3)."""
+def check_pixels(pixels: Pixels, input_size: tuple[int, int], dtype: str = "uint8") -> None:
+    """Raise `ShapeError` unless `pixels` is of that type and of shape (n, height, width, 3)."""
     expected = (*input_size, 3)
-    if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
+    if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != dtype:
         raise ShapeError(
-            f"Expected uint8 pixels of shape (n, {', '.join(map(str, expected))}), "
+            f"Expected {dtype} pixels of shape (n, {', '.join(map(str, expected))}), "
             f"received {pixels.dtype} {pixels.shape}."
         )
 
@@ -83,6 +103,11 @@ class PixelEncoder:
 
     name = "pixels"
     layers = ("pixels",)
+    resize = RESIZE
+    batch_size = 32
+    is_parallel = True
+    runtime = "numpy"
+    notes = ()
 
     def __init__(self, input_size: tuple[int, int] = (16, 16)) -> None:
         self.input_size = input_size
@@ -94,7 +119,7 @@ class PixelEncoder:
             "weights": "none",
             "input_size": list(self.input_size),
             "preprocess": "0-1",
-            "resize": RESIZE,
+            "resize": self.resize,
             "dtype": "float32",
         }
 

@@ -3,7 +3,7 @@
 Three steps with plain data between them, so that another engine can take the place of the middle one:
 
 * `recognise`: paths in, the keys that are known without reading a file out;
-* `decode.decode_all` and ``encoder.encode``: paths in, keys and rows out;
+* `embed.embed_files`: paths in, keys and rows out;
 * ``cache.append``: keys and rows in; this process is the only writer.
 """
 
@@ -19,14 +19,12 @@ from typing import Any
 import numpy as np
 
 from tlfeat.cache import Cache, ImageTable, create_cache, open_cache
-from tlfeat.decode import Decoded, Pixels, decode_all
+from tlfeat.decode import Decoded, n_cores
+from tlfeat.embed import Embedded, Profile, embed_files
 from tlfeat.encoder import Encoder
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.images import ImageSet
 from tlfeat.progress import OnProgress, silent
-
-#: Larger batches gain nothing on a CPU and cost memory.
-BATCH_SIZE = 32
 
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
 _SETTLED_NS = 2_000_000_000
@@ -43,10 +41,11 @@ class ExtractReport:
     n_known : int
         Images whose rows were there already, copies of another picture included.
     failures : list of (path, reason)
-    elapsed_s : float
-        Wall seconds from the first file read to the last row written, the encoder's preparation left out.
-    prepare_s : float
-        Wall seconds to build the encoder; 0 where nothing was missing.
+    runtime : str
+        What computed the rows; "" where nothing was missing.
+    notes : list of str
+        What the encoder has to say of how it ran.
+    profile : Profile
     """
 
     cache: Path
@@ -55,8 +54,9 @@ class ExtractReport:
     n_embedded: int
     n_known: int
     failures: list[tuple[str, str]]
-    elapsed_s: float
-    prepare_s: float
+    runtime: str
+    notes: list[str]
+    profile: Profile
 
 
 def extract_rows(
@@ -64,8 +64,8 @@ def extract_rows(
     encoder: Encoder,
     cache_path: Path,
     *,
-    batch_size: int = BATCH_SIZE,
     n_threads: int | None = None,
+    is_compressed: bool = False,
     is_strict: bool = False,
     origin: Mapping[str, Any] | None = None,
     on_progress: OnProgress = silent,
@@ -78,10 +78,10 @@ def extract_rows(
     encoder : Encoder
     cache_path : Path
         Created if it is not there; otherwise its fingerprint must be the encoder's.
-    batch_size : int, default=32
-        Images in one forward pass.
     n_threads : int, optional
-        Decoding threads; as many as there are cores by default.
+        Threads that read, decode and encode; as many as there are cores by default.
+    is_compressed : bool, default=False
+        Whether a new cache compresses its rows, without loss.
     is_strict : bool, default=False
         Raise `DataError` at the end if any image failed; rows of the others are kept all the same.
     origin : mapping, optional
@@ -100,11 +100,11 @@ def extract_rows(
     source = {**(origin or {}), "root": str(images.root), "source": str(images.source)}
     is_new = not cache_path.exists()
     if is_new:
-        cache = create_cache(cache_path, encoder.fingerprint, source)
+        cache = create_cache(cache_path, encoder.fingerprint, source, is_compressed=is_compressed)
     else:
         cache = open_cache(cache_path, writable=True, fingerprint=encoder.fingerprint)
     with cache, _removed_if_empty(cache, is_new=is_new):
-        run = _Run(images, encoder, cache, batch_size=batch_size, n_threads=n_threads, on_progress=on_progress)
+        run = _Run(images, encoder, cache, n_threads=n_threads or n_cores(), on_progress=on_progress)
         if cache.source != source:
             cache.write_document("source", source)
         report = run.execute()
@@ -165,21 +165,19 @@ class _Run:
         encoder: Encoder,
         cache: Cache,
         *,
-        batch_size: int,
-        n_threads: int | None,
+        n_threads: int,
         on_progress: OnProgress,
     ) -> None:
         self.images = images
         self.encoder = encoder
         self.cache = cache
-        self.batch_size = batch_size
-        self.n_threads = n_threads
         self.on_progress = on_progress
+        self.profile = Profile(n_threads)
         self.n_embedded = 0  # forward passes
         self.n_new = 0  # of them, those that became rows
-        self.prepare_s = 0.0
-        self.is_prepared = False
-        self.embedding: set[str] = set()  # keys in the batch being collected
+        self.n_seen = 0  # files that were looked into
+        self.is_reserved = False
+        self.embedding: set[str] = set()  # keys on their way through the encoder
         self.failed_keys: dict[str, str] = {}  # copies of a picture fail alike
 
     def execute(self) -> ExtractReport:
@@ -191,18 +189,17 @@ class _Run:
         todo = [i for i, status in enumerate(table.status) if status != "ok"]
         if previous is None:
             self.cache.write_table(table)  # a killed run leaves a cache that knows what it was about
-        started_s = time.perf_counter()
         try:
-            self._embed(table, todo)
+            with self._clock():
+                self._embed(table, todo)
         except KeyboardInterrupt:
             n_done = sum(key != "" and self._is_known(key) for key in table.keys) + table.count("failed")
-            self._save(table, previous, time.perf_counter() - started_s - self.prepare_s)
+            self._save(table, previous)
             raise Interrupted(
                 f"Stopped. {n_done:,} of {len(table.keys):,} images are done and kept in "
                 f"{self.cache.path}. The same command goes on from there."
             ) from None
-        elapsed_s = time.perf_counter() - started_s - self.prepare_s
-        self._save(table, previous, elapsed_s)
+        self._save(table, previous)
         failures = [
             (self.images.paths[i], table.errors[i]) for i, status in enumerate(table.status) if status == "failed"
         ]
@@ -213,9 +210,19 @@ class _Run:
             n_embedded=self.n_embedded,
             n_known=table.count("ok") - self.n_new,
             failures=failures,
-            elapsed_s=elapsed_s,
-            prepare_s=self.prepare_s,
+            runtime=self.encoder.runtime if self.n_embedded else "",
+            notes=list(self.encoder.notes),
+            profile=self.profile,
         )
+
+    @contextmanager
+    def _clock(self) -> Iterator[None]:
+        started_s, started_cpu_s = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.profile.wall_s = time.perf_counter() - started_s - self.profile.prepare_s
+            self.profile.cpu_s += time.process_time() - started_cpu_s
 
     def _previous_table(self) -> ImageTable | None:
         try:
@@ -231,64 +238,62 @@ class _Run:
         return key in self.failed_keys or self._is_known(key)
 
     def _embed(self, table: ImageTable, todo: Sequence[int]) -> None:
-        files = ((i, self.images.file(i)) for i in todo)
-        batch: list[Decoded] = []
-        decoded_all = decode_all(
-            files, self.encoder.input_size, is_known=self._needs_no_pixels, n_threads=self.n_threads
+        """Embed and append what is missing; this thread alone touches the cache and the table."""
+        for layer in self.encoder.layers:
+            self.cache.known(layer)  # read here, asked in threads
+        embedded_all = embed_files(
+            ((i, self.images.file(i)) for i in todo),
+            self.encoder,
+            is_wanted=lambda decoded: self._is_wanted(table, decoded, len(todo)),
+            is_known=self._needs_no_pixels,
+            profile=self.profile,
         )
         try:
-            for n_done, decoded in enumerate(decoded_all):
-                i = decoded.i
-                table.keys[i] = decoded.key
-                if decoded.error or decoded.key in self.failed_keys:
-                    self._fail(table, i, decoded.error or self.failed_keys[decoded.key])
-                elif decoded.pixels is None or decoded.key in self.embedding or self._is_known(decoded.key):
-                    table.status[i] = "ok"  # a row is there, or comes with the batch being collected
-                else:
-                    batch.append(decoded)
-                    self.embedding.add(decoded.key)
-                    table.status[i] = "ok"
-                if len(batch) == self.batch_size:
-                    self._encode_and_append(table, batch, n_left=len(todo) - n_done)
-                self.on_progress("embedding", n_done + 1 - len(batch), len(todo))
-            self._encode_and_append(table, batch, n_left=0)
+            for embedded in embedded_all:
+                started_s = time.perf_counter()
+                self._append(table, embedded, n_left=len(todo) - self.n_seen)
+                self.profile.write_s += time.perf_counter() - started_s
+            self.on_progress("embedding", len(todo), len(todo))
         except BaseException:
             self._settle(table)
             raise
         finally:
-            decoded_all.close()
-        self.on_progress("embedding", len(todo), len(todo))
+            embedded_all.close()
 
-    def _encode_and_append(self, table: ImageTable, batch: list[Decoded], *, n_left: int) -> None:
-        """Embed the collected batch, append its rows and empty it; `n_left` bounds what may still come."""
-        if not batch:
-            return
-        if not self.is_prepared:
-            started_s = time.perf_counter()
-            self.encoder.prepare()
-            self.prepare_s = time.perf_counter() - started_s
-        pixels: Pixels = np.stack([decoded.pixels for decoded in batch if decoded.pixels is not None])
-        rows = self.encoder.encode(pixels)
-        if not self.is_prepared:
-            self.cache.reserve({name: r.shape[1] for name, r in rows.items()}, n_left + len(batch))
-            self.is_prepared = True
+    def _is_wanted(self, table: ImageTable, decoded: Decoded, n_todo: int) -> bool:
+        """Note what became of one file, and say whether its pixels have to go through the encoder."""
+        i = decoded.i
+        self.n_seen += 1
+        self.on_progress("embedding", self.n_seen - len(self.embedding), n_todo)
+        table.keys[i] = decoded.key
+        if decoded.error or decoded.key in self.failed_keys:
+            self._fail(table, i, decoded.error or self.failed_keys[decoded.key])
+            return False
+        table.status[i] = "ok"  # a row is there, or on its way
+        if decoded.pixels is None or decoded.key in self.embedding or self._is_known(decoded.key):
+            return False
+        self.embedding.add(decoded.key)
+        return True
+
+    def _append(self, table: ImageTable, embedded: Embedded, *, n_left: int) -> None:
+        """Append the rows of one batch; `n_left` bounds what may still come."""
+        rows = {name: self.cache.stored(r) for name, r in embedded.rows.items()}
+        keys = [decoded.key for decoded in embedded.files]
+        if not self.is_reserved:
+            self.cache.reserve({name: r.shape[1] for name, r in rows.items()}, n_left + len(self.embedding))
+            self.is_reserved = True
         is_finite = np.all([np.isfinite(r).all(axis=1) for r in rows.values()], axis=0)  # (n,)
-        keys = [decoded.key for decoded in batch]
-        self.cache.append(
-            {name: r[is_finite] for name, r in rows.items()},
-            [key for key, finite in zip(keys, is_finite, strict=True) if finite],
-        )
-        self.n_embedded += len(batch)
-        self.n_new += int(is_finite.sum())
-        for key, finite in zip(keys, is_finite, strict=True):
-            if not finite:
-                self.failed_keys[key] = "the network's output is not finite"
         if not is_finite.all():
+            rows = {name: r[is_finite] for name, r in rows.items()}
+            reason = f"the network's output is not finite as {next(iter(rows.values())).dtype}"
+            self.failed_keys |= {key: reason for key, finite in zip(keys, is_finite, strict=True) if not finite}
             for i, key in enumerate(table.keys):
                 if key in self.failed_keys:
                     self._fail(table, i, self.failed_keys[key])
-        batch.clear()
-        self.embedding.clear()
+        self.cache.append(rows, [key for key, finite in zip(keys, is_finite, strict=True) if finite])
+        self.n_embedded += len(keys)
+        self.n_new += int(is_finite.sum())
+        self.embedding.difference_update(keys)
 
     def _settle(self, table: ImageTable) -> None:
         """After a stop: "ok" is what has a row in some layer, so that layers that were complete stay usable."""
@@ -301,7 +306,7 @@ class _Run:
     def _fail(table: ImageTable, i: int, reason: str) -> None:
         table.status[i], table.errors[i] = "failed", reason
 
-    def _save(self, table: ImageTable, previous: ImageTable | None, elapsed_s: float) -> None:
+    def _save(self, table: ImageTable, previous: ImageTable | None) -> None:
         settled = _without_unsettled(table)
         if previous is None or _differ(settled, previous):
             self.cache.write_table(settled)
@@ -310,9 +315,10 @@ class _Run:
             self.cache.write_document(
                 "timing",
                 {
-                    "extract_s": timing["extract_s"] + elapsed_s + self.prepare_s,
-                    "embed_s": timing["embed_s"] + elapsed_s,
+                    "extract_s": timing["extract_s"] + self.profile.wall_s + self.profile.prepare_s,
+                    "embed_s": timing["embed_s"] + self.profile.wall_s,
                     "n_embedded": timing["n_embedded"] + self.n_embedded,
+                    "runtime": self.encoder.runtime,
                 },
             )
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import Pixels, decode_all, decode_batches
+from tlfeat.decode import Pixels, decode_all, decode_batches, pixel_type
 from tlfeat.errors import CacheError, DataError, ModelError, UsageError
 from tlfeat.evaluate import Labels, Split
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
@@ -115,7 +115,13 @@ class Trained:
 
 @contextmanager
 def stored_pixels(
-    root: Path, paths: Sequence[str], size: tuple[int, int], *, below: Path, on_progress: OnProgress = silent
+    root: Path,
+    paths: Sequence[str],
+    size: tuple[int, int],
+    resize: str,
+    *,
+    below: Path,
+    on_progress: OnProgress = silent,
 ) -> Iterator[Pixels]:
     """Decode images once into a temporary file and give them as one array, gone at the end.
 
@@ -125,16 +131,19 @@ def stored_pixels(
         The images; every one of them was decoded before, so that one that fails now is an error.
     size : tuple of int
         Height and width in pixels.
+    resize : str
+        One of `decode.RESIZES`.
     below : Path
         Folder for the temporary file: n_images x height x width x 3 bytes.
 
     Yields
     ------
-    uint8 array of shape (n_images, height, width, 3)
-        Mapped from disk: it takes memory only while there is some to spare.
+    array of shape (n_images, height, width, 3)
+        As `decode.decode_bytes` gives them. Mapped from disk: it takes memory only while there is some to spare.
     """
     shape = (len(paths), *size, 3)
-    n_bytes = int(np.prod(shape, dtype=np.int64))
+    dtype = np.dtype(pixel_type(resize))
+    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     below.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(below).free
     if free < n_bytes * 1.05:
@@ -142,9 +151,9 @@ def stored_pixels(
             f"Training needs {n_bytes / 1e9:.2f} GB in {below} for decoded images, {free / 1e9:.2f} GB are free."
         )
     with tempfile.TemporaryDirectory(dir=below, prefix=".pixels-") as folder:
-        pixels = np.memmap(Path(folder) / "pixels", dtype=np.uint8, mode="w+", shape=shape)
+        pixels = np.memmap(Path(folder) / "pixels", dtype=dtype, mode="w+", shape=shape)
         files = ((i, root / path) for i, path in enumerate(paths))
-        for decoded in decode_all(files, size):
+        for decoded in decode_all(files, size, resize=resize):
             if decoded.pixels is None:
                 raise DataError(f"{paths[decoded.i]}: {decoded.error} (it could be read by tlfeat extract).")
             pixels[decoded.i] = decoded.pixels
@@ -228,10 +237,11 @@ def predict_pixels(model: Any, pixels: Pixels, *, batch_size: int = 32) -> npt.N
 
 
 def predict_files(
-    model: Any, files: Sequence[Path], size: tuple[int, int], *, batch_size: int = 32
+    model: Any, files: Sequence[Path], size: tuple[int, int], resize: str, *, batch_size: int = 32
 ) -> npt.NDArray[np.float64]:
     """Return probabilities of shape (n_files, n_classes), decoding included; every file must be readable."""
-    return np.concatenate([predict_pixels(model, pixels) for pixels in decode_batches(files, size, batch_size)])
+    batches = decode_batches(files, size, batch_size, resize)
+    return np.concatenate([predict_pixels(model, pixels) for pixels in batches])
 
 
 def save_model(model: Any, path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from tlfeat import example, workspace
 from tlfeat.backbone import POOLS, KerasEncoder
 from tlfeat.cache import open_cache
+from tlfeat.cachefile import ROW_TYPES
+from tlfeat.decode import RESIZE, RESIZES
 from tlfeat.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.errors import UsageError, nearest
 from tlfeat.extract import ExtractReport, extract_rows
@@ -45,7 +47,11 @@ def plan_extraction(
     input_size: tuple[int, int] | None = None,
     class_map: Sequence[str] = (),
     cache: Path | None = None,
-    batch_size: int = 32,
+    resize: str | None = None,
+    dtype: str | None = None,
+    runtime: str = "auto",
+    batch_size: int | None = None,
+    n_threads: int | None = None,
     seed: int = 0,
 ) -> ExtractionJob:
     """Decide what to embed, with what, into which file.
@@ -59,11 +65,16 @@ def plan_extraction(
         raise UsageError(
             f"avg_pool is pooled already. Name the layer before it for --pool {pool}; tlfeat layers lists all."
         )
+    if resize is not None and resize not in RESIZES:
+        raise UsageError(f"No way of resizing '{resize}'. {nearest(resize, list(RESIZES), of='ways')}")
+    if dtype not in (None, *ROW_TYPES):
+        raise UsageError(f"Rows are stored as float32 or float16, received '{dtype}'.")
     names = [embedding_name(layer, None if layer == "avg_pool" else pool) for layer in layers]
     source: dict[str, Any] = {}
     if data is None and cache is not None and cache.exists():
         with open_cache(cache) as existing:
-            source = existing.source
+            source, held = existing.source, existing.fingerprint
+        resize, dtype = resize or held.get("resize"), dtype or held.get("dtype")
         data = Path(source["source"])
         class_map = class_map or source.get("class_map", [])
     if data is None:
@@ -85,7 +96,18 @@ def plan_extraction(
             spec = BackboneSpec.from_dict(known)
         else:
             spec = BackboneSpec(backbone or DEFAULT_BACKBONE, weights, input_size, preprocess, seed)
-        encoder, encoder_source = KerasEncoder(spec, names, batch_size=batch_size), spec.to_dict()
+        encoder, encoder_source = (
+            KerasEncoder(
+                spec,
+                names,
+                runtime=runtime,
+                resize=resize or RESIZE,
+                dtype=dtype or "float32",
+                batch_size=batch_size,
+                n_threads=n_threads,
+            ),
+            spec.to_dict(),
+        )
     path = cache or workspace.default_cache_path(images, encoder.name, encoder.fingerprint)
     origin = {"encoder": encoder_source, "class_map": list(class_map)}
     return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.console import aligned
-from tlfeat.decode import Pixels, decode_all
-from tlfeat.encoder import Encoder
+from tlfeat.decode import Decoded, Pixels
+from tlfeat.embed import embed_files
+from tlfeat.encoder import Encoder, Rows
 from tlfeat.errors import DataError, ModelError
 from tlfeat.heads import load_head, predict_probabilities
 from tlfeat.images import load_images
@@ -72,19 +74,18 @@ class Model:
         about = _read_about(folder)
         self.classes: list[str] = about["classes"]
         self.layer: str = about["layer"]
-        encoder = _rebuild_encoder(folder, about)
-        self.input_size: tuple[int, int] = encoder.input_size
-        self.encode_and_classify: Callable[[Pixels], Probabilities]
+        self.encoder = _rebuild_encoder(folder, about)
+        self.classify: Callable[[Rows], Probabilities]
         if about["kind"] == "keras":
             from tlfeat import finetune
 
             network = finetune.load_model(folder / "model.keras")
             self._check_classes(folder, network.output_shape[-1])
-            self.encode_and_classify = lambda pixels: finetune.predict_pixels(network, pixels)
+            self.encoder, self.classify = _Network(network, self.encoder), lambda rows: rows.astype(np.float64)
         else:
             head = load_head(folder, is_trusted=is_trusted)
             self._check_classes(folder, len(head.classes_))
-            self.encode_and_classify = lambda pixels: predict_probabilities(head, encoder.encode(pixels)[self.layer])
+            self.classify = lambda rows: predict_probabilities(head, rows)
 
     def _check_classes(self, folder: Path, n_classes: int) -> None:
         if n_classes != len(self.classes):
@@ -97,28 +98,53 @@ class Model:
         self, files: Sequence[Path], *, n_top: int = 1, on_progress: OnProgress = silent
     ) -> Iterator[Prediction]:
         """Give a `Prediction` for every file, in order; one that cannot be decoded says why."""
-        waiting: list[tuple[int, Pixels | None, str]] = []
-        for decoded in decode_all(enumerate(files), self.input_size):
-            waiting.append((decoded.i, decoded.pixels, decoded.error))
-            if len(waiting) == _BATCH_SIZE:
-                yield from self._answer(files, waiting, n_top)
-                waiting.clear()
-            on_progress("predicting", decoded.i + 1, len(files))
-        yield from self._answer(files, waiting, n_top)
+        done: dict[int, Prediction] = {}
 
-    def _answer(
-        self, files: Sequence[Path], batch: list[tuple[int, Pixels | None, str]], n_top: int
-    ) -> Iterator[Prediction]:
-        pixels = [p for _, p, _ in batch if p is not None]
-        probabilities: Iterator[Any] = iter(self.encode_and_classify(np.stack(pixels)) if pixels else ())
-        for i, decoded, error in batch:
-            if decoded is None:
-                yield Prediction(str(files[i]), error=error)
-                continue
-            row = next(probabilities)
-            best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
-            top = [(self.classes[j], float(row[j])) for j in best]
-            yield Prediction(str(files[i]), top[0][0], top[0][1], top)
+        def is_wanted(decoded: Decoded) -> bool:
+            if decoded.pixels is None:
+                done[decoded.i] = Prediction(str(files[decoded.i]), error=decoded.error)
+            on_progress("predicting", decoded.i + 1, len(files))
+            return decoded.pixels is not None
+
+        n_given = 0
+        for batch in chain(embed_files(enumerate(files), self.encoder, is_wanted=is_wanted), [None]):
+            if batch is not None:
+                probabilities = self.classify(batch.rows[self.encoder.layers[0]])
+                for decoded, row in zip(batch.files, probabilities, strict=True):
+                    done[decoded.i] = self._prediction(files[decoded.i], row, n_top)
+            while n_given in done:
+                yield done.pop(n_given)
+                n_given += 1
+
+    def _prediction(self, file: Path, row: npt.NDArray[np.float64], n_top: int) -> Prediction:
+        best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
+        top = [(self.classes[j], float(row[j])) for j in best]
+        return Prediction(str(file), top[0][0], top[0][1], top)
+
+
+class _Network:
+    """A whole Keras network as an `Encoder` whose one layer is the probabilities."""
+
+    layers = ("probabilities",)
+    batch_size = _BATCH_SIZE
+    is_parallel = False
+    runtime = "keras"
+    notes = ()
+
+    def __init__(self, model: Any, backbone: Encoder) -> None:
+        self.model = model
+        self.name = backbone.name
+        self.fingerprint = backbone.fingerprint
+        self.input_size = backbone.input_size
+        self.resize = backbone.resize
+
+    def prepare(self) -> None:
+        """The model is there."""
+
+    def encode(self, pixels: Pixels) -> dict[str, Rows]:
+        from tlfeat import finetune
+
+        return {"probabilities": finetune.predict_pixels(self.model, pixels, batch_size=_BATCH_SIZE).astype(np.float32)}
 
 
 def to_text(predictions: Sequence[Prediction]) -> str:
@@ -194,7 +220,7 @@ def _rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
     from tlfeat.encoder import PixelEncoder
     from tlfeat.network import BackboneSpec
 
-    spec = about["encoder"]
+    spec, there = about["encoder"], about["fingerprint"]
     encoder: Encoder
     if spec.get("backbone") == "pixels":
         encoder = PixelEncoder()
@@ -205,9 +231,13 @@ def _rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
         )
     else:
         encoder = KerasEncoder(
-            BackboneSpec.from_dict(spec), [about["layer"]] if about["layer"] else [], batch_size=_BATCH_SIZE
+            BackboneSpec.from_dict(spec),
+            [about["layer"]] if about["layer"] else [],
+            resize=there.get("resize", ""),
+            dtype=there.get("dtype", ""),
+            batch_size=_BATCH_SIZE,
         )
-    here, there = dict(encoder.fingerprint), about["fingerprint"]
+    here = dict(encoder.fingerprint)
     if here != there:
         differing = [
             f"{name}: fitted with {there.get(name)!r}, here {here.get(name)!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from tlfeat.backbone import KerasEncoder
 from tlfeat.cache import open_cache
-from tlfeat.decode import decode_batches, read_file
+from tlfeat.decode import Decoded, read_file
+from tlfeat.embed import embed_files
 from tlfeat.encoder import Encoder, PixelEncoder, Rows, embedding_name
 from tlfeat.errors import DataError
 from tlfeat.images import content_key
@@ -119,8 +120,18 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return {k: v for k, v in state.items() if k not in ("_encoder", "_made_for")}  # a graph cannot be pickled
 
     def _embed(self, encoder: Encoder, name: str, files: list[Path]) -> Rows:
-        batches = decode_batches(files, encoder.input_size, self.batch_size)
-        blocks = [encoder.encode(pixels)[name] for pixels in batches]
+        blocks = [
+            batch.rows[name] for batch in embed_files(enumerate(files), encoder, is_wanted=_must_be_readable(files))
+        ]
         if not blocks:
             raise DataError("There is no image to embed.")
         return np.concatenate(blocks)
+
+
+def _must_be_readable(files: Sequence[Path]) -> Callable[[Decoded], bool]:
+    def is_wanted(decoded: Decoded) -> bool:
+        if decoded.pixels is None:
+            raise DataError(f"{files[decoded.i]}: {decoded.error}.")
+        return True
+
+    return is_wanted

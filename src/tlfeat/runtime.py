@@ -1,0 +1,209 @@
+"""The frozen graph made fast on this machine: OpenVINO on a CPU, TensorFlow where a GPU is.
+
+A network is converted once and kept on disk; from then on a process embeds without importing TensorFlow. Before it
+is kept, its rows are compared with those of TensorFlow: a network that OpenVINO does not compute to `TOLERANCE` is
+refused here, and the caller falls back.
+
+Source of the way of working (one small batch per core, no threads below it): docs/benchmarks.md, "Extraction".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlfeat.decode import Pixels
+from tlfeat.encoder import Rows
+from tlfeat.errors import TlfeatError, UsageError, nearest
+from tlfeat.records import distribution_version
+
+RUNTIMES = ("auto", "openvino", "tensorflow")
+
+#: Largest difference between the rows of two runtimes, over the largest magnitude in that layer's rows.
+TOLERANCE = 1e-4
+
+#: Changes when the conversion below does, so that networks converted by an older tlfeat are converted again.
+CONVERSION = 1
+
+
+class CannotConvert(TlfeatError):
+    """OpenVINO is not installed, cannot read this network, or computes something else."""
+
+
+def choose_runtime(wanted: str) -> str:
+    """Return "openvino" or "tensorflow" for one of `RUNTIMES`; "auto" is TensorFlow only where it has a GPU.
+
+    Raises
+    ------
+    UsageError
+        No such runtime.
+    """
+    if wanted not in RUNTIMES:
+        raise UsageError(f"No runtime '{wanted}'. {nearest(wanted, list(RUNTIMES), of='runtimes')}")
+    if wanted == "auto":
+        return "tensorflow" if has_gpu() else "openvino"
+    return wanted
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow finds a GPU; it is only asked where the machine has the device of one."""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if is_hidden or not (Path("/dev/nvidiactl").exists() or sys.platform == "darwin"):
+        return False
+    if sys.platform == "darwin" and not distribution_version("tensorflow-metal"):
+        return False
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+class TensorFlowRuntime:
+    """The traced graph itself, in batches of one fixed size, so that a row does not depend on its batch.
+
+    Parameters
+    ----------
+    forward : callable
+        A ``tf.function`` from pixels to a list of tensors of shape (n, width), one for each of `layers`.
+    """
+
+    is_parallel = False
+
+    def __init__(self, forward: Callable[[Pixels], Sequence[Any]], layers: Sequence[str], batch_size: int) -> None:
+        self.name = f"tensorflow {distribution_version('tensorflow')}"
+        self.forward = forward
+        self.layers = layers
+        self.batch_size = batch_size
+
+    def __call__(self, pixels: Pixels) -> dict[str, Rows]:
+        """Return float32 rows of shape (n, width) for each layer, n at most the batch size."""
+        n = len(pixels)
+        if n < self.batch_size:
+            padding = np.zeros((self.batch_size - n, *pixels.shape[1:]), pixels.dtype)
+            pixels = np.concatenate([pixels, padding])
+        outputs = self.forward(pixels)
+        return {name: np.asarray(out, dtype=np.float32)[:n] for name, out in zip(self.layers, outputs, strict=True)}
+
+
+class OpenVinoRuntime:
+    """A converted network on the CPU: any number of threads may call it, each keeps one core busy.
+
+    Pictures go through one by one: what one picture leaves in the processor's caches is still there for the next
+    layer, and small networks take a third less time than in batches of eight. Rows do not depend on the batch, nor on
+    the number of threads, to the bit.
+
+    Parameters
+    ----------
+    file : Path
+        What `convert` wrote.
+    layers : sequence of str
+        In the order of the network's outputs.
+    n_threads : int
+        Callers at once.
+    """
+
+    is_parallel = True
+
+    def __init__(self, file: Path, layers: Sequence[str], n_threads: int) -> None:
+        self.name = f"openvino {distribution_version('openvino')}"
+        self.layers = layers
+        self._compiled = _compile(file, n_threads)
+        self._request = threading.local()
+
+    def __call__(self, pixels: Pixels) -> dict[str, Rows]:
+        """Return float32 rows of shape (n, width) for each layer."""
+        if not hasattr(self._request, "own"):
+            self._request.own = self._compiled.create_infer_request()
+        request = self._request.own
+        rows = {
+            name: np.empty((len(pixels), self._compiled.output(k).shape[1]), np.float32)
+            for k, name in enumerate(self.layers)
+        }
+        for i in range(len(pixels)):
+            request.infer([pixels[i : i + 1]], share_inputs=True)
+            for k, name in enumerate(self.layers):
+                rows[name][i] = request.get_output_tensor(k).data[0]
+        return rows
+
+
+def converted_file(folder: Path, name: str, identity: str) -> Path:
+    """Return where the converted form of a network lies; another version of OpenVINO or Keras gets another file."""
+    versions = "-".join(distribution_version(package) for package in ("openvino", "keras"))
+    return folder / f"{name}-{identity}-{versions}-{CONVERSION}.xml"
+
+
+def convert(forward: Any, layers: Sequence[str], probe: Pixels, file: Path) -> None:
+    """Write the OpenVINO form of a traced graph to `file` (and the weights beside it), if its rows are the same.
+
+    Parameters
+    ----------
+    forward : tf.function
+        From pixels to a list of tensors of shape (n, width), one for each of `layers`.
+    probe : array of shape (n, height, width, 3)
+        Pictures on which both must agree within `TOLERANCE`.
+    file : Path
+        Ends in ``.xml``. It appears only when it is whole.
+
+    Raises
+    ------
+    CannotConvert
+    """
+    try:
+        import openvino as ov
+    except ImportError as error:
+        raise CannotConvert("it is not installed") from error
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(forward.get_concrete_function())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".converting") as aside:
+        tf.io.write_graph(frozen.graph, aside, "graph.pb", as_text=False)
+        try:
+            model = ov.Core().read_model(Path(aside) / "graph.pb")
+            by_name = {name: output for output in model.outputs for name in output.names}
+            outputs = [by_name[tensor.name] for tensor in frozen.outputs]
+            model = ov.Model(outputs, model.get_parameters())
+            model.reshape([1, *probe.shape[1:]])
+            ov.save_model(model, Path(aside) / file.name, compress_to_fp16=False)
+            got = OpenVinoRuntime(Path(aside) / file.name, layers, 1)(probe)
+        except Exception as error:  # OpenVINO raises RuntimeError for everything, and names no kinds
+            raise CannotConvert(f"it cannot take this network: {str(error).strip().splitlines()[-1][:200]}") from error
+        expected = dict(zip(layers, (np.asarray(rows) for rows in forward(probe)), strict=True))
+        distance = largest_difference(got, expected)
+        if not distance <= TOLERANCE:
+            raise CannotConvert(f"its rows differ from TensorFlow's by {distance:.1g}, more than {TOLERANCE:.0e}")
+        for suffix in (".bin", ".xml"):  # the .xml last: it is what makes the pair be there
+            (Path(aside) / file.name).with_suffix(suffix).replace(file.with_suffix(suffix))
+
+
+def largest_difference(one: Mapping[str, Rows], other: Mapping[str, Rows]) -> float:
+    """Return the largest difference over all layers, each over its largest magnitude; nan is a difference."""
+    found = 0.0
+    for name, rows in other.items():
+        scale = float(np.abs(rows).max()) or 1.0
+        found = max(found, float(np.abs(one[name] - rows).max()) / scale, key=lambda x: (np.isnan(x), x))
+    return found
+
+
+def _compile(file: Path, n_threads: int) -> Any:
+    import openvino as ov
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # processors with bfloat16 would use it by default
+        "NUM_STREAMS": n_threads,
+        "INFERENCE_NUM_THREADS": n_threads,
+    }
+    try:
+        return ov.Core().compile_model(file, "CPU", settings)
+    except RuntimeError:
+        with contextlib.suppress(OSError):
+            file.unlink()  # damaged: the next run converts it again
+        raise
