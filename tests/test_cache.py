@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -13,14 +16,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from tlfeat.cache import Cache, ImageTable, create_cache, open_cache
+from tlfeat.cache import Cache, ImageTable, create_cache, open_cache, repair_cache
+from tlfeat.cli import app
 from tlfeat.encoder import Rows
 from tlfeat.errors import CacheError
 from tlfeat.images import ImageSet, content_key
 
 FINGERPRINT = {"backbone": "test", "dtype": "float32"}
-GOLDEN = Path(__file__).parent / "golden" / "cache-v1.h5"
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("cache-v*.h5"))
 
 
 def some_rows(n: int, width: int = 6, seed: int = 0) -> tuple[Rows, list[str]]:
@@ -104,13 +109,66 @@ def test_any_file_name_survives_the_table(tmp_path: Path, name: str) -> None:
         assert cache.table.images.paths == [name]
 
 
-def test_the_golden_file_of_format_1_reads_as_it_was_written() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_every_way_of_storing_rows_reads_back_what_it_stored(tmp_path: Path, dtype: str, is_compressed: bool) -> None:
+    rows, keys = some_rows(300)
+    rows = np.round(rows)  # compresses
+    sizes = {}
+    for compress in {False, is_compressed}:
+        path = tmp_path / f"{compress}.h5"
+        with create_cache(path, {**FINGERPRINT, "dtype": dtype}, {}, is_compressed=compress) as cache:
+            stored = cache.stored(rows)
+            cache.append({"x": rows[:100], "y": rows[:100]}, keys[:100])
+            cache.append({"x": stored[100:]}, keys[100:])
+        with open_cache(path) as cache:
+            back = cache.read("x", keys)
+            assert [problem for problem in cache.verify() if "no table" not in problem] == []
+        assert stored.dtype == dtype
+        assert (back.dtype, back.tobytes()) == (np.float32, stored.astype(np.float32).tobytes())
+        sizes[compress] = path.stat().st_size
+    assert not is_compressed or sizes[True] < sizes[False]
+
+
+def test_a_value_too_large_for_float16_is_refused_and_the_batch_with_it(tmp_path: Path) -> None:
+    rows, keys = some_rows(4)
+    rows[2, 1] = 1e5
+    with create_cache(tmp_path / "c.h5", {**FINGERPRINT, "dtype": "float16"}, {}) as cache:
+        assert np.isfinite(cache.stored(rows)).all(axis=1).tolist() == [True, True, False, True]
+        with pytest.raises(CacheError, match="not finite as float16"):
+            cache.append({"x": rows}, keys)
+        cache.append({"x": rows[:2]}, keys[:2])
+        assert cache.layers == {"x": (2, 6)}
+
+
+def test_a_dtype_that_no_cache_stores_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="float32 or float16, not as int8"):
+        create_cache(tmp_path / "c.h5", {"dtype": "int8"}, {})
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
+def test_the_golden_file_of_every_format_reads_as_it_was_written(golden: Path) -> None:
     rows, keys = some_rows(5)
-    with open_cache(GOLDEN) as cache:
+    with open_cache(golden) as cache:
         assert cache.fingerprint == FINGERPRINT
         assert cache.layers == {"pooled": (5, 6)}
         assert cache.table.images.paths == [f"a/{i}.png" for i in range(5)]
         assert cache.table.sizes == [1] * 5
+        assert cache.read("pooled", keys).tobytes() == rows.tobytes()
+        assert cache.verify() == []
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
+def test_the_golden_file_of_every_format_goes_on(golden: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(golden, tmp_path))
+    rows, keys = some_rows(90)
+    with open_cache(path, writable=True) as cache:
+        version = cache.describe()["format_version"]
+        cache.append({"pooled": rows, "new": rows[:, :2]}, keys)
+        cache.write_table(table_of(keys))
+    with open_cache(path) as cache:
+        assert cache.describe()["format_version"] == version
+        assert cache.layers == {"new": (90, 2), "pooled": (90, 6)}
         assert cache.read("pooled", keys).tobytes() == rows.tobytes()
         assert cache.verify() == []
 
@@ -129,7 +187,141 @@ def test_verify_says_which_images_have_no_row(filled: Path) -> None:
     with h5py.File(filled, "r+") as file:
         file["layers/pooled/n_rows"][()] = 190
     with open_cache(filled) as cache:
-        assert cache.verify() == ["layer 'pooled': 10 images have no row; run tlfeat extract again"]
+        assert cache.verify() == [
+            "layer 'pooled': 10 rows beyond the number that is recorded",
+            "layer 'pooled': 10 images have no row; run tlfeat extract again",
+        ]
+
+
+def _flip(file: h5py.File) -> None:
+    file["layers/pooled/rows"][7:11, 2] += np.float32(1e-6)
+    file["layers/pooled/keys"][199, 0] ^= 1
+
+
+def _not_finite(file: h5py.File) -> None:
+    row = np.full(6, np.nan, np.float32)
+    file["layers/pooled/rows"][3] = row
+    file["layers/pooled/crc32"][3] = zlib.crc32(row.tobytes(), zlib.crc32(file["layers/pooled/keys"][3].tobytes()))
+
+
+def _same_twice(file: h5py.File) -> None:
+    for name in ("rows", "keys", "crc32"):
+        file["layers/pooled"][name][9] = file["layers/pooled"][name][4]
+
+
+def _torn_tail(file: h5py.File) -> None:
+    file["layers/pooled/n_rows"][()] = 190
+
+
+def _strangers(file: h5py.File) -> None:
+    file["notes"] = [1, 2, 3]
+    file["layers/pooled/more"] = 1
+    file.attrs["author"] = "someone"
+    file["layers/pooled/rows"].attrs["unit"] = "m"
+
+
+def _table_gone(file: h5py.File) -> None:
+    del file["images/key"]
+    file["images"].create_dataset("key", data=np.array([b"no key"] * 200), chunks=(200,))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said", "n_kept"),
+    [
+        (_flip, ["layer 'pooled', rows 7 to 10, 199 (5 rows): the checksum does not fit"], 195),
+        (_not_finite, ["layer 'pooled', row 3: not all values are finite"], 199),
+        (_same_twice, ["layer 'pooled', row 9: the same key stands there before"], 199),
+        (_torn_tail, ["layer 'pooled': 10 rows beyond the number that is recorded"], 190),
+        (
+            _strangers,
+            [
+                f"{name} is nothing that tlfeat has written"
+                for name in ("/@author", "/notes", "/layers/pooled/more", "/layers/pooled/rows/@unit")
+            ],
+            200,
+        ),
+        (_table_gone, ["FILE is damaged: its table of images holds what is no key or status."], 200),
+    ],
+)
+def test_repair_drops_what_verify_finds_and_keeps_the_rest(
+    filled: Path, harm: Callable[[h5py.File], None], said: list[str], n_kept: int
+) -> None:
+    rows, keys = some_rows(200)
+    said = [line.replace("FILE", str(filled)) for line in said]
+    with h5py.File(filled, "r+") as file:
+        harm(file)
+    with open_cache(filled) as cache:
+        assert [problem for problem in cache.verify() if "extract again" not in problem] == said
+    assert repair_cache(filled) == said
+    with open_cache(filled, writable=True) as cache:
+        assert [problem for problem in cache.verify() if "extract again" not in problem] == []
+        kept = [i for i, key in enumerate(keys) if bytes.fromhex(key) in cache.known("pooled")]
+        assert len(kept) == n_kept == cache.n_rows("pooled")
+        assert cache.read("pooled", [keys[i] for i in kept]).tobytes() == rows[kept].tobytes()
+        cache.append({"pooled": rows}, keys)
+        cache.write_table(table_of(keys))
+        assert cache.verify() == []
+    assert repair_cache(filled) == []
+
+
+def test_a_compressed_chunk_that_cannot_be_read_costs_its_rows_alone(tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    rows, keys = some_rows(200)
+    with create_cache(path, FINGERPRINT, {}, is_compressed=True) as cache:
+        cache.append({"pooled": rows}, keys)
+        cache.write_table(table_of(keys))
+    with h5py.File(path) as file:
+        chunk = file["layers/pooled/rows"].id.get_chunk_info(1)
+    data = bytearray(path.read_bytes())
+    data[chunk.byte_offset + 20 : chunk.byte_offset + 40] = b"x" * 20
+    path.write_bytes(data)
+    said = ["layer 'pooled', rows 64 to 127 (64 rows): cannot be read"]
+    with open_cache(path) as cache:
+        assert [problem for problem in cache.verify() if "extract again" not in problem] == said
+    assert repair_cache(path) == said
+    with open_cache(path) as cache:
+        kept = [i for i in range(200) if not 64 <= i < 128]
+        assert cache.read("pooled", [keys[i] for i in kept]).tobytes() == rows[kept].tobytes()
+        assert cache.verify() == ["layer 'pooled': 64 images have no row; run tlfeat extract again"]
+
+
+def test_what_cannot_be_opened_is_salvaged_and_kept_aside(filled: Path) -> None:
+    rows, keys = some_rows(200)
+    with h5py.File(filled, "r+") as file:
+        file["layers"]["linked"] = h5py.ExternalLink("/etc/passwd", "/")
+        file["layers/pooled/rows"][5] = 0
+    damaged = filled.read_bytes()
+    with pytest.raises(CacheError, match="link to elsewhere"):
+        open_cache(filled)
+    dropped = repair_cache(filled)
+    assert "It is kept as c.h5.damaged." in dropped[0]
+    assert any(line == "layer 'pooled', row 5: the checksum does not fit" for line in dropped)
+    assert filled.with_name("c.h5.damaged").read_bytes() == damaged
+    assert sorted(p.name for p in filled.parent.iterdir()) == ["c.h5", "c.h5.damaged"]
+    with open_cache(filled) as cache:
+        kept = [i for i in range(200) if i != 5]
+        assert cache.read("pooled", [keys[i] for i in kept]).tobytes() == rows[kept].tobytes()
+        assert cache.verify() == ["layer 'pooled': 1 images have no row; run tlfeat extract again"]
+
+
+def test_where_nothing_can_be_kept_the_message_says_so_and_the_file_stays(filled: Path) -> None:
+    filled.write_bytes(b"x" * 1000)
+    with pytest.raises(CacheError, match="Nothing in it can be kept: delete it and run tlfeat extract again"):
+        repair_cache(filled)
+    assert [(p.name, p.read_bytes()) for p in filled.parent.iterdir()] == [("c.h5", b"x" * 1000)]
+
+
+def test_verify_on_the_command_line_repairs_when_asked(filled: Path) -> None:
+    with h5py.File(filled, "r+") as file:
+        _flip(file)
+    runner = CliRunner()
+    found = runner.invoke(app, ["cache", "verify", "--cache", str(filled)])
+    assert (found.exit_code, "rows 7 to 10, 199 (5 rows): the checksum" in found.stdout) == (3, True)
+    repaired = runner.invoke(app, ["cache", "verify", "--repair", "--cache", str(filled), "--json"])
+    assert repaired.exit_code == 0
+    said = json.loads(repaired.stdout)
+    assert (said["n_rows"], said["dropped"]) == (195, found.stdout.splitlines()[:1])
+    assert runner.invoke(app, ["cache", "verify", "--cache", str(filled)]).exit_code == 3  # five images have no row
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7, 100, 0.2, 0.5, 0.9, 0.999], ids=str)

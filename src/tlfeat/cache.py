@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -23,6 +24,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,10 +42,15 @@ from tlfeat.cachefile import (
     TEXT_COLUMNS,
     attribute,
     check_structure,
+    document,
+    foreign_names,
     h5_errors,
+    in_child,
+    is_complete,
+    layer_datasets,
 )
 from tlfeat.encoder import Rows
-from tlfeat.errors import CacheError, CacheLocked, FingerprintError
+from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, FingerprintError, counted
 from tlfeat.images import ImageSet
 from tlfeat.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.records import Environment
@@ -63,8 +70,18 @@ _COMMIT_S = 1.0
 #: Left free on the disk by `append` and `reserve`, for HDF5's own bookkeeping.
 _SPARE_BYTES = 4 << 20
 
+#: Ranges of rows named in one sentence of `verify`.
+_MAX_RANGES = 20
+
+#: Repairing reads and may write everything, where opening only looks at the indexes.
+_REPAIR_PATIENCE = 10
+
 #: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
 _LIBVER = ("v108", "v108")
+
+
+_STATUS = {"ok", "failed", "pending"}
+_KEY = re.compile("([0-9a-f]{64})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +126,9 @@ class Cache:
         self.path = path
         self._file = file
         self._journal = journal
+        with self._h5():
+            self._version = int(file.attrs["format_version"])
+            self._row_type = ROW_TYPES[self.fingerprint.get("dtype", "float32")]
         self._is_torn = False  # a change failed half-way and could not be taken back
         self._committed_s = time.monotonic()
         self._n_waiting_bytes = 0
@@ -345,12 +365,14 @@ class Cache:
         """The path table; a `CacheError` where the first `extract` never got to write one."""
         with self._h5():
             # version 1 was written as /images_new first, and a writer may have died before it was renamed
-            name = "images_new" if "images_new" in self._file and _is_complete(self._file["images_new"]) else "images"
-            if name not in self._file:
+            name = next((n for n in ("images_new", "images") if n in self._file and is_complete(self._file[n])), None)
+            if name is None:
                 raise CacheError(f"{self.path} has no table of images. Run tlfeat extract again.")
             group = self._file[name]
             text = {name: _read_text(group[name]) for name in TEXT_COLUMNS}
             numbers = {name: group[name][:].tolist() for name in NUMBER_COLUMNS}
+        if not set(text["status"]) <= _STATUS or not all(map(_KEY.fullmatch, text["key"])):
+            raise CacheDamaged(f"{self.path} is damaged: its table of images holds what is no key or status.")
         source = self.source
         images = ImageSet(
             root=Path(source.get("root", "")),
@@ -425,26 +447,19 @@ class Cache:
             ],
         }
 
-    # --- verify ---------------------------------------------------------------------------------------------
+    # --- verify and repair ------------------------------------------------------------------------------
 
     def verify(self) -> list[str]:
         """Read everything and return what is wrong, one sentence each; empty is sound."""
         problems = []
         for layer in self._layer_names():
-            group = self._file["layers"][layer]
-            n = self.n_rows(layer)
-            for start in range(0, n, 4096):
-                with self._h5():
-                    block = group["rows"][start : min(start + 4096, n)]
-                    sums = group["crc32"][start : min(start + 4096, n)]
-                    keys = group["keys"][start : min(start + 4096, n)]
-                for i, row in enumerate(block):
-                    if self._checksum(row, keys[i]) != sums[i]:
-                        problems.append(f"layer '{layer}', row {start + i}: the checksum does not fit")
-                    elif not np.isfinite(row).all():
-                        problems.append(f"layer '{layer}', row {start + i}: not all values are finite")
-            if len(self.known(layer)) != n:
-                problems.append(f"layer '{layer}': {n - len(self.known(layer))} keys stand there twice")
+            found = self._bad_rows(layer)
+            problems += [f"layer '{layer}', {_ranges(rows)}: {reason}" for reason, rows in found.items()]
+            n_beyond = self._rows(layer).shape[0] - self.n_rows(layer)
+            if n_beyond and self._version > 1:  # version 1 reserved room there
+                problems.append(f"layer '{layer}': {counted(n_beyond, 'row')} beyond the number that is recorded")
+        with self._h5():
+            problems += [f"{name} is nothing that tlfeat has written" for name in foreign_names(self._file)]
         try:
             table = self.table
         except CacheError as error:
@@ -461,6 +476,110 @@ class Cache:
             problems.append(f"{table.count('pending')} images are not embedded yet; run tlfeat extract again")
         return problems
 
+    def repair(self) -> list[str]:
+        """Drop what is wrong and return what that was, one sentence each; `extract` computes it again.
+
+        Rows keep their order but for the last ones, which move to where bad ones were. Images that then have no row
+        stay in the table.
+        """
+        dropped = []
+        for layer in self._layer_names():
+            found = self._bad_rows(layer)
+            dropped += [f"layer '{layer}', {_ranges(rows)}: {reason}" for reason, rows in found.items()]
+            n_beyond = self._rows(layer).shape[0] - self.n_rows(layer)
+            if n_beyond and self._version > 1:
+                dropped.append(f"layer '{layer}': {counted(n_beyond, 'row')} beyond the number that is recorded")
+            if found or n_beyond:
+                with self._changing():
+                    self._drop_rows(layer, sorted({row for rows in found.values() for row in rows}))
+        with self._changing():
+            for name in foreign_names(self._file):
+                dropped.append(f"{name} is nothing that tlfeat has written")
+                place, _, last = name.rpartition("/")
+                if last.startswith("@"):
+                    del self._file[place or "/"].attrs[last[1:]]
+                else:
+                    del self._file[name]
+        try:
+            _ = self.table
+        except CacheError as error:
+            with self._changing():
+                for name in ("images", "images_new"):
+                    if self._file.pop(name, None) is not None:
+                        dropped.append(str(error))
+        self.commit()
+        return dropped
+
+    def _bad_rows(self, layer: str) -> dict[str, list[int]]:
+        """What is wrong with rows, and their numbers in order."""
+        found: dict[str, list[int]] = {}
+        seen: set[bytes] = set()
+        group = self._file["layers"][layer]
+        for start in range(0, self.n_rows(layer), _CHUNK_KEYS):
+            stop = min(start + _CHUNK_KEYS, self.n_rows(layer))
+            with self._h5():
+                keys, sums = group["keys"][start:stop], group["crc32"][start:stop]
+            step = group["rows"].chunks[0]
+            for low in range(start - start % step, stop, step):
+                numbers = range(max(low, start), min(low + step, stop))
+                try:
+                    with self._h5():
+                        rows = group["rows"][numbers.start : numbers.stop]
+                except CacheDamaged:
+                    found.setdefault("cannot be read", []).extend(numbers)
+                    continue
+                is_finite = np.isfinite(rows).all(axis=1)
+                for i, row in zip(numbers, rows, strict=True):
+                    key = keys[i - start]
+                    if self._checksum(row, key) != sums[i - start]:
+                        found.setdefault("the checksum does not fit", []).append(i)
+                    elif not is_finite[i - numbers.start]:
+                        found.setdefault("not all values are finite", []).append(i)
+                    elif key.tobytes() in seen:
+                        found.setdefault("the same key stands there before", []).append(i)
+                    else:
+                        seen.add(key.tobytes())
+        return found
+
+    def _copy_layer(self, layer: str, to: Cache) -> list[str]:
+        """Append the sound rows to another cache; return what is wrong with the others."""
+        with self._h5():
+            rows, keys, *_ = datasets = layer_datasets(self.path, self._file, layer, self._row_type)
+            self._n_rows[layer] = min(int(datasets[-1][()]), *(len(dataset) for dataset in datasets[:-1]))
+        found = self._bad_rows(layer)
+        bad = {number for numbers in found.values() for number in numbers}
+        for start in range(0, self.n_rows(layer), rows.chunks[0]):
+            stop = min(start + rows.chunks[0], self.n_rows(layer))
+            good = [number - start for number in range(start, stop) if number not in bad]
+            if good:
+                with self._h5():
+                    block, digests = rows[start:stop][good], keys[start:stop][good]
+                to.append({layer: block}, [digest.tobytes().hex() for digest in digests])
+        return [f"layer '{layer}', {_ranges(numbers)}: {reason}" for reason, numbers in found.items()]
+
+    def _drop_rows(self, layer: str, bad: list[int]) -> None:
+        group = self._file["layers"][layer]
+        rows, n, is_bad = group["rows"], self.n_rows(layer), set(bad)
+        if rows.compression:  # a chunk that cannot be read cannot be changed, only replaced
+            for start in sorted({number - number % rows.chunks[0] for number in bad}):
+                try:
+                    _ = rows[start]
+                except OSError:
+                    rows.id.write_direct_chunk(
+                        (start, 0), zlib.compress(bytes(rows.dtype.itemsize * int(np.prod(rows.chunks))))
+                    )
+        n_kept = n - len(bad)
+        last_good = (number for number in range(n - 1, -1, -1) if number not in is_bad)
+        for hole in (number for number in bad if number < n_kept):
+            moved = next(last_good)
+            for name in ("rows", "keys", "crc32"):
+                group[name][hole] = group[name][moved]
+        for name in ("rows", "keys", "crc32"):
+            group[name].resize(n_kept, axis=0)
+        group["n_rows"][()] = n_kept
+        self._n_rows.pop(layer, None)
+        self._known.pop(layer, None)
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _layer_names(self) -> list[str]:
@@ -471,22 +590,7 @@ class Cache:
 
     def _document(self, name: str) -> dict[str, Any]:
         with self._h5():
-            text = attribute(self._file, name) or "{}"
-        try:
-            document = json.loads(text)
-        except (ValueError, TypeError) as error:
-            raise CacheError(f"{self.path}: the attribute '{name}' is not JSON: {error}.") from error
-        if not isinstance(document, dict):
-            raise CacheError(f"{self.path}: the attribute '{name}' is not a JSON object.")
-        return document
-
-    @property
-    def _version(self) -> int:
-        return int(self._file.attrs["format_version"])
-
-    @property
-    def _row_type(self) -> str:
-        return ROW_TYPES[self.fingerprint.get("dtype", "float32")]
+            return document(self.path, self._file, name)
 
     def _create_layer(self, layer: str, width: int) -> None:
         group = self._file["layers"].create_group(layer)
@@ -579,18 +683,25 @@ def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, 
                 raise CacheError(f"{path} is not an HDF5 file: it is not a file at all.")
             journal = opened.enter_context(JournalledFile(path, is_writable=writable))
             if journal.read(len(HDF5_MAGIC)) != HDF5_MAGIC:
-                raise CacheError(f"{path} is not an HDF5 file, or its beginning is damaged.")
-            if writable or journal.n_dirty_bytes:
-                file = h5py.File(journal, "r+" if writable else "r", libver=_LIBVER)
-            else:
-                file = h5py.File(path, "r", locking=False)  # faster; the lock is the journal's
-            opened.callback(file.close)
-        check_structure(path, file)
+                raise CacheDamaged(f"{path} is not an HDF5 file, or its beginning is damaged.")
+            in_child(path, lambda: _check(path, journal, is_writable=writable))
+            file = opened.enter_context(_open_file(path, journal, is_writable=writable))
         cache = Cache(path, file, journal)
         if fingerprint is not None and cache.fingerprint != dict(fingerprint):
             raise FingerprintError(_describe_difference(path, cache.fingerprint, fingerprint))
         opened.pop_all()
     return cache
+
+
+def _open_file(path: Path, journal: JournalledFile, *, is_writable: bool) -> h5py.File:
+    if is_writable or journal.n_dirty_bytes:
+        return h5py.File(journal, "r+" if is_writable else "r", libver=_LIBVER)
+    return h5py.File(path, "r", locking=False)  # faster; the lock is the journal's
+
+
+def _check(path: Path, journal: JournalledFile, *, is_writable: bool) -> None:
+    with _open_file(path, journal, is_writable=is_writable) as file:
+        check_structure(path, file)
 
 
 @contextlib.contextmanager
@@ -615,8 +726,79 @@ def _json(document: Mapping[str, Any]) -> np.bytes_:
     return np.bytes_(json.dumps(dict(document)))
 
 
-def _is_complete(table: h5py.Group) -> bool:
-    return bool(table.attrs.get("is_complete", False))
+def repair_cache(path: Path) -> list[str]:
+    """Drop what is wrong in a cache and return what that was, one sentence each; empty where it was sound.
+
+    Where it cannot be opened at all, whatever has the right checksum goes to a new file in its place, and the damaged
+    one is kept as ``FILE.h5.damaged``.
+
+    Raises
+    ------
+    CacheError
+        Nothing can be kept.
+    """
+    try:
+        return list(in_child(path, lambda: _repair(path), patience=_REPAIR_PATIENCE))
+    except CacheDamaged as damage:
+        return _salvage(path, damage)
+
+
+def _repair(path: Path) -> list[str]:
+    with open_cache(path, writable=True) as cache:
+        return cache.repair()
+
+
+def _salvage(path: Path, damage: CacheDamaged) -> list[str]:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.salvaged")
+    damaged = path.with_name(f"{path.name}.damaged")
+    try:
+        with h5_errors(path), JournalledFile(path, is_writable=True) as journal:
+            try:
+                lost = in_child(path, lambda: _copy_sound(path, journal, aside), patience=_REPAIR_PATIENCE)
+            except CacheDamaged as error:
+                lost = [str(error)]
+            if not _n_rows_of(aside):
+                raise CacheError(f"{damage} Nothing in it can be kept: delete it and run tlfeat extract again.")
+            damaged.unlink(missing_ok=True)
+            try:
+                os.link(path, damaged)
+            except OSError:
+                path.rename(damaged)  # a file system without hard links
+            aside.replace(path)
+            sync_folder(path.parent)
+    finally:
+        for leftover in (aside, journal_of(aside)):
+            leftover.unlink(missing_ok=True)
+    return [f"{damage} It is kept as {damaged.name}.", *lost]
+
+
+def _n_rows_of(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with open_cache(path, writable=True) as cache:
+        return sum(n for n, _ in cache.layers.values())
+
+
+def _copy_sound(path: Path, journal: JournalledFile, to: Path) -> list[str]:
+    """Write what can be read with the right checksum to a new cache; return what is lost."""
+    lost = []
+    with h5_errors(path), h5py.File(journal, "r") as file:
+        old = Cache(path, file, journal)
+        is_compressed = attribute(file, "compression") == "gzip"
+        with create_cache(to, old.fingerprint, old.source, is_compressed=is_compressed) as new:
+            for layer in file["layers"]:
+                try:
+                    lost += old._copy_layer(layer, new)
+                except CacheDamaged as error:
+                    lost.append(f"layer '{layer}': {error}")
+                new.commit()
+            try:
+                new.write_table(old.table)
+                new.write_document("environment", old.environment)
+                new.write_document("timing", old.timing)
+            except CacheError as error:
+                lost.append(str(error))
+    return lost
 
 
 def _describe_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
@@ -629,6 +811,18 @@ def _describe_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str
         f"{path} holds rows of another encoder ({held.get('backbone')}, not {asked.get('backbone')}). "
         f"Differing: {'; '.join(differing)}. Name another --cache, or leave it out and one is chosen."
     )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return "row 7" or "rows 7, 64 to 127 (65 rows)"."""
+    if len(numbers) == 1:
+        return f"row {numbers[0]}"
+    ends = [i for i, (a, b) in enumerate(pairwise(numbers)) if b != a + 1]
+    starts = [0, *(i + 1 for i in ends)]
+    parts = [(numbers[a], numbers[b]) for a, b in zip(starts, [*ends, len(numbers) - 1], strict=True)]
+    said = [str(a) if a == b else f"{a} to {b}" for a, b in parts[:_MAX_RANGES]]
+    more = ", ..." if len(parts) > _MAX_RANGES else ""
+    return f"rows {', '.join(said)}{more} ({len(numbers):,} rows)"
 
 
 def _text_array(values: Sequence[Any]) -> npt.NDArray[np.bytes_]:

@@ -1,21 +1,39 @@
 """A cache file as untrusted input: is it one, is what it declares there, and what went wrong in words.
 
 Everything is checked before a row is read: plain datasets only, no links and no storage elsewhere, declared sizes
-backed by stored bytes. See docs/cache-format.md.
+backed by stored bytes. HDF5 itself hangs or crashes on some damaged files, so the first look at one is taken in a
+child process (`in_child`). See docs/cache-format.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+import faulthandler
+import gc
+import json
+import os
+import signal
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
+import numpy as np
+from h5py._objects import phil
 
-from tlfeat.errors import CacheError, CacheLocked
+from tlfeat import errors
+from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, KnownError
 from tlfeat.journal import FULL
+
+try:
+    import resource
+    import select
+except ImportError:  # Windows, where there is no fork either
+    pass
 
 FORMAT = "tlfeat-cache"
 FORMAT_VERSION = 2
@@ -26,8 +44,21 @@ ROW_TYPES = {"float32": "<f4", "float16": "<f2"}
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
+ROOT_ATTRIBUTES = ("format", "format_version", "fingerprint", "environment", "source", "timing", "compression")
+LAYER_DATASETS = ("rows", "keys", "crc32", "n_rows")
 TEXT_COLUMNS = ("path", "key", "label", "split", "group", "status", "error")
 NUMBER_COLUMNS = ("size", "mtime_ns")
+
+#: Deflate shrinks at most 1,032 times: what declares more than that is not there.
+_MAX_SHRINKING = 1100
+
+#: A compressed chunk may inflate to 1,032 times its size whatever it declares; those above this are tried first.
+_TRIED_CHUNK_BYTES = 1 << 20
+
+_FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+
+#: Time and memory that `in_child` gives: these, and a second for every 100 MB and two bytes for every byte of the file.
+_CHILD_S, _CHILD_BYTES = 10.0, 1 << 30
 
 
 def check_structure(path: Path, file: h5py.File) -> None:
@@ -35,34 +66,65 @@ def check_structure(path: Path, file: h5py.File) -> None:
     with h5_errors(path):
         if attribute(file, "format") != FORMAT:
             raise CacheError(f"{path} is an HDF5 file but not a tlfeat cache.")
-        version = file.attrs.get("format_version")
-        if version not in READABLE_VERSIONS:
+        version = attribute(file, "format_version")
+        if not isinstance(version, (int, np.integer)) or version not in READABLE_VERSIONS:
             known = " and ".join(map(str, READABLE_VERSIONS))
             raise CacheError(f"{path} has cache format {version}; this tlfeat reads {known}. Update tlfeat.")
+        for name in ROOT_ATTRIBUTES[2:]:
+            attribute(file, name)
+        row_type = ROW_TYPES.get(document(path, file, "fingerprint").get("dtype", "float32"))
+        if row_type is None:
+            raise CacheDamaged(f"{path}: the fingerprint's dtype is none of {', '.join(ROW_TYPES)}.")
         if not isinstance(_hard(path, file, "layers"), h5py.Group):
-            raise CacheError(f"{path}: /layers is not a group.")
+            raise CacheDamaged(f"{path}: /layers is not a group.")
+        stored = _Stored(path, file)
         for layer in file["layers"]:
-            group = _hard(path, file["layers"], layer)
-            if not isinstance(group, h5py.Group):
-                raise CacheError(f"{path}: /layers/{layer} is not a group.")
-            rows = _plain(path, group, "rows", "f", 2)
-            keys = _plain(path, group, "keys", "u", 2)
-            sums = _plain(path, group, "crc32", "u", 1)
-            n_rows = _plain(path, group, "n_rows", "u", 0)
-            if int(n_rows[()]) > min(rows.shape[0], keys.shape[0], sums.shape[0]) or keys.shape[1] != 32:
-                raise CacheError(f"{path}: layer '{layer}' declares more rows than it stores.")
+            rows, keys, sums, n_rows = layer_datasets(path, file, layer, row_type)
+            if int(n_rows[()]) > min(len(rows), len(keys), len(sums)):
+                raise CacheDamaged(f"{path}: layer '{layer}' declares more rows than it stores.")
             for dataset in (rows, keys, sums):
-                _check_stored(path, dataset)
+                stored.check(dataset, _FILTERS[:2])
         for table in ("images", "images_new"):
-            if table in file and file[table].attrs.get("is_complete", False):
-                group = _hard(path, file, table)
-                lengths = set()
-                for name in TEXT_COLUMNS + NUMBER_COLUMNS:
-                    column = _plain(path, group, name, "S" if name in TEXT_COLUMNS else "i", 1)
-                    lengths.add(column.shape[0])
-                    _check_stored(path, column)
-                if len(lengths) != 1:
-                    raise CacheError(f"{path}: the columns of /{table} differ in length.")
+            if table in file and is_complete(_hard(path, file, table)):
+                group = file[table]
+                columns = [
+                    _plain(path, group, name, "S" if name in TEXT_COLUMNS else "<i8", 1)
+                    for name in TEXT_COLUMNS + NUMBER_COLUMNS
+                ]
+                for column in columns:
+                    stored.check(column, _FILTERS)
+                if len({len(column) for column in columns}) != 1:
+                    raise CacheDamaged(f"{path}: the columns of /{table} differ in length.")
+
+
+def layer_datasets(path: Path, file: h5py.File, layer: str, row_type: str) -> list[h5py.Dataset]:
+    """Return `LAYER_DATASETS` of a layer, if they are what they should be."""
+    group = _hard(path, file["layers"], layer)
+    if not isinstance(group, h5py.Group):
+        raise CacheDamaged(f"{path}: /layers/{layer} is not a group.")
+    found = [
+        _plain(path, group, name, dtype, n_dims)
+        for name, dtype, n_dims in zip(LAYER_DATASETS, (row_type, "u1", "<u4", "<u8"), (2, 2, 1, 0), strict=True)
+    ]
+    if found[1].shape[1] != 32:
+        raise CacheDamaged(f"{path}: keys of layer '{layer}' are no sha256.")
+    return found
+
+
+def foreign_names(file: h5py.File) -> list[str]:
+    """Return the objects and attributes (after ``@``) that no tlfeat has written."""
+    found = [f"/@{name}" for name in file.attrs if name not in ROOT_ATTRIBUTES]
+    found += [f"/{name}" for name in file if name not in ("layers", "images", "images_new")]
+    if "images_new" in file and not is_complete(file["images_new"]):
+        found.append("/images_new")
+    inside = [(f"layers/{layer}", LAYER_DATASETS, ()) for layer in file["layers"]]
+    tables = [(name, TEXT_COLUMNS + NUMBER_COLUMNS, ("is_complete",)) for name in ("images", "images_new")]
+    for place, names, attributes in [("layers", None, ()), *inside, *(t for t in tables if t[0] in file)]:
+        group = file[place]
+        found += [f"/{place}/@{name}" for name in group.attrs if name not in attributes]
+        found += [f"/{place}/{name}" for name in group if names is not None and name not in names]
+        found += [f"/{place}/{name}/@{a}" for name in names or () if name in group for a in group[name].attrs]
+    return found
 
 
 def attribute(file: h5py.File, name: str) -> Any:
@@ -71,30 +133,175 @@ def attribute(file: h5py.File, name: str) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def document(path: Path, file: h5py.File, name: str) -> dict[str, Any]:
+    """Return a root attribute that holds a JSON object; empty where it is not there."""
+    with h5_errors(path):
+        text = attribute(file, name)
+    try:
+        found = {} if text is None else json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CacheDamaged(f"{path}: the attribute '{name}' is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise CacheDamaged(f"{path}: the attribute '{name}' is not a JSON object.")
+    return found
+
+
+def is_complete(table: h5py.Group) -> bool:
+    """Whether a path table was written to its end."""
+    return bool(np.all(table.attrs.get("is_complete", False)))
+
+
 def _hard(path: Path, group: h5py.Group, name: str) -> Any:
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise CacheError(f"{path}: {group.name}/{name} is missing or a link to elsewhere.")
+        raise CacheDamaged(f"{path}: {group.name}/{name} is missing or a link to elsewhere.")
     return group[name]
 
 
-def _plain(path: Path, group: h5py.Group, name: str, kind: str, n_dims: int) -> h5py.Dataset:
+def _plain(path: Path, group: h5py.Group, name: str, dtype: str, n_dims: int) -> h5py.Dataset:
     dataset = _hard(path, group, name)
     if (
         not isinstance(dataset, h5py.Dataset)
-        or dataset.dtype.kind != kind
+        or (dataset.dtype.kind != "S" if dtype == "S" else dataset.dtype != np.dtype(dtype))
         or dataset.ndim != n_dims
+        or 0 in dataset.shape[1:]
+        or (n_dims > 0 and dataset.chunks is None)
         or dataset.is_virtual
         or dataset.external
     ):
-        raise CacheError(f"{path}: {group.name}/{name} is not the plain {n_dims}-d dataset that is expected.")
+        raise CacheDamaged(f"{path}: {group.name}/{name} is not the plain {n_dims}-d dataset that is expected.")
     return dataset
 
 
-def _check_stored(path: Path, dataset: h5py.Dataset) -> None:
-    # deflate shrinks at most 1,032 times: more than that declared is not there
-    shrunk = 1100 if dataset.compression == "gzip" else 1
-    if dataset.size * dataset.dtype.itemsize > shrunk * dataset.id.get_storage_size():
-        raise CacheError(f"{path}: {dataset.name} declares more than it stores.")
+class _Stored:
+    """Whether the chunks of datasets are all there, each the size that it should have, none twice."""
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self.n_bytes_left = file.id.get_filesize()
+
+    def check(self, dataset: h5py.Dataset, known_filters: tuple[int, ...]) -> None:
+        plist = dataset.id.get_create_plist()
+        filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+        chunk_bytes = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
+        most = chunk_bytes + chunk_bytes // 100 + 1024 if filters else chunk_bytes
+        places = set()
+        large = []
+
+        def see(chunk: Any) -> None:
+            is_right = chunk.size <= most if filters else chunk.size == most
+            if chunk.filter_mask or not is_right:
+                raise CacheDamaged(f"{self.path}: {dataset.name} has a chunk of another size than it declares.")
+            self.n_bytes_left -= chunk.size
+            places.add(chunk.chunk_offset)
+            if h5py.h5z.FILTER_DEFLATE in filters and chunk.size > _TRIED_CHUNK_BYTES:
+                large.append(chunk.chunk_offset)
+
+        if not set(filters) <= set(known_filters):
+            raise CacheDamaged(f"{self.path}: {dataset.name} has a filter that no tlfeat uses.")
+        dataset.id.chunk_iter(see)
+        grid = [range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)]
+        n_expected = int(np.prod([len(steps) for steps in grid], dtype=object))
+        is_there = len(places) == n_expected and all(
+            at in steps for p in places for at, steps in zip(p, grid, strict=True)
+        )
+        is_too_small = chunk_bytes > _MAX_SHRINKING * max(dataset.id.get_storage_size(), 1)
+        if not is_there or self.n_bytes_left < 0 or (places and is_too_small):
+            raise CacheDamaged(f"{self.path}: {dataset.name} declares more than it stores.")
+        for place in large:
+            _, raw = dataset.id.read_direct_chunk(place)
+            if len(zlib.decompressobj().decompress(raw, chunk_bytes + 5)) > chunk_bytes + 4:
+                raise CacheDamaged(f"{self.path}: {dataset.name} has a chunk of another size than it declares.")
+
+
+# --- a process that may crash -----------------------------------------------------------------------------
+
+
+def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> Any:
+    """Return what `work` returns (JSON values), run in a child process with limits on time and memory.
+
+    Parameters
+    ----------
+    path : Path
+        The file that is read, for messages and limits.
+    work : callable
+        Touches nothing but the file: other threads do not exist in the child.
+    patience : float, default=1
+        Times the usual time limit.
+
+    Raises
+    ------
+    CacheError
+        What `work` raised, or that the child crashed, hung or wanted too much memory.
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    n_bytes = path.stat().st_size
+    limit_s = patience * (_CHILD_S + n_bytes / 1e8)
+    receive, send = os.pipe()
+    with phil, warnings.catch_warnings():  # h5py's own lock: no other thread holds it in the child
+        warnings.simplefilter("ignore", DeprecationWarning)  # a process with threads may fork if this is all it does
+        pid = os.fork()
+    if pid == 0:
+        _answer(send, path, work, limit_s, _CHILD_BYTES + 2 * n_bytes)
+    os.close(send)
+    try:
+        answer = _receive(receive, limit_s)
+    finally:
+        os.close(receive)
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    if answer is None:
+        raise CacheDamaged(f"{path} is damaged: reading it hangs the HDF5 library.")
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        raise CacheDamaged(f"{path} is damaged: reading it crashes the HDF5 library.") from None
+    if "error" in said:
+        raise getattr(errors, said["error"])(said["message"])
+    return said["result"]
+
+
+def _answer(send: int, path: Path, work: Callable[[], Any], limit_s: float, n_bytes: int) -> NoReturn:
+    try:
+        gc.disable()  # no finalizer of anything but this
+        faulthandler.disable()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 1))
+            n_pages = int(Path("/proc/self/statm").read_text().split()[0])
+            n_bytes += n_pages * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
+        try:
+            with h5_errors(path):
+                said = {"result": work()}
+        except KnownError as error:
+            said = {"error": type(error).__name__, "message": str(error)}
+        answer = json.dumps(said).encode()
+        while answer:
+            answer = answer[os.write(send, answer) :]
+    finally:
+        os._exit(0)
+
+
+def _receive(pipe: int, limit_s: float) -> bytes | None:
+    """Return all that comes through the pipe; None where it has not ended in time."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    deadline_s = time.monotonic() + limit_s
+    parts: list[bytes] = []
+    while True:
+        if not poll.poll(max(deadline_s - time.monotonic(), 0) * 1000):
+            return None
+        part = os.read(pipe, 65536)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+# --- errors in words --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -102,6 +309,8 @@ def h5_errors(path: Path) -> Iterator[None]:
     """Map what h5py raises to `CacheError`; its messages name neither the file nor a way out."""
     try:
         yield
+    except KnownError:
+        raise
     except BlockingIOError as error:
         raise CacheLocked(
             f"{path} is in use by another process (one that writes, or one that reads while this one would write). "
@@ -117,9 +326,11 @@ def h5_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno == errno.EROFS or "Read-only" in str(error):
             raise CacheError(f"{path} lies on a read-only file system.") from error
-        raise CacheError(f"{path} is damaged or cut off: {_first_line(error)}.") from error
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{path} is damaged: {_first_line(error)}.") from error
+        raise CacheDamaged(f"{path} is damaged or cut off: {_first_line(error)}.") from error
+    except (RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, SystemError) as error:
+        raise CacheDamaged(f"{path} is damaged: {_first_line(error)}.") from error
+    except MemoryError as error:
+        raise CacheDamaged(f"{path} is damaged: reading it takes more memory than there is.") from error
 
 
 def _first_line(error: BaseException) -> str:

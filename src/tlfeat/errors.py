@@ -8,6 +8,7 @@
         ├── DataError      images, labels, tables
         │   └── BadImage   one file that cannot be decoded; becomes a listed `Failure`
         ├── CacheError     an HDF5 cache that is unreadable, foreign or locked
+        │   ├── CacheDamaged       what the file holds is not what was written
         │   ├── FingerprintError   the rows asked for were made by another encoder
         │   └── CacheLocked        another writer has it open
         ├── WeightsError   pretrained weights that are absent or do not fit
@@ -48,6 +49,10 @@ class BadImage(DataError):
 
 class CacheError(KnownError):
     """An HDF5 cache that is unreadable, foreign, incomplete or damaged."""
+
+
+class CacheDamaged(CacheError):
+    """What the file holds is not what was written; `repair_cache` keeps what is right of it."""
 
 
 class FingerprintError(CacheError):
