@@ -131,8 +131,9 @@ class Cache:
             self._row_type = ROW_TYPES[self.fingerprint.get("dtype", "float32")]
         self._is_torn = False  # a change failed half-way and could not be taken back
         self._committed_s = time.monotonic()
+        self._waiting: dict[str, list[tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.uint8]]]] = {}
         self._n_waiting_bytes = 0
-        self._n_rows: dict[str, int] = {}
+        self._n_rows: dict[str, int] = {}  # those that wait included
         self._known: dict[str, dict[bytes, int]] = {}
 
     def __enter__(self) -> Self:
@@ -157,6 +158,7 @@ class Cache:
     def commit(self) -> None:
         """Make everything so far permanent: when it returns, no kill and no power cut takes it away."""
         with self._changing():
+            self._write_waiting()
             self._file.flush()
             self._journal.commit()
         self._committed_s = time.monotonic()
@@ -183,7 +185,7 @@ class Cache:
 
     def _roll_back(self) -> None:
         self._is_torn = True
-        self._n_rows, self._known, self._n_waiting_bytes = {}, {}, 0
+        self._n_rows, self._known, self._waiting, self._n_waiting_bytes = {}, {}, {}, 0
         with contextlib.suppress(Exception):
             self._file.close()
         self._journal.discard()
@@ -291,29 +293,36 @@ class Cache:
             fresh_rows[layer] = stored, digests[fresh]
         n_bytes = sum(stored.nbytes for stored, _ in fresh_rows.values())
         self._check_disk(n_bytes + 2 * self._n_waiting_bytes)  # what waits goes to the journal and to the file
-        with self._changing():
-            for layer, (stored, fresh_keys) in fresh_rows.items():
-                if len(stored):
-                    self._write_rows(layer, stored, fresh_keys)
+        for layer, (stored, fresh_keys) in fresh_rows.items():
+            if layer not in self._n_rows and layer not in self._layer_names():
+                with self._changing():
+                    self._create_layer(layer, stored.shape[1])
+            start = self.n_rows(layer)
+            self.known(layer).update((key.tobytes(), row) for row, key in enumerate(fresh_keys, start=start))
+            self._n_rows[layer] = start + len(stored)
+            self._waiting.setdefault(layer, []).append((stored, fresh_keys))
         self._n_waiting_bytes += n_bytes
         if self._n_waiting_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed_s >= _COMMIT_S:
             self.commit()
 
-    def _write_rows(self, layer: str, stored: npt.NDArray[np.floating[Any]], digests: npt.NDArray[np.uint8]) -> None:
-        if layer not in self._layer_names():
-            self._create_layer(layer, stored.shape[1])
-        known = self.known(layer)
-        start = self.n_rows(layer)
-        stop = start + len(stored)
-        group = self._file["layers"][layer]
-        sums = [self._checksum(row, key) for row, key in zip(stored, digests, strict=True)]
-        for name, values in (("rows", stored), ("keys", digests), ("crc32", sums)):
-            if stop > group[name].shape[0]:
-                group[name].resize(stop, axis=0)
-            group[name][start:stop] = values
-        group["n_rows"][()] = stop
-        known.update((key.tobytes(), row) for row, key in enumerate(digests, start=start))
-        self._n_rows[layer] = stop
+    def _commit_waiting(self) -> None:
+        if self._waiting:
+            self.commit()
+
+    def _write_waiting(self) -> None:
+        """Hand HDF5 what was appended since the last commit, in one piece: a call costs it as much as ten rows."""
+        for layer, blocks in self._waiting.items():
+            stored, digests = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+            stop = self.n_rows(layer)
+            start = stop - len(stored)
+            group = self._file["layers"][layer]
+            sums = [self._checksum(row, key) for row, key in zip(stored, digests, strict=True)]
+            for name, values in (("rows", stored), ("keys", digests), ("crc32", sums)):
+                if stop > group[name].shape[0]:
+                    group[name].resize(stop, axis=0)
+                group[name][start:stop] = values
+            group["n_rows"][()] = stop
+        self._waiting = {}
 
     def _checksum(self, row: npt.NDArray[np.floating[Any]], key: npt.NDArray[np.uint8]) -> int:
         return zlib.crc32(row.data, 0 if self._version == 1 else zlib.crc32(key.data))
@@ -337,6 +346,7 @@ class Cache:
         CacheError
             A key has no row in this layer.
         """
+        self._commit_waiting()
         known = self.known(layer)
         try:
             numbers = np.array([known[bytes.fromhex(key)] for key in keys], dtype=np.int64)
@@ -451,6 +461,7 @@ class Cache:
 
     def verify(self) -> list[str]:
         """Read everything and return what is wrong, one sentence each; empty is sound."""
+        self._commit_waiting()
         problems = []
         for layer in self._layer_names():
             found = self._bad_rows(layer)
@@ -482,6 +493,7 @@ class Cache:
         Rows keep their order but for the last ones, which move to where bad ones were. Images that then have no row
         stay in the table.
         """
+        self._commit_waiting()
         dropped = []
         for layer in self._layer_names():
             found = self._bad_rows(layer)
@@ -604,7 +616,7 @@ class Cache:
         group.create_dataset("crc32", (0,), "<u4", maxshape=(None,), chunks=(_CHUNK_KEYS,))
         group.create_dataset("n_rows", data=np.uint64(0))
         self._n_rows[layer] = 0
-        self._known.pop(layer, None)
+        self._known.setdefault(layer, {})  # the one that other threads may be asking
 
     def _check_disk(self, n_bytes: int) -> None:
         free = shutil.disk_usage(self.path.parent).free
