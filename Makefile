@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test check lint types format bench clean
+.PHONY: demo test check lint types format bench soak clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +38,9 @@ format: .venv/installed  ## rewrite the sources in the common form
 
 bench: .venv/installed  ## every figure of docs/benchmarks.md; hours
 	$(BIN)/python benchmarks/accuracy_and_time.py
+
+soak: .venv/installed  ## killed writers, power cuts and damaged caches by the thousand; an hour
+	$(BIN)/python benchmarks/soak_cache.py
 
 clean:
 	rm -rf .venv

@@ -235,7 +235,8 @@ def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> A
     """
     if not hasattr(os, "fork"):
         return work()
-    n_bytes = path.stat().st_size
+    about = path.stat()
+    n_bytes = min(about.st_size, 512 * about.st_blocks)  # holes count for nothing
     limit_s = patience * (_CHILD_S + n_bytes / 1e8)
     receive, send = os.pipe()
     with phil, warnings.catch_warnings():  # h5py's own lock: no other thread holds it in the child

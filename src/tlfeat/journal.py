@@ -94,7 +94,7 @@ class JournalledFile:
 
     def _recover(self) -> None:
         found = _read_journal(self.journal_path)
-        if found is not None:
+        if found is not None and found[0] <= self._disk_size + len(found[1]) * _PAGE_BYTES:
             self._size, self._pages = found
             if self._is_writable:
                 self._open_journal()
@@ -202,10 +202,9 @@ class JournalledFile:
         """
         if self.failure is not None:
             raise self.failure
-        if self._base_size < self._disk_size:  # what was cut off and came back is zeros
-            for number, *_ in _pages_of(self._base_size, min(self._size, self._disk_size)):
-                if number not in self._pages:
-                    self._pages[number] = self._disk_page(number)
+        for number, *_ in _pages_of(self._base_size, self._size):  # what it grew by, written or not
+            if number not in self._pages:
+                self._pages[number] = self._disk_page(number)
         if not self._pages and self._size == self._disk_size:
             return
         try:

@@ -1,0 +1,209 @@
+"""The journal: whatever is cut off when, the file is as some commit left it, and no commit that returned is lost."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import random
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tlfeat.journal
+from tlfeat.journal import JournalledFile
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "soak_cache.py"
+
+quick = settings(
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(0, 20_000), st.binary(min_size=1, max_size=6000)),
+        st.tuples(st.just("truncate"), st.integers(0, 25_000)),
+        st.tuples(st.just("commit")),
+        st.tuples(st.just("reopen")),
+    ),
+    max_size=12,
+)
+
+
+@pytest.fixture(scope="module")
+def soak() -> ModuleType:
+    """``benchmarks/soak_cache.py`` as a module: its power cuts are those of the large campaign."""
+    spec = importlib.util.spec_from_file_location("soak_cache", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "disk" / "file"
+    path.parent.mkdir()
+    path.write_bytes(b"before" * 1000)
+    return path
+
+
+@quick
+@given(done=steps, first=st.binary(max_size=9000), share=st.floats(0, 1), seed=st.integers(0, 2**32))
+def test_after_a_power_cut_the_file_is_as_the_last_commit_left_it(
+    soak: ModuleType, file: Path, tmp_path: Path, done: list[tuple[Any, ...]], first: bytes, share: float, seed: int
+) -> None:
+    file.write_bytes(first)
+    file.with_name("file.journal").unlink(missing_ok=True)
+    story = soak.journal_story(file, done)
+    rng = random.Random(seed)
+    for n_ops in (round(share * len(story.disk.ops)), len(story.disk.ops)):
+        soak.check_journal_cut(story, n_ops, rng, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_after_a_power_cut_a_cache_holds_every_row_that_was_committed(
+    soak: ModuleType, tmp_path: Path, seed: int
+) -> None:
+    assert soak.power_cut(2 * seed, tmp_path, n_cuts=10)["rows as committed"] == 10
+
+
+@pytest.mark.parametrize("lying", [("file", "c.h5"), (".journal",), ("",)], ids=["file", "journal", "folder"])
+def test_the_power_cuts_find_an_fsync_that_is_missing(soak: ModuleType, tmp_path: Path, lying: tuple[str, ...]) -> None:
+    with pytest.raises(soak.Violation):
+        for seed in range(20):
+            soak.power_cut(seed, tmp_path, lying)
+
+
+def test_nothing_is_on_the_disk_before_commit_and_nothing_stays_beside_the_file(file: Path) -> None:
+    before = file.read_bytes()
+    with JournalledFile(file, is_writable=True) as opened:
+        opened.write(b"after")
+        assert opened.seek(0) == 0
+        assert opened.read(8) == b"aftere" + before[6:8]
+        assert file.read_bytes() == before
+        opened.commit()
+        assert file.read_bytes() == b"after" + before[5:]
+        opened.write(b"never")
+        opened.discard()
+        opened.seek(0)
+        assert opened.read() == b"after" + before[5:]
+    assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync"])
+@pytest.mark.parametrize("n_before", [0, 1, 2])
+def test_a_commit_that_fails_is_done_wholly_or_not_at_all(
+    soak: ModuleType, file: Path, call: str, n_before: int
+) -> None:
+    before = file.read_bytes()
+    after = before[:3000] + b"x" * 20_000
+    disk = soak.Disk(file.parent)
+    sound = getattr(disk, call)
+    n_left = n_before
+
+    def until_full(*args: Any) -> Any:
+        nonlocal n_left
+        n_left -= 1
+        if n_left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return sound(*args)
+
+    with disk.recorded():
+        opened = JournalledFile(file, is_writable=True)
+        opened.seek(3000)
+        opened.write(b"x" * 20_000)
+        setattr(disk, call, until_full)
+        try:
+            opened.commit()
+            is_done = True
+        except OSError:
+            is_done = False
+        setattr(disk, call, sound)
+        opened.close()
+    with JournalledFile(file) as again:
+        found = again.read()
+    assert found == after if is_done else found in (before, after)
+
+
+def test_a_journal_that_is_not_whole_or_not_this_file_s_is_not_applied(file: Path, soak: ModuleType) -> None:
+    before = file.read_bytes()
+    journal = file.with_name("file.journal")
+    whole = _journal_of_a_killed_writer(file)
+    for damaged in (whole[:-1], whole[:40], b"", b"x" * 100, whole[:50] + b"x" + whole[51:]):
+        journal.write_bytes(damaged)
+        with JournalledFile(file) as opened:
+            assert opened.read() == before
+    journal.write_bytes(whole)
+    file.write_bytes(b"another file")
+    with JournalledFile(file, is_writable=True) as opened:
+        assert opened.read() == b"another file"
+    assert not journal.exists()
+
+
+def test_a_reader_sees_what_a_killed_writer_committed_and_writes_nothing(file: Path) -> None:
+    before = file.read_bytes()
+    journal = file.with_name("file.journal")
+    journal.write_bytes(_journal_of_a_killed_writer(file))
+    with JournalledFile(file) as opened:
+        assert opened.read() == before + b"more" * 10_000
+    assert file.read_bytes() == before
+    assert journal.exists()
+    with JournalledFile(file, is_writable=True):
+        assert file.read_bytes() == before + b"more" * 10_000
+    assert not journal.exists()
+
+
+def _journal_of_a_killed_writer(file: Path) -> bytes:
+    """Return what is in the journal at the moment when the file begins to change."""
+    copy = file.with_name("copy")
+    copy.write_bytes(file.read_bytes())
+    found = b""
+    with pytest.MonkeyPatch.context() as patch, JournalledFile(copy, is_writable=True) as opened:
+        apply = JournalledFile._apply
+
+        def keep(self: JournalledFile) -> None:
+            nonlocal found
+            found = self.journal_path.read_bytes()
+            apply(self)
+
+        patch.setattr(JournalledFile, "_apply", keep)
+        opened.seek(0, os.SEEK_END)
+        opened.write(b"more" * 10_000)
+        opened.commit()
+    copy.unlink()
+    return found
+
+
+def test_reading_that_fails_is_told_by_commit_and_never_raised_into_hdf5(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with JournalledFile(file, is_writable=True) as opened:
+        monkeypatch.setattr(tlfeat.journal.os, "read", broken)  # type: ignore[attr-defined]
+        assert opened.read(4) == bytes(4)
+        opened.write(b"x")
+        with pytest.raises(OSError, match="Input/output"):
+            opened.commit()
+        monkeypatch.undo()
+        opened.discard()
+    assert file.read_bytes() == b"before" * 1000
+
+
+def test_two_writers_and_a_reader_beside_a_writer_exclude_each_other(file: Path) -> None:
+    with JournalledFile(file, is_writable=True):
+        for is_writable in (False, True):
+            with pytest.raises(BlockingIOError):
+                JournalledFile(file, is_writable=is_writable)
+    with JournalledFile(file), JournalledFile(file), pytest.raises(BlockingIOError):
+        JournalledFile(file, is_writable=True)
+    JournalledFile(file, is_writable=True).close()
