@@ -366,7 +366,7 @@ from tlfeat.images import load_images
 class Slow(PixelEncoder):
     batch_size = 4
     def encode(self, pixels):
-        time.sleep(0.004)
+        time.sleep(0.01)
         return super().encode(pixels)
 
 commit = cache.Cache.commit
@@ -403,21 +403,22 @@ def kill(seed: int, photos: Path, work: Path, n_times: int = 1) -> Counter[str]:
     """Kill an `extract` at a random moment, `n_times` in a row, and finish it: nothing committed is lost."""
     rng = random.Random(seed)
     outcomes: Counter[str] = Counter()
-    n_images = sum(1 for _ in photos.rglob("*.png"))
     is_compressed = rng.random() < 0.5
     with _emptied(work / "kill") as folder:
         path = folder / "c.h5"
         n_acknowledged = 0
         for _ in range(n_times):
-            arguments = [str(photos), str(path), str(rng.choice([0, 0.02, 1])), str(int(is_compressed))]
+            commit_s = rng.choice([0, 0, 0.02, 1])
+            arguments = [str(photos), str(path), str(commit_s), str(int(is_compressed))]
             with subprocess.Popen([sys.executable, "-c", WRITER, *arguments], stdout=subprocess.PIPE) as writer:
                 assert writer.stdout is not None
                 writer.stdout.readline()
-                time.sleep(rng.uniform(0, 0.008 * n_images / 4 + 0.25))
+                said = [writer.stdout.readline() for _ in range(0 if commit_s else rng.randint(0, 6))]
+                time.sleep(rng.uniform(0, 0.2 if commit_s else 0.03))
                 writer.send_signal(signal.SIGKILL)
-                said = writer.stdout.read().split()
+                said += writer.stdout.read().split()
             outcomes["killed" if writer.returncode == -signal.SIGKILL else "ended before it was killed"] += 1
-            n_acknowledged = max([n_acknowledged, *map(int, said)])
+            n_acknowledged = max([n_acknowledged, *(int(n) for n in said if n.strip())])
             if (folder / "c.h5.journal").exists():
                 outcomes["of them with a journal left"] += 1
             if not path.exists():

@@ -95,7 +95,7 @@ class ImageTable:
         Content keys; "" where the file could not be read or has not been looked at.
     status : list of str
         "ok", "failed" (then `errors` says why) or "pending" (the run did not get there).
-    sizes, mtimes_ns : list of int
+    sizes, mtimes_ns : sequence of int
         Bytes and modification time, by which an unchanged file is recognised without reading it.
     """
 
@@ -103,8 +103,8 @@ class ImageTable:
     keys: list[str]
     status: list[str]
     errors: list[str]
-    sizes: list[int]
-    mtimes_ns: list[int]
+    sizes: Sequence[int]
+    mtimes_ns: Sequence[int]
 
     def count(self, status: str) -> int:
         """How many images have this status."""
@@ -293,14 +293,14 @@ class Cache:
             fresh_rows[layer] = stored, digests[fresh]
         n_bytes = sum(stored.nbytes for stored, _ in fresh_rows.values())
         self._check_disk(n_bytes + 2 * self._n_waiting_bytes)  # what waits goes to the journal and to the file
-        for layer, (stored, fresh_keys) in fresh_rows.items():
-            if layer not in self._n_rows and layer not in self._layer_names():
-                with self._changing():
+        with self._changing():
+            for layer, (stored, fresh_keys) in fresh_rows.items():
+                if layer not in self._n_rows and layer not in self._layer_names():
                     self._create_layer(layer, stored.shape[1])
-            start = self.n_rows(layer)
-            self.known(layer).update((key.tobytes(), row) for row, key in enumerate(fresh_keys, start=start))
-            self._n_rows[layer] = start + len(stored)
-            self._waiting.setdefault(layer, []).append((stored, fresh_keys))
+                start = self.n_rows(layer)
+                self.known(layer).update((key.tobytes(), row) for row, key in enumerate(fresh_keys, start=start))
+                self._n_rows[layer] = start + len(stored)
+                self._waiting.setdefault(layer, []).append((stored, fresh_keys))
         self._n_waiting_bytes += n_bytes
         if self._n_waiting_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed_s >= _COMMIT_S:
             self.commit()
