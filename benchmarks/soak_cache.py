@@ -575,10 +575,10 @@ def _use(path: Path, sound: Path) -> str:
         with open_cache(path) as cache, open_cache(sound) as original:
             problems = cache.verify()
             for layer, (_, width) in cache.layers.items():
-                keys = [key.hex() for key in cache.known(layer)]
+                keys = list(cache.known(layer))
                 rows = cache.read(layer, keys)
                 if not problems and layer in original.layers and width == original.layers[layer][1]:
-                    there = [i for i, key in enumerate(keys) if bytes.fromhex(key) in original.known(layer)]
+                    there = [i for i, key in enumerate(keys) if key in original.known(layer)]
                     if not np.array_equal(rows[there], original.read(layer, [keys[i] for i in there])):
                         return "VIOLATION: rows changed and verify finds nothing"
             with contextlib.suppress(CacheError):

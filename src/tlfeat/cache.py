@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 import zlib
@@ -134,7 +135,7 @@ class Cache:
         self._waiting: dict[str, list[tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.uint8]]]] = {}
         self._n_waiting_bytes = 0
         self._n_rows: dict[str, int] = {}  # those that wait included
-        self._known: dict[str, dict[bytes, int]] = {}
+        self._known: dict[str, dict[str, int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -236,14 +237,14 @@ class Cache:
                 self._n_rows[layer] = int(self._file["layers"][layer]["n_rows"][()])
         return self._n_rows[layer]
 
-    def known(self, layer: str) -> dict[bytes, int]:
-        """Content key (32 bytes) to row number of every valid row; empty for a layer that is not there."""
+    def known(self, layer: str) -> dict[str, int]:
+        """Content key to row number of every valid row; empty for a layer that is not there."""
         if layer not in self._known:
             found = {}
             if layer in self._layer_names():
                 with self._h5():
                     keys = self._file["layers"][layer]["keys"][: self.n_rows(layer)]  # (n, 32)
-                found = {key.tobytes(): row for row, key in enumerate(keys)}
+                found = {key.tobytes().hex(): row for row, key in enumerate(keys)}
             self._known[layer] = found
         return self._known[layer]
 
@@ -282,15 +283,14 @@ class Cache:
         CacheError
             The disk is full, or a value is not finite as it would be stored. Nothing of the batch was kept.
         """
-        digests = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 32)
-        first = {digest.tobytes(): i for i, digest in reversed(list(enumerate(digests)))}
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
         fresh_rows = {}
         for layer, batch in rows.items():
-            fresh = sorted(i for digest, i in first.items() if digest not in self.known(layer))
+            fresh = sorted(i for key, i in first.items() if key not in self.known(layer))
             stored = self.stored(batch[fresh])
             if not np.isfinite(stored).all():
                 raise CacheError(f"{self.path}: a row for layer '{layer}' is not finite as {stored.dtype}.")
-            fresh_rows[layer] = stored, digests[fresh]
+            fresh_rows[layer] = stored, [keys[i] for i in fresh]
         n_bytes = sum(stored.nbytes for stored, _ in fresh_rows.values())
         self._check_disk(n_bytes + 2 * self._n_waiting_bytes)  # what waits goes to the journal and to the file
         with self._changing():
@@ -298,9 +298,10 @@ class Cache:
                 if layer not in self._n_rows and layer not in self._layer_names():
                     self._create_layer(layer, stored.shape[1])
                 start = self.n_rows(layer)
-                self.known(layer).update((key.tobytes(), row) for row, key in enumerate(fresh_keys, start=start))
+                self.known(layer).update((key, row) for row, key in enumerate(fresh_keys, start=start))
                 self._n_rows[layer] = start + len(stored)
-                self._waiting.setdefault(layer, []).append((stored, fresh_keys))
+                digests = np.frombuffer(bytes.fromhex("".join(fresh_keys)), dtype=np.uint8).reshape(-1, 32)
+                self._waiting.setdefault(layer, []).append((stored, digests))
         self._n_waiting_bytes += n_bytes
         if self._n_waiting_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed_s >= _COMMIT_S:
             self.commit()
@@ -349,9 +350,9 @@ class Cache:
         self._commit_waiting()
         known = self.known(layer)
         try:
-            numbers = np.array([known[bytes.fromhex(key)] for key in keys], dtype=np.int64)
+            numbers = np.array([known[key] for key in keys], dtype=np.int64)
         except KeyError:
-            n_missing = sum(bytes.fromhex(key) not in known for key in keys)
+            n_missing = sum(key not in known for key in keys)
             raise CacheError(
                 f"{self.path}: {n_missing} of {len(keys)} images have no row in layer '{layer}'. "
                 f"Run tlfeat extract again."
@@ -478,7 +479,7 @@ class Cache:
         for layer in self._layer_names():
             known = self.known(layer)
             n_missing = sum(
-                status == "ok" and bytes.fromhex(key) not in known
+                status == "ok" and key not in known
                 for key, status in zip(table.keys, table.status, strict=True)
             )
             if n_missing:
@@ -844,4 +845,5 @@ def _text_array(values: Sequence[Any]) -> npt.NDArray[np.bytes_]:
 
 
 def _read_text(dataset: h5py.Dataset) -> list[str]:
-    return [value.decode("utf-8", "surrogateescape") for value in dataset[:].tolist()]
+    values = dataset[:].tolist()
+    return [sys.intern(value.decode("utf-8", "surrogateescape")) for value in values]  # equal labels are one string

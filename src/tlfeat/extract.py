@@ -9,8 +9,10 @@ Three steps with plain data between them, so that another engine can take the pl
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,14 +143,16 @@ def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
     if previous is not None and previous.images.root == images.root:
         seen = {path: i for i, path in enumerate(previous.images.paths)}
     n = len(images)
-    keys, status, sizes, mtimes_ns = [""] * n, ["pending"] * n, [0] * n, [0] * n
-    for i in range(n):
+    keys, status = [""] * n, ["pending"] * n
+    sizes, mtimes_ns = array("q", bytes(8 * n)), array("q", bytes(8 * n))
+    root = str(images.root)  # strings, not Paths: this is done for every image of an unchanged set
+    for i, path in enumerate(images.paths):
         try:
-            found = images.file(i).stat()
-        except OSError:
+            found = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118
+        except (OSError, ValueError):
             continue  # decoding says why
         sizes[i], mtimes_ns[i] = found.st_size, found.st_mtime_ns
-        at = seen.get(images.paths[i])
+        at = seen.get(path)
         if previous is None or at is None or previous.status[at] != "ok":
             continue
         if (previous.sizes[at], previous.mtimes_ns[at]) == (sizes[i], mtimes_ns[i]):
@@ -186,12 +190,11 @@ class _Run:
         for i, key in enumerate(table.keys):
             if table.status[i] == "ok" and not self._is_known(key):
                 table.status[i] = "pending"
-        todo = [i for i, status in enumerate(table.status) if status != "ok"]
         if previous is None:
             self.cache.write_table(table)  # a killed run leaves a cache that knows what it was about
         try:
             with self._clock():
-                self._embed(table, todo)
+                self._embed(table)
         except KeyboardInterrupt:
             n_done = sum(key != "" and self._is_known(key) for key in table.keys) + table.count("failed")
             self._save(table, previous)
@@ -231,29 +234,29 @@ class _Run:
             return None  # the first run was killed before it wrote one, or the table is damaged: read again
 
     def _is_known(self, key: str) -> bool:
-        digest = bytes.fromhex(key)
-        return all(digest in self.cache.known(layer) for layer in self.encoder.layers)
+        return all(key in self.cache.known(layer) for layer in self.encoder.layers)
 
     def _needs_no_pixels(self, key: str) -> bool:
         return key in self.failed_keys or self._is_known(key)
 
-    def _embed(self, table: ImageTable, todo: Sequence[int]) -> None:
+    def _embed(self, table: ImageTable) -> None:
         """Embed and append what is missing; this thread alone touches the cache and the table."""
+        n_todo = len(table.status) - table.count("ok")
         for layer in self.encoder.layers:
             self.cache.known(layer)  # read here, asked in threads
         embedded_all = embed_files(
-            ((i, self.images.file(i)) for i in todo),
+            ((i, self.images.file(i)) for i, status in enumerate(table.status) if status != "ok"),
             self.encoder,
-            is_wanted=lambda decoded: self._is_wanted(table, decoded, len(todo)),
+            is_wanted=lambda decoded: self._is_wanted(table, decoded, n_todo),
             is_known=self._needs_no_pixels,
             profile=self.profile,
         )
         try:
             for embedded in embedded_all:
                 started_s = time.perf_counter()
-                self._append(table, embedded, n_left=len(todo) - self.n_seen)
+                self._append(table, embedded, n_left=n_todo - self.n_seen)
                 self.profile.write_s += time.perf_counter() - started_s
-            self.on_progress("embedding", len(todo), len(todo))
+            self.on_progress("embedding", n_todo, n_todo)
         except BaseException:
             self._settle(table)
             raise
@@ -299,7 +302,7 @@ class _Run:
         """After a stop: "ok" is what has a row in some layer, so that layers that were complete stay usable."""
         for i, key in enumerate(table.keys):
             if table.status[i] != "failed":
-                has_row = key != "" and any(bytes.fromhex(key) in self.cache.known(name) for name in self.cache.layers)
+                has_row = key != "" and any(key in self.cache.known(name) for name in self.cache.layers)
                 table.status[i] = "ok" if has_row else "pending"
 
     @staticmethod
@@ -326,7 +329,7 @@ class _Run:
 def _without_unsettled(table: ImageTable) -> ImageTable:
     """Forget time stamps of files modified just now (or in the future), so that they are read again next time."""
     now_ns = time.time_ns()
-    mtimes_ns = [t if now_ns - t > _SETTLED_NS else 0 for t in table.mtimes_ns]
+    mtimes_ns = array("q", (t if now_ns - t > _SETTLED_NS else 0 for t in table.mtimes_ns))
     return replace(table, mtimes_ns=mtimes_ns)
 
 
@@ -336,6 +339,6 @@ def _differ(one: ImageTable, other: ImageTable) -> bool:
         one.keys,
         one.status,
         one.errors,
-        one.sizes,
-        one.mtimes_ns,
-    ) != (other.keys, other.status, other.errors, other.sizes, other.mtimes_ns)
+        list(one.sizes),
+        list(one.mtimes_ns),
+    ) != (other.keys, other.status, other.errors, list(other.sizes), list(other.mtimes_ns))

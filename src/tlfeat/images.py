@@ -16,6 +16,7 @@ import csv
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -147,10 +148,11 @@ def _from_folder(root: Path, class_map: Mapping[str, str]) -> ImageSet:
     paths, labels, splits = [], [], []
     walk = _Walk()
     for folder, split in split_folders or [(root, "")]:
-        for path in sorted(walk.files(folder)):
-            inside = path.relative_to(folder).parts
-            paths.append(path.relative_to(root).as_posix())
-            labels.append(inside[0] if len(inside) > 1 else "")
+        above = f"{folder.name}/" if folder != root else ""
+        for path in walk.files(str(folder)):
+            label, slash, _ = path.partition("/")
+            paths.append(above + path)
+            labels.append(sys.intern(label) if slash else "")  # one string for each class, not one for each image
             splits.append(split)
     return ImageSet(root, root, paths, labels, splits, [""] * len(paths), walk.n_passed_over, walk.notes)
 
@@ -164,7 +166,7 @@ def _find_split_folders(root: Path) -> list[tuple[Path, str]]:
     folders = sorted(p for p in root.iterdir() if _is_visible_folder(p))
     roles = [(p, SPLIT_NAMES[p.name.lower()]) for p in folders if p.name.lower() in SPLIT_NAMES]
     found = {role for _, role in roles}
-    others = [p for p in folders if p.name.lower() not in SPLIT_NAMES and any(_Walk().files(p))]
+    others = [p for p in folders if p.name.lower() not in SPLIT_NAMES and any(_Walk().files(str(p)))]
     if "train" not in found or (others and found == {"train"}):
         return []
     if others:
@@ -182,24 +184,33 @@ class _Walk:
         self.n_passed_over = 0
         self.notes: list[str] = []
 
-    def files(self, folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    def files(self, folder: str, inside: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
+        """Give the paths of the images below `folder`, relative to it and with `inside` before them, in order."""
         here = os.path.realpath(folder)
         if here in above:
             self.notes.append(f"symbolic link in a circle, not followed: {folder}")
             return
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            with os.scandir(folder) as entries:
+                found = sorted((entry.name, _kind(entry)) for entry in entries)
         except OSError as error:
             raise DataError(f"Cannot read the folder {folder}: {error.strerror}.") from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                self.n_passed_over += 1
-            elif _is_folder(entry):
-                yield from self.files(Path(entry.path), above | {here})
-            elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not _is_special(entry):
-                yield Path(entry.path)
+        for name, kind in found:
+            if kind == "folder":
+                yield from self.files(f"{folder}/{name}", f"{inside}{name}/", above | {here})
+            elif kind == "image":
+                yield inside + name
             else:
                 self.n_passed_over += 1
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.name.startswith("."):
+        return "other"
+    if _is_folder(entry):
+        return "folder"
+    is_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+    return "image" if is_image and not _is_special(entry) else "other"
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:

@@ -86,7 +86,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         with open_cache(Path(self.cache), fingerprint=encoder.fingerprint) as cache:
             keys = [content_key(read_file(file)) for file in files]
             known = cache.known(name)
-            is_known = np.array([bytes.fromhex(key) in known for key in keys], dtype=bool)
+            is_known = np.array([key in known for key in keys], dtype=bool)
             found = cache.read(name, [key for key, is_there in zip(keys, is_known, strict=True) if is_there])
         if is_known.all():
             return found
