@@ -107,9 +107,9 @@ class Disk:
 
     def close(self, handle: int) -> None:
         os.close(handle)
-        name = self.opened.pop(handle)
-        if name and not (self.folder / name).exists():
-            self.names.pop(name)
+        del self.opened[handle]
+        for name in [name for name in self.names if not (self.folder / name).exists()]:
+            del self.names[name]
             self.ops.append(("name", name, None))
 
     def write(self, handle: int, data: Any) -> int:

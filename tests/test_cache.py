@@ -311,6 +311,13 @@ def test_where_nothing_can_be_kept_the_message_says_so_and_the_file_stays(filled
     assert [(p.name, p.read_bytes()) for p in filled.parent.iterdir()] == [("c.h5", b"x" * 1000)]
 
 
+def test_repairing_what_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="No cache at"):
+        repair_cache(tmp_path / "gone.h5")
+    with pytest.raises(CacheError, match="not a file at all"):
+        repair_cache(tmp_path)
+
+
 def test_verify_on_the_command_line_repairs_when_asked(filled: Path) -> None:
     with h5py.File(filled, "r+") as file:
         _flip(file)
@@ -401,7 +408,7 @@ def test_a_stranger_s_file_is_refused_before_anything_is_read(filled: Path, harm
         open_cache(filled)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), n=st.integers(1, 40))
 def test_mutated_bytes_end_in_a_listed_problem_or_a_clear_error(filled: Path, at: float, byte: int, n: int) -> None:
     data = bytearray(filled.read_bytes())

@@ -479,8 +479,7 @@ class Cache:
         for layer in self._layer_names():
             known = self.known(layer)
             n_missing = sum(
-                status == "ok" and key not in known
-                for key, status in zip(table.keys, table.status, strict=True)
+                status == "ok" and key not in known for key, status in zip(table.keys, table.status, strict=True)
             )
             if n_missing:
                 problems.append(f"layer '{layer}': {n_missing} images have no row; run tlfeat extract again")
@@ -596,10 +595,12 @@ class Cache:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _layer_names(self) -> list[str]:
-        return sorted(self._file["layers"])
+        with self._h5():
+            return sorted(self._file["layers"])
 
     def _rows(self, layer: str) -> h5py.Dataset:
-        return self._file["layers"][layer]["rows"]
+        with self._h5():
+            return self._file["layers"][layer]["rows"]
 
     def _document(self, name: str) -> dict[str, Any]:
         with self._h5():
@@ -698,7 +699,8 @@ def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, 
             if journal.read(len(HDF5_MAGIC)) != HDF5_MAGIC:
                 raise CacheDamaged(f"{path} is not an HDF5 file, or its beginning is damaged.")
             in_child(path, lambda: _check(path, journal, is_writable=writable))
-            file = opened.enter_context(_open_file(path, journal, is_writable=writable))
+            with _without_interrupts():
+                file = opened.enter_context(_open_file(path, journal, is_writable=writable))
         cache = Cache(path, file, journal)
         if fingerprint is not None and cache.fingerprint != dict(fingerprint):
             raise FingerprintError(_describe_difference(path, cache.fingerprint, fingerprint))
@@ -750,6 +752,8 @@ def repair_cache(path: Path) -> list[str]:
     CacheError
         Nothing can be kept.
     """
+    if not path.is_file():
+        open_cache(path)  # says what it is instead
     try:
         return list(in_child(path, lambda: _repair(path), patience=_REPAIR_PATIENCE))
     except CacheDamaged as damage:

@@ -109,6 +109,8 @@ class JournalledFile:
             if self._is_writable and self._file >= 0:
                 if self._journal >= 0:
                     os.fsync(self._journal)  # empty for good: it must not come back and be applied to another file
+                    os.close(self._journal)
+                    self._journal = -1
                 self.journal_path.unlink(missing_ok=True)
         finally:
             self._close_files()
