@@ -47,7 +47,7 @@ from tlfeat.records import Environment, write_json
 ROOT = Path(__file__).resolve().parents[1]
 SECTOR_BYTES = 512
 
-#: What opening, verifying and reading one damaged file of some 100 KB may take.
+#: What opening, verifying and reading one damaged file of some 100 KB may take, of processor time and memory.
 MUTANT_S, MUTANT_BYTES = 15, 1 << 30
 
 #: Repairing one that hangs HDF5 waits for that twice, longer each time.
