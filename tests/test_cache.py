@@ -377,6 +377,18 @@ def _bomb(file: h5py.File) -> None:
     file["images"].create_dataset("path", (10**9,), dtype="S4000", chunks=(1000,), compression="gzip")
 
 
+def _tiny_chunks(file: h5py.File) -> None:
+    del file["images/path"]
+    path = file["images"].create_dataset("path", (200,), dtype="S90000", chunks=(100,), compression="gzip")
+    for start in (0, 100):
+        path.id.write_direct_chunk((start,), zlib.compress(b"x"))
+
+
+def _nameless_filter(file: h5py.File) -> None:
+    del file["images/label"]
+    file["images"].create_dataset("label", data=np.array([b"a"] * 200), chunks=(200,), compression="lzf")
+
+
 def _text_rows(file: h5py.File) -> None:
     del file["layers/pooled/rows"]
     file["layers/pooled"].create_dataset("rows", data=np.array([["a"] * 6] * 200, dtype="S1"))
@@ -396,6 +408,8 @@ def _other_version(file: h5py.File) -> None:
         _huge,
         _too_many,
         _bomb,
+        _tiny_chunks,
+        _nameless_filter,
         _text_rows,
         _other_version,
     ],
@@ -421,6 +435,14 @@ def test_mutated_bytes_end_in_a_listed_problem_or_a_clear_error(filled: Path, at
             cache.verify()
     except CacheError as error:
         assert str(mutant) in str(error)
+
+
+def test_a_journal_of_a_file_that_was_deleted_is_not_applied_to_the_next(filled: Path) -> None:
+    journal = filled.with_name("c.h5.journal")
+    filled.rename(filled.with_name("old.h5"))
+    journal.write_bytes(b"of the old one")
+    create_cache(filled, FINGERPRINT, {}).close()
+    assert not journal.exists()
 
 
 def test_something_else_in_hdf5_is_not_taken_for_a_cache(tmp_path: Path) -> None:

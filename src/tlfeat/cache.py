@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
 import zlib
@@ -467,8 +466,7 @@ class Cache:
         for layer in self._layer_names():
             found = self._bad_rows(layer)
             problems += [f"layer '{layer}', {_ranges(rows)}: {reason}" for reason, rows in found.items()]
-            n_beyond = self._rows(layer).shape[0] - self.n_rows(layer)
-            if n_beyond and self._version > 1:  # version 1 reserved room there
+            if n_beyond := self._n_beyond(layer):
                 problems.append(f"layer '{layer}': {counted(n_beyond, 'row')} beyond the number that is recorded")
         with self._h5():
             problems += [f"{name} is nothing that tlfeat has written" for name in foreign_names(self._file)]
@@ -498,8 +496,7 @@ class Cache:
         for layer in self._layer_names():
             found = self._bad_rows(layer)
             dropped += [f"layer '{layer}', {_ranges(rows)}: {reason}" for reason, rows in found.items()]
-            n_beyond = self._rows(layer).shape[0] - self.n_rows(layer)
-            if n_beyond and self._version > 1:
+            if n_beyond := self._n_beyond(layer):
                 dropped.append(f"layer '{layer}': {counted(n_beyond, 'row')} beyond the number that is recorded")
             if found or n_beyond:
                 with self._changing():
@@ -521,6 +518,12 @@ class Cache:
                         dropped.append(str(error))
         self.commit()
         return dropped
+
+    def _n_beyond(self, layer: str) -> int:
+        with self._h5():
+            group = self._file["layers"][layer]
+            n_there = max(len(group[name]) for name in ("rows", "keys", "crc32"))
+        return 0 if self._version == 1 else n_there - self.n_rows(layer)  # version 1 reserved room there
 
     def _bad_rows(self, layer: str) -> dict[str, list[int]]:
         """What is wrong with rows, and their numbers in order."""
@@ -661,15 +664,15 @@ def create_cache(
             file.create_group("layers")
         with aside.open("rb") as written:
             os.fsync(written.fileno())
-        if not path.exists():
+        with JournalledFile(aside, is_writable=True):  # nobody opens it before all this is done
+            try:
+                os.link(aside, path)  # unlike a rename, this fails where another process was faster
+            except FileExistsError as error:
+                raise CacheLocked(f"{path} was created by another process just now. Run it again.") from error
+            except OSError:
+                aside.rename(path)  # a file system without hard links
             journal_of(path).unlink(missing_ok=True)  # of a file that was deleted
-        try:
-            os.link(aside, path)  # unlike a rename, this fails where another process was faster
-        except FileExistsError as error:
-            raise CacheLocked(f"{path} was created by another process just now. Run it again.") from error
-        except OSError:
-            aside.rename(path)  # a file system without hard links
-        sync_folder(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         raise CacheError(f"Cannot create {path}: {error.strerror or error}.") from error
     finally:
@@ -850,4 +853,5 @@ def _text_array(values: Sequence[Any]) -> npt.NDArray[np.bytes_]:
 
 def _read_text(dataset: h5py.Dataset) -> list[str]:
     values = dataset[:].tolist()
-    return [sys.intern(value.decode("utf-8", "surrogateescape")) for value in values]  # equal labels are one string
+    strings: dict[bytes, str] = {}  # equal labels become one string
+    return [strings.setdefault(value, value.decode("utf-8", "surrogateescape")) for value in values]
