@@ -1,4 +1,7 @@
-"""``benchmarks/accuracy_and_time.py``: its tables from made-up results, its JSON file, and one small run of it."""
+"""``benchmarks/accuracy_and_time.py``: its tables from made-up results, its JSON file, and one small run of it.
+
+And of ``benchmarks/extraction.py`` what it makes of figures; it takes too long to run it here.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,12 @@ START, END = "<!-- accuracy_and_time -->", "<!-- /accuracy_and_time -->"
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """``benchmarks/accuracy_and_time.py`` as a module."""
-    spec = importlib.util.spec_from_file_location("accuracy_and_time", SCRIPT)
+    return imported(SCRIPT)
+
+
+def imported(script: Path) -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(script.stem, script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -197,3 +205,34 @@ def test_a_small_run_ends_with_a_row_for_logistic_regression(tmp_path: Path) -> 
     assert "logreg" in [line["model"] for line in record["lines"]]
     assert str(tmp_path) not in json.dumps(record)
     assert "| MobileNetV2 0.35 | logreg | " in (tmp_path / "r.md").read_text(encoding="utf-8")
+
+
+def test_extraction_takes_ratios_within_a_round_and_says_which_aims_are_missed() -> None:
+    extraction = imported(ROOT / "benchmarks" / "extraction.py")
+    # the machine is ten times slower in the second round: the ratio of the medians would be 0.5
+    runs = [
+        {"round": n, "name": name, "images_per_s": rate, "cpu_ms_per_image": cpu_ms}
+        for n, name, rate, cpu_ms in [
+            (0, "tlfeat", 90.0, 10.0),
+            (0, "bound", 100.0, 10.0),
+            (0, "naive", 30.0, 32.0),
+            (1, "bound", 10.0, 100.0),
+            (1, "naive", 3.0, 330.0),
+            (1, "tlfeat", 9.6, 100.0),
+            (2, "naive", 30.0, 31.0),  # stopped in this round
+            (2, "bound", 500.0, 10.0),
+        ]
+    ]
+    aims = [aim for aim in extraction.AIMS if {aim.above[1], aim.below[1]} <= {"images_per_s", "cpu_ms_per_image"}]
+    found = {line["text"]: line for line in extraction.summarise(runs, aims, "mobilenet_v2")}
+    bound = found["images/s, tlfeat over the bound as measured"]
+    assert (bound["low"], bound["median"], bound["high"]) == pytest.approx((0.90, 0.93, 0.96))
+    assert bound["is_met"] is True
+    naive = found["CPU per image, Keras script over tlfeat"]
+    assert naive["median"] == pytest.approx(3.25)
+    assert naive["is_met"] is False  # 3.3 is the aim
+    assert found["images/s, tlfeat over Keras script"]["is_met"] is None
+    assert "CPU per image, tf.data over tlfeat" not in found  # it did not run
+    lines = extraction.aims_table(list(found.values())).splitlines()
+    assert "| images/s, tlfeat over the bound as measured | 0.93 (0.90 to 0.96) | ≥ 0.90 | met |" in lines
+    assert "| CPU per image, Keras script over tlfeat | 3.25 (3.20 to 3.30) | ≥ 3.30 | **not met** |" in lines
