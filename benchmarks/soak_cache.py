@@ -618,32 +618,31 @@ def _use_repaired(path: Path) -> str:
 # --- all of it ----------------------------------------------------------------------------------------------
 
 
-def campaign(name: str, n: int, first: int, case: Callable[[int], Counter[str]]) -> dict[str, Any]:
-    """Run `n` cases and count what came of them."""
+def campaign(
+    name: str, n: int, first: int, case: Callable[[int], Counter[str]], save: Callable[[dict[str, Any]], None]
+) -> None:
+    """Run `n` cases and count what came of them; save that every half minute and at the end."""
     outcomes: Counter[str] = Counter()
     failures = []
-    started_s = time.monotonic()
-    slowest_s = 0.0
-    for seed in range(first, first + n):
-        case_s = time.monotonic()
+    started_s = saved_s = time.monotonic()
+    for n_done, seed in enumerate(range(first, first + n), start=1):
         try:
             outcomes += case(seed)
         except Violation as violation:
             outcomes["VIOLATIONS"] += 1
             failures.append({"seed": seed, "violation": str(violation)[:500]})
             print(f"{name}, seed {seed}: {violation}", flush=True)
-        slowest_s = max(slowest_s, time.monotonic() - case_s)
-        if sys.stderr.isatty():
-            print(f"\r{name}: {seed - first + 1} of {n}", end="", file=sys.stderr)
-    return {
-        "campaign": name,
-        "n_cases": n,
-        "first_seed": first,
-        "outcomes": dict(outcomes.most_common()),
-        "violations": failures,
-        "wall_s": round(time.monotonic() - started_s, 1),
-        "slowest_case_s": round(slowest_s, 2),
-    }
+        if n_done == n or time.monotonic() - saved_s > 30:
+            saved_s = time.monotonic()
+            save(
+                {
+                    "n_cases": n_done,
+                    "first_seed": first,
+                    "outcomes": dict(outcomes.most_common()),
+                    "violations": failures,
+                    "wall_s": round(saved_s - started_s, 1),
+                }
+            )
 
 
 def main() -> None:
@@ -665,10 +664,13 @@ def main() -> None:
             ("kills", options.kills, lambda seed: kill(seed, photos, work)),
             ("mutants", options.mutants, lambda seed: mutant(seed, seeds, work)),
         ):
-            if n:
-                known["campaigns"][name] = campaign(name, n, options.seed, case)
+
+            def save(found: dict[str, Any], name: str = name) -> None:
+                known["campaigns"][name] = found
                 known["environment"] = Environment.current().to_dict()
                 write_json(options.json, known)
+
+            campaign(name, n, options.seed, case, save)
     print("\n| campaign | outcome | cases |\n|---|---|---|")
     for name, found in known["campaigns"].items():
         for outcome, count in found["outcomes"].items():
