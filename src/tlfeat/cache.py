@@ -21,6 +21,7 @@ import signal
 import threading
 import time
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,9 @@ from tlfeat.records import Environment
 
 #: A chunk of rows has at most this many, and as few as keep it inside HDF5's chunk cache of 1 MiB.
 _CHUNK_ROWS, _CHUNK_BYTES = 64, 1 << 20
+
+#: Lines of the path table in one chunk.
+_CHUNK_TABLE = 8192
 
 #: Keys and checksums are small; larger chunks keep their index short.
 _CHUNK_KEYS = 1024
@@ -380,7 +384,7 @@ class Cache:
                 raise CacheError(f"{self.path} has no table of images. Run tlfeat extract again.")
             group = self._file[name]
             text = {name: _read_text(group[name]) for name in TEXT_COLUMNS}
-            numbers = {name: group[name][:].tolist() for name in NUMBER_COLUMNS}
+            numbers = {name: array("q", group[name][:].tobytes()) for name in NUMBER_COLUMNS}
         if not set(text["status"]) <= _STATUS or not all(map(_KEY.fullmatch, text["key"])):
             raise CacheDamaged(f"{self.path} is damaged: its table of images holds what is no key or status.")
         source = self.source
@@ -414,14 +418,20 @@ class Cache:
                 self._file.pop(name, None)
             group = self._file.create_group("images")
             for name, values in columns.items():
-                group.create_dataset(
+                column = group.create_dataset(
                     name,
-                    data=_text_array(values) if name in TEXT_COLUMNS else np.asarray(values, np.int64),
-                    chunks=(min(max(len(images), 1), 16384),),
+                    (len(images),),
+                    _text_type(values) if name in TEXT_COLUMNS else np.int64,
+                    chunks=(min(max(len(images), 1), _CHUNK_TABLE),),
                     compression="gzip",  # paths share their beginnings: 60,000 of them take 1 MB, not 6
                     compression_opts=1,
                     fletcher32=True,
                 )
+                for start in range(0, len(images), _CHUNK_TABLE):  # block by block: no second copy of the table
+                    block: Any = values[start : start + _CHUNK_TABLE]
+                    if name in TEXT_COLUMNS:
+                        block = np.array([_encoded(value) for value in block])
+                    column[start : start + _CHUNK_TABLE] = block
             group.attrs["is_complete"] = True
         self.commit()
 
@@ -845,10 +855,12 @@ def _ranges(numbers: Sequence[int]) -> str:
     return f"rows {', '.join(said)}{more} ({len(numbers):,} rows)"
 
 
-def _text_array(values: Sequence[Any]) -> npt.NDArray[np.bytes_]:
-    encoded = [value.encode("utf-8", "surrogateescape") for value in values]
-    width = max((len(value) for value in encoded), default=0)
-    return np.array(encoded, dtype=f"S{max(width, 1)}")
+def _encoded(text: Any) -> bytes:
+    return bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def _text_type(values: Sequence[Any]) -> str:
+    return f"S{max((len(_encoded(value)) for value in values), default=0) or 1}"
 
 
 def _read_text(dataset: h5py.Dataset) -> list[str]:

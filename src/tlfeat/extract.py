@@ -339,6 +339,6 @@ def _differ(one: ImageTable, other: ImageTable) -> bool:
         one.keys,
         one.status,
         one.errors,
-        list(one.sizes),
-        list(one.mtimes_ns),
-    ) != (other.keys, other.status, other.errors, list(other.sizes), list(other.mtimes_ns))
+        array("q", one.sizes),
+        array("q", one.mtimes_ns),
+    ) != (other.keys, other.status, other.errors, array("q", other.sizes), array("q", other.mtimes_ns))
