@@ -119,6 +119,19 @@ def test_what_the_child_says_arrives_whole_and_with_its_kind(tmp_path: Path) -> 
         in_child(tmp_path / "f", locked)
 
 
+def test_where_no_child_can_be_had_a_sound_file_opens_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> int:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    create_cache(tmp_path / "c.h5", FINGERPRINT, {}).close()
+    for change in (lambda: monkeypatch.setattr(os, "fork", refused), lambda: monkeypatch.delattr(os, "fork")):
+        change()
+        with open_cache(tmp_path / "c.h5") as cache:
+            assert cache.layers == {}
+
+
 def test_a_sound_file_opens_while_other_threads_use_hdf5(tmp_path: Path) -> None:
     rows, keys = some_rows(100)
     with create_cache(tmp_path / "c.h5", FINGERPRINT, {}) as cache:

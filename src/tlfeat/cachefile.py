@@ -240,9 +240,16 @@ def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> A
     n_bytes = min(about.st_size, 512 * about.st_blocks)  # holes count for nothing
     limit_s = patience * (_CHILD_S + n_bytes / 1e8)
     receive, send = os.pipe()
-    with phil, warnings.catch_warnings():  # h5py's own lock: no other thread holds it in the child
-        warnings.simplefilter("ignore", DeprecationWarning)  # a process with threads may fork if this is all it does
-        pid = os.fork()
+    try:
+        with phil, warnings.catch_warnings():  # h5py's own lock: no other thread holds it in the child
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # with threads a process may fork if this is all it does
+            pid = os.fork()
+    except OSError:  # too many processes, or too little memory for another
+        os.close(receive)
+        os.close(send)
+        return work()
     if pid == 0:
         _answer(send, path, work, limit_s, _CHILD_BYTES + 2 * n_bytes)
     os.close(send)
