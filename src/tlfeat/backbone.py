@@ -33,6 +33,7 @@ from tlfeat.runtime import (
     convert,
     converted_file,
     has_gpu,
+    is_converted,
 )
 
 #: How a map (height, width, channels) becomes a vector.
@@ -140,7 +141,7 @@ class KerasEncoder:
             identity = workspace.digest({**self.fingerprint, "dtype": "float32", "layers": self.layers}, 16)
             file = converted_file(self.networks_dir, self.name, identity)
             try:
-                if not file.exists():
+                if not is_converted(file):
                     probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
                     convert(self._forward, self.layers, probe.astype(pixel_type(self.resize)), file)
                 return OpenVinoRuntime(file, self.layers, self.n_threads)
