@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import struct
@@ -491,6 +492,19 @@ def test_the_damage_is_neither_always_fatal_nor_always_harmless(monkeypatch: pyt
             except BadImage:
                 outcomes[name].add(False)
     assert outcomes == {name: {True, False} for name in VICTIMS}
+
+
+def test_a_sample_of_the_campaign_of_damaged_pictures_ends_well(tmp_path: Path) -> None:
+    """All 10,000 of ``make soak``: progressive, CMYK and rotated JPEG, interlaced PNG, more TIFF, bounded memory."""
+    script = Path(__file__).parents[1] / "benchmarks" / "soak_images.py"
+    out = tmp_path / "soak.json"
+    command = [sys.executable, str(script), "--n", "300", "--json", str(out), "--keep", str(tmp_path / "failed")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(out.read_text())
+    assert sum(found["outcomes"].values()) == 300
+    assert min(found["outcomes"]["decoded"], found["outcomes"]["BadImage"]) > 60
+    assert found["peak_bytes"] < 2 << 30
 
 
 # --- many files -----------------------------------------------------------------------------------------------
