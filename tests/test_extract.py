@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tlfeat.images import load_images
 WRITER = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from tlfeat import cache
 from tlfeat.encoder import PixelEncoder
 from tlfeat.extract import extract_rows
@@ -265,3 +267,49 @@ def test_a_new_layer_that_was_stopped_leaves_the_old_one_usable(make_photos: Mak
         with pytest.raises(CacheError, match="12 of 20 images have no row in layer 'mean'"):
             cache.read("mean", table.keys)
         assert cache.verify() == ["layer 'mean': 12 images have no row; run tlfeat extract again"]
+
+
+def test_what_changed_costs_its_forward_passes_and_nothing_else(make_photos: MakePhotos, tmp_path: Path) -> None:
+    photos, path = make_photos(n=60), tmp_path / "c.h5"
+    age(photos)
+    extract_rows(load_images(photos), CountingEncoder(), path)
+    (photos / "cat" / "0.png").write_bytes((photos / "dog" / "0.png").read_bytes() + b"changed")
+    for i in range(10):
+        picture(5000 + i).save(photos / "dog" / f"new{i}.png")
+    for i in range(1, 6):
+        (photos / "cat" / f"{i}.png").unlink()
+    (photos / "other").mkdir()
+    for i in range(10, 50):
+        (photos / "cat" / f"{i}.png").rename(photos / "other" / f"{i}.png")
+    again = CountingEncoder()
+    report = extract_rows(load_images(photos), again, path)
+    assert again.n_encoded == report.n_embedded == 11
+    assert report.n_images == 125
+    assert report.n_known == 114
+    with open_cache(path) as cache:
+        assert cache.verify() == []
+    third = CountingEncoder()
+    extract_rows(load_images(photos), third, path)
+    assert (third.n_encoded, third.n_prepared) == (0, 0)
+
+
+def test_float16_rows_are_half_the_size_and_what_overflows_is_listed(make_photos: MakePhotos, tmp_path: Path) -> None:
+    class Half(CountingEncoder):
+        @property
+        def fingerprint(self) -> dict[str, Any]:
+            return {**super().fingerprint, "dtype": "float16"}
+
+        def encode(self, pixels: Pixels) -> dict[str, Rows]:
+            rows = super().encode(pixels)["pixels"].copy()
+            rows[0, 0] = 70_000  # beyond float16
+            return {"pixels": rows}
+
+    report = extract_rows(load_images(make_photos(n=4)), Half(batch_size=4), tmp_path / "c.h5", is_compressed=True)
+    assert [reason for _, reason in report.failures] == ["the network's output is not finite as float16"] * 2
+    with open_cache(report.cache) as cache:
+        table = cache.table
+        keys = [key for key, status in zip(table.keys, table.status, strict=True) if status == "ok"]
+        rows = cache.read("pixels", keys)
+        assert rows.dtype == np.float32
+        assert np.array_equal(rows, rows.astype(np.float16))
+        assert cache.verify() == []
