@@ -132,7 +132,7 @@ def flip(data: bytearray, seeds: list[bytes], rng: random.Random) -> None:
 
 def truncate(data: bytearray, seeds: list[bytes], rng: random.Random) -> None:
     """Cut the end off."""
-    del data[rng.randrange(1, len(data)) :]
+    del data[rng.randrange(1, max(2, len(data))) :]
 
 
 def splice(data: bytearray, seeds: list[bytes], rng: random.Random) -> None:
