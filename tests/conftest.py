@@ -13,6 +13,7 @@ from PIL import Image
 from tlfeat import workspace
 from tlfeat.decode import Pixels
 from tlfeat.encoder import PixelEncoder, Rows
+from tlfeat.progress import OnProgress, silent
 
 SHARED = Path(os.environ.get("TLFEAT_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -32,7 +33,7 @@ class CountingEncoder(PixelEncoder):
         self.n_encoded = 0
         self.n_prepared = 0
 
-    def prepare(self) -> None:
+    def prepare(self, on_progress: OnProgress = silent) -> None:
         self.n_prepared += 1
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:

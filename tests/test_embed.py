@@ -13,6 +13,7 @@ from conftest import MakePhotos, picture
 from tlfeat.decode import Decoded, Pixels
 from tlfeat.embed import Profile, embed_files
 from tlfeat.encoder import PixelEncoder, Rows
+from tlfeat.progress import OnProgress, silent
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_an_encoder_that_fails_ends_the_run_and_leaves_no_thread(files: list[tup
 
 def test_nothing_is_prepared_where_nothing_is_wanted(files: list[tuple[int, Path]]) -> None:
     class Unprepared(PixelEncoder):
-        def prepare(self) -> None:
+        def prepare(self, on_progress: OnProgress = silent) -> None:
             raise AssertionError("prepared")
 
     assert list(embed_files(files, Unprepared((8, 8)), is_wanted=lambda decoded: False)) == []

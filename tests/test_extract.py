@@ -21,6 +21,7 @@ from tlfeat.encoder import Rows
 from tlfeat.errors import CacheError, DataError, FingerprintError, Interrupted
 from tlfeat.extract import extract_rows
 from tlfeat.images import load_images
+from tlfeat.progress import OnProgress, silent
 
 WRITER = """
 import sys, time
@@ -231,7 +232,7 @@ def test_a_picture_that_comes_again_while_its_batch_is_collected_is_embedded_onc
 
 def test_a_run_that_fails_before_its_first_row_leaves_no_cache_behind(make_photos: MakePhotos, tmp_path: Path) -> None:
     class Broken(CountingEncoder):
-        def prepare(self) -> None:
+        def prepare(self, on_progress: OnProgress = silent) -> None:
             raise DataError("no such layer")
 
     with pytest.raises(DataError, match="no such layer"):

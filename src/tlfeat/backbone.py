@@ -25,10 +25,12 @@ from tlfeat.network import (
     stored_input_size,
     weights_digest,
 )
+from tlfeat.progress import OnProgress, silent
 from tlfeat.runtime import (
     CannotConvert,
     OpenVinoRuntime,
     TensorFlowRuntime,
+    check_runtime,
     choose_runtime,
     convert,
     converted_file,
@@ -85,7 +87,8 @@ class KerasEncoder:
         self.n_threads = n_threads or n_cores()
         self.networks_dir = networks_dir or workspace.NETWORKS_DIR
         self.notes: list[str] = []
-        self._wanted_runtime = choose_runtime(runtime)
+        check_runtime(runtime)
+        self._asked_runtime = runtime
         self._batch_size = batch_size
 
     @property
@@ -95,6 +98,10 @@ class KerasEncoder:
     @property
     def runtime(self) -> str:
         return self._engine.name
+
+    @cached_property
+    def _wanted_runtime(self) -> str:
+        return choose_runtime(self._asked_runtime)  # late: where a GPU is, it imports TensorFlow
 
     @property
     def is_parallel(self) -> bool:
@@ -127,8 +134,12 @@ class KerasEncoder:
             "dtype": self.dtype,
         }
 
-    def prepare(self) -> None:
-        """Load the converted network, or build it with TensorFlow and convert it (5 to 10 s, the first time)."""
+    def prepare(self, on_progress: OnProgress = silent) -> None:
+        """Load the converted network, or build it with TensorFlow and convert it (5 to 20 s, the first time)."""
+        if self._wanted_runtime == "tensorflow":
+            on_progress("building the network with TensorFlow", 0, 0)
+        elif not self._converted_file.exists():
+            on_progress("building the network and converting it to OpenVINO, once", 0, 0)
         self.encode(np.zeros((1, *self.input_size, 3), pixel_type(self.resize)))
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:
@@ -138,8 +149,7 @@ class KerasEncoder:
     @cached_property
     def _engine(self) -> OpenVinoRuntime | TensorFlowRuntime:
         if self._wanted_runtime == "openvino":
-            identity = workspace.digest({**self.fingerprint, "dtype": "float32", "layers": self.layers}, 16)
-            file = converted_file(self.networks_dir, self.name, identity)
+            file = self._converted_file
             try:
                 if not is_converted(file):
                     probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
@@ -148,6 +158,11 @@ class KerasEncoder:
             except CannotConvert as error:
                 self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")
         return TensorFlowRuntime(self._forward, self.layers, self.batch_size)
+
+    @property
+    def _converted_file(self) -> Path:
+        identity = workspace.digest({**self.fingerprint, "dtype": "float32", "layers": self.layers}, 16)
+        return converted_file(self.networks_dir, self.name, identity)
 
     @cached_property
     def _forward(self) -> Callable[[Pixels], list[Any]]:

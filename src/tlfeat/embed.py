@@ -19,6 +19,7 @@ import numpy as np
 
 from tlfeat.decode import Decoded, decode_all, n_cores
 from tlfeat.encoder import Encoder, Rows
+from tlfeat.progress import OnProgress, silent
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ def embed_files(
     is_wanted: Callable[[Decoded], bool] = lambda decoded: decoded.pixels is not None,
     is_known: Callable[[str], bool] = lambda key: False,
     profile: Profile | None = None,
+    on_progress: OnProgress = silent,
 ) -> Generator[Embedded, None, None]:
     """Decode and encode files, in order.
 
@@ -84,6 +86,8 @@ def embed_files(
         Asked for every content key, in the threads: whether pixels are not needed.
     profile : Profile, optional
         Filled in; its `n_threads` says how many threads are used, one a core where there is none.
+    on_progress : callable, optional
+        For the encoder's preparation.
 
     Yields
     ------
@@ -115,7 +119,7 @@ def embed_files(
                     batch.append(decoded)
             if len(batch) == encoder.batch_size or (batch and decoded is None):
                 if not is_prepared:
-                    _prepare(encoder, profile)
+                    _prepare(encoder, profile, on_progress)
                     is_prepared = True
                     if not encoder.is_parallel:
                         encoding_pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="encode"))
@@ -131,9 +135,9 @@ def embed_files(
                 yield Embedded(encoded, rows)
 
 
-def _prepare(encoder: Encoder, profile: Profile) -> None:
+def _prepare(encoder: Encoder, profile: Profile, on_progress: OnProgress) -> None:
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
-    encoder.prepare()
+    encoder.prepare(on_progress)
     profile.prepare_s += time.perf_counter() - started_s
     profile.cpu_s -= time.process_time() - started_cpu_s
     profile.is_parallel = encoder.is_parallel

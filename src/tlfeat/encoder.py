@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tlfeat.decode import RESIZE, Pixels
 from tlfeat.errors import ShapeError, UsageError, nearest
+from tlfeat.progress import OnProgress, silent
 
 Rows = npt.NDArray[np.float32]
 
@@ -58,7 +59,7 @@ class Encoder(Protocol):
     def notes(self) -> Sequence[str]:
         """What the user should know of how it runs."""
 
-    def prepare(self) -> None:
+    def prepare(self, on_progress: OnProgress = silent) -> None:
         """Do whatever is slow (build the model, load weights); called once, and only if rows are missing."""
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:
@@ -123,7 +124,7 @@ class PixelEncoder:
             "dtype": "float32",
         }
 
-    def prepare(self) -> None:
+    def prepare(self, on_progress: OnProgress = silent) -> None:
         """Nothing is slow here."""
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:

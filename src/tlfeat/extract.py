@@ -242,6 +242,8 @@ class _Run:
     def _embed(self, table: ImageTable) -> None:
         """Embed and append what is missing; this thread alone touches the cache and the table."""
         n_todo = len(table.status) - table.count("ok")
+        if not n_todo:
+            return
         for layer in self.encoder.layers:
             self.cache.known(layer)  # read here, asked in threads
         embedded_all = embed_files(
@@ -250,6 +252,7 @@ class _Run:
             is_wanted=lambda decoded: self._is_wanted(table, decoded, n_todo),
             is_known=self._needs_no_pixels,
             profile=self.profile,
+            on_progress=self.on_progress,
         )
         try:
             for embedded in embedded_all:

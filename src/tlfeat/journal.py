@@ -19,6 +19,7 @@ import errno
 import hashlib
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +27,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+#: The child process of a writer that was killed holds its lock until the child has ended too.
+_LOCK_PATIENCE_S = 0.5
 
 _PAGE_BYTES = 4096
 
@@ -84,13 +88,19 @@ class JournalledFile:
         self.close()
 
     def _lock(self) -> None:
-        if fcntl is not None:
+        if fcntl is None:
+            return
+        deadline_s = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
             try:
                 fcntl.flock(self._file, (fcntl.LOCK_EX if self._is_writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                return
             except BlockingIOError:
-                raise
-            except OSError:
-                pass  # a file system without locks
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                return
 
     def _recover(self) -> None:
         found = _read_journal(self.journal_path)

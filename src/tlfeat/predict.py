@@ -138,7 +138,7 @@ class _Network:
         self.input_size = backbone.input_size
         self.resize = backbone.resize
 
-    def prepare(self) -> None:
+    def prepare(self, on_progress: OnProgress = silent) -> None:
         """The model is there."""
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:

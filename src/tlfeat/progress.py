@@ -46,7 +46,9 @@ class Progress:
         if what != self._what:
             self._stop()
             self._what, self._started_s, self._first_done, self._last_plain_s = what, now_s, done, now_s
-        if now_s - self._started_s >= _SHOW_AFTER_S:
+            if not total and not sys.stderr.isatty():
+                print(what, file=sys.stderr, flush=True)  # noqa: T201
+        if (not total and sys.stderr.isatty()) or now_s - self._started_s >= _SHOW_AFTER_S:
             if sys.stderr.isatty():
                 self._show_bar(done, total)
             elif now_s - self._last_plain_s >= _PLAIN_EVERY_S:

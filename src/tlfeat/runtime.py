@@ -43,16 +43,14 @@ class CannotConvert(TlfeatError):
     """OpenVINO is not installed, cannot take this network, or computes something else."""
 
 
-def choose_runtime(wanted: str) -> str:
-    """Return "openvino" or "tensorflow" for one of `RUNTIMES`; "auto" is TensorFlow only where it has a GPU.
-
-    Raises
-    ------
-    UsageError
-        No such runtime.
-    """
+def check_runtime(wanted: str) -> None:
+    """Raise `UsageError` unless `wanted` is one of `RUNTIMES`."""
     if wanted not in RUNTIMES:
         raise UsageError(f"No runtime '{wanted}'. {nearest(wanted, list(RUNTIMES), of='runtimes')}")
+
+
+def choose_runtime(wanted: str) -> str:
+    """Return "openvino" or "tensorflow" for one of `RUNTIMES`; "auto" is TensorFlow only where it has a GPU."""
     if wanted == "auto":
         return "tensorflow" if has_gpu() else "openvino"
     return wanted
