@@ -38,9 +38,13 @@ format: .venv/installed  ## rewrite the sources in the common form
 
 bench: .venv/installed  ## every figure of docs/benchmarks.md; hours
 	$(BIN)/python benchmarks/accuracy_and_time.py
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/resizing.py
+	$(BIN)/python benchmarks/runtimes.py
 
-soak: .venv/installed  ## killed writers, power cuts and damaged caches by the thousand; an hour
+soak: .venv/installed  ## killed writers, power cuts, damaged caches and pictures by the thousand; hours
 	$(BIN)/python benchmarks/soak_cache.py
+	$(BIN)/python benchmarks/soak_images.py
 
 clean:
 	rm -rf .venv

@@ -25,12 +25,13 @@ def text_of(**seconds: Any) -> str:
         ({"encode_s": 3.0, "decode_s": 2.0, "read_s": 14.0}, "The disk is the bottleneck: copy the images"),
         ({"write_s": 4.0}, "Writing is the bottleneck: put the cache on a faster disk"),
         ({"write_s": 4.0, "read_s": 17.0}, "Writing is the bottleneck"),
-        ({"encode_s": 9.0}, "The threads had to wait: another process"),
+        ({"encode_s": 9.0}, "The threads had to wait for a processor: other work"),
+        ({"cpu_s": 11.0}, "The threads had to wait for a processor: other work"),
         ({"encode_s": 9.0, "is_parallel": False}, "The network is the bottleneck"),
         ({"encode_s": 9.0, "decode_s": 1.0, "is_parallel": False}, "a smaller backbone or --input-size"),
     ],
     ids=[
-        *("network", "slow-decode", "slow-disk", "slow-write", "slow-write-and-disk", "busy-machine"),
+        *("network", "slow-decode", "slow-disk", "slow-write", "slow-write-and-disk", "idle-threads", "busy-machine"),
         *("network-with-its-own-threads", "network-on-a-gpu"),
     ],
 )
@@ -48,7 +49,7 @@ def test_the_figures_are_those_of_the_run() -> None:
         "  decode      3.00 ms an image",
         "  encode     16.00 ms an image",
         "  waited for pictures 0.5 s, for rows 9.0 s; wrote for 0.2 s",
-        "  threads busy 97 % of the time",
+        "  threads busy 97 % of the time, 95 % on a processor",
     ]
 
 

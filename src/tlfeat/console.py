@@ -130,9 +130,9 @@ def profile_text(profile: Mapping[str, Any], n_images: int, runtime: str) -> str
         f"wrote for {profile['write_s']:.1f} s",
     ]
     busy = sum(in_threads.values()) if profile["is_parallel"] else in_threads["read"] + in_threads["decode"]
-    share = busy / (wall_s * n_threads)
-    lines.append(f"  threads busy {100 * min(share, 1):.0f} % of the time")
-    return "\n".join([*lines, f"  {_advice(profile, in_threads, wall_s, share)}"])
+    share, cpu_share = busy / (wall_s * n_threads), profile["cpu_s"] / (wall_s * n_threads)
+    lines.append(f"  threads busy {100 * min(share, 1):.0f} % of the time, {100 * cpu_share:.0f} % on a processor")
+    return "\n".join([*lines, f"  {_advice(profile, in_threads, wall_s, min(share, cpu_share))}"])
 
 
 def _advice(profile: Mapping[str, Any], in_threads: Mapping[str, float], wall_s: float, busy_share: float) -> str:
@@ -144,5 +144,5 @@ def _advice(profile: Mapping[str, Any], in_threads: Mapping[str, float], wall_s:
     if slowest == "decode":
         return "Decoding is the bottleneck: store smaller pictures, such as twice the network's input."
     if profile["is_parallel"] and busy_share < 0.75:
-        return "The threads had to wait: another process may be using the cores."
+        return "The threads had to wait for a processor: other work is using the cores."
     return "The network is the bottleneck: a smaller backbone or --input-size, more cores or a GPU would change that."
