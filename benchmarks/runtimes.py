@@ -3,7 +3,8 @@
 Weights are random, but such that no layer's values vanish or explode (see `awaken`), because under Keras' own random
 weights the rows of some networks are of size 1e-11. The four pictures are two photographs of cats_dogs, where
 ``TLFEAT_SHARED`` (default ``../shared``) is there, noise and one colour. The two real weights files of that folder are
-run as well. Each network runs in a process of its own; those in the JSON are not run again.
+run as well. Each network runs in a process of its own; those in the JSON are not run again, unless the conversion has
+changed since (`tlfeat.runtime.CONVERSION`).
 
     python benchmarks/runtimes.py                       # all that is missing, an hour on 2 cores; up to 12 GB of memory
     python benchmarks/runtimes.py resnet50 vgg16        # some, again
@@ -13,6 +14,7 @@ run as well. Each network runs in a process of its own; those in the JSON are no
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import resource
 import subprocess
@@ -34,7 +36,7 @@ from tlfeat.decode import Pixels, decode_bytes
 from tlfeat.network import BackboneSpec, build_base, preprocess
 from tlfeat.records import Environment, distribution_version, read_json, write_json
 from tlfeat.report import seconds
-from tlfeat.runtime import TOLERANCE, largest_difference
+from tlfeat.runtime import CONVERSION, TOLERANCE, largest_difference
 
 #: Key on the command line to the options in `accuracy_and_time.backbone_options`.
 REAL = {"shared:mobilenet_v2_0.35": "v2", "shared:mobilenet_1.0": "v1"}
@@ -152,6 +154,8 @@ def measure(name: str, shared: Path, work: Path) -> Record:
     slow = KerasEncoder(spec, layers, runtime="tensorflow", batch_size=len(pixels), networks_dir=work)
     expected = slow.encode(pixels)
     tensorflow_cpu_s = cpu_s_per_image(slow, pixels)
+    del slow
+    gc.collect()  # ConvNeXt XLarge: 1.4 GB for each copy of the weights
 
     converting_s = []
     convert = backbone.convert
@@ -165,11 +169,13 @@ def measure(name: str, shared: Path, work: Path) -> Record:
 
     backbone.convert = timed
     KerasEncoder(spec, layers, runtime="openvino", networks_dir=work, n_threads=1).prepare()
+    gc.collect()
     again = KerasEncoder(spec, layers, runtime="openvino", networks_dir=work, n_threads=1)
     started_s = time.perf_counter()
     again.prepare()
     is_converted = again.is_parallel
     record = {
+        "conversion": CONVERSION,
         "input_size": list(size),
         "layers": list(layers),
         "is_converted": is_converted,
@@ -244,6 +250,8 @@ def tables(records: Sequence[Record]) -> str:
     by_name = {record["name"]: record for record in records}
     rows = [row_of(by_name[name]) for name in order if name in by_name]
     done = [record for record in records if record.get("is_converted")]
+    stale = [record["name"] for record in done if record.get("conversion") != CONVERSION]
+    missing = [name for name in all_names() if name not in by_name]
     worst = max((record["difference"] for record in done), default=float("nan"))
     return "\n".join(
         [
@@ -257,6 +265,8 @@ def tables(records: Sequence[Record]) -> str:
             "- Weights: random (seed 0), made such that values neither vanish nor explode; shared: real ones.",
             "- TensorFlow, OpenVINO: processor time of one picture, all cores together, from one pass of four after "
             "one to warm up: rough. convert: once, after Keras has built the network. load: every later start.",
+            *([f"- Measured with an earlier form of the conversion: {', '.join(stale)}."] if stale else []),
+            *([f"- Not measured: {', '.join(missing)}."] if missing else []),
             "",
             table(
                 ("network", "input", "difference", "spread", "TensorFlow", "OpenVINO", "ratio", "convert", "load"), rows
@@ -288,7 +298,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     add, shared = parser.add_argument, os.environ.get("TLFEAT_SHARED")
-    add("names", nargs="*", choices=[[], *all_names()], help="default: all that the JSON lacks")
+    add("names", nargs="*", choices=[[], *all_names()], help="default: all that the JSON lacks or that have changed")
     add("--shared", type=Path, default=Path(shared) if shared else ROOT.parent / "shared", help="data and weights")
     add("--json", type=Path, default=ROOT / "benchmarks" / "results" / "runtimes.json")
     add("--tables-only", action="store_true", help="only print the table from the JSON")
@@ -304,7 +314,8 @@ def main(arguments: Sequence[str]) -> int:
         write_json(args.child / "record.json", measure(args.names[0], args.shared, args.child))
         return 0
     records = read_records(args.json)
-    missing = args.names or [name for name in all_names() if name not in records]
+    stale = [name for name in all_names() if name in records and records[name].get("conversion") != CONVERSION]
+    missing = args.names or [*(name for name in all_names() if name not in records), *stale]
     for name in [] if args.tables_only else missing:
         if name in REAL and not (args.shared / "weights").is_dir():
             say(f"{name}: left out, no weights in {args.shared}")
