@@ -6,7 +6,7 @@ weights the rows of some networks are of size 1e-11. The four pictures are two p
 run as well. Each network runs in a process of its own; those in the JSON are not run again, unless the conversion has
 changed since (`tlfeat.runtime.CONVERSION`).
 
-    python benchmarks/runtimes.py                       # all that is missing, an hour on 2 cores; up to 16 GB of memory
+    python benchmarks/runtimes.py                       # all that is missing, an hour on 2 cores, 12 GB and more
     python benchmarks/runtimes.py resnet50 vgg16        # some, again
     python benchmarks/runtimes.py --tables-only         # the table from the JSON, runs nothing
 """
@@ -42,8 +42,8 @@ from tlfeat.runtime import CONVERSION, TOLERANCE, largest_difference
 REAL = {"shared:mobilenet_v2_0.35": "v2", "shared:mobilenet_1.0": "v1"}
 TIMEOUT_S = 1800
 
-#: Above this input size two pictures, not four, give BatchNormalization its statistics: Keras keeps every layer's values
-#: at once, 12 GB for EfficientNetB6.
+#: Above this input size two pictures, not four, give BatchNormalization its statistics: Keras keeps the values of every
+#: layer at once, 12 GB for EfficientNetB6.
 LARGE_PX = 500
 
 #: A block ends in one of these; the earlier kinds are taken where there are any.
