@@ -45,6 +45,7 @@ TITLES = {
     "memory": "its runtime fed from memory",
     "bound": "bound: decode and encode in a thread a core, nothing else",
 }
+ISA = "ONEDNN_MAX_CPU_ISA"  # the variable that TensorFlow's and OpenVINO's kernels both ask
 BATCH_SIZE = 32  # Keras' default
 BOUND_SAMPLE = 300  # images decoded and embedded in one thread, evenly spaced among all
 CHECKED_IMAGES = 48  # of which rows of different contenders are compared
@@ -437,7 +438,10 @@ def environment_for(contender: str) -> dict[str, str]:
     """Return the variables of a contender's process: no GPU, and oneDNN as TensorFlow or the contender has it."""
     environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
     environment |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-    return environment | ({"TF_ENABLE_ONEDNN_OPTS": "1"} if contender in ("naive_onednn", "tfdata") else {})
+    if contender in ("naive_onednn", "tfdata"):
+        return environment | {"TF_ENABLE_ONEDNN_OPTS": "1"}
+    # without AVX-512, TensorFlow on AMD leaves oneDNN off unless it is told otherwise
+    return environment | ({"TF_ENABLE_ONEDNN_OPTS": "0"} if contender == "naive" and ISA in environment else {})
 
 
 def run_process(command: Sequence[str | Path], work: Path, environment: dict[str, str]) -> Record:
@@ -565,14 +569,14 @@ def measure_speed(args: argparse.Namespace, save: Callable[[str, Record], None])
             found = run_contender(name, {**task, "rows": str(args.work / f"{name}.h5")}, args.work)
             record["runs"].append({"round": n, "name": name, **found})
             say(f"{network} round {n + 1}: {name}: {found['images_per_s']:.1f} images/s")
-            save(network, record)
+            save(network + args.isa, record)
         places = {file: f"{file.parent.name}/{file.name}" for file in evenly(files, CHECKED_IMAGES)}
         checked = link_all(places, args.work / "checked")
         compared = {name: str(args.work / f"{name}.h5") for name in ("naive", "naive_onednn", "tfdata")}
         check = {**task, "folder": str(checked), "resize": "dataset", "compared": compared}
         found = run_contender("check", check, args.work)
         record["check"] = {name: found[name] for name in (*compared, "accurate")}
-        save(network, {**record, "is_complete": True})
+        save(network + args.isa, {**record, "is_complete": True})
 
 
 def measure_layers(args: argparse.Namespace, save: Callable[[str, Record], None]) -> None:
@@ -787,7 +791,7 @@ def check_losses(args: argparse.Namespace) -> None:
     """Stop before anything is measured where earlier and larger results would be replaced."""
     for part, records in read_results(args.json).items():
         for key, known in records.items():
-            if part not in args.parts or (part == "speed" and key not in args.networks):
+            if part not in args.parts or (part == "speed" and key not in [n + args.isa for n in args.networks]):
                 continue
             is_long = part in ("curve", "scan")
             n_rounds = args.curve_rounds if part == "curve" else args.rounds
@@ -911,9 +915,13 @@ def speed_tables(records: dict[str, Record]) -> str:
         "once. Start-up: from the start of the process to there, so for the two last lines it is longer by what they "
         "do beforehand (decoding everything; one thread), which is in their process figures too.",
     ]
-    for network, record in sorted(records.items(), key=lambda item: list(NETWORKS).index(item[0])):
+    order = list(NETWORKS)
+    for key in sorted(records, key=lambda key: ("@" in key, order.index(key.partition("@")[0]))):
+        record = records[key]
+        network, _, isa = key.partition("@")
         runs = record["runs"]
-        parts += [f"### {NETWORKS[network]}", conditions(record), runs_table(runs, TITLES)]
+        title = NETWORKS[network] + (f", every contender held to {isa} instructions" if isa else "")
+        parts += [f"### {title}", conditions(record), runs_table(runs, TITLES)]
         parts.append(
             f"One thread: {spread(runs, 'bound', 'decode_ms', '.2f')} ms to read and decode, "
             f"{spread(runs, 'bound', 'inference_ms', '.2f')} ms of inference (CPU per image); all cores at that: "
@@ -1092,6 +1100,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add, shared = parser.add_argument, os.environ.get("TLFEAT_SHARED")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     add("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="of speed; default: both")
+    add("--isa", choices=["AVX2"], help="of speed: what a processor with these instructions and no more would take")
     add("--images", type=positive, help="at most so many of each set, evenly spaced; default: all")
     add("--rounds", type=positive, default=5, help="every contender once a round (5)")
     add("--curve", type=positive, nargs="+", default=[1000, 10_000, 60_000], help="numbers of images; scan: the most")
@@ -1108,6 +1117,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add("--started-s", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     args.shared, args.json = args.shared.resolve(), args.json.resolve()
+    if args.isa and not args.contender:
+        os.environ[ISA] = args.isa
+    args.isa = f"@{args.isa}" if args.isa else ""
     if {"curve", "scan"} & set(args.parts) and max(args.curve) < 60 and not (args.contender or args.tables_only):
         parser.error("--curve needs at least 60 images: scan changes, removes and moves 46 of them")
     if not args.contender and not args.tables_only and not (args.shared / "data").is_dir():

@@ -214,10 +214,11 @@ class Cache:
         return self._document("source")
 
     @property
-    def timing(self) -> dict[str, float]:
+    def timing(self) -> dict[str, Any]:
         """Wall seconds summed over runs, and the images in them.
 
-        `extract_s` is all of it, `embed_s` leaves out building the network, `n_embedded` counts forward passes.
+        `extract_s` is all of it, `embed_s` leaves out building the network, `n_embedded` counts forward passes;
+        `runtime` is what computed the last rows.
         """
         return {"extract_s": 0.0, "embed_s": 0.0, "n_embedded": 0, **self._document("timing")}
 

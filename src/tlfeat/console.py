@@ -97,6 +97,10 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, n_left: i
     return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0].rstrip()), *lines[1:]])
 
 
+#: How pixels reach the network, of a fingerprint.
+_FED = ("input_size", "resize", "preprocess")
+
+
 def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
     """Return what ``tlfeat cache info`` prints of ``Cache.describe()``."""
     images, encoder = about["images"], about["fingerprint"]
@@ -107,8 +111,13 @@ def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
         *(f"            {split}: {n:,}" for split, n in images["splits"].items()),
         f"  classes   {', '.join(f'{one_line(name)} ({n:,})' for name, n in images['classes'].items()) or 'none'}",
         f"  encoder   {encoder.get('backbone')}, weights {encoder.get('weights')}",
-        *(f"  layer     {name}: {n:,} rows of {width:,}" for name, (n, width) in about["layers"].items()),
-        f"  time      {about['timing']['extract_s']:.1f} s for {about['timing']['n_embedded']:,} images embedded",
+        *(f"            {name.replace('_', ' ')} {encoder[name]}" for name in _FED if name in encoder),
+        *(
+            f"  layer     {name}: {n:,} rows of {width:,}, {encoder.get('dtype')}"
+            for name, (n, width) in about["layers"].items()
+        ),
+        f"  time      {about['timing']['extract_s']:.1f} s for {about['timing']['n_embedded']:,} images embedded"
+        + (f", last by {about['timing']['runtime']}" if about["timing"].get("runtime") else ""),
     ]
     failures = about["failures"] if is_long else about["failures"][:10]
     lines += [f"  skipped   {one_line(f['path'])}: {one_line(f['reason'])}" for f in failures]

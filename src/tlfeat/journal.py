@@ -20,6 +20,7 @@ import hashlib
 import os
 import struct
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +31,9 @@ except ImportError:  # Windows
 
 #: The child process of a writer that was killed holds its lock until the child has ended too.
 _LOCK_PATIENCE_S = 0.5
+
+#: Pages that are written to the journal at once: 1 MiB, so that a commit does not hold all it writes a second time.
+_RUN_PAGES = 256
 
 _PAGE_BYTES = 4096
 
@@ -249,15 +253,14 @@ class JournalledFile:
 
     def _write_journal(self) -> None:
         numbers = sorted(self._pages)
-        content = b"".join(
-            [
-                _HEAD.pack(_MAGIC, self._size, len(numbers)),
-                struct.pack(f"<{len(numbers)}Q", *numbers),
-                *(self._pages[number] for number in numbers),
-            ]
-        )
-        journal = self._open_journal()
-        _write_at(journal, content + hashlib.sha256(content).digest(), 0)
+        journal, digest, end = self._open_journal(), hashlib.sha256(), 0
+        pieces = [_HEAD.pack(_MAGIC, self._size, len(numbers)) + struct.pack(f"<{len(numbers)}Q", *numbers)]
+        runs = (numbers[i : i + _RUN_PAGES] for i in range(0, len(numbers), _RUN_PAGES))
+        for piece in chain(pieces, (b"".join(self._pages[number] for number in run) for run in runs)):
+            digest.update(piece)
+            _write_at(journal, piece, end)
+            end += len(piece)
+        _write_at(journal, digest.digest(), end)
         os.fsync(journal)
         if not self._is_named:
             sync_folder(self.journal_path.parent)
