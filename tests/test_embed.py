@@ -145,3 +145,12 @@ def test_the_profile_adds_up(files: list[tuple[int, Path]]) -> None:
     assert profile.wait_encode_s + profile.wait_decode_s >= 0.1
     assert profile.read_s > 0
     assert profile.decode_s > 0
+
+
+def test_no_more_threads_than_cores_that_may_be_used(
+    files: list[tuple[int, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    encoder = Meeting(is_parallel=True)
+    assert sum(len(batch.files) for batch in embed_files(files, encoder)) == 40
+    assert encoder.most == 1

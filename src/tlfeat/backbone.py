@@ -84,7 +84,7 @@ class KerasEncoder:
         self.layers = tuple(dict.fromkeys(layers))
         self.resize = resize
         self.dtype = dtype
-        self.n_threads = n_threads or n_cores()
+        self._n_threads = n_threads
         self.networks_dir = networks_dir or workspace.NETWORKS_DIR
         self.notes: list[str] = []
         check_runtime(runtime)
@@ -106,6 +106,11 @@ class KerasEncoder:
     @property
     def is_parallel(self) -> bool:
         return self._engine.is_parallel
+
+    @property
+    def n_threads(self) -> int:
+        """Callers of `encode` at once."""
+        return self._n_threads or n_cores()
 
     @property
     def batch_size(self) -> int:

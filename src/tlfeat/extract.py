@@ -106,7 +106,7 @@ def extract_rows(
     else:
         cache = open_cache(cache_path, writable=True, fingerprint=encoder.fingerprint)
     with cache, _removed_if_empty(cache, is_new=is_new):
-        run = _Run(images, encoder, cache, n_threads=n_threads or n_cores(), on_progress=on_progress)
+        run = _Run(images, encoder, cache, n_threads=n_threads, on_progress=on_progress)
         if cache.source != source:
             cache.write_document("source", source)
         report = run.execute()
@@ -169,14 +169,15 @@ class _Run:
         encoder: Encoder,
         cache: Cache,
         *,
-        n_threads: int,
+        n_threads: int | None,
         on_progress: OnProgress,
     ) -> None:
         self.images = images
         self.encoder = encoder
         self.cache = cache
         self.on_progress = on_progress
-        self.profile = Profile(n_threads)
+        self.n_threads = n_threads
+        self.profile = Profile(n_threads or 1)
         self.n_embedded = 0  # forward passes
         self.n_new = 0  # of them, those that became rows
         self.n_seen = 0  # files that were looked into
@@ -244,6 +245,7 @@ class _Run:
         n_todo = len(table.status) - table.count("ok")
         if not n_todo:
             return
+        self.profile.n_threads = self.n_threads or n_cores()
         for layer in self.encoder.layers:
             self.cache.known(layer)  # read here, asked in threads
         embedded_all = embed_files(
