@@ -159,6 +159,15 @@ def test_a_sound_file_opens_while_other_threads_use_hdf5(tmp_path: Path) -> None
 # --- stopped --------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def ctrl_c_is_heard() -> Iterator[None]:
+    """Have Python's own handler, whatever whoever started the tests has set."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_in_the_middle_of_a_commit_comes_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, keys = some_rows(50)
     apply = JournalledFile._apply
