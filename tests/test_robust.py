@@ -159,32 +159,35 @@ def test_a_sound_file_opens_while_other_threads_use_hdf5(tmp_path: Path) -> None
 # --- stopped --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def ctrl_c_is_heard() -> Iterator[None]:
-    """Have Python's own handler, whatever whoever started the tests has set."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+INTERRUPTED_COMMIT = """
+import signal, sys
+from pathlib import Path
+import numpy as np
+from tlfeat.cache import create_cache
+from tlfeat.journal import JournalledFile
+signal.signal(signal.SIGINT, signal.default_int_handler)
+apply = JournalledFile._apply
+def interrupted(self):
+    signal.raise_signal(signal.SIGINT)
+    apply(self)
+with create_cache(Path(sys.argv[1]), {"dtype": "float32"}, {}) as cache:
+    cache.append({"x": np.arange(300, dtype=np.float32).reshape(50, 6)}, [f"{i:064x}" for i in range(50)])
+    JournalledFile._apply = interrupted
+    try:
+        cache.commit()
+    except KeyboardInterrupt:
+        print("interrupted", cache.n_rows("x"))
+    JournalledFile._apply = apply
+"""
 
 
-@pytest.mark.usefixtures("ctrl_c_is_heard")
-def test_ctrl_c_in_the_middle_of_a_commit_comes_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, keys = some_rows(50)
-    apply = JournalledFile._apply
-
-    def interrupted(self: JournalledFile) -> None:
-        signal.raise_signal(signal.SIGINT)
-        apply(self)
-
-    with create_cache(tmp_path / "c.h5", FINGERPRINT, {}) as cache:
-        cache.append({"x": rows}, keys)
-        monkeypatch.setattr(JournalledFile, "_apply", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            cache.commit()
-        monkeypatch.undo()
-        assert cache.n_rows("x") == 50
-    with open_cache(tmp_path / "c.h5") as cache:
-        assert cache.read("x", keys).tobytes() == rows.tobytes()
+def test_ctrl_c_in_the_middle_of_a_commit_comes_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED_COMMIT, path], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["interrupted", "50"]
+    with open_cache(path) as cache:
+        rows = cache.read("x", [f"{i:064x}" for i in range(50)])
+    assert rows.tobytes() == np.arange(300, dtype=np.float32).tobytes()
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.05])
