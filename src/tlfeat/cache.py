@@ -475,10 +475,7 @@ class Cache:
         self._commit_waiting()
         problems = []
         for layer in self._layer_names():
-            found = self._bad_rows(layer)
-            problems += [f"layer '{layer}', {_ranges(rows)}: {reason}" for reason, rows in found.items()]
-            if n_beyond := self._n_beyond(layer):
-                problems.append(f"layer '{layer}': {counted(n_beyond, 'row')} beyond the number that is recorded")
+            problems += self._row_problems(layer)[1]
         with self._h5():
             problems += [f"{name} is nothing that tlfeat has written" for name in foreign_names(self._file)]
         try:
@@ -505,13 +502,11 @@ class Cache:
         self._commit_waiting()
         dropped = []
         for layer in self._layer_names():
-            found = self._bad_rows(layer)
-            dropped += [f"layer '{layer}', {_ranges(rows)}: {reason}" for reason, rows in found.items()]
-            if n_beyond := self._n_beyond(layer):
-                dropped.append(f"layer '{layer}': {counted(n_beyond, 'row')} beyond the number that is recorded")
-            if found or n_beyond:
+            bad, said = self._row_problems(layer)
+            dropped += said
+            if said:
                 with self._changing():
-                    self._drop_rows(layer, sorted({row for rows in found.values() for row in rows}))
+                    self._drop_rows(layer, bad)
         with self._changing():
             for name in foreign_names(self._file):
                 dropped.append(f"{name} is nothing that tlfeat has written")
@@ -529,6 +524,14 @@ class Cache:
                         dropped.append(str(error))
         self.commit()
         return dropped
+
+    def _row_problems(self, layer: str) -> tuple[list[int], list[str]]:
+        """Return the rows of a layer that are no good, in order, and what is wrong with its rows, in words."""
+        found = self._bad_rows(layer)
+        said = _in_words(layer, found)
+        if n_beyond := self._n_beyond(layer):
+            said.append(f"layer '{layer}': {counted(n_beyond, 'row')} beyond the number that is recorded")
+        return sorted({row for rows in found.values() for row in rows}), said
 
     def _n_beyond(self, layer: str) -> int:
         with self._h5():
@@ -581,7 +584,7 @@ class Cache:
                 with self._h5():
                     block, digests = rows[start:stop][good], keys[start:stop][good]
                 to.append({layer: block}, [digest.tobytes().hex() for digest in digests])
-        return [f"layer '{layer}', {_ranges(numbers)}: {reason}" for reason, numbers in found.items()]
+        return _in_words(layer, found)
 
     def _drop_rows(self, layer: str, bad: list[int]) -> None:
         group = self._file["layers"][layer]
@@ -842,6 +845,10 @@ def _describe_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str
         f"{path} holds rows of another encoder ({held.get('backbone')}, not {asked.get('backbone')}). "
         f"Differing: {'; '.join(differing)}. Name another --cache, or leave it out and one is chosen."
     )
+
+
+def _in_words(layer: str, found: Mapping[str, Sequence[int]]) -> list[str]:
+    return [f"layer '{layer}', {_ranges(numbers)}: {reason}" for reason, numbers in found.items()]
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -12,16 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from tlfeat.decode import Decoded, decode_all, n_cores
 from tlfeat.encoder import Encoder, Rows
 from tlfeat.progress import OnProgress, silent
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -111,7 +109,7 @@ def embed_files(
         )
         stack.callback(decoded_all.close)
         stack.callback(lambda: [future.cancel() for _, future in on_way])
-        for decoded in _then_none(_timed(decoded_all, profile)):
+        for decoded in chain(_timed(decoded_all, profile), [None]):
             if decoded is not None:
                 profile.read_s += decoded.read_s
                 profile.decode_s += decoded.decode_s
@@ -158,8 +156,3 @@ def _timed(decoded_all: Iterable[Decoded], profile: Profile) -> Iterator[Decoded
             return
         profile.wait_decode_s += time.perf_counter() - started_s
         yield decoded
-
-
-def _then_none(values: Iterable[T]) -> Iterator[T | None]:
-    yield from values
-    yield None
