@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,6 +23,23 @@ SHARED = Path(os.environ.get("TLFEAT_SHARED", Path(__file__).parents[2] / "share
 needs_shared = pytest.mark.skipif(
     not (SHARED / "weights").is_dir(), reason=f"real images and weights are not at {SHARED} (TLFEAT_SHARED)"
 )
+
+
+def benchmark_script(name: str) -> ModuleType:
+    """Return ``benchmarks/NAME.py`` as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclasses look their annotations up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def soak() -> ModuleType:
+    """``benchmarks/soak_cache.py`` as a module: its power cuts are those of the large campaign."""
+    return benchmark_script("soak_cache")
 
 
 class CountingEncoder(PixelEncoder):

@@ -5,7 +5,6 @@ And of ``benchmarks/extraction.py`` what it makes of figures; it takes too long 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from conftest import benchmark_script
 from tlfeat.images import ImageSet
 
 ROOT = Path(__file__).parents[1]
@@ -27,18 +27,7 @@ START, END = "<!-- accuracy_and_time -->", "<!-- /accuracy_and_time -->"
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """``benchmarks/accuracy_and_time.py`` as a module."""
-    return imported(SCRIPT)
-
-
-def imported(script: Path) -> ModuleType:
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(script.stem, script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their annotations up there
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("accuracy_and_time")
 
 
 def a_line(model: str, accuracy: float, **changed: Any) -> dict[str, Any]:
@@ -208,7 +197,7 @@ def test_a_small_run_ends_with_a_row_for_logistic_regression(tmp_path: Path) -> 
 
 
 def test_extraction_takes_ratios_within_a_round_and_says_which_aims_are_missed() -> None:
-    extraction = imported(ROOT / "benchmarks" / "extraction.py")
+    extraction = benchmark_script("extraction")
     # the machine is ten times slower in the second round: the ratio of the medians would be 0.5
     runs = [
         {"round": n, "name": name, "images_per_s": rate, "cpu_ms_per_image": cpu_ms}

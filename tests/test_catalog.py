@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from conftest import benchmark_script
 from tlfeat.catalog import BACKBONES, Backbone, find
 from tlfeat.errors import UsageError
-
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "verify_catalog.py"
 
 # The quickest to build of each family; `benchmarks/verify_catalog.py` builds them all.
 SAMPLE = [
@@ -84,12 +81,7 @@ def test_find_names_the_listing_where_nothing_is_near() -> None:
 @pytest.fixture(scope="module")
 def verify() -> ModuleType:
     """``benchmarks/verify_catalog.py`` as a module."""
-    spec = importlib.util.spec_from_file_location("verify_catalog", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("verify_catalog")
 
 
 @pytest.mark.keras

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import random
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +15,6 @@ from hypothesis import strategies as st
 
 import tlfeat.journal
 from tlfeat.journal import JournalledFile
-
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "soak_cache.py"
 
 quick = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -33,18 +29,6 @@ steps = st.lists(
     ),
     max_size=12,
 )
-
-
-@pytest.fixture(scope="module")
-def soak() -> ModuleType:
-    """``benchmarks/soak_cache.py`` as a module: its power cuts are those of the large campaign."""
-    spec = importlib.util.spec_from_file_location("soak_cache", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ import tlfeat.decode
 import tlfeat.journal
 from conftest import CountingEncoder, MakePhotos, picture
 from test_cache import FINGERPRINT, some_rows, table_of
-from test_journal import soak
 from tlfeat.cache import create_cache, open_cache
 from tlfeat.cachefile import in_child
 from tlfeat.encoder import PixelEncoder
@@ -32,8 +31,6 @@ from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.extract import extract_rows
 from tlfeat.images import load_images
 from tlfeat.journal import JournalledFile
-
-__all__ = ["soak"]  # the fixture
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
