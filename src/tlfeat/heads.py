@@ -160,13 +160,18 @@ def find_head(name: str) -> Head:
 
 @dataclass(frozen=True, slots=True)
 class FittedHead:
-    """A fitted pipeline with what the search chose and how long each part took (wall seconds)."""
+    """A fitted pipeline with what the search chose and how long each part took (wall seconds).
+
+    `held_out` are the probabilities of shape (n_images, n_classes) that each image got from a head that had not seen
+    it (cross-validation with the chosen parameters), None where a class has one image only.
+    """
 
     pipeline: Any
     chosen: dict[str, Any]
     search_s: float
     fit_s: float
     notes: list[str]
+    held_out: npt.NDArray[np.float64] | None = None
 
 
 def fit_head(
@@ -233,9 +238,10 @@ def fit_head(
         started_s = time.perf_counter()
         estimator.fit(rows, labels)
         fit_s = time.perf_counter() - started_s
+        held_out = _held_out(estimator, rows, labels, cv) if cv else None
     if name == "lda":
         del estimator["head"].covariance_  # 13 MB at 1,280 columns, and no prediction needs it
-    return FittedHead(estimator, chosen, search_s, fit_s, notes)
+    return FittedHead(estimator, chosen, search_s, fit_s, notes, held_out)
 
 
 def _pipeline(classifier: Any) -> Any:
@@ -250,6 +256,20 @@ def _calibrated(estimator: Any, cv: list[tuple[Labels, Labels]]) -> Any:
     from sklearn.calibration import CalibratedClassifierCV
 
     return CalibratedClassifierCV(estimator, method="sigmoid", ensemble=False, cv=cv)
+
+
+def _held_out(estimator: Any, rows: Rows, labels: Labels, cv: list[tuple[Labels, Labels]]) -> npt.NDArray[np.float64]:
+    from sklearn.base import clone
+    from sklearn.calibration import CalibratedClassifierCV
+
+    found = np.zeros((len(rows), len(np.unique(labels))))
+    plain = estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
+    for learn_at, held_at in cv:
+        fold = clone(plain)
+        if plain is not estimator:
+            fold = CalibratedClassifierCV(fold, method="sigmoid", ensemble=False, cv=2)
+        found[held_at] = fold.fit(rows[learn_at], labels[learn_at]).predict_proba(rows[held_at])
+    return found
 
 
 def _criterion(labels: Labels) -> str:
