@@ -369,8 +369,8 @@ class Cache:
                 low, high = np.searchsorted(numbers[order], [start, start + 4096])
                 if low < high:
                     chosen = order[low:high]
-                    block = dataset[start : min(start + 4096, self.n_rows(layer))]
-                    rows[chosen] = block[numbers[chosen] - start]
+                    first, last = numbers[chosen[0]], numbers[chosen[-1]]
+                    rows[chosen] = dataset[first : last + 1][numbers[chosen] - first]
         return rows
 
     # --- the path table -----------------------------------------------------------------------------------

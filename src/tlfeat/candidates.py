@@ -7,7 +7,7 @@ feeds it) and ``result.json``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,16 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
+from tlfeat.blocks import RowSource
 from tlfeat.cache import Cache, open_cache
-from tlfeat.encoder import PixelEncoder, resolve_embedding
+from tlfeat.encoder import PixelEncoder, Rows, resolve_embedding
 from tlfeat.errors import CacheError, DataError
-from tlfeat.evaluate import TEST_FRACTION, Split, make_split, score
+from tlfeat.evaluate import TEST_FRACTION, Labels, Split, make_split, score
 from tlfeat.extract import extract_rows
-from tlfeat.heads import find_head, fit_head, predict_probabilities, save_head
+from tlfeat.heads import Head, find_head, fit_head, predict_probabilities, save_head
+from tlfeat.memory import available_memory
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Environment, Result, Timing, read_json, write_json
 
 MODEL_FORMAT_VERSION = 1
+
+#: Between the layers of a head that takes several; no layer's name holds it.
+_SIDE_BY_SIDE = "+"
+
+#: Bytes that fitting takes beside the rows, whatever their number.
+_OVERHEAD = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +66,83 @@ def open_data(cache_path: Path | None, *, seed: int, test_fraction: float = TEST
         yield Data(cache, make_split(cache.table, seed=seed, test_fraction=test_fraction), seed)
 
 
-def choose_layer(cache: Cache, layer: str | None) -> str:
-    """Return the layer to take: the named one, else `avg_pool`, else the only one there is."""
+def choose_layers(cache: Cache, layers: Sequence[str] | str | None) -> list[str]:
+    """Return the layers to take: the named ones, else `avg_pool`, else the only one there is."""
     names = list(cache.layers)
     if not names:
         raise CacheError(f"{cache.path} holds no rows yet. Run tlfeat extract again.")
-    if layer is not None:
-        return resolve_embedding(layer, names)
-    return "avg_pool" if "avg_pool" in names else names[0] if len(names) == 1 else resolve_embedding("", names)
+    wanted = [layers] if isinstance(layers, str) else list(layers or [])
+    if wanted:
+        return list(dict.fromkeys(resolve_embedding(layer, names) for layer in wanted))
+    return ["avg_pool" if "avg_pool" in names else names[0] if len(names) == 1 else resolve_embedding("", names)]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Rows of several layers side by side, read from the cache whenever a block is wanted.
+
+    Attributes
+    ----------
+    cache : Cache
+    layers : list of str
+    keys : list of str
+        In the order of the rows in the file, else every block reads all of it.
+    """
+
+    cache: Cache
+    layers: list[str]
+    keys: list[str]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.keys), sum(self.cache.layers[layer][1] for layer in self.layers)
+
+    def __getitem__(self, block: slice, /) -> Rows:
+        found = [self.cache.read(layer, self.keys[block]) for layer in self.layers]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def read_rows(cache: Cache, layers: Sequence[str], keys: Sequence[str]) -> Rows:
+    """Return the rows of several layers side by side, float32 of shape (len(keys), width); no second copy of them."""
+    widths = [cache.layers[layer][1] for layer in layers]
+    if len(layers) == 1:
+        return cache.read(layers[0], keys)
+    rows = np.empty((len(keys), sum(widths)), np.float32)
+    for start in range(0, len(keys), 4096):
+        rows[start : start + 4096] = StoredRows(cache, list(layers), list(keys[start : start + 4096]))[:]
+    return rows
+
+
+def _rows_to_learn(
+    cache: Cache, layers: list[str], split: Split, learn_at: Labels, head: Head
+) -> tuple[RowSource, Labels]:
+    """Return rows in memory or, where they do not fit, in the file, and the positions that they belong to.
+
+    Raises
+    ------
+    DataError
+        They do not fit, and the head cannot read them a block at a time.
+    """
+    stored = StoredRows(cache, layers, [split.keys[i] for i in learn_at])
+    n, width = stored.shape
+    needed, free = int(n * width * 4 * (1 + head.n_copies)) + _OVERHEAD, available_memory()
+    if needed <= free:
+        return read_rows(cache, layers, stored.keys), learn_at
+    if head.n_copies:
+        raise DataError(
+            f"{head.name} needs about {needed / 1e9:.1f} GB of memory for {n:,} rows of {width:,} columns; "
+            f"{free / 1e9:.1f} GB are free. logreg, linear-svm, ridge and lda read rows from the file block by block."
+        )
+    known = cache.known(layers[0])
+    in_file_order = np.array(sorted(learn_at.tolist(), key=lambda i: known.get(split.keys[i], 0)), dtype=np.int64)
+    return StoredRows(cache, layers, [split.keys[i] for i in in_file_order]), in_file_order
 
 
 def fit_sklearn(
     data: Data,
     head: str,
     *,
-    layer: str | None = None,
+    layer: Sequence[str] | str | None = None,
     is_searched: bool = True,
     file_format: str = "skops",
     is_fresh: bool = False,
@@ -85,8 +155,8 @@ def fit_sklearn(
     data : Data
     head : str
         A name of the table in ``heads``.
-    layer : str, optional
-        `avg_pool` by default, or the only layer there is.
+    layer : str or sequence of str, optional
+        `avg_pool` by default, or the only layer there is. Of several the search takes one, or all side by side.
     is_searched : bool, default=True
         Choose hyper-parameters by cross-validation.
     file_format : str, default="skops"
@@ -95,16 +165,16 @@ def fit_sklearn(
         Fit again even if an equal Result exists.
     """
     entry = find_head(head)
-    layer = choose_layer(data.cache, layer)
+    layers = choose_layers(data.cache, layer)
     settings = {
         "model": head,
-        "layer": layer,
+        "layer": _SIDE_BY_SIDE.join(layers),
         "seed": data.seed,
         "is_searched": is_searched,
         "file_format": file_format,
-        "grid": {name: list(values) for name, values in entry.grid.items()},
+        "grid": repr(entry.family),
     }
-    return _fit_rows(head, head, layer, data, data.cache, settings, is_fresh, on_progress)
+    return _fit_rows(head, entry, layers, data, data.cache, settings, is_fresh, on_progress)
 
 
 def fit_pixel_baseline(
@@ -114,6 +184,7 @@ def fit_pixel_baseline(
 
     The small pictures get a cache of their own, made from the same folder when it is not there yet.
     """
+    entry = find_head(head)
     images = data.cache.table.images
     encoder = PixelEncoder()
     path = workspace.baseline_cache_path(data.cache.path)
@@ -125,13 +196,13 @@ def fit_pixel_baseline(
     if gone:
         raise DataError(f"{len(gone):,} images cannot be read any more; the first: {': '.join(report.failures[0])}")
     with open_cache(path) as cache:
-        return _fit_rows(f"pixels+{head}", head, "pixels", data, cache, settings, is_fresh, on_progress)
+        return _fit_rows(f"pixels+{head}", entry, ["pixels"], data, cache, settings, is_fresh, on_progress)
 
 
 def _fit_rows(
     candidate: str,
-    head: str,
-    layer: str,
+    head: Head,
+    layers: list[str],
     data: Data,
     cache: Cache,
     settings: dict[str, Any],
@@ -139,15 +210,27 @@ def _fit_rows(
     on_progress: OnProgress,
 ) -> Outcome:
     split = data.split
-    folder = _folder(data, candidate, layer, settings, cache.fingerprint)
+    folder = _folder(data, candidate, settings["layer"], settings, cache.fingerprint)
     if not is_fresh and (known := _known_result(folder)) is not None:
         return Outcome(known, is_reused=True)
     learn_at, test_at = split.where("train", "val"), split.where("test")
     on_progress(f"fitting {candidate}", 0, 0)
-    rows = cache.read(layer, [split.keys[i] for i in learn_at])
-    fitted = fit_head(head, rows, split, learn_at, seed=data.seed, is_searched=settings["is_searched"])
+    rows, learn_at = _rows_to_learn(cache, layers, split, learn_at, head)
+    fitted = fit_head(
+        head.name,
+        rows,
+        split,
+        learn_at,
+        layers={layer: cache.layers[layer][1] for layer in layers},
+        seed=data.seed,
+        is_searched=settings["is_searched"],
+    )
     del rows
-    test_rows = cache.read(layer, [split.keys[i] for i in test_at])
+    test_rows: RowSource = StoredRows(cache, fitted.layers, [split.keys[i] for i in test_at])
+    if np.prod(test_rows.shape) * 4 + _OVERHEAD < available_memory():
+        test_rows = read_rows(
+            cache, fitted.layers, [split.keys[i] for i in test_at]
+        )  # the reading is no part of the time
     started_s = time.perf_counter()
     probabilities = predict_probabilities(fitted.pipeline, test_rows)
     predict_s = time.perf_counter() - started_s
@@ -159,7 +242,7 @@ def _fit_rows(
         "head",
         data,
         cache,
-        layer,
+        _SIDE_BY_SIDE.join(fitted.layers),
         settings,
         fitted.chosen,
         probabilities,
@@ -313,7 +396,7 @@ def _folder(data: Data, candidate: str, layer: str, settings: dict[str, Any], fi
             "version": MODEL_FORMAT_VERSION,
         }
     )
-    layer_part = f"-{layer.replace(':', '-')}" if layer else ""
+    layer_part = f"-{layer.replace(':', '-')[:60]}" if layer else ""
     return workspace.models_dir(data.stem) / f"{candidate}{layer_part}-{identity}"
 
 

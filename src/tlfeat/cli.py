@@ -177,7 +177,13 @@ def extract(
 @app.command("fit-sklearn", short_help="A scikit-learn head on cached rows, in seconds.")
 def fit_sklearn(
     model: Annotated[str, typer.Option("--model", help="logreg, svm, linear-svm, knn, ridge or lda.")] = "logreg",
-    layer: LayerOption = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            help="Layer whose rows are used; may be repeated (one, or all side by side). [avg_pool, or the only one]",
+        ),
+    ] = None,
     cache: CacheOption = None,
     test_fraction: FractionOption = 0.2,
     search: Annotated[bool, typer.Option("--search/--no-search", help="Choose parameters by cross-validation.")] = True,
@@ -198,7 +204,7 @@ def fit_sklearn(
         check_format(file_format)
         path = cache or workspace.newest_cache()
         with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
-            console.say(f"{model} on {candidates.choose_layer(data.cache, layer)} of {path}")
+            console.say(f"{model} on {'+'.join(candidates.choose_layers(data.cache, layer))} of {path}")
             outcome = candidates.fit_sklearn(
                 data,
                 model,

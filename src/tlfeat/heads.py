@@ -1,7 +1,7 @@
 """One literal table of heads; fit, search, save and load them. No TensorFlow anywhere here.
 
-Every head is a scikit-learn Pipeline: standardised rows, then the classifier. The search is small and chosen by
-cross-validation on training and validation images; test images choose nothing.
+A head takes the rows in the way, and with the parameters, that images held out speak for (``search``); test images
+choose nothing. How each kind of head is fitted stands in ``families``.
 
 Tree ensembles are left out on purpose: on pooled embeddings of cats and dogs a random forest of 300 trees took 31 s,
 search included, where logistic regression took 0.6 s for the same accuracy (96.8 %, one run), and its compiled trees
@@ -11,24 +11,24 @@ cannot be loaded safely from a stranger.
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tlfeat.encoder import Rows
+from tlfeat.blocks import Floats, RowSource, blocks_of, in_threads, steady_threads
 from tlfeat.errors import DataError, ModelError, UsageError, nearest
 from tlfeat.evaluate import Labels, Split, folds
+from tlfeat.families import Discriminant, Kernel, Neighbours, Penalised, best_temperature
+from tlfeat.linear import MAX_COVARIANCE
+from tlfeat.search import Family, Found, Problem, Setting, Values, hold_out, search, softmax
 
 N_FOLDS = 5
 
-#: Up to this many values in the training rows, one BLAS thread is faster and steadier than all cores.
-_SMALL_PROBLEM = 4_000_000
+#: 45 values from 1e-6 to 1e5, as in the evaluation of DINOv2 (Oquab et al. 2023, arXiv:2304.07193, appendix B).
+C_PATH = tuple(float(f"{c:.3g}") for c in np.logspace(-6, 5, 45))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,112 +39,83 @@ class Head:
     ----------
     name : str
         As in ``--model``.
-    make : callable
-        Gives the unfitted classifier for (seed).
-    grid : mapping of parameter to values
-        The search space; the first value of each is the default, used where no search is possible.
+    family : Family
+        How it is explored and fitted.
+    rows : str
+        How the rows are taken where no search is possible: one of `search.ROW_CHOICES`.
+    default : mapping of parameter to value
+        Used where no search is possible.
     when : str
         When to use it.
     source : str
         Where the method comes from.
-    is_calibrated : bool
-        Whether the classifier has no probabilities of its own and gets sigmoid-calibrated ones.
+    n_copies : float
+        Memory it needs beside the rows, in sizes of the rows; 0 can read them from the file a block at a time.
     max_width : int
         Columns beyond which it is refused, with the head to take instead.
     """
 
     name: str
-    make: Callable[[int], Any]
-    grid: Mapping[str, tuple[Any, ...]]
+    family: Family
+    rows: str
+    default: Values
     when: str
     source: str
-    is_calibrated: bool = False
+    n_copies: float = 0.0
     max_width: int = 1_000_000
-
-
-def _logreg(seed: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(max_iter=1000, random_state=seed)
-
-
-def _linear_svm(seed: int) -> Any:
-    from sklearn.svm import SVC
-
-    # SVC's dual solver ends in seconds where LinearSVC's can run for minutes on rows with more columns than images
-    return SVC(kernel="linear", random_state=seed)
-
-
-def _svm(seed: int) -> Any:
-    from sklearn.svm import SVC
-
-    return SVC(kernel="rbf", random_state=seed)
-
-
-def _knn(seed: int) -> Any:
-    from sklearn.neighbors import KNeighborsClassifier
-
-    return KNeighborsClassifier(weights="distance", metric="cosine")
-
-
-def _ridge(seed: int) -> Any:
-    from sklearn.linear_model import RidgeClassifier
-
-    return RidgeClassifier(random_state=seed)
-
-
-def _lda(seed: int) -> Any:
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
 
 
 HEADS: tuple[Head, ...] = (
     Head(
         "logreg",
-        _logreg,
-        {"C": (0.01, 0.0001, 0.001, 0.1, 1.0)},
+        Penalised("logistic", "C", C_PATH),
+        "standardised",
+        {"C": 0.01},
         "the first to try: calibrated probabilities, seconds for 50,000 images",
         "linear probe: Alain and Bengio 2016, arXiv:1610.01644",
     ),
     Head(
         "svm",
-        _svm,
-        {"C": (10.0, 1.0, 100.0), "gamma": ("scale", 0.0001)},
+        Kernel((1.0, 10.0, 100.0), (0.25, 1.0, 4.0)),
+        "standardised",
+        {"C": 10.0, "gamma": 1.0},
         "a few thousand images with curved class borders; slow beyond 20,000",
-        "Cortes and Vapnik 1995; RBF kernel; probabilities by Platt 1999",
-        is_calibrated=True,
+        "Cortes and Vapnik 1995; RBF kernel",
+        n_copies=6,  # libsvm's float64 rows, its own copy of them, support vectors
     ),
     Head(
         "linear-svm",
-        _linear_svm,
-        {"C": (0.001, 0.0001, 0.01, 0.1)},
-        "few images and many columns",
-        "Cortes and Vapnik 1995; probabilities by Platt 1999",
-        is_calibrated=True,
+        Penalised("squared hinge", "C", C_PATH[:36]),
+        "standardised",
+        {"C": 0.001},
+        "as fast as logreg; looks only at images near the border",
+        "Cortes and Vapnik 1995; squared hinge, each class against the rest",
     ),
     Head(
         "knn",
-        _knn,
-        {"n_neighbors": (10, 1, 5, 20)},
+        Neighbours((1, 5, 10, 20, 100, 200), (0.07, 0.02, 0.2)),
+        "raw",
+        {"k": 10, "T": 0.07},
         "nothing to fit; shows which known pictures a new one resembles",
         "weighted cosine k-NN: Wu et al. 2018, arXiv:1805.01978, section 3.4",
+        n_copies=1.2,
     ),
     Head(
         "ridge",
-        _ridge,
-        {"alpha": (1000.0, 10.0, 100.0, 10000.0)},
-        "one linear solve: the fastest head on many images",
+        Penalised("squared", "alpha", tuple(float(f"{a:.3g}") for a in np.logspace(7, -1, 33))),
+        "standardised",
+        {"alpha": 1000.0},
+        "least squares: the fastest to fit on many images",
         "Rifkin, Yeo and Poggio 2003, regularised least-squares classification",
-        is_calibrated=True,
     ),
     Head(
         "lda",
-        _lda,
-        {},
-        "few images a class; nothing to tune",
-        "Fisher 1936; shrinkage by Ledoit and Wolf 2004",
-        max_width=4096,  # its covariance takes width x width x 8 bytes: 134 MB here, 1.2 GB at 12,288 columns
+        Discriminant((0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)),
+        "standardised",
+        {"shrinkage": 0.1},
+        "few images a class; one pass over the rows",
+        "Fisher 1936; shrinkage as in Friedman 1989",
+        max_width=MAX_COVARIANCE,
     ),
 )
 
@@ -160,134 +131,120 @@ def find_head(name: str) -> Head:
 
 @dataclass(frozen=True, slots=True)
 class FittedHead:
-    """A fitted pipeline with what the search chose and how long each part took (wall seconds).
+    """A fitted head with what the search chose and how long each part took (wall seconds).
 
-    `held_out` are the probabilities of shape (n_images, n_classes) that each image got from a head that had not seen
-    it (cross-validation with the chosen parameters), None where a class has one image only.
+    Attributes
+    ----------
+    pipeline : search.Head
+        Takes rows of the chosen layer or layers; gives scores, probabilities and labels.
+    layers : list of str
+        The layers whose rows, side by side, it takes.
+    held_out : array of shape (n_images, n_classes), optional
+        The probabilities that each image got from a head that had not seen it; NaN for images that were in no fold.
+        None where a class has one image only.
     """
 
     pipeline: Any
+    layers: list[str]
     chosen: dict[str, Any]
     search_s: float
     fit_s: float
     notes: list[str]
-    held_out: npt.NDArray[np.float64] | None = None
+    held_out: Floats | None = None
 
 
 def fit_head(
-    name: str, rows: Rows, split: Split, positions: Labels, *, seed: int = 0, is_searched: bool = True
+    name: str,
+    rows: RowSource,
+    split: Split,
+    positions: Labels,
+    *,
+    layers: Mapping[str, int] | None = None,
+    seed: int = 0,
+    is_searched: bool = True,
+    n_threads: int | None = None,
 ) -> FittedHead:
-    """Choose hyper-parameters by cross-validation, then fit on all given images.
+    """Choose rows and parameters on images held out, then fit on all given images.
 
     Parameters
     ----------
     name : str
         A head of the table.
-    rows : float32 array of shape (n_images, width)
-        The rows of ``positions`` only; stays float32 up to the solver. Not modified.
+    rows : float32 array, or another RowSource, of shape (n_images, width)
+        The rows of ``positions`` only. Not modified and, but for svm and knn, not copied.
     split : Split
     positions : int array of shape (n_images,)
         Training and validation images within the split; groups stay in one fold.
+    layers : mapping of str to int, optional
+        Layers whose rows stand side by side, with their widths. Each alone and all together are choices of the search.
     seed : int, default=0
     is_searched : bool, default=True
-        False takes the table's default parameters.
+        False takes the table's default rows and parameters.
+    n_threads : int, optional
+        One a core by default. The result is the same to the last digit.
 
     Raises
     ------
     DataError
         The rows hold values that are not finite, or more columns than the head can take.
     """
-    from sklearn.model_selection import GridSearchCV
-
     head = find_head(name)
-    if not np.isfinite(rows).all():
-        raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
-    if rows.shape[1] > head.max_width:
+    n, width = rows.shape
+    layers = dict(layers or {"": width})
+    if width > head.max_width:
         raise DataError(
             f"{name} takes at most {head.max_width:,} columns (its memory grows with their square), received "
-            f"{rows.shape[1]:,}. Take ridge or logreg, or a pooled layer."
+            f"{width:,}. Take ridge or logreg, or a pooled layer."
         )
     labels = split.labels[positions]
-    cv = folds(split, positions, n_folds=N_FOLDS, seed=seed)
+    present = np.unique(labels)
+    fold_of = np.full(n, -1, dtype=np.int64)
+    for fold, (_, held) in enumerate(folds(split, positions, n_folds=N_FOLDS, seed=seed)):
+        fold_of[held] = fold
+    problem = Problem(rows, np.searchsorted(present, labels), len(present), fold_of, seed)
     notes = []
-    chosen = {parameter: values[0] for parameter, values in head.grid.items()}
-    if not cv:
-        notes.append("a class has one training image: no search, no calibration, default parameters")
-    search_s = 0.0
-    with _threads_for(rows), _quiet():
-        if cv and is_searched and head.grid:
-            smallest_fold = min(len(train) for train, _ in cv)
-            grid = {p: _fitting(p, values, smallest_fold) for p, values in head.grid.items()}
-            started_s = time.perf_counter()
-            search = GridSearchCV(
-                _pipeline(head.make(seed)),
-                {f"head__{p}": values for p, values in grid.items()},
-                scoring=_criterion(labels),
-                cv=cv,
-                refit=False,
-            ).fit(rows, labels)
-            search_s = time.perf_counter() - started_s
-            chosen = {p.removeprefix("head__"): value for p, value in search.best_params_.items()}
-            chosen["cv_score"] = float(search.best_score_)
-        parameters = {p: value for p, value in chosen.items() if p in head.grid}
-        if "n_neighbors" in parameters:
-            parameters["n_neighbors"] = chosen["n_neighbors"] = min(parameters["n_neighbors"], len(labels))
-        estimator = _pipeline(head.make(seed).set_params(**parameters))
-        if head.is_calibrated and cv:
-            estimator = _calibrated(estimator, cv)
+    found: Found | None = None
+    with steady_threads(n_threads):
+        if not all(in_threads(lambda block: bool(np.isfinite(rows[block]).all()), blocks_of(n))):
+            raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
+        ends = np.cumsum(list(layers.values())).tolist()
+        every = [(end - n_columns, end) for end, n_columns in zip(ends, layers.values(), strict=True)]
+        if len(every) > 1:
+            every.append((0, width))
+        setting = Setting(head.rows, every[-1], is_balanced=problem.is_uneven, values=head.default)
         started_s = time.perf_counter()
-        estimator.fit(rows, labels)
+        if not problem.n_folds:
+            notes.append("a class has one training image: no search, no calibration, default parameters")
+        elif is_searched:
+            found = search(problem, head.family, every)
+            setting = found.setting
+        else:
+            found = hold_out(problem, head.family, setting, [head.default])
+        search_s = time.perf_counter() - started_s if found else 0.0
+        started_s = time.perf_counter()
+        fitted: Any = head.family.fit(problem, setting, found.start if found else None)
         fit_s = time.perf_counter() - started_s
-        held_out = _held_out(estimator, rows, labels, cv) if cv else None
-    if name == "lda":
-        del estimator["head"].covariance_  # 13 MB at 1,280 columns, and no prediction needs it
-    return FittedHead(estimator, chosen, search_s, fit_s, notes, held_out)
+    chosen = {**setting.values, "rows": setting.rows}
+    if problem.is_uneven:
+        chosen["classes"] = "weighed equally" if setting.is_balanced else "as they are"
+    held_out = None
+    if found is not None:
+        held = np.isfinite(found.scores[:, 0])
+        if name != "logreg":  # its loss is the one that calibrates
+            fitted.temperature = best_temperature(found.scores[held], problem.labels[held])
+        held_out = softmax(found.scores, fitted.temperature)
+        chosen["cv_score"] = found.criterion
+        if held.sum() < (problem.fold_of >= 0).sum():
+            notes.append(f"parameters were chosen on {held.sum():,} of {n:,} images: {name} is slow on more")
+    taken = [layer for layer, columns in zip(layers, every, strict=False) if setting.columns in (columns, (0, width))]
+    if len(every) > 1:
+        chosen["layer"] = "+".join(taken)
+    fitted.classes_ = present
+    return FittedHead(fitted, taken, chosen, search_s, fit_s, notes, held_out)
 
 
-def _pipeline(classifier: Any) -> Any:
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return Pipeline([("scale", StandardScaler()), ("head", classifier)])
-
-
-def _calibrated(estimator: Any, cv: list[tuple[Labels, Labels]]) -> Any:
-    """One classifier on all images, its sigmoid fitted on out-of-fold scores (SVC(probability=True) is deprecated)."""
-    from sklearn.calibration import CalibratedClassifierCV
-
-    return CalibratedClassifierCV(estimator, method="sigmoid", ensemble=False, cv=cv)
-
-
-def _held_out(estimator: Any, rows: Rows, labels: Labels, cv: list[tuple[Labels, Labels]]) -> npt.NDArray[np.float64]:
-    from sklearn.base import clone
-    from sklearn.calibration import CalibratedClassifierCV
-
-    found = np.zeros((len(rows), len(np.unique(labels))))
-    plain = estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
-    for learn_at, held_at in cv:
-        fold = clone(plain)
-        if plain is not estimator:
-            fold = CalibratedClassifierCV(fold, method="sigmoid", ensemble=False, cv=2)
-        found[held_at] = fold.fit(rows[learn_at], labels[learn_at]).predict_proba(rows[held_at])
-    return found
-
-
-def _criterion(labels: Labels) -> str:
-    """Balanced accuracy where the largest class is more than 1.5 times the smallest, else accuracy."""
-    counts = np.unique_counts(labels).counts
-    return "balanced_accuracy" if counts.max() > 1.5 * counts.min() else "accuracy"
-
-
-def _fitting(parameter: str, values: tuple[Any, ...], n_images: int) -> list[Any]:
-    if parameter != "n_neighbors":
-        return list(values)
-    return [k for k in values if k <= n_images] or [1]
-
-
-def predict_probabilities(pipeline: Any, rows: Rows) -> npt.NDArray[np.float64]:
+def predict_probabilities(pipeline: Any, rows: RowSource) -> Floats:
     """Return probabilities of shape (n_images, n_classes); rows sum to 1.
-
-    A head without any (an uncalibrated SVM or ridge, when a class had one image) answers 1 for its choice.
 
     Raises
     ------
@@ -299,41 +256,16 @@ def predict_probabilities(pipeline: Any, rows: Rows) -> npt.NDArray[np.float64]:
         raise ModelError(
             f"The head was fitted on {width} columns, received {rows.shape[1]}: another layer or backbone."
         )
-    with _threads_for(rows), _quiet():
-        if hasattr(pipeline, "predict_proba"):
-            return np.asarray(pipeline.predict_proba(rows), dtype=np.float64)
-        predicted = np.asarray(pipeline.predict(rows))
-    n_classes = len(pipeline.classes_)
-    return np.eye(n_classes)[np.searchsorted(pipeline.classes_, predicted)]
-
-
-@contextmanager
-def _threads_for(rows: Rows) -> Iterator[None]:
-    """Limit BLAS to one thread on small problems: at 2,000 rows the same fit is 2 to 4 times faster."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1 if rows.size <= _SMALL_PROBLEM else None):
-        yield
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence warnings that the user cannot act on: no convergence at the far end of the grid, constant columns."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", message=".*ill-conditioned.*")
-        warnings.filterwarnings("ignore", message=".*Variables are collinear.*")
-        warnings.filterwarnings("ignore", message="Only one sample available.*")  # a class of one: said in the notes
-        yield
+    with steady_threads():
+        return np.asarray(pipeline.predict_proba(rows), dtype=np.float64)
 
 
 # --- save and load ------------------------------------------------------------------------------------------
 
-#: Types beyond skops' own list that heads of the table are made of; nothing in them runs a caller's code.
+#: What heads are made of beyond skops' own list; nothing in them runs a caller's code.
 _TRUSTED = (
-    "sklearn.calibration._CalibratedClassifier",
+    *(f"tlfeat.families.{name}" for name in ("LinearHead", "NeighbourHead", "KernelHead")),
+    "sklearn.calibration._CalibratedClassifier",  # in pipelines that earlier versions saved
     "sklearn.calibration._SigmoidCalibration",
 )
 
@@ -388,7 +320,10 @@ def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
                     f"{skops_file} holds types that no head of tlfeat has: {', '.join(untrusted)}. It was not "
                     f"loaded and none of its code ran."
                 )
-            return skops.io.load(skops_file, trusted=list(_TRUSTED))
+            loaded = skops.io.load(skops_file, trusted=list(_TRUSTED))
+            if hasattr(loaded, "check"):  # what earlier versions saved are pipelines of scikit-learn
+                loaded.check()
+            return loaded
         except ModelError:
             raise
         except Exception as error:  # a damaged archive fails anywhere: zipfile, json, numpy, skops

@@ -109,7 +109,8 @@ class Model:
         n_given = 0
         for batch in chain(embed_files(enumerate(files), self.encoder, is_wanted=is_wanted), [None]):
             if batch is not None:
-                probabilities = self.classify(batch.rows[self.encoder.layers[0]])
+                taken = [batch.rows[layer] for layer in self.encoder.layers]
+                probabilities = self.classify(taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1))
                 for decoded, row in zip(batch.files, probabilities, strict=True):
                     done[decoded.i] = self._prediction(files[decoded.i], row, n_top)
             while n_given in done:
@@ -232,7 +233,7 @@ def _rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
     else:
         encoder = KerasEncoder(
             BackboneSpec.from_dict(spec),
-            [about["layer"]] if about["layer"] else [],
+            about["layer"].split("+") if about["layer"] else [],
             resize=there.get("resize", ""),
             dtype=there.get("dtype", ""),
             batch_size=_BATCH_SIZE,

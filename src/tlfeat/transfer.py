@@ -34,12 +34,12 @@ def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tupl
     tuple of int
         Images and columns written. Images that failed are left out.
     """
-    from tlfeat.candidates import choose_layer
+    from tlfeat.candidates import choose_layers
 
     if to.suffix not in (".npz", ".csv", ".parquet"):
         raise UsageError(f"Export to {to.suffix or 'a file without ending'} is not known. Use .npz, .csv or .parquet.")
     with open_cache(cache_path) as cache:
-        name = choose_layer(cache, layer)
+        name = choose_layers(cache, layer)[0]
         table = cache.table
         chosen = [i for i, status in enumerate(table.status) if status == "ok"]
         rows = cache.read(name, [table.keys[i] for i in chosen])
