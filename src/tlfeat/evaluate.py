@@ -45,6 +45,8 @@ class Split:
     info : SplitInfo
     notes : list of str
         What the user should know: classes left out, copies across given splits, one picture under two labels.
+    is_val_given : bool
+        Whether the validation images are the user's choice; heads then choose on them instead of in folds.
     """
 
     classes: list[str]
@@ -55,6 +57,7 @@ class Split:
     roles: list[str]
     info: SplitInfo
     notes: list[str] = field(default_factory=list)
+    is_val_given: bool = False
 
     def where(self, *roles: str) -> Labels:
         """Positions of the images with one of these roles."""
@@ -145,6 +148,7 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
             test_fraction=test_fraction if origin == "seeded" else None,
         ),
         notes=notes,
+        is_val_given="val" in given,
     )
 
 
@@ -230,10 +234,15 @@ def _leak_notes(keys: Sequence[str], labels: Sequence[str], groups: Sequence[str
 def folds(split: Split, positions: Labels, *, n_folds: int, seed: int) -> list[tuple[Labels, Labels]]:
     """Return stratified folds over `positions` that keep groups together, as positions within `positions`.
 
-    There are as many folds as the rarest class has groups, at most `n_folds`; none where it has only one.
+    There are as many folds as the rarest class has groups, at most `n_folds`; none where it has only one. Where the
+    user gave validation images, there is one fold: these.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    if split.is_val_given:
+        is_val = np.array([split.roles[i] == "val" for i in positions])
+        if is_val.any() and not is_val.all():
+            return [(np.flatnonzero(~is_val), np.flatnonzero(is_val))]
     labels, groups = split.labels[positions], split.groups[positions]
     n_groups = min(len(set(groups[labels == label])) for label in np.unique(labels))
     n = min(n_folds, n_groups)

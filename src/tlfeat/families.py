@@ -5,7 +5,7 @@ A fitted head is plain arrays; it does to new rows what its setting says and giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,22 +182,16 @@ class Penalised:
             on_solution=on_solution,
         )
 
-        def held_scores(i: int) -> Floats:
-            found = np.full((n, problem.n_classes), np.nan)
+        def scores(i: int) -> Floats:
             folds = [fits[fold].columns.to_rows(*solutions[fold, i]) for fold in range(n_folds)]
-            for block in blocks_of(n):
-                x = view[block]
-                for fold, (coef, intercept) in enumerate(folds):
-                    held = fold_of[block] == fold
-                    found[block][held] = _two_sided(x[held] @ coef + intercept)
-            return found
+            return _held_scores(view, problem, folds)
 
         def start(i: int) -> tuple[Rows, Floats]:
             found = [solutions[fold, i] for fold in range(n_folds)]
             coef = np.asarray(np.mean([coef for coef, _ in found], axis=0, dtype=np.float32))
             return coef, np.asarray(np.mean([intercept for _, intercept in found], axis=0))
 
-        return Explored(values, right, losses.sum(axis=1) / criterion_weights.sum(), held_scores, start)
+        return Explored(values, right, losses.sum(axis=1) / criterion_weights.sum(), scores, start)
 
     def _loss(self, scores: Floats, labels: Labels) -> Floats:
         """The head's own loss of each image, at scores of one column a class."""
@@ -236,6 +230,20 @@ class Penalised:
         return LinearHead(view.mapping, problem.n_classes, *found[0])
 
 
+def _held_scores(view: View, problem: Problem, folds: Sequence[tuple[Rows, Floats]]) -> Floats:
+    """Scores (n_images, n_classes) of each image under the coefficients of its fold; NaN for images of no fold."""
+    scores = np.full((len(problem.labels), problem.n_classes), np.nan)
+
+    def fill(block: slice) -> None:
+        x = view[block]
+        for fold, (coef, intercept) in enumerate(folds):
+            held = problem.fold_of[block] == fold
+            scores[block][held] = _two_sided(x[held] @ coef + intercept)
+
+    in_threads(fill, blocks_of(len(scores)))
+    return scores
+
+
 def _columns_by_fold(view: View, fold_of: Labels, n_folds: int, scaling: str) -> tuple[list[Columns], Columns]:
     """Return the map of the columns that each fold's fit may know, and that of all images.
 
@@ -246,7 +254,9 @@ def _columns_by_fold(view: View, fold_of: Labels, n_folds: int, scaling: str) ->
     of_all = columns_of(origin, n.sum(), sums.sum(axis=0), squares.sum(axis=0), kind)
     if scaling == "whiten":
         values, vectors = np.linalg.eigh(covariance(view, of_all))
-        of_all = Columns(of_all.shift, of_all.scale, vectors / np.sqrt(np.maximum(values, 0) + values.mean()))
+        of_all = Columns(
+            of_all.shift, of_all.scale, vectors / np.sqrt(np.maximum(values, 0) + max(values.mean(), 1e-6))
+        )
         return [of_all] * n_folds, of_all
     folds = [
         columns_of(origin, n.sum() - n[f], sums.sum(axis=0) - sums[f], squares.sum(axis=0) - squares[f], kind)
@@ -272,28 +282,28 @@ class Discriminant:
     def explore(
         self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows
     ) -> Explored:
-        view, n = setting.view(problem), len(problem.labels)
+        view = setting.view(problem)
         columns, counts, sums, squares = self._moments(problem, setting)
         total = squares.sum(axis=0)
 
-        def of_fold(fold: int) -> list[LinearHead]:
-            found = discriminants(
-                counts.sum(axis=0) - counts[fold],
-                sums.sum(axis=0) - sums[fold],
-                total - squares[fold],
-                [float(v["shrinkage"]) for v in values],
-                is_balanced=setting.is_balanced,
-            )
-            return [LinearHead("raw", problem.n_classes, *columns.to_rows(*solution)) for solution in found]
+        solutions = [
+            [
+                columns.to_rows(*solution)
+                for solution in discriminants(
+                    counts.sum(axis=0) - counts[fold],
+                    sums.sum(axis=0) - sums[fold],
+                    total - squares[fold],
+                    [float(v["shrinkage"]) for v in values],
+                    is_balanced=setting.is_balanced,
+                )
+            ]
+            for fold in range(problem.n_folds)
+        ]
 
-        heads = [of_fold(fold) for fold in range(problem.n_folds)]
-        scores = np.full((len(values), n, problem.n_classes), np.nan)
-        for fold in range(problem.n_folds):
-            held = np.flatnonzero(problem.fold_of == fold)
-            rows = view.take(held)
-            for i, head in enumerate(heads[fold]):
-                scores[i, held] = head.scores(rows)
-        return explored_of(problem, values, scores, criterion_weights)
+        def scores(i: int) -> Floats:
+            return _held_scores(view, problem, [of_fold[i] for of_fold in solutions])
+
+        return judged(problem, values, scores, criterion_weights)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> LinearHead:
         columns, counts, sums, squares = self._moments(problem, setting)
@@ -318,16 +328,19 @@ class Discriminant:
         return columns, counts.reshape(-1, k), centred.reshape(n_folds + 1, k, -1), squares
 
 
-def explored_of(problem: Problem, values: Sequence[Values], scores: Floats, criterion_weights: Rows) -> Explored:
-    """Judge held-out scores of shape (n_values, n_images, n_classes) by their log loss at their best temperature."""
+def judged(
+    problem: Problem, values: Sequence[Values], scores: Callable[[int], Floats], criterion_weights: Rows
+) -> Explored:
+    """Judge held-out scores, made for one value at a time, by their log loss at their best temperature."""
     held = np.flatnonzero(problem.fold_of >= 0)
     labels, weights = problem.labels[held], criterion_weights[held]
     right = np.zeros((len(values), len(problem.labels)), bool)
-    right[:, held] = scores[:, held].argmax(axis=2) == labels
-    losses = np.array(
-        [log_loss(found[held], labels, weights, best_temperature(found[held], labels)) for found in scores]
-    )
-    return Explored(values, right, losses, lambda i: scores[i])
+    losses = np.zeros(len(values))
+    for i in range(len(values)):
+        found = scores(i)[held]
+        right[i, held] = found.argmax(axis=1) == labels
+        losses[i] = log_loss(found, labels, weights, best_temperature(found, labels))
+    return Explored(values, right, losses, scores)
 
 
 def log_loss(scores: Floats, labels: Labels, weights: Rows, temperature: float) -> float:
@@ -466,9 +479,13 @@ class Neighbours:
             ):
                 similar[held[block]], labels[held[block]] = found[0], problem.labels[learned[found[1]]]
         votes = _class_votes(problem, setting)
-        scores = np.stack([vote(similar, labels, votes, problem.n_classes, int(v["k"]), float(v["T"])) for v in values])
-        scores[:, problem.fold_of < 0] = np.nan
-        return explored_of(problem, values, scores, criterion_weights)
+
+        def scores(i: int) -> Floats:
+            found = vote(similar, labels, votes, problem.n_classes, int(values[i]["k"]), float(values[i]["T"]))
+            found[problem.fold_of < 0] = np.nan
+            return found
+
+        return judged(problem, values, scores, criterion_weights)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> NeighbourHead:
         rows, shift = self._known(problem, setting)
@@ -602,7 +619,7 @@ class Kernel:
             scores[i, held[:, None], machine.classes_] = found
 
         in_threads(try_one, [(i, fold) for i in range(len(values)) for fold in range(problem.n_folds)])
-        return explored_of(problem, values, scores, criterion_weights)
+        return judged(problem, values, lambda i: scores[i], criterion_weights)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> KernelHead:
         rows, columns = self._mapped(problem, setting)

@@ -247,12 +247,12 @@ class _Trials:
         decides what is worse by more than one standard error of the paired difference, and the loss among the rest (the
         one-standard-error rule of Breiman et al. 1984, section 3.4.3, on paired differences).
         """
-        right = np.array([explored.right[i] for _, explored, i in self.entries])
-        weights = self.weights / self.weights.sum()
-        criterion = right @ weights
-        top = right[int(criterion.argmax())]
+        rights = [explored.right[i] for _, explored, i in self.entries]
+        weights = self.weights.astype(np.float64) / self.weights.sum(dtype=np.float64)
+        criterion = np.array([weights[right].sum() for right in rights])
+        top = rights[int(criterion.argmax())]
         # the variance of a weighted mean of paired differences of 0 and 1
-        errors = np.sqrt((top ^ right) @ (weights.astype(np.float64) ** 2))
+        errors = np.array([np.sqrt((weights[top ^ right] ** 2).sum()) for right in rights])
         losses = np.array([explored.loss[i] for _, explored, i in self.entries])
         near = criterion >= criterion.max() - errors
         best = int(np.where(near, losses, np.inf).argmin())

@@ -1,0 +1,537 @@
+"""The many fits at once give what one fit after the other gives, and the search chooses what holds."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tlfeat import families, heads, search
+from tlfeat.blocks import MAPPINGS, View, add_up, steady_threads
+from tlfeat.cache import ImageTable
+from tlfeat.encoder import Rows
+from tlfeat.evaluate import Labels, Split, make_split
+from tlfeat.families import Discriminant, Kernel, Neighbours, Penalised, best_temperature, vote
+from tlfeat.heads import HEADS, fit_head, predict_probabilities
+from tlfeat.images import ImageSet, content_key
+from tlfeat.linear import Columns, Effort, Fit, Metric, Solution, columns_of, fit_paths, sums_by_group
+from tlfeat.search import Problem, Setting, softmax
+
+NAMES = [head.name for head in HEADS]
+
+
+def problem_of(n: int = 300, width: int = 20, n_classes: int = 3, seed: int = 0, n_folds: int = 5) -> Problem:
+    """Overlapping classes in correlated columns of unequal size."""
+    rng = np.random.default_rng(seed)
+    labels = np.sort(rng.integers(0, n_classes, n))
+    labels[:n_classes] = np.arange(n_classes)
+    rows = rng.normal(0, 1, (n, width)) + rng.normal(0, 0.7, (n_classes, width))[labels]
+    rows = (rows @ rng.normal(0, 1, (width, width)) * rng.uniform(0.1, 5, width) + 3).astype(np.float32)
+    fold_of = rng.integers(0, n_folds, n) if n_folds else np.full(n, -1)
+    return Problem(rows, labels, n_classes, fold_of, seed)
+
+
+def split_of(rows: Rows, labels: list[str], splits: list[str] | None = None, groups: list[str] | None = None) -> Split:
+    n = len(rows)
+    keys = [content_key(row.tobytes()) for row in rows]
+    images = ImageSet(
+        Path("/d"), Path("/d"), [str(i) for i in range(n)], labels, splits or [""] * n, groups or [""] * n
+    )
+    return make_split(ImageTable(images, keys, ["ok"] * n, [""] * n, [1] * n, [1] * n))
+
+
+def in_order(rows: Rows, split: Split, positions: Labels) -> Rows:
+    by_key = {content_key(row.tobytes()): row for row in rows}
+    return np.stack([by_key[split.keys[i]] for i in positions])
+
+
+def whole(rows: str = "standardised", width: int = 20, *, is_balanced: bool = False, **values: Any) -> Setting:
+    return Setting(rows, (0, width), is_balanced, values)
+
+
+def standardised(rows: Rows) -> Rows:
+    from sklearn.preprocessing import StandardScaler
+
+    return np.asarray(StandardScaler().fit_transform(rows.astype(np.float64)))
+
+
+# --- the solutions are those of scikit-learn ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_balanced", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("c", [0.001, 0.1, 10.0])
+def test_logistic_regression_is_that_of_scikit_learn(c: float, n_classes: int, is_balanced: bool) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    problem = problem_of(n_classes=n_classes)
+    head = Penalised("logistic", "C", (c,)).fit(problem, whole(is_balanced=is_balanced, C=c))
+    x = standardised(problem.rows)
+    weight = "balanced" if is_balanced else None
+    expected = LogisticRegression(C=c, max_iter=5000, tol=1e-9, class_weight=weight).fit(x, problem.labels)
+    np.testing.assert_allclose(head.predict_proba(problem.rows), expected.predict_proba(x), atol=3e-3)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_ridge_is_that_of_scikit_learn(n_classes: int) -> None:
+    from sklearn.linear_model import RidgeClassifier
+
+    problem = problem_of(n_classes=n_classes)
+    head = Penalised("squared", "alpha", (50.0,)).fit(problem, whole(alpha=50.0))
+    x = standardised(problem.rows)
+    expected = RidgeClassifier(alpha=50.0).fit(x, problem.labels).decision_function(x)
+    scores = head.scores(problem.rows)
+    found = 2 * scores[:, 1] if n_classes == 2 else scores
+    np.testing.assert_allclose(found, expected, atol=3e-3)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_linear_svm_is_that_of_scikit_learn(n_classes: int) -> None:
+    from sklearn.svm import LinearSVC
+
+    problem = problem_of(n_classes=n_classes)
+    head = Penalised("squared hinge", "C", (0.01,)).fit(problem, whole(C=0.01))
+    x = standardised(problem.rows)
+    # LinearSVC penalises the intercept as one more column: a large constant makes that negligible
+    expected = LinearSVC(C=0.01, tol=1e-8, max_iter=100_000, intercept_scaling=100).fit(x, problem.labels)
+    scores = head.scores(problem.rows)
+    found = 2 * scores[:, 1] if n_classes == 2 else scores
+    np.testing.assert_allclose(found, expected.decision_function(x), atol=1e-2)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_discriminant_analysis_is_that_of_scikit_learn(n_classes: int) -> None:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    problem = problem_of(n_classes=n_classes)
+    head = Discriminant((0.3,)).fit(problem, whole("raw", shrinkage=0.3))
+    # "raw" is one common scale, which scikit-learn's shrinkage of the covariance does not see either
+    expected = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3)
+    x = standardised(problem.rows)
+    on_standardised = Discriminant((0.3,)).fit(problem, whole(shrinkage=0.3))
+    np.testing.assert_allclose(
+        on_standardised.predict_proba(problem.rows), expected.fit(x, problem.labels).predict_proba(x), atol=2e-2
+    )
+    assert head.coef.shape == on_standardised.coef.shape
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_kernel_machine_is_that_of_scikit_learn(n_classes: int) -> None:
+    from sklearn.svm import SVC
+
+    problem = problem_of(n_classes=n_classes)
+    head = Kernel((10.0,), (1.0,)).fit(problem, whole(C=10.0, gamma=1.0))
+    x = standardised(problem.rows).astype(np.float32)
+    expected = SVC(C=10.0, gamma=1 / 20).fit(x, problem.labels).decision_function(x)
+    scores = head.scores(problem.rows)
+    np.testing.assert_allclose(2 * scores[:, 1] if n_classes == 2 else scores, expected, atol=1e-4)
+
+
+def test_votes_by_hand() -> None:
+    similar = np.array([[0.9, 0.8, 0.2]], np.float32)
+    labels = np.array([[1, 0, 1]])
+    scores = vote(similar, labels, np.ones(2, np.float32), 2, 3, 0.1)
+    shares = np.array([np.exp(8), np.exp(9) + np.exp(2)])
+    np.testing.assert_allclose(scores[0], np.log(shares / shares.sum() + 0.0005), rtol=1e-4)
+    one = vote(similar, labels, np.ones(2, np.float32), 2, 1, 0.1)
+    assert one[0].argmax() == 1
+
+
+def test_neighbours_are_those_of_scikit_learn() -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    problem = problem_of(n=400)
+    head = Neighbours((7,), (0.1,)).fit(problem, whole("raw", k=7, T=0.1))
+    x = problem.rows - problem.rows.mean(axis=0)
+    known = KNeighborsClassifier(7, metric="cosine", weights=lambda d: np.exp(-d / 0.1)).fit(x, problem.labels)
+    queries = problem_of(n=50, seed=1).rows
+    expected = known.predict_proba(queries - problem.rows.mean(axis=0))
+    np.testing.assert_allclose(np.exp(head.scores(queries)) - 1e-3 / 3, expected, atol=1e-4)
+
+
+# --- many fits at once --------------------------------------------------------------------------------------
+
+
+def paths(problem: Problem, loss: str, penalties: list[float], metric: Metric | None = None) -> list[Solution]:
+    view = View(problem.rows, (0, problem.rows.shape[1]))
+    origin, n, sums, squares = sums_by_group(view, np.zeros(len(problem.labels), np.int64), 1)
+    columns = columns_of(origin, n[0], sums[0], squares[0], "each")
+    fits = [
+        Fit(np.where(problem.fold_of == f, 0, 1).astype(np.float32), columns, penalties) for f in range(problem.n_folds)
+    ]
+    found: list[Solution] = []
+    fit_paths(
+        view,
+        problem.labels,
+        problem.n_classes,
+        loss,
+        fits,
+        metric,
+        effort=Effort(1e-9, 2000),
+        fold_of=problem.fold_of,
+        on_solution=lambda solution: found.append(solution) is None,
+    )
+    return found
+
+
+@pytest.mark.parametrize("loss", ["logistic", "squared hinge", "squared"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_penalty_on_the_way_has_the_solution_that_it_has_alone(loss: str, n_classes: int) -> None:
+    problem = problem_of(n_classes=n_classes, n_folds=3)
+    penalties = [1.0, 0.1, 0.01]
+    together = {(s.fit, s.penalty): s for s in paths(problem, loss, penalties)}
+    assert set(together) == {(f, i) for f in range(3) for i in range(3)}
+    for i, penalty in enumerate(penalties):
+        for alone in paths(problem, loss, [penalty]):
+            np.testing.assert_allclose(together[alone.fit, i].scores, alone.scores, atol=5e-3)
+
+
+def test_a_metric_changes_the_way_and_not_the_solution() -> None:
+    problem = problem_of(n=600)
+    rng = np.random.default_rng(0)
+    vectors, values = np.linalg.qr(rng.normal(0, 1, (20, 20)))[0], rng.uniform(0.1, 3, 20)
+    other = Metric(vectors.astype(np.float32), values.astype(np.float32))
+    for plain, turned in zip(
+        paths(problem, "logistic", [0.01]), paths(problem, "logistic", [0.01], other), strict=True
+    ):
+        same = turned if turned.fit == plain.fit else None
+        if same is not None:
+            np.testing.assert_allclose(plain.scores, same.scores, atol=5e-3)
+
+
+def test_a_metric_is_taken_for_many_rows_and_saves_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlfeat import linear
+
+    problem = problem_of(n=4000, width=40)
+    rng = np.random.default_rng(0)
+    # columns that say nearly the same, as those of embeddings do
+    problem.rows[:] = (problem.rows * np.logspace(0, -2, 40) @ rng.normal(0, 1, (40, 40))).astype(np.float32)
+    view = View(problem.rows, (0, 40))
+    origin, n, sums, squares = sums_by_group(view, np.zeros(4000, np.int64), 1)
+    columns = columns_of(origin, n[0], sums[0], squares[0], "each")
+    metric = Metric.of(view, columns)
+    assert metric is not None
+    assert Metric.of(View(problem.rows[:100], (0, 40)), columns) is None
+    n_passes, evaluate = [0], linear._evaluate
+
+    def counted(*arguments: Any) -> Any:
+        n_passes[0] += 1
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(linear, "_evaluate", counted)
+    taken = []
+    for chosen in (None, metric):
+        n_passes[0] = 0
+        paths(problem, "logistic", [1e-4], chosen)
+        taken.append(n_passes[0])
+    assert taken[1] < 0.7 * taken[0]
+
+
+def test_held_out_scores_are_those_of_the_fit_that_did_not_see_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "_SEARCH", Effort(1e-9, 2000))
+    problem = problem_of()
+    family = Penalised("logistic", "C", (0.01, 1.0))
+    explored = family.explore(problem, whole(), family.grid(1), np.ones(300, np.float32))
+    scores = explored.scores(1)
+    for fold in range(5):
+        learned = problem.fold_of != fold
+        part = Problem(problem.rows[learned], problem.labels[learned], 3, np.full(learned.sum(), -1), 0)
+        expected = family.fit(part, whole(C=1.0)).scores(problem.rows[~learned])
+        np.testing.assert_allclose(softmax(scores[~learned]), softmax(expected), atol=0.02)
+    assert np.array_equal(explored.right[1], scores.argmax(axis=1) == problem.labels)
+
+
+def test_columns_of_large_mean_and_constant_columns_are_scaled_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (5000, 4)).astype(np.float32)
+    x[:, 1] = x[:, 1] * 3 + 1000
+    x[:, 2] = 7
+    x[:, 3] *= 1e-3
+    origin, n, sums, squares = sums_by_group(View(x, (0, 4)), np.arange(5000) % 3, 3)
+    columns = columns_of(origin, n.sum(), sums.sum(axis=0), squares.sum(axis=0), "each")
+    np.testing.assert_allclose(columns.shift, x.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(columns.scale[[0, 1, 3]], x.std(axis=0, dtype=np.float64)[[0, 1, 3]], rtol=1e-3)
+    assert columns.scale[2] == 1
+
+
+def test_coefficients_for_columns_as_they_are_give_the_same_scores() -> None:
+    rng = np.random.default_rng(0)
+    x, coef = rng.normal(2, 3, (9, 5)).astype(np.float32), rng.normal(0, 1, (4, 2)).astype(np.float32)
+    columns = Columns(rng.normal(0, 1, 5), rng.uniform(1, 2, 5), rng.normal(0, 1, (5, 4)).astype(np.float32))
+    mapped = columns.scaled(x) @ columns.rotation
+    back, intercept = columns.to_rows(coef, np.array([1.0, -1.0]))
+    np.testing.assert_allclose(x @ back + intercept, mapped @ coef + [1, -1], rtol=1e-4, atol=1e-4)
+
+
+# --- reproducible -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_head_is_the_same_to_the_last_digit_at_any_number_of_threads(name: str) -> None:
+    # more rows than a block, so that there is something to share out
+    problem = problem_of(n=3000, width=24)
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
+    at = split.where("train", "val")
+    rows = in_order(problem.rows, split, at)
+    one, *others = [fit_head(name, rows, split, at, n_threads=n) for n in (1, 2, 5)]
+    for other in others:
+        assert other.chosen == one.chosen
+        assert other.held_out is not None and one.held_out is not None
+        assert other.held_out.tobytes() == one.held_out.tobytes()
+        assert (
+            predict_probabilities(other.pipeline, rows).tobytes() == predict_probabilities(one.pipeline, rows).tobytes()
+        )
+
+
+def test_sums_do_not_depend_on_the_number_of_threads() -> None:
+    x = np.random.default_rng(0).normal(0, 1, 50_000).astype(np.float32)
+
+    def total(n_threads: int) -> Any:
+        with steady_threads(n_threads):
+            return add_up(
+                50_000, lambda blocks: [np.sum([x[b].sum() for b in blocks], keepdims=True, dtype=np.float32)]
+            )
+
+    assert total(1)[0].tobytes() == total(2)[0].tobytes() == total(7)[0].tobytes()
+    assert total(1)[0][0] == pytest.approx(x.sum(), rel=1e-3)
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["logreg", "linear-svm", "ridge", "lda"])
+def test_a_head_takes_less_memory_than_its_rows_again(name: str) -> None:
+    """With the rows themselves that is less than 2.5 times the rows."""
+    problem = problem_of(n=60_000, width=100, n_classes=2)
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
+    at = split.where("train", "val")
+    rows = in_order(problem.rows, split, at)
+    fit_head(name, rows[:600], split, at[:600])  # what is imported late is not counted
+    tracemalloc.start()
+    fit_head(name, rows, split, at)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * rows.nbytes
+
+
+class BlocksOnly:
+    """Rows that can only be read a block at a time, and count the largest."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows, self.largest = rows, 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._rows.shape[0], self._rows.shape[1]
+
+    def __getitem__(self, block: slice, /) -> Rows:
+        found = self._rows[block].copy()
+        self.largest = max(self.largest, len(found))
+        return found
+
+
+@pytest.mark.parametrize("name", ["logreg", "linear-svm", "ridge", "lda"])
+def test_rows_read_block_by_block_give_the_same_head(name: str) -> None:
+    problem = problem_of(n=3000, width=24)
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
+    at = split.where("train", "val")
+    rows = in_order(problem.rows, split, at)
+    stored = BlocksOnly(rows)
+    one, other = fit_head(name, rows, split, at), fit_head(name, stored, split, at)
+    assert other.chosen == one.chosen
+    assert stored.largest <= 1024
+    assert predict_probabilities(other.pipeline, rows).tobytes() == predict_probabilities(one.pipeline, rows).tobytes()
+
+
+# --- what is chosen -----------------------------------------------------------------------------------------
+
+
+def test_the_layer_that_tells_the_classes_apart_is_chosen_and_several_where_each_knows_a_part() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 400)
+    noise = rng.normal(0, 1, (400, 10)).astype(np.float32)
+    one, other = noise[:, :5].copy(), noise[:, 5:].copy()
+    one[:, 0] += 6 * (labels % 2)
+    other[:, 0] += 6 * (labels // 2)
+    nothing = rng.normal(0, 1, (400, 5)).astype(np.float32)
+
+    def chosen(*parts: Rows) -> list[str]:
+        rows = np.concatenate(parts, axis=1)
+        split = split_of(rows, [f"c{i}" for i in labels])
+        at = split.where("train", "val")
+        names = {f"layer{i}": 5 for i in range(len(parts))}
+        fitted = fit_head("logreg", in_order(rows, split, at), split, at, layers=names)
+        assert fitted.pipeline.n_features_in_ == 5 * len(fitted.layers)
+        return fitted.layers
+
+    assert chosen(one, other) == ["layer0", "layer1"]
+    both = np.concatenate([one[:, :1], other[:, :1], nothing[:, :3]], axis=1)
+    assert chosen(nothing, both)[-1] == "layer1"
+
+
+def test_uneven_classes_are_judged_by_balanced_accuracy_and_may_be_weighed() -> None:
+    rng = np.random.default_rng(0)
+    labels = (np.arange(600) % 15 == 0).astype(int)
+    rows = (rng.normal(0, 1, (600, 5)) + 1.0 * labels[:, None]).astype(np.float32)
+    split = split_of(rows, [f"c{i}" for i in labels])
+    at, test_at = split.where("train", "val"), split.where("test")
+    fitted = fit_head("logreg", in_order(rows, split, at), split, at)
+    assert fitted.chosen["classes"] == "weighed equally"
+    found = predict_probabilities(fitted.pipeline, in_order(rows, split, test_at)).argmax(axis=1)
+    assert np.mean(found[split.labels[test_at] == 1]) > 0.6  # an unweighted one finds hardly any
+    held = fitted.held_out
+    assert held is not None
+    right = held.argmax(axis=1) == split.labels[at]
+    balanced = np.mean([right[split.labels[at] == c].mean() for c in (0, 1)])
+    assert fitted.chosen["cv_score"] == pytest.approx(balanced, abs=1e-6)
+
+
+def test_given_validation_images_choose_and_are_learned_from_afterwards() -> None:
+    problem = problem_of(n=300, n_classes=2)
+    roles = ["train", "train", "val", "test"] * 75
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels], roles)
+    at = split.where("train", "val")
+    fitted = fit_head("logreg", in_order(problem.rows, split, at), split, at)
+    assert fitted.held_out is not None
+    held = np.isfinite(fitted.held_out[:, 0])
+    assert [split.roles[i] for i in at[held]] == ["val"] * 75
+    only_train = split.where("train")
+    without = fit_head("logreg", in_order(problem.rows, split, only_train), split, only_train)
+    assert without.pipeline.coef.tobytes() != fitted.pipeline.coef.tobytes()
+
+
+def test_no_group_is_on_both_sides_of_a_fold() -> None:
+    """Rows of a group are all but equal and its label is a coin's: who sees one half of a group knows the other."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 5)
+    labels = rng.integers(0, 2, 60)[groups]
+    rows = (rng.normal(0, 1, (60, 30))[groups] + rng.normal(0, 0.01, (300, 30))).astype(np.float32)
+    names = [f"c{i}" for i in labels]
+    grouped, blind = split_of(rows, names, groups=[f"g{i}" for i in groups]), split_of(rows, names)
+    scores = []
+    for split in (grouped, blind):
+        at = split.where("train", "val")
+        scores.append(fit_head("knn", in_order(rows, split, at), split, at).chosen["cv_score"])
+    assert scores[0] < 0.7 < 0.95 < scores[1]
+
+
+def test_the_loss_decides_among_settings_that_accuracy_cannot_tell_apart() -> None:
+    weights = np.ones(1000, np.float32)
+    right = np.zeros((3, 1000), bool)
+    right[0, :901], right[1, :900], right[2, :700] = True, True, True
+    trials = search._Trials(weights)
+    values = [{"C": 1.0}, {"C": 2.0}, {"C": 3.0}]
+    trials.add(whole(), search.Explored(values, right, np.array([0.5, 0.3, 0.1]), lambda i: np.empty(0)))
+    best, criterion = trials.best()
+    assert trials.entries[best][0].values == {"C": 2.0}
+    assert criterion == pytest.approx(0.9)
+
+
+def test_the_whole_grid_is_walked_where_nothing_gets_worse() -> None:
+    assert len(heads.C_PATH) == 45
+    assert heads.C_PATH[0] == 1e-6
+    assert heads.C_PATH[-1] == 1e5
+
+
+def test_a_temperature_brings_scores_to_the_lowest_log_loss_and_changes_no_prediction() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (4000, 3))
+    labels = np.array([rng.choice(3, p=p) for p in softmax(logits)])
+    assert best_temperature(5 * logits, labels) == pytest.approx(5, rel=0.1)
+    assert np.array_equal(softmax(logits, 5).argmax(axis=1), logits.argmax(axis=1))
+
+
+def test_a_part_of_the_images_has_every_class_and_fold_in_proportion() -> None:
+    problem = problem_of(n=2000)
+    part = problem.part(problem.subset(500))
+    assert len(part.labels) == 500
+    for fold in range(5):
+        for label in range(3):
+            whole_share = np.mean((problem.labels == label) & (problem.fold_of == fold))
+            assert np.mean((part.labels == label) & (part.fold_of == fold)) == pytest.approx(whole_share, abs=0.003)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_a_mapping_leaves_the_rows_alone_and_takes_zeros(mapping: str) -> None:
+    rows = np.array([[0, 0, 0], [1, -4, 0]], np.float32)
+    before = rows.copy()
+    found = View(rows, (0, 3), mapping)[slice(0, 2)]
+    assert np.array_equal(rows, before)
+    assert np.isfinite(found).all()
+    assert np.array_equal(found[0], [0, 0, 0])
+    if mapping in ("l2", "root-l2"):
+        assert np.sum(found[1] ** 2) == pytest.approx(3, rel=1e-6)
+    if mapping == "root":
+        assert np.allclose(found[1], [1, -2, 0])
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_are_refused_by_every_head(name: str, value: float) -> None:
+    problem = problem_of()
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
+    at = split.where("train", "val")
+    rows = in_order(problem.rows, split, at)
+    rows[7, 3] = value
+    with pytest.raises(heads.DataError, match="NaN or infinity"):
+        fit_head(name, rows, split, at)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_class_that_a_fold_lacks_does_no_harm(name: str) -> None:
+    """All images of one class but one are a single group: some fold learns without the group."""
+    problem = problem_of(n=200, n_classes=3)
+    labels = problem.labels
+    groups = [f"rare{i % 2}" if label == 2 else f"own{i}" for i, label in enumerate(labels)]
+    split = split_of(problem.rows, [f"c{i}" for i in labels], groups=groups)
+    at = split.where("train", "val")
+    fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
+    found = predict_probabilities(fitted.pipeline, problem.rows)
+    assert found.shape == (200, 3)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fewer_images_than_folds_are_enough(name: str) -> None:
+    problem = problem_of(n=40, n_classes=2)
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
+    first, second = (split.where("train", "val")[split.labels[split.where("train", "val")] == c][:2] for c in (0, 1))
+    at = np.sort(np.concatenate([first, second]))
+    fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
+    assert np.isfinite(predict_probabilities(fitted.pipeline, problem.rows)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_that_are_numbers_keep_their_names(name: str) -> None:
+    problem = problem_of(n=90)
+    split = split_of(problem.rows, [str(10**i) for i in problem.labels])
+    assert split.classes == ["1", "10", "100"]
+    at = split.where("train", "val")
+    fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
+    assert fitted.pipeline.classes_.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_that_are_all_the_same_give_an_answer(name: str) -> None:
+    rows = np.ones((60, 5), np.float32)
+    rows[:, 0] += np.arange(60) * 1e-9  # equal in float32
+    split = split_of(np.arange(60, dtype=np.float32)[:, None], [f"c{i % 2}" for i in range(60)])
+    at = split.where("train", "val")
+    fitted = fit_head(name, rows[: len(at)], split, at)
+    assert np.isfinite(predict_probabilities(fitted.pipeline, rows)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_row_can_be_predicted_and_none_too(name: str) -> None:
+    problem = problem_of()
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
+    at = split.where("train", "val")
+    fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
+    assert predict_probabilities(fitted.pipeline, problem.rows[:1]).shape == (1, 3)
+    assert predict_probabilities(fitted.pipeline, problem.rows[:0]).shape == (0, 3)
