@@ -172,6 +172,9 @@ def _fit_rows(
         ),
         notes=fitted.notes,
     )
+    if fitted.held_out is not None:
+        is_right = fitted.held_out.argmax(axis=1) == split.labels[learn_at]
+        result = replace(result, held_out_accuracy=float(np.mean(is_right)))
     return Outcome(
         _save(
             folder,
