@@ -256,8 +256,9 @@ def list_cut_points(spec: BackboneSpec, *, n_most: int = MAX_CUT_POINTS) -> list
     A tensor is a cut point where every path from input to output goes through it (an articulation point of the
     graph): the sum that ends a residual block, the concatenation that ends an Inception module, every layer of a plain
     chain. Of cut points with no kernel between them (convolution, normalisation, activation) the last one counts, and
-    a depthwise convolution with the pointwise one after it is one convolution. Where there are more than `n_most`, the last one at each resolution comes first, then those after a merge of
-    branches, then the others, each time the one farthest from those that are taken.
+    a depthwise convolution with the pointwise one after it is one convolution. Where there are more than `n_most`, the
+    last one at each resolution comes first, then those after a merge of branches, then the others, each time the one
+    farthest from those that are taken.
     """
     base = build_base(spec, KerasEncoder(spec, ()).input_size)
     operations = import_keras().Model(base.inputs, base.outputs).operations  # each after all that it needs

@@ -410,6 +410,66 @@ def sweep(
         console.say(f"Next: tlfeat compare --cache {report.cache} --layer {found.depths[found.chosen].layer}")
 
 
+@app.command(short_help="How much data: accuracy against labelled images a class.")
+def curve(
+    layer: LayerOption = None,
+    heads: Annotated[str, typer.Option("--heads", help="Comma-separated heads, all, or none.")] = "logreg,knn",
+    keras: Annotated[str, typer.Option("--keras", help="Comma-separated frozen, scratch; all, or none.")] = "none",
+    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="With the raw-pixel baseline.")] = True,
+    counts: Annotated[str, typer.Option("--counts", help="Labelled images a class.")] = "1,2,5,10,20,50,all",
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Random draws of each number of images.")] = 5,
+    keras_draws: Annotated[
+        int, typer.Option("--keras-draws", min=1, help="The same for networks, which are slow.")
+    ] = 2,
+    epochs: Annotated[int, typer.Option("--epochs", min=0, help="At most, for networks; 0 as in fit-keras.")] = 0,
+    output: OutputOption = None,
+    cache: CacheOption = None,
+    test_fraction: FractionOption = 0.2,
+    fresh: FreshOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Fit on few labelled images, then on more: what each label buys, and how many a frozen backbone saves."""
+    import tlfeat.compare as comparing
+    from tlfeat import candidates, figures, workspace
+    from tlfeat import curve as curving
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        wanted = curving.parse_counts(counts)
+        modes = _parse_list(keras, curving.KERAS_MODES)
+        path = cache or workspace.newest_cache()
+        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+            console.say(f"Labels and accuracy on {path}: {data.split.info.n_test:,} test images")
+            found = curving.learning_curve(
+                data,
+                layer=layer,
+                heads=_parse_list(heads, comparing.ALL_HEADS),
+                keras_modes=modes,
+                keras_options={"epochs": epochs},
+                has_pixels=pixels,
+                counts=wanted,
+                n_draws=draws,
+                n_keras_draws=keras_draws,
+                is_fresh=fresh,
+                on_progress=progress,
+            )
+            hint = "" if modes else curving.keras_hint(data, wanted, keras_draws)
+        finding = curving.finding(found)
+        paths = figures.write_finding(finding, output or workspace.report_dir(path.stem))
+    for note in found.notes:
+        console.warn(note)
+    for name, why in found.skipped:
+        console.warn(f"{name} was not run: {why}")
+    if found.n_reused:
+        console.say(f"{found.n_reused:,} draws reused from earlier commands (--fresh fits them again)")
+    _show_finding(console, finding, paths)
+    if hint:
+        console.say(hint)
+
+
 @app.command(short_help="Labels and probabilities of new images.")
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that fit-sklearn or fit-keras wrote.")],

@@ -246,6 +246,37 @@ def folds(split: Split, positions: Labels, *, n_folds: int, seed: int) -> list[t
     return list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(labels, labels, groups))
 
 
+def draw_per_class(split: Split, positions: Labels, n_per_class: int, *, seed: int, draw: int) -> Labels:
+    """Return `n_per_class` of each class' images in `positions`, drawn at random, in ascending order.
+
+    Draws are nested: the one for 5 images is part of the one for 10 with the same `seed` and `draw`. Groups stay whole:
+    they are taken in a random order, as many as come nearest to `n_per_class` images, at least one. A class with fewer
+    images gives all it has.
+    """
+    labels, groups = split.labels[positions], split.groups[positions]
+    order = np.random.default_rng([seed, draw]).permutation(np.unique(groups))
+    place = np.empty(order.max() + 1, dtype=np.int64)
+    place[order] = np.arange(len(order))
+    drawn = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        own = own[np.argsort(place[groups[own]], kind="stable")]
+        whole = np.flatnonzero(np.diff(groups[own], append=-1)) + 1  # numbers of images that end with a group
+        drawn.append(own[: whole[np.argmin(np.abs(whole - n_per_class))]])
+    return np.sort(positions[np.concatenate(drawn)])
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % t-interval of the mean of independent draws, within 0 and 1; the mean itself for one draw."""
+    from scipy.stats import t
+
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return mean, mean
+    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
 def score(true: Labels, predicted: Labels, classes: Sequence[str]) -> Score:
     """Return every test-set score of one candidate.
 

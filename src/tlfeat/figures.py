@@ -147,7 +147,7 @@ def to_svg(chart: Chart) -> str:
     """Return the chart as one SVG element that stands alone, light or dark as its reader prefers."""
     every = [point for series in chart.series for point in series.points]
     bottom, top, step = percent_axis(min(p.low for p in every), max(p.high for p in every))
-    right = _WIDTH - 20 - 6.4 * max(len(series.name) for series in chart.series)
+    right = _WIDTH - 22 - 6.4 * max(len(series.name) for series in chart.series)
     is_tilted = max(len(name) for _, name in chart.x_ticks) > 6
     base = _HEIGHT - (150 if is_tilted else 52)
     places = [math.log(x) if chart.is_log_x else x for x, _ in chart.x_ticks]
@@ -174,7 +174,7 @@ def to_svg(chart: Chart) -> str:
                     (x_of(p.x), y_of(p.y), y_of(p.low), y_of(p.high), p.text, p.is_marked, len(points) == 1)
                     for p in points
                 ],
-                "label_x": x_of(points[-1].x) + 9,
+                "label_x": x_of(points[-1].x) + 12,
                 "label_y": y_of(points[-1].y) + 4,
             }
         )

@@ -17,6 +17,7 @@ from tlfeat.candidates import Data, choose_layer, encoder_name, fit_sklearn
 from tlfeat.compare import record
 from tlfeat.encoder import embedding_name
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, counted
+from tlfeat.evaluate import wilson_interval
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head
 from tlfeat.plan import ExtractionJob, plan_extraction
@@ -206,8 +207,8 @@ def sentences(sweep: Sweep) -> list[str]:
     held_out = best.result.held_out_accuracy or 0.0
     low, high = best.result.score.ci95
     found = [
-        f"Take {best.layer}: {percent(held_out)} of the {n:,} images to learn from are right when held out, the most of "
-        f"{counted(len(depths), 'layer')}. {_reuse(best.cut)}".rstrip(),
+        f"Take {best.layer}: {percent(held_out)} of the {n:,} images to learn from are right when held out, the most "
+        f"of {counted(len(depths), 'layer')}. {_reuse(best.cut)}".rstrip(),
         f"On the {sweep.split.n_test:,} test images, which had no say in it, {sweep.head} on {best.layer} is right on "
         f"{percent(best.result.score.accuracy)} (95 % interval {100 * low:.1f} to {100 * high:.1f}).",
     ]
@@ -216,14 +217,14 @@ def sentences(sweep: Sweep) -> list[str]:
         shallow = depths[sweep.shallowest]
         found.append(
             f"The shallowest layer within one standard error ({error:.1f} points) of it is {shallow.layer}: "
-            f"{percent(shallow.result.held_out_accuracy or 0.0)} held out, {percent(shallow.result.score.accuracy)} on the "
-            f"test images. {_reuse(shallow.cut)}".rstrip()
+            f"{percent(shallow.result.held_out_accuracy or 0.0)} held out, {percent(shallow.result.score.accuracy)} on "
+            f"the test images. {_reuse(shallow.cut)}".rstrip()
         )
     top = max(depths, key=lambda depth: depth.result.score.accuracy)
     if top.result.score.accuracy > best.result.score.accuracy:
         found.append(
-            f"The highest test accuracy in the table, {percent(top.result.score.accuracy)} at {top.layer}, is the best of "
-            f"{len(depths)} looks at the same test images and flattered by that: it chose nothing."
+            f"The highest test accuracy in the table, {percent(top.result.score.accuracy)} at {top.layer}, is the best "
+            f"of {len(depths)} looks at the same test images and flattered by that: it chose nothing."
         )
     return found
 
@@ -268,9 +269,9 @@ def finding(sweep: Sweep) -> Finding:
             )
         )
         if held_out is not None:
-            half = standard_error(held_out, n)
             text = f"{depth.layer}: {percent(held_out)} held out"
-            held.append(Point(i, held_out, held_out - half, held_out + half, text, is_marked=i == sweep.chosen))
+            interval = wilson_interval(round(held_out * n), n)
+            held.append(Point(i, held_out, *interval, text, is_marked=i == sweep.chosen))
     series = [Series("test images", tested)]
     if held:
         series.insert(0, Series("held out", held))
@@ -320,8 +321,8 @@ def _legend(sweep: Sweep) -> list[str]:
     return [
         f"held out: {split.n_train + split.n_val:,} images to learn from, each labelled by a head fitted without it "
         "(cross-validation; parameters were chosen on the same folds, which flatters all layers a little). * and the "
-        "ring: the layer that it chooses. Band: one standard error.",
-        f"test: {split.n_test:,} images that chose nothing, with the 95 % interval (band). Split: {split.origin}, seed "
+        "ring: the layer that it chooses.",
+        f"test: {split.n_test:,} images that chose nothing. Bands: 95 % intervals of either share. Split: {split.origin}, seed "
         f"{split.seed}.",
         "layers reused: layers with kernels up to there. compute: share of the backbone's multiply-adds up to there.",
         "fit: choosing parameters and fitting on cached rows, without extraction (one pass for all layers).",

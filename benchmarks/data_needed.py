@@ -1,0 +1,158 @@
+"""Which layer, and how many labels: `tlfeat sweep` and `tlfeat curve` on the shared data sets, as JSON and tables.
+
+Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``). What is finished is kept below ``--work`` and in
+the JSON after each stage, so that a run that was stopped goes on, and a second one with Keras adds to the first.
+
+    python benchmarks/data_needed.py                                        # sweeps, and curves of heads: 5 minutes
+    python benchmarks/data_needed.py --sets cats_dogs --keras-draws 2       # adds networks to one set: an hour
+    python benchmarks/data_needed.py --tables-only                          # Markdown from the JSON, runs nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from accuracy_and_time import backbone_options, cpu, say, stage, unpack
+
+from tlfeat import curve, figures, sweep
+from tlfeat.candidates import open_data
+from tlfeat.progress import Progress
+from tlfeat.records import read_json, write_json, write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+SETS = ("cats_dogs", "potato", "sign_digits")
+HEADS = ("logreg", "knn")
+N_DRAWS = 5
+SEED = 0
+MARKERS = ("<!-- data_needed -->", "<!-- /data_needed -->")
+
+Record = dict[str, Any]
+
+
+def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
+    """Sweep, then the curves of heads, then those of networks draw by draw, saving after each."""
+    data = args.data / name if args.data else unpack(name, args.shared, args.work)
+    place = args.work / "runs" / name
+    place.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(place), Progress() as progress:
+        with stage(f"{name}: extraction of all layers"):
+            job = sweep.plan_sweep(data, **backbone_options("v2", args.shared))
+            report = job.extraction.run(on_progress=progress)
+        if report.n_embedded:
+            record["extraction"] = {"n_images": report.n_embedded, "elapsed_s": report.profile.wall_s}
+        with open_data(report.cache, seed=SEED) as opened:
+            with stage(f"{name}: sweep"):
+                found = sweep.sweep_layers(opened, job.cuts, on_progress=progress)
+            save(args.json, name, record | {"sweep": kept(sweep.finding(found))})
+            record |= {"sweep": kept(sweep.finding(found))}
+            modes = args.keras if args.keras_draws else ()
+            for n_keras_draws in range(1, max(args.keras_draws, 1) + 1):
+                with stage(f"{name}: curve, {n_keras_draws} draws of {', '.join(modes) or 'no network'}"):
+                    curves = curve.learning_curve(
+                        opened,
+                        heads=HEADS,
+                        keras_modes=modes,
+                        n_draws=N_DRAWS,
+                        n_keras_draws=n_keras_draws,
+                        on_progress=progress,
+                    )
+                finding = curve.finding(curves)
+                record |= {"curve": kept(finding)}
+                save(args.json, name, record)
+                figures.write_finding(finding, Path("report"))
+        figures.write_finding(sweep.finding(found), Path("report"))
+
+
+def kept(finding: figures.Finding) -> Record:
+    """Return what the JSON keeps of a finding: no confusion matrices, no folders of this machine."""
+    dropped = {"confusion", "classes", "path", "notes", "chosen", "model_bytes", "extract_s", "decode_s"}
+    document = figures.document(finding)
+    document.pop("cache")
+    document.pop("title")
+    lines = [{k: v for k, v in line.items() if k not in dropped} for line in document.pop("lines")]
+    table = {"headings": list(finding.headings), "rows": [list(row) for row in finding.rows]}
+    return {**document, "lines": lines, "table": table}
+
+
+def save(path: Path, name: str, record: Record) -> None:
+    """Take the record of one set into the JSON."""
+    sets = read_json(path)["sets"] if path.exists() else {}
+    sets[name] = record
+    write_json(path, {"format_version": 1, "sets": {known: sets[known] for known in SETS if known in sets}})
+
+
+def new_record() -> Record:
+    """Return the conditions of a run."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "load_average_at_start": round(os.getloadavg()[0], 2),
+        "backbone": "MobileNetV2 0.35, ImageNet weights, 224x224",
+        "n_draws": N_DRAWS,
+        "seed": SEED,
+        **cpu(),
+    }
+
+
+def tables(path: Path) -> str:
+    """Return both sections of docs/benchmarks.md."""
+    sets = read_json(path)["sets"]
+    lines = []
+    for kind in ("sweep", "curve"):
+        lines += ["### Which layer" if kind == "sweep" else "### How many labels", ""]
+        for name, record in sets.items():
+            if kind not in record:
+                continue
+            found = record[kind]
+            lines += [f"**{name}**, {record['backbone']}:", "", *(f"> {s}\n>" for s in found["sentences"][:-1])]
+            lines += [f"> {found['sentences'][-1]}", ""]
+            lines += [figures.markdown_table(found["table"]["headings"], found["table"]["rows"]), ""]
+        if sets:
+            lines += [*(f"- {sentence}" for sentence in _common_legend(sets, kind)), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _common_legend(sets: dict[str, Record], kind: str) -> list[str]:
+    """Return the sentences of all sets' legends, each once."""
+    return list(dict.fromkeys(sentence for record in sets.values() for sentence in record.get(kind, {}).get("legend", [])))
+
+
+def write_tables(path: Path, markdown: Path) -> None:
+    """Put the sections between the markers of the Markdown file."""
+    text = markdown.read_text(encoding="utf-8")
+    before, _, rest = text.partition(MARKERS[0])
+    _, _, after = rest.partition(MARKERS[1])
+    write_text(markdown, f"{before}{MARKERS[0]}\n{tables(path)}\n{MARKERS[1]}{after}")
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", default=",".join(SETS), type=lambda text: text.split(","))
+    parser.add_argument("--keras", default=curve.KERAS_MODES, type=lambda text: text.split(","))
+    parser.add_argument("--keras-draws", default=0, type=int, help="draws for networks; 0 leaves them out")
+    parser.add_argument("--shared", default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")), type=Path)
+    parser.add_argument("--work", default=Path.home() / ".cache" / "tlfeat-benchmarks" / "data_needed", type=Path)
+    parser.add_argument("--data", type=Path, help="folder with the sets unpacked")
+    parser.add_argument("--json", default=ROOT / "benchmarks" / "results" / "data_needed.json", type=Path)
+    parser.add_argument("--markdown", default=ROOT / "docs" / "benchmarks.md", type=Path)
+    parser.add_argument("--tables-only", action="store_true")
+    args = parser.parse_args()
+    args.json, args.work, args.shared = args.json.resolve(), args.work.resolve(), args.shared.resolve()
+    if not args.tables_only:
+        for name in args.sets:
+            known = read_json(args.json)["sets"].get(name, {}) if args.json.exists() else {}
+            run_set(name, args, {**new_record(), **{k: known[k] for k in ("extraction",) if k in known}})
+    write_tables(args.json, args.markdown.resolve())
+    say(f"Tables in {args.markdown.name}")
+
+
+if __name__ == "__main__":
+    main()
