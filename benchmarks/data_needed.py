@@ -1,7 +1,7 @@
 """Which layer, and how many labels: `tlfeat sweep` and `tlfeat curve` on the shared data sets, as JSON and tables.
 
-Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``). What is finished is kept below ``--work`` and in
-the JSON after each stage, so that a run that was stopped goes on, and a second one with Keras adds to the first.
+Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``). What is finished is kept below ``--work``
+and in the JSON after each stage, so that a run that was stopped goes on, and one with networks adds to one without.
 
     python benchmarks/data_needed.py                                        # sweeps, and curves of heads: 5 minutes
     python benchmarks/data_needed.py --sets cats_dogs --keras-draws 2       # adds networks to one set: an hour
@@ -13,21 +13,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from accuracy_and_time import backbone_options, cpu, say, stage, unpack
-
+from accuracy_and_time import ROOT, backbone_options, cpu, say, stage, unpack
 from tlfeat import curve, figures, sweep
 from tlfeat.candidates import open_data
 from tlfeat.progress import Progress
 from tlfeat.records import read_json, write_json, write_text
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("cats_dogs", "potato", "sign_digits")
 HEADS = ("logreg", "knn")
 N_DRAWS = 5
@@ -121,7 +116,9 @@ def tables(path: Path) -> str:
 
 def _common_legend(sets: dict[str, Record], kind: str) -> list[str]:
     """Return the sentences of all sets' legends, each once."""
-    return list(dict.fromkeys(sentence for record in sets.values() for sentence in record.get(kind, {}).get("legend", [])))
+    return list(
+        dict.fromkeys(sentence for record in sets.values() for sentence in record.get(kind, {}).get("legend", []))
+    )
 
 
 def write_tables(path: Path, markdown: Path) -> None:

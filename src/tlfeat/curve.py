@@ -1,13 +1,16 @@
-"""How much data: accuracy against labelled images a class, over seeded draws, and the labels saved for equal accuracy."""
+"""How much data: accuracy against labelled images a class, and the labels saved for equal accuracy.
+
+Every candidate learns from the same seeded draws of the images to learn from and is tested on the same test images.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.candidates import Data, choose_layer, encoder_name, open_pixels, spec_of
-from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
+from tlfeat.encoder import Rows
+from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, counted
 from tlfeat.evaluate import VAL_FRACTION, Labels, Split, draw_per_class, mean_interval, wilson_interval
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head, fit_head, predict_probabilities
@@ -28,6 +32,9 @@ KERAS_MODES = ("frozen", "scratch")
 
 #: Below this many images a class Keras trains on all of them: a fold of one image says nothing about when to stop.
 _MIN_FOR_VALIDATION = 10
+
+#: Fewer times as many labels than that are called about as many.
+_ABOUT_EQUAL = 1.1
 
 _FORMAT_VERSION = 1
 
@@ -169,14 +176,15 @@ def learning_curve(
     book = _Book(data, learn_at, counts, is_fresh, on_progress)
     settings = {"is_searched": True}
     if heads:
-        rows = _rows_of(data, data.cache, layer)
+        rows = data.cache.read(layer, data.split.keys)
         for head in heads:
-            book.run(head, n_draws, {**settings, "layer": layer}, _head_run(data, head, rows))
+            book.run(head, n_draws, {**settings, "layer": layer}, _head_run(data, head, head, rows))
         del rows
     if has_pixels:
-        with book.kept_going("pixels+logreg"), open_pixels(data, on_progress=on_progress) as cache:
-            pixel_rows = _rows_of(data, cache, "pixels")
-            book.run("pixels+logreg", n_draws, {**settings, "layer": "pixels"}, _head_run(data, "logreg", pixel_rows))
+        with book.kept_going("pixels+logreg"), open_pixels(data, on_progress=on_progress) as small:
+            pixel_rows = small.read("pixels", data.split.keys)
+            run = _head_run(data, "pixels+logreg", "logreg", pixel_rows)
+            book.run("pixels+logreg", n_draws, {**settings, "layer": "pixels"}, run)
     for mode in keras_modes:
         with book.kept_going(f"keras-{mode}"):
             _run_keras(data, book, mode, n_keras_draws, keras_options or {}, on_progress)
@@ -215,11 +223,7 @@ def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list
     return kept, [f"{', '.join(map(str, beyond))} images a class: no class has more than {most:,}, this is all"]
 
 
-def _rows_of(data: Data, cache: Any, layer: str) -> Any:
-    return cache.read(layer, data.split.keys)
-
-
-def _head_run(data: Data, head: str, rows: Any) -> _Run:
+def _head_run(data: Data, candidate: str, head: str, rows: Rows) -> _Run:
     split, test_at = data.split, data.split.where("test")
 
     def run(positions: Labels, count: int, draw: int) -> Trial:
@@ -227,7 +231,9 @@ def _head_run(data: Data, head: str, rows: Any) -> _Run:
         predicted = fitted.pipeline.classes_[predict_probabilities(fitted.pipeline, rows[test_at]).argmax(axis=1)]
         n_right = int(np.sum(predicted == split.labels[test_at]))
         spent_s = fitted.search_s + fitted.fit_s
-        return Trial(head, count, draw, len(positions), n_right, len(test_at), spent_s, fitted.chosen, fitted.notes)
+        return Trial(
+            candidate, count, draw, len(positions), n_right, len(test_at), spent_s, fitted.chosen, fitted.notes
+        )
 
     return run
 
@@ -238,40 +244,38 @@ def _run_keras(
     from tlfeat import finetune
     from tlfeat.backbone import KerasEncoder
 
+    candidate = f"keras-{mode}"
     spec, split, test_at = spec_of(data.cache), data.split, data.split.where("test")
     train_settings = finetune.TrainSettings(mode=mode, **options)
     settings = {"train": {**train_settings.to_dict(), "seed": data.seed}, "val": [VAL_FRACTION, _MIN_FOR_VALIDATION]}
     size, resize = KerasEncoder(spec, ()).input_size, str(data.cache.fingerprint.get("resize"))
-    stored: list[Any] = []
+    with ExitStack() as stack:
 
-    def run(positions: Labels, count: int, draw: int) -> Trial:
-        if not stored:  # decoded when the first network is trained, not where all are known
-            pixels = finetune.stored_pixels(
-                data.cache.table.images.root, split.paths, size, resize, below=workspace.CACHE_DIR
+        @cache  # decoded when the first network is trained: not at all where every trial is known
+        def pixels() -> Any:
+            root = data.cache.table.images.root
+            stored = finetune.stored_pixels(root, split.paths, size, resize, below=workspace.CACHE_DIR)
+            return stack.enter_context(stored)
+
+        def run(positions: Labels, count: int, draw: int) -> Trial:
+            drawn = _for_keras(split, positions, count, seed=data.seed, draw=draw)
+            seeded = replace(train_settings, seed=data.seed + draw)
+            trained = finetune.train(spec, pixels(), drawn, seeded, on_progress=on_progress)
+            predicted = finetune.predict_pixels(trained.model, pixels()[test_at]).argmax(axis=1)
+            n_right = int(np.sum(predicted == split.labels[test_at]))
+            return Trial(
+                candidate,
+                count,
+                draw,
+                len(positions),
+                n_right,
+                len(test_at),
+                trained.fit_s,
+                trained.chosen,
+                trained.notes,
             )
-            stored.extend((pixels, pixels.__enter__()))
-        drawn = _for_keras(split, positions, count, seed=data.seed, draw=draw)
-        seeded = replace(train_settings, seed=data.seed + draw)
-        trained = finetune.train(spec, stored[1], drawn, seeded, on_progress=on_progress)
-        predicted = finetune.predict_pixels(trained.model, stored[1][test_at]).argmax(axis=1)
-        n_right = int(np.sum(predicted == split.labels[test_at]))
-        return Trial(
-            f"keras-{mode}",
-            count,
-            draw,
-            len(positions),
-            n_right,
-            len(test_at),
-            trained.fit_s,
-            trained.chosen,
-            trained.notes,
-        )
 
-    try:
-        book.run(f"keras-{mode}", n_draws, settings, run)
-    finally:
-        if stored:
-            stored[0].__exit__(None, None, None)
+        book.run(candidate, n_draws, settings, run)
 
 
 def _for_keras(split: Split, positions: Labels, count: int, *, seed: int, draw: int) -> Split:
@@ -343,7 +347,7 @@ class _Book:
         if not self.is_fresh and (known := _known_trial(file)) is not None:
             self.n_reused += 1
             return known
-        trial = replace(run(at, count, draw), candidate=candidate)
+        trial = run(at, count, draw)
         write_json(file, trial.to_dict())
         return trial
 
@@ -365,11 +369,13 @@ class Saving(Record):
     Attributes
     ----------
     accuracy : float
-        That both reach, or, if `is_bound`, that `thrifty` has with its fewest labels and `other` never reaches.
+        That both reach; that `thrifty` alone reaches, where `is_never`.
     thrifty_labels, other_labels : float
         In all classes together; interpolated in the logarithm on monotone mean curves.
-    is_bound : bool
-        Whether `thrifty` needs at most, or `other` more than, what stands there: the ratio is then a lower bound.
+    is_first : bool
+        Whether `thrifty` has it with the fewest labels that were tried: it may need fewer.
+    is_never : bool
+        Whether `other` does not reach it with all its labels: it needs more.
     """
 
     thrifty: str
@@ -377,7 +383,8 @@ class Saving(Record):
     accuracy: float
     thrifty_labels: float
     other_labels: float
-    is_bound: bool
+    is_first: bool = False
+    is_never: bool = False
 
     @property
     def times_fewer(self) -> float:
@@ -390,8 +397,8 @@ def labels_saved(
 ) -> Saving:
     """Compare two curves of (labels, mean accuracy) at the highest accuracy that both reach.
 
-    Where the worse one does not reach, with all labels, what the better one has with its fewest, that stands instead
-    (``is_bound``). Means are made monotone by isotonic regression before: more labels never count as worse.
+    Where the worse one does not reach, with all labels, what the better one has with its fewest, that stands instead.
+    Means are made monotone by isotonic regression before: more labels never count as worse.
     """
     one_curve, other_curve = _monotone(ones), _monotone(others)
     level = min(one_curve[-1][1], other_curve[-1][1])
@@ -401,8 +408,8 @@ def labels_saved(
     ]
     (n_few, thrifty, few), (n_many, wasteful, many) = sorted(needed, key=lambda entry: entry[0])
     if few[0][1] > many[-1][1]:
-        return Saving(thrifty, wasteful, few[0][1], few[0][0], many[-1][0], is_bound=True)
-    return Saving(thrifty, wasteful, level, n_few, n_many, is_bound=n_few == few[0][0] and n_many > n_few)
+        return Saving(thrifty, wasteful, few[0][1], few[0][0], many[-1][0], is_never=True)
+    return Saving(thrifty, wasteful, level, n_few, n_many, is_first=n_few == few[0][0])
 
 
 def _monotone(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -440,24 +447,21 @@ def saving_text(saving: Saving, n_classes: int, names: dict[str, str]) -> str:
     """Return one comparison as a sentence; `names` are what candidates are called in it."""
 
     def amount(n_labels: float) -> str:
-        return f"{_few(n_labels / n_classes)} images a class ({_few(round(n_labels))} labels)"
+        a_class = _few(n_labels / n_classes)
+        return f"{a_class} image{'s' * (a_class != '1')} a class ({counted(round(n_labels), 'label')})"
 
     thrifty, other = names.get(saving.thrifty, saving.thrifty), names.get(saving.other, saving.other)
+    few, many, accuracy = amount(saving.thrifty_labels), amount(saving.other_labels), percent(saving.accuracy)
     times = f"{saving.times_fewer:.1f}" if saving.times_fewer < 10 else f"{math.floor(saving.times_fewer):,}"
-    if saving.times_fewer < 1.1:
+    if saving.times_fewer < _ABOUT_EQUAL:
+        return f"{thrifty} and {other} need about as many labels for {accuracy}: {few}."
+    if saving.is_never:
         return (
-            f"{thrifty} and {other} need about as many labels for {percent(saving.accuracy)}: "
-            f"{amount(saving.thrifty_labels)}."
+            f"{thrifty} has {accuracy} with {few}, which {other} does not reach with {many}: more than {times} times "
+            "fewer labels."
         )
-    if saving.is_bound:
-        return (
-            f"{thrifty} has {percent(saving.accuracy)} already with {amount(saving.thrifty_labels)}; {other} does not have "
-            f"more with {amount(saving.other_labels)}: at least {times} times fewer labels."
-        )
-    return (
-        f"{thrifty} reaches with {amount(saving.thrifty_labels)} what {other} reaches with {amount(saving.other_labels)}, "
-        f"{percent(saving.accuracy)}: {times} times fewer labels."
-    )
+    times = f"at least {times}" if saving.is_first else times
+    return f"{thrifty} reaches with {few} what {other} reaches with {many}, {accuracy}: {times} times fewer labels."
 
 
 def _few(n: float) -> str:
@@ -524,7 +528,8 @@ def finding(curve: Curve) -> Finding:
 
 def _alone(curve: Curve) -> str:
     ((name, line),) = curve.lines.items()
-    return f"{name} has {percent(line[-1].mean)} with {line[-1].n_labels:,.0f} labels; there is nothing to compare it with."
+    n = counted(round(line[-1].n_labels), "label")
+    return f"{name} has {percent(line[-1].mean)} with {n}; there is nothing to compare it with."
 
 
 def _cell(place: Place) -> str:
@@ -557,17 +562,17 @@ def _legend(curve: Curve) -> list[str]:
     off = [p for p in next(iter(curve.lines.values())) if p.count and p.n_labels != p.count * len(curve.classes)]
     draws = f"{curve.n_draws} draws" + (f" ({curve.n_keras_draws} for networks)" if has_keras else "")
     return [
-        f"Mean over {draws} of the {split.n_train + split.n_val:,} images to learn from, ± the 95 % t-interval of that mean "
-        f"(band); all of them are one draw, without a band. Draws are nested and seeded ({split.seed}); large ones overlap.",
-        f"All on the same {split.n_test:,} test images (split: {split.origin}). Their own error is not in the bands: a test "
-        f"set of this size leaves {percent(best)} between {100 * low:.1f} and {100 * high:.1f}, for all curves together.",
-        "Parameters are chosen by cross-validation on the draw; with 1 image a class there is none, and defaults are taken.",
-        "Labels for equal accuracy: interpolated in the logarithm on mean curves made monotone (isotonic regression); where "
-        "curves are flat, a small difference in accuracy is a large one in labels.",
+        f"Mean over {draws} of the {split.n_train + split.n_val:,} images to learn from, ± the 95 % t-interval of that "
+        "mean (band); all of them are one draw, without a band. Draws are nested and seeded; large ones overlap.",
+        f"All on the same {split.n_test:,} test images (split: {split.origin}, seed {split.seed}). Their own error "
+        f"is not in the bands: so many leave {percent(best)} between {100 * low:.1f} and {100 * high:.1f}, for all alike.",
+        "Heads choose parameters by cross-validation on the draw; with 1 image a class there is none: defaults.",
+        "Labels for equal accuracy: interpolated in the logarithm on mean curves made monotone (isotonic regression); "
+        "where curves are flat, a small difference in accuracy is a large one in labels.",
         *(
             [
-                f"Networks: every labelled image counts, those too that training stops early on ({100 * VAL_FRACTION:.0f} %; "
-                f"none below {_MIN_FOR_VALIDATION} a class, where the training loss stops it)."
+                "Networks: every labelled image counts, those too that training stops early on "
+                f"({100 * VAL_FRACTION:.0f} %; none below {_MIN_FOR_VALIDATION} a class: the training loss stops it)."
             ]
             if has_keras
             else []
@@ -600,7 +605,7 @@ def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float |
 
 
 def keras_hint(data: Data, counts: Sequence[int], n_draws: int) -> str:
-    """Return the next step in words: the same curve with networks, and about how long it takes; "" without a network."""
+    """Return the next step in words: the same curve with networks, and how long it takes; "" where there is none."""
     spent_s = keras_estimate_s(data, counts, n_draws)
     return (
         f"Next: --keras frozen,scratch adds networks, {n_draws} draws (at most about {seconds(spent_s)}; "
