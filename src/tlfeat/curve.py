@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.candidates import Data, choose_layer, encoder_name, open_pixels, spec_of
@@ -36,6 +37,8 @@ _MIN_FOR_VALIDATION = 10
 #: Fewer times as many labels than that are called about as many.
 _ABOUT_EQUAL = 1.1
 
+_N_RESAMPLES = 1000
+
 _FORMAT_VERSION = 1
 
 
@@ -47,8 +50,7 @@ class Trial(Record):
     count: int  # images a class that were asked for; 0 is all
     draw: int
     n_labels: int  # images that were drawn
-    n_right: int
-    n_test: int
+    right: str  # "1" for each test image that it gets right, else "0"
     fit_s: float  # choosing parameters and fitting, without extraction and decoding
     chosen: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -56,10 +58,10 @@ class Trial(Record):
     @property
     def accuracy(self) -> float:
         """Share of the test images."""
-        return self.n_right / self.n_test
+        return self.right.count("1") / len(self.right)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Place:
     """One candidate at one number of images a class: the mean over draws, with its 95 % t-interval."""
 
@@ -76,6 +78,11 @@ class Place:
     def mean(self) -> float:
         """Over the draws."""
         return float(np.mean(self.accuracies))
+
+    @cached_property
+    def right(self) -> npt.NDArray[np.float64]:
+        """1 where a draw gets a test image right, of shape (n_draws, n_test)."""
+        return np.array([[mark == "1" for mark in trial.right] for trial in self.trials], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ class Curve:
     split: SplitInfo
     n_draws: int
     n_keras_draws: int
+    counts: list[int]
     lines: dict[str, list[Place]]
     n_reused: int
     skipped: list[tuple[str, str]]
@@ -199,6 +207,7 @@ def learning_curve(
         data.split.info,
         n_draws,
         n_keras_draws,
+        [count for count in counts if any(place.count == count for line in book.lines.values() for place in line)],
         book.lines,
         book.n_reused,
         book.skipped,
@@ -227,15 +236,20 @@ def _head_run(data: Data, candidate: str, head: str, rows: Rows) -> _Run:
     split, test_at = data.split, data.split.where("test")
 
     def run(positions: Labels, count: int, draw: int) -> Trial:
-        fitted = fit_head(head, rows[positions], split, positions, seed=data.seed)
+        try:
+            fitted = fit_head(head, rows[positions], split, positions, seed=data.seed)
+        except ValueError as error:  # scikit-learn's: lda wants more images than classes
+            raise DataError(f"{counted(len(positions), 'image')} are not enough ({error})") from error
         predicted = fitted.pipeline.classes_[predict_probabilities(fitted.pipeline, rows[test_at]).argmax(axis=1)]
-        n_right = int(np.sum(predicted == split.labels[test_at]))
         spent_s = fitted.search_s + fitted.fit_s
-        return Trial(
-            candidate, count, draw, len(positions), n_right, len(test_at), spent_s, fitted.chosen, fitted.notes
-        )
+        right = _marks(predicted == split.labels[test_at])
+        return Trial(candidate, count, draw, len(positions), right, spent_s, fitted.chosen, fitted.notes)
 
     return run
+
+
+def _marks(is_right: npt.NDArray[np.bool_]) -> str:
+    return "".join("01"[int(right)] for right in is_right)
 
 
 def _run_keras(
@@ -262,18 +276,8 @@ def _run_keras(
             seeded = replace(train_settings, seed=data.seed + draw)
             trained = finetune.train(spec, pixels(), drawn, seeded, on_progress=on_progress)
             predicted = finetune.predict_pixels(trained.model, pixels()[test_at]).argmax(axis=1)
-            n_right = int(np.sum(predicted == split.labels[test_at]))
-            return Trial(
-                candidate,
-                count,
-                draw,
-                len(positions),
-                n_right,
-                len(test_at),
-                trained.fit_s,
-                trained.chosen,
-                trained.notes,
-            )
+            right = _marks(predicted == split.labels[test_at])
+            return Trial(candidate, count, draw, len(positions), right, trained.fit_s, trained.chosen, trained.notes)
 
         book.run(candidate, n_draws, settings, run)
 
@@ -317,15 +321,22 @@ class _Book:
     def run(self, candidate: str, n_draws: int, settings: dict[str, Any], run: _Run) -> None:
         """Bring one candidate's curve together; draw by draw, so that one that is stopped has whole curves."""
         plan = [(count, draw) for draw in range(n_draws) for count in self.counts if count or draw == 0]
-        trials: dict[int, list[Trial]] = {}
-        with self.kept_going(candidate):
-            for i, (count, draw) in enumerate(plan):
-                self.on_progress(f"{candidate}: draws", i, len(plan))
-                trials.setdefault(count, []).append(self._trial(candidate, count, draw, settings, run))
-            self.lines[candidate] = [
-                Place(count, float(np.mean([trial.n_labels for trial in trials[count]])), trials[count])
-                for count in self.counts
-            ]
+        trials: dict[int, list[Trial]] = {count: [] for count in self.counts}
+        failed: set[int] = set()
+        for i, (count, draw) in enumerate(plan):
+            self.on_progress(f"{candidate}: draws", i, len(plan))
+            if count not in failed:
+                failed.add(count)
+                with self.kept_going(candidate if not count else f"{candidate} on {count} a class"):
+                    trials[count].append(self._trial(candidate, count, draw, settings, run))
+                    failed.discard(count)
+        places = [
+            Place(count, float(np.mean([trial.n_labels for trial in trials[count]])), trials[count])
+            for count in self.counts
+            if count not in failed
+        ]
+        if places:
+            self.lines[candidate] = places
 
     def _trial(self, candidate: str, count: int, draw: int, settings: dict[str, Any], run: _Run) -> Trial:
         split, seed = self.data.split, self.data.seed
@@ -376,6 +387,8 @@ class Saving(Record):
         Whether `thrifty` has it with the fewest labels that were tried: it may need fewer.
     is_never : bool
         Whether `other` does not reach it with all its labels: it needs more.
+    interval : tuple of float, optional
+        95 % interval of `times_fewer`; see `savings`.
     """
 
     thrifty: str
@@ -385,6 +398,7 @@ class Saving(Record):
     other_labels: float
     is_first: bool = False
     is_never: bool = False
+    interval: tuple[float, float] | None = None
 
     @property
     def times_fewer(self) -> float:
@@ -437,10 +451,43 @@ def labels_needed(curve: Sequence[tuple[float, float]], accuracy: float) -> floa
 
 
 def savings(curve: Curve) -> list[Saving]:
-    """Return the first candidate compared with each of the others."""
+    """Return the first candidate compared with each of the others.
+
+    Notes
+    -----
+    The interval is a percentile bootstrap over draws (whole curves of them, as they are nested) and test images, the
+    same resampled ones for both candidates; Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
+    It holds no more than the draws and test images do: with one or two draws, next to nothing of their spread.
+    """
     first, *others = curve.lines
-    points = {name: [(place.n_labels, place.mean) for place in places] for name, places in curve.lines.items()}
-    return [labels_saved(first, points[first], other, points[other]) for other in others]
+    found = []
+    for other in others:
+        ones, more = curve.lines[first], curve.lines[other]
+        saved = labels_saved(first, _means(ones), other, _means(more))
+        rng = np.random.default_rng(curve.split.seed)
+        ratios = []
+        for _ in range(_N_RESAMPLES):
+            images = rng.multinomial(curve.split.n_test, np.full(curve.split.n_test, 1 / curve.split.n_test))
+            draws = rng.random(max(curve.n_draws, curve.n_keras_draws))
+            again = labels_saved(first, _means(ones, images, draws), other, _means(more, images, draws))
+            ratios.append(again.times_fewer if again.thrifty == saved.thrifty else 1 / again.times_fewer)
+        low, high = np.percentile(ratios, [2.5, 97.5])
+        found.append(replace(saved, interval=(float(low), float(high))))
+    return found
+
+
+def _means(
+    line: Sequence[Place], images: npt.NDArray[np.int64] | None = None, draws: npt.NDArray[np.float64] | None = None
+) -> list[tuple[float, float]]:
+    """Return (labels, mean accuracy); of resampled test images (how often each) and draws (from 0 to 1) if given."""
+    if images is None or draws is None:
+        return [(place.n_labels, place.mean) for place in line]
+    found = []
+    for place in line:
+        n = len(place.trials)
+        chosen = place.right[(draws[:n] * n).astype(np.int64)]
+        found.append((place.n_labels, float((chosen @ images).mean() / images.sum())))
+    return found
 
 
 def saving_text(saving: Saving, n_classes: int, names: dict[str, str]) -> str:
@@ -452,16 +499,22 @@ def saving_text(saving: Saving, n_classes: int, names: dict[str, str]) -> str:
 
     thrifty, other = names.get(saving.thrifty, saving.thrifty), names.get(saving.other, saving.other)
     few, many, accuracy = amount(saving.thrifty_labels), amount(saving.other_labels), percent(saving.accuracy)
-    times = f"{saving.times_fewer:.1f}" if saving.times_fewer < 10 else f"{math.floor(saving.times_fewer):,}"
+    times = _few(saving.times_fewer)
     if saving.times_fewer < _ABOUT_EQUAL:
         return f"{thrifty} and {other} need about as many labels for {accuracy}: {few}."
+    noise = ""
+    if saving.interval is not None:
+        low, high = saving.interval
+        noise = f" (95 % interval {_few(low)} to {_few(high)}{', within noise' if low <= 1 else ''})"
     if saving.is_never:
         return (
             f"{thrifty} has {accuracy} with {few}, which {other} does not reach with {many}: more than {times} times "
-            "fewer labels."
+            f"fewer labels{noise}."
         )
     times = f"at least {times}" if saving.is_first else times
-    return f"{thrifty} reaches with {few} what {other} reaches with {many}, {accuracy}: {times} times fewer labels."
+    return (
+        f"{thrifty} reaches with {few} what {other} reaches with {many}, {accuracy}: {times} times fewer labels{noise}."
+    )
 
 
 def _few(n: float) -> str:
@@ -477,7 +530,7 @@ def finding(curve: Curve) -> Finding:
     names = {
         name: name if "+" in name or name.startswith("keras-") else f"{name} on {curve.layer}" for name in curve.lines
     }
-    places = next(iter(curve.lines.values()))
+    labels = {place.count: place.n_labels for line in curve.lines.values() for place in line}
     saved = savings(curve)
     return Finding(
         name="curve",
@@ -485,7 +538,7 @@ def finding(curve: Curve) -> Finding:
         sentences=[saving_text(saving, n_classes, names) for saving in saved] or [_alone(curve)],
         chart=Chart(
             "labelled images a class",
-            [(place.n_labels / n_classes, str(place.count or "all")) for place in places],
+            [(labels[n] / n_classes, str(n) if n else f"all ({_few(labels[n] / n_classes)})") for n in curve.counts],
             [
                 Series(
                     name,
@@ -505,12 +558,8 @@ def finding(curve: Curve) -> Finding:
         ),
         headings=("images a class", "labels", *curve.lines),
         rows=[
-            (
-                str(place.count or "all"),
-                f"{place.n_labels:,.0f}",
-                *(_cell(line[i]) for line in curve.lines.values()),
-            )
-            for i, place in enumerate(places)
+            (str(count or "all"), f"{labels[count]:,.0f}", *(_cell(line, count) for line in curve.lines.values()))
+            for count in curve.counts
         ],
         legend=_legend(curve),
         records=[_flat(name, place, n_classes) for name, line in curve.lines.items() for place in line],
@@ -532,7 +581,10 @@ def _alone(curve: Curve) -> str:
     return f"{name} has {percent(line[-1].mean)} with {n}; there is nothing to compare it with."
 
 
-def _cell(place: Place) -> str:
+def _cell(line: Sequence[Place], count: int) -> str:
+    place = next((place for place in line if place.count == count), None)
+    if place is None:
+        return "–"
     low, high = mean_interval(place.accuracies)
     return percent(place.mean) if len(place.trials) < 2 else f"{100 * place.mean:.1f} ± {50 * (high - low):.1f} %"
 
@@ -549,7 +601,7 @@ def _flat(name: str, place: Place, n_classes: int) -> dict[str, Any]:
         "draws95_low": low,
         "draws95_high": high,
         "fit_s": float(np.mean([trial.fit_s for trial in place.trials])),
-        "n_test": place.trials[0].n_test,
+        "n_test": len(place.trials[0].right),
         "accuracies": place.accuracies,
     }
 
@@ -559,16 +611,18 @@ def _legend(curve: Curve) -> list[str]:
     best = max(line[-1].mean for line in curve.lines.values())
     low, high = wilson_interval(round(best * split.n_test), split.n_test)
     has_keras = any(name.startswith("keras-") for name in curve.lines)
-    off = [p for p in next(iter(curve.lines.values())) if p.count and p.n_labels != p.count * len(curve.classes)]
+    places = [place for line in curve.lines.values() for place in line]
+    off = [place for place in places if place.count and place.n_labels != place.count * len(curve.classes)]
     draws = f"{curve.n_draws} draws" + (f" ({curve.n_keras_draws} for networks)" if has_keras else "")
     return [
         f"Mean over {draws} of the {split.n_train + split.n_val:,} images to learn from, ± the 95 % t-interval of that "
         "mean (band); all of them are one draw, without a band. Draws are nested and seeded; large ones overlap.",
-        f"All on the same {split.n_test:,} test images (split: {split.origin}, seed {split.seed}). Their own error "
-        f"is not in the bands: so many leave {percent(best)} between {100 * low:.1f} and {100 * high:.1f}, for all alike.",
+        f"All on the same {split.n_test:,} test images (split: {split.origin}, seed {split.seed}). Their own "
+        f"error is not in the bands: it leaves {percent(best)} between {100 * low:.1f} and {100 * high:.1f}.",
         "Heads choose parameters by cross-validation on the draw; with 1 image a class there is none: defaults.",
         "Labels for equal accuracy: interpolated in the logarithm on mean curves made monotone (isotonic regression); "
-        "where curves are flat, a small difference in accuracy is a large one in labels.",
+        "where curves are flat, a small difference in accuracy is a large one in labels. Its interval: bootstrap over "
+        "draws and test images.",
         *(
             [
                 "Networks: every labelled image counts, those too that training stops early on "

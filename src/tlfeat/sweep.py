@@ -322,8 +322,8 @@ def _legend(sweep: Sweep) -> list[str]:
         f"held out: {split.n_train + split.n_val:,} images to learn from, each labelled by a head fitted without it "
         "(cross-validation; parameters were chosen on the same folds, which flatters all layers a little). * and the "
         "ring: the layer that it chooses.",
-        f"test: {split.n_test:,} images that chose nothing. Bands: 95 % intervals. Split: {split.origin}, seed "
-        f"{split.seed}.",
+        f"test: {split.n_test:,} images that chose nothing. Bands: 95 % intervals. Split: {split.origin}, "
+        f"seed {split.seed}.",
         "layers reused: layers with kernels up to there. compute: share of the backbone's multiply-adds up to there.",
         "fit: choosing parameters and fitting on cached rows, without extraction (one pass for all layers).",
         *(f"not used: {layer}: {why}" for layer, why in sweep.skipped),
