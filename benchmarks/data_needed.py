@@ -55,6 +55,7 @@ def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
                         opened,
                         heads=HEADS,
                         keras_modes=modes,
+                        counts=curve.parse_counts(args.counts),
                         n_draws=N_DRAWS,
                         n_keras_draws=n_keras_draws,
                         on_progress=progress,
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS), type=lambda text: text.split(","))
     parser.add_argument("--keras", default=curve.KERAS_MODES, type=lambda text: text.split(","))
     parser.add_argument("--keras-draws", default=0, type=int, help="draws for networks; 0 leaves them out")
+    parser.add_argument("--counts", default=curve.COUNTS, help="images a class")
     parser.add_argument("--shared", default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")), type=Path)
     parser.add_argument("--work", default=Path.home() / ".cache" / "tlfeat-benchmarks" / "data_needed", type=Path)
     parser.add_argument("--data", type=Path, help="folder with the sets unpacked")

@@ -445,7 +445,7 @@ def labels_needed(curve: Sequence[tuple[float, float]], accuracy: float) -> floa
     for after in curve[1:]:
         if after[1] >= accuracy:
             share = (accuracy - before[1]) / (after[1] - before[1])
-            return math.exp(math.log(before[0]) + share * (math.log(after[0]) - math.log(before[0])))
+            return float(before[0] * (after[0] / before[0]) ** share)
         before = after
     return math.inf
 
