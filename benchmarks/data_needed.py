@@ -22,12 +22,12 @@ from tlfeat import curve, figures, sweep
 from tlfeat.candidates import open_data
 from tlfeat.progress import Progress
 from tlfeat.records import read_json, write_json, write_text
+from tlfeat.report import percent
 
 SETS = ("cats_dogs", "potato", "sign_digits")
 HEADS = ("logreg", "knn")
 N_DRAWS = 5
 SEED = 0
-MARKERS = ("<!-- data_needed -->", "<!-- /data_needed -->")
 
 Record = dict[str, Any]
 
@@ -97,37 +97,47 @@ def new_record() -> Record:
     }
 
 
-def tables(path: Path) -> str:
-    """Return both sections of docs/benchmarks.md."""
-    sets = read_json(path)["sets"]
-    lines = []
-    for kind in ("sweep", "curve"):
-        lines += ["### Which layer" if kind == "sweep" else "### How many labels", ""]
-        for name, record in sets.items():
-            if kind not in record:
-                continue
-            found = record[kind]
-            lines += [f"**{name}**, {record['backbone']}:", "", *(f"> {s}\n>" for s in found["sentences"][:-1])]
-            lines += [f"> {found['sentences'][-1]}", ""]
-            lines += [figures.markdown_table(found["table"]["headings"], found["table"]["rows"]), ""]
-        if sets:
-            lines += [*(f"- {sentence}" for sentence in _common_legend(sets, kind)), ""]
-    return "\n".join(lines).rstrip()
+def sweep_table(sets: dict[str, Record]) -> str:
+    """Return the sentences of each set, and one table of all: a layer a row."""
+    found = {name: record["sweep"] for name, record in sets.items() if "sweep" in record}
+    headings = ["layer", "columns", "layers reused", "compute"]
+    headings += [f"{name}: {what}" for name in found for what in ("held out", "test")]
+    rows = []
+    for i, line in enumerate(next(iter(found.values()))["lines"]):
+        row = [line["layer"], f"{line['width']:,}", f"{line['n_reused']} of {line['n_weight_layers']}"]
+        row.append(f"{100 * line['compute_share']:.0f} %")
+        for sweep_of_set in found.values():
+            own = sweep_of_set["lines"][i]
+            is_chosen = own["layer"] == sweep_of_set["chosen"]
+            row += [f"**{percent(own['held_out_accuracy'])}**" if is_chosen else percent(own["held_out_accuracy"])]
+            row += [percent(own["accuracy"])]
+        rows.append(row)
+    return "\n".join([*_sentences(found), figures.markdown_table(headings, rows)])
 
 
-def _common_legend(sets: dict[str, Record], kind: str) -> list[str]:
-    """Return the sentences of all sets' legends, each once."""
-    return list(
-        dict.fromkeys(sentence for record in sets.values() for sentence in record.get(kind, {}).get("legend", []))
-    )
+def curve_tables(sets: dict[str, Record]) -> str:
+    """Return the sentences and the table of each set."""
+    found = {name: record["curve"] for name, record in sets.items() if "curve" in record}
+    parts = []
+    for name, own in found.items():
+        table = figures.markdown_table(own["table"]["headings"], own["table"]["rows"])
+        parts.append("\n".join([*_sentences({name: own}), table, ""]))
+    return "\n".join(parts).rstrip()
+
+
+def _sentences(found: dict[str, Record]) -> list[str]:
+    return [line for name, own in found.items() for line in (f"**{name}**: {' '.join(own['sentences'])}", "")]
 
 
 def write_tables(path: Path, markdown: Path) -> None:
-    """Put the sections between the markers of the Markdown file."""
+    """Put each part between its markers in the Markdown file."""
+    sets = read_json(path)["sets"]
     text = markdown.read_text(encoding="utf-8")
-    before, _, rest = text.partition(MARKERS[0])
-    _, _, after = rest.partition(MARKERS[1])
-    write_text(markdown, f"{before}{MARKERS[0]}\n{tables(path)}\n{MARKERS[1]}{after}")
+    for name, part in (("sweep", sweep_table(sets)), ("curve", curve_tables(sets))):
+        first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, _, rest = text.partition(first)
+        text = f"{before}{first}\n{part}\n{last}{rest.partition(last)[2]}"
+    write_text(markdown, text)
 
 
 def main() -> None:

@@ -321,6 +321,16 @@ def test_counts_beyond_the_data_become_all_and_are_said(cache: Path) -> None:
     assert found.notes == ["19, 50 images a class: no class has more than 19, this is all"]
 
 
+def test_classes_of_different_sizes_are_said(make_photos: MakePhotos, tmp_path: Path) -> None:
+    photos = make_photos(n=24)
+    for i in range(12, 24):
+        (photos / "dog" / f"{i}.png").unlink()
+    path = extract_rows(load_images(photos), PixelEncoder(), tmp_path / "c.h5").cache
+    found = run_curve(path, heads=("logreg",), counts=(5, 15, 0))
+    assert [place.n_labels for place in found.lines["logreg"]] == [10, 25, 29]  # of dogs there are 10 to learn from
+    assert found.notes == ["all are 10 to 19 images a class, in proportions that balanced draws do not have"]
+
+
 def test_the_command_prints_one_document_and_says_what_comes_next(cache: Path) -> None:
     run = CliRunner().invoke(app, ["curve", "--cache", str(cache), "--draws", "2", "--counts", "1,5,all", "--json"])
     assert run.exit_code == 0, run.output

@@ -192,6 +192,8 @@ def test_bad_layers_and_heads_are_named(make_photos: MakePhotos, tmp_path: Path)
         sweep_layers(data, ("noise",), head="logreq")
     with pytest.raises(UsageError, match="'pixels' has one layer"):
         plan_sweep(tmp_path / "photos", backbone="pixels")
+    with pytest.raises(UsageError, match="was not made by a Keras backbone"):
+        plan_sweep(cache=cache)
 
 
 def test_one_class_is_an_error(make_photos: MakePhotos, tmp_path: Path) -> None:

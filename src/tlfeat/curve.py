@@ -217,7 +217,8 @@ def learning_curve(
 
 def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list[int], list[str]]:
     """Drop the counts that are all images of every class, and say so."""
-    most = int(np.bincount(split.labels[learn_at]).max())
+    n_of_class = np.bincount(split.labels[learn_at])
+    least, most = int(n_of_class.min()), int(n_of_class.max())
     beyond = [count for count in counts if count >= most]
     kept = [count for count in counts if count < most]
     if not kept:
@@ -225,11 +226,13 @@ def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list
             f"The largest class has {most:,} images to learn from; {', '.join(map(str, beyond))} a class are more than "
             f"there are. Ask for fewer, or for all."
         )
-    if not beyond:
-        return kept, []
-    # what was asked for is all there is: that is what it gets
-    kept = kept if 0 in kept else [*kept, 0]
-    return kept, [f"{', '.join(map(str, beyond))} images a class: no class has more than {most:,}, this is all"]
+    notes = []
+    if beyond:  # what was asked for is all there is: that is what it gets
+        kept = kept if 0 in kept else [*kept, 0]
+        notes.append(f"{', '.join(map(str, beyond))} images a class: no class has more than {most:,}, this is all")
+    if least < most and 0 in kept:
+        notes.append(f"all are {least:,} to {most:,} images a class, in proportions that balanced draws do not have")
+    return kept, notes
 
 
 def _head_run(data: Data, candidate: str, head: str, rows: Rows) -> _Run:

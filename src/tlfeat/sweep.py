@@ -13,6 +13,7 @@ from typing import Any
 
 from tlfeat import workspace
 from tlfeat.backbone import CutPoint, KerasEncoder, list_cut_points
+from tlfeat.cache import open_cache
 from tlfeat.candidates import Data, choose_layer, encoder_name, fit_sklearn
 from tlfeat.compare import record
 from tlfeat.encoder import embedding_name
@@ -87,6 +88,10 @@ def plan_sweep(data: Path | None = None, *, pool: str | None = None, **options: 
     UsageError
         The encoder is no Keras backbone: it has no layers to choose from.
     """
+    if data is None and (cache := options.get("cache")) is not None and cache.exists():
+        with open_cache(cache) as held:
+            if held.source.get("encoder", {}).get("backbone") in (None, "pixels", "imported"):
+                raise UsageError(f"{cache} was not made by a Keras backbone: it has no layers to choose from.")
     asked = plan_extraction(data, **options).encoder
     if not isinstance(asked, KerasEncoder):
         raise UsageError(f"'{asked.name}' has one layer. A sweep needs a backbone: tlfeat backbones lists them.")
