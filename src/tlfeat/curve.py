@@ -37,6 +37,9 @@ _MIN_FOR_VALIDATION = 10
 #: Fewer times as many labels than that are called about as many.
 _ABOUT_EQUAL = 1.1
 
+#: Of each epoch in Keras beside its images; what makes few images slow, as they need many epochs.
+_EPOCH_S = 0.2
+
 _N_RESAMPLES = 1000
 
 _FORMAT_VERSION = 1
@@ -644,7 +647,7 @@ def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float |
     """Return at most about how long `KERAS_MODES` would train, from the seconds an image took to embed.
 
     A frozen network runs forwards for 500 steps of 32 images or 20 epochs, one from scratch forwards and backwards,
-    three times as much, for 800 steps or 30 epochs; early stopping often halves that.
+    three times as much, for 800 steps or 30 epochs; early stopping often halves that, other work on the cores doubles it.
     """
     from tlfeat.finetune import TrainSettings
 
@@ -657,7 +660,8 @@ def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float |
         at = draw_per_class(data.split, learn_at, count, seed=data.seed, draw=0) if count else learn_at
         for mode in KERAS_MODES:
             epochs, _ = TrainSettings(mode=mode).budget(len(at))
-            spent += (n_draws if count else 1) * epochs * len(at) * image_s * (3 if mode == "scratch" else 1)
+            epoch_s = _EPOCH_S + len(at) * image_s * (3 if mode == "scratch" else 1)
+            spent += (n_draws if count else 1) * epochs * epoch_s
     return spent
 
 
