@@ -4,7 +4,7 @@ Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``). What is
 and in the JSON after each stage, so that a run that was stopped goes on, and one with networks adds to one without.
 
     python benchmarks/data_needed.py                                        # sweeps, and curves of heads: 5 minutes
-    python benchmarks/data_needed.py --sets cats_dogs --keras-draws 2       # adds networks to one set: an hour
+    python benchmarks/data_needed.py --sets cats_dogs --keras-draws 1 --keras-counts 10,50,all      # and networks: 20
     python benchmarks/data_needed.py --tables-only                          # Markdown from the JSON, runs nothing
 """
 
@@ -55,7 +55,7 @@ def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
                         opened,
                         heads=HEADS,
                         keras_modes=modes,
-                        counts=curve.parse_counts(args.counts),
+                        keras_counts=curve.parse_counts(args.keras_counts),
                         n_draws=N_DRAWS,
                         n_keras_draws=n_keras_draws,
                         on_progress=progress,
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS), type=lambda text: text.split(","))
     parser.add_argument("--keras", default=curve.KERAS_MODES, type=lambda text: text.split(","))
     parser.add_argument("--keras-draws", default=0, type=int, help="draws for networks; 0 leaves them out")
-    parser.add_argument("--counts", default=curve.COUNTS, help="images a class")
+    parser.add_argument("--keras-counts", default=curve.COUNTS, help="images a class for networks")
     parser.add_argument("--shared", default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")), type=Path)
     parser.add_argument("--work", default=Path.home() / ".cache" / "tlfeat-benchmarks" / "data_needed", type=Path)
     parser.add_argument("--data", type=Path, help="folder with the sets unpacked")

@@ -352,12 +352,14 @@ def test_networks_learn_on_the_same_draws_and_are_kept(tmp_path: Path, monkeypat
         "heads": ("logreg",),
         "keras_modes": ("frozen",),
         "keras_options": {"epochs": 1},
-        "counts": (2, 0),
+        "counts": (1, 2, 0),
+        "keras_counts": (2, 0),
         "n_draws": 2,
         "n_keras_draws": 1,
     }
     found = run_curve(report.cache, **options)
     assert [(place.count, place.n_labels) for place in found.lines["keras-frozen"]] == [(2, 10), (0, 50)]
+    assert [row[3] == "–" for row in finding(found).rows] == [True, False, False]
     monkeypatch.setattr(finetune, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     assert run_curve(report.cache, **options).lines.keys() == found.lines.keys()
     with open_data(report.cache, seed=0) as data:

@@ -418,9 +418,10 @@ def curve(
     pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="With the raw-pixel baseline.")] = True,
     counts: Annotated[str, typer.Option("--counts", help="Labelled images a class.")] = "1,2,5,10,20,50,all",
     draws: Annotated[int, typer.Option("--draws", min=1, help="Random draws of each number of images.")] = 5,
-    keras_draws: Annotated[
-        int, typer.Option("--keras-draws", min=1, help="The same for networks, which are slow.")
-    ] = 2,
+    keras_counts: Annotated[
+        str | None, typer.Option("--keras-counts", help="--counts of networks, which are slow. [as --counts]")
+    ] = None,
+    keras_draws: Annotated[int, typer.Option("--keras-draws", min=1, help="--draws of networks.")] = 2,
     epochs: Annotated[int, typer.Option("--epochs", min=0, help="At most, for networks; 0 as in fit-keras.")] = 0,
     output: OutputOption = None,
     cache: CacheOption = None,
@@ -439,6 +440,7 @@ def curve(
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
         wanted = curving.parse_counts(counts)
+        keras_wanted = curving.parse_counts(keras_counts or counts)
         modes = _parse_list(keras, curving.KERAS_MODES)
         path = cache or workspace.newest_cache()
         with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
@@ -451,12 +453,13 @@ def curve(
                 keras_options={"epochs": epochs},
                 has_pixels=pixels,
                 counts=wanted,
+                keras_counts=keras_wanted,
                 n_draws=draws,
                 n_keras_draws=keras_draws,
                 is_fresh=fresh,
                 on_progress=progress,
             )
-            hint = "" if modes else curving.keras_hint(data, wanted, keras_draws)
+            hint = "" if modes else curving.keras_hint(data, keras_wanted, keras_draws)
         finding = curving.finding(found)
         paths = figures.write_finding(finding, output or workspace.report_dir(path.stem))
     for note in found.notes:

@@ -127,7 +127,7 @@ def parse_counts(text: str) -> list[int]:
         found.add(0 if word == "all" else int(word))
     if not found:
         raise UsageError(f"--counts wants numbers of images a class such as {COUNTS}, received '{text}'.")
-    return sorted(found, key=lambda count: count or math.inf)
+    return _union(list(found))
 
 
 def learning_curve(
@@ -139,6 +139,7 @@ def learning_curve(
     keras_options: dict[str, Any] | None = None,
     has_pixels: bool = True,
     counts: Sequence[int] = tuple(parse_counts(COUNTS)),
+    keras_counts: Sequence[int] | None = None,
     n_draws: int = 5,
     n_keras_draws: int = 2,
     is_fresh: bool = False,
@@ -159,6 +160,8 @@ def learning_curve(
         With logistic regression on raw pixels.
     counts : sequence of int
         Images a class, as `parse_counts` gives them.
+    keras_counts : sequence of int, optional
+        The same for networks, which are slow; `counts` by default.
     n_draws, n_keras_draws : int
         Draws for heads and for networks; all images there are make one draw.
     is_fresh : bool, default=False
@@ -184,21 +187,22 @@ def learning_curve(
     layer = choose_layer(data.cache, layer)
     learn_at = data.split.where("train", "val")
     counts, notes = _within(counts, data.split, learn_at)
-    book = _Book(data, learn_at, counts, is_fresh, on_progress)
+    keras_counts, _ = _within(keras_counts or counts, data.split, learn_at)
+    book = _Book(data, learn_at, is_fresh, on_progress)
     settings = {"is_searched": True}
     if heads:
         rows = data.cache.read(layer, data.split.keys)
         for head in heads:
-            book.run(head, n_draws, {**settings, "layer": layer}, _head_run(data, head, head, rows))
+            book.run(head, counts, n_draws, {**settings, "layer": layer}, _head_run(data, head, head, rows))
         del rows
     if has_pixels:
         with book.kept_going("pixels+logreg"), open_pixels(data, on_progress=on_progress) as small:
             pixel_rows = small.read("pixels", data.split.keys)
             run = _head_run(data, "pixels+logreg", "logreg", pixel_rows)
-            book.run("pixels+logreg", n_draws, {**settings, "layer": "pixels"}, run)
+            book.run("pixels+logreg", counts, n_draws, {**settings, "layer": "pixels"}, run)
     for mode in keras_modes:
         with book.kept_going(f"keras-{mode}"):
-            _run_keras(data, book, mode, n_keras_draws, keras_options or {}, on_progress)
+            _run_keras(data, book, mode, keras_counts, n_keras_draws, keras_options or {}, on_progress)
     if not book.lines:
         reasons = " ".join(f"{name}: {why}" for name, why in book.skipped)
         raise DataError(f"No candidate could run. {reasons}" if reasons else "Nothing to measure: no candidate.")
@@ -210,12 +214,20 @@ def learning_curve(
         data.split.info,
         n_draws,
         n_keras_draws,
-        [count for count in counts if any(place.count == count for line in book.lines.values() for place in line)],
+        [
+            count
+            for count in _union(counts, keras_counts)
+            if any(place.count == count for line in book.lines.values() for place in line)
+        ],
         book.lines,
         book.n_reused,
         book.skipped,
         [*data.split.notes, *notes],
     )
+
+
+def _union(*counts: Sequence[int]) -> list[int]:
+    return sorted(set().union(*counts), key=lambda count: count or math.inf)
 
 
 def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list[int], list[str]]:
@@ -259,7 +271,13 @@ def _marks(is_right: npt.NDArray[np.bool_]) -> str:
 
 
 def _run_keras(
-    data: Data, book: _Book, mode: str, n_draws: int, options: dict[str, Any], on_progress: OnProgress
+    data: Data,
+    book: _Book,
+    mode: str,
+    counts: Sequence[int],
+    n_draws: int,
+    options: dict[str, Any],
+    on_progress: OnProgress,
 ) -> None:
     from tlfeat import finetune
     from tlfeat.backbone import KerasEncoder
@@ -285,7 +303,7 @@ def _run_keras(
             right = _marks(predicted == split.labels[test_at])
             return Trial(candidate, count, draw, len(positions), right, trained.fit_s, trained.chosen, trained.notes)
 
-        book.run(candidate, n_draws, settings, run)
+        book.run(candidate, counts, n_draws, settings, run)
 
 
 def _for_keras(split: Split, positions: Labels, count: int, *, seed: int, draw: int) -> Split:
@@ -305,10 +323,8 @@ def _for_keras(split: Split, positions: Labels, count: int, *, seed: int, draw: 
 class _Book:
     """Runs trials, writes each to disk when it is finished, and reads those that are there."""
 
-    def __init__(
-        self, data: Data, learn_at: Labels, counts: Sequence[int], is_fresh: bool, on_progress: OnProgress
-    ) -> None:
-        self.data, self.learn_at, self.counts = data, learn_at, counts
+    def __init__(self, data: Data, learn_at: Labels, is_fresh: bool, on_progress: OnProgress) -> None:
+        self.data, self.learn_at = data, learn_at
         self.is_fresh, self.on_progress = is_fresh, on_progress
         self.lines: dict[str, list[Place]] = {}
         self.skipped: list[tuple[str, str]] = []
@@ -324,10 +340,10 @@ class _Book:
         except KnownError as error:
             self.skipped.append((candidate, str(error)))
 
-    def run(self, candidate: str, n_draws: int, settings: dict[str, Any], run: _Run) -> None:
+    def run(self, candidate: str, counts: Sequence[int], n_draws: int, settings: dict[str, Any], run: _Run) -> None:
         """Bring one candidate's curve together; draw by draw, so that one that is stopped has whole curves."""
-        plan = [(count, draw) for draw in range(n_draws) for count in self.counts if count or draw == 0]
-        trials: dict[int, list[Trial]] = {count: [] for count in self.counts}
+        plan = [(count, draw) for draw in range(n_draws) for count in counts if count or draw == 0]
+        trials: dict[int, list[Trial]] = {count: [] for count in counts}
         failed: set[int] = set()
         for i, (count, draw) in enumerate(plan):
             self.on_progress(f"{candidate}: draws", i, len(plan))
@@ -338,7 +354,7 @@ class _Book:
                     failed.discard(count)
         places = [
             Place(count, float(np.mean([trial.n_labels for trial in trials[count]])), trials[count])
-            for count in self.counts
+            for count in counts
             if count not in failed
         ]
         if places:
@@ -647,7 +663,8 @@ def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float |
     """Return at most about how long `KERAS_MODES` would train, from the seconds an image took to embed.
 
     A frozen network runs forwards for 500 steps of 32 images or 20 epochs, one from scratch forwards and backwards,
-    three times as much, for 800 steps or 30 epochs; early stopping often halves that, other work on the cores doubles it.
+    three times as much, for 800 steps or 30 epochs; early stopping often halves that, other work on the cores doubles
+    it.
     """
     from tlfeat.finetune import TrainSettings
 
