@@ -118,6 +118,11 @@ class Curve:
 _Run = Callable[[Labels, int, int], Trial]
 
 
+def _union(*counts: Sequence[int]) -> list[int]:
+    """Return all counts in ascending order, all images (0) last."""
+    return sorted(set().union(*counts), key=lambda count: count or math.inf)
+
+
 def parse_counts(text: str) -> list[int]:
     """Return the numbers of ``1,2,5,all`` in ascending order; 0 stands for all and comes last."""
     found = set()
@@ -224,10 +229,6 @@ def learning_curve(
         book.skipped,
         [*data.split.notes, *notes],
     )
-
-
-def _union(*counts: Sequence[int]) -> list[int]:
-    return sorted(set().union(*counts), key=lambda count: count or math.inf)
 
 
 def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list[int], list[str]]:
