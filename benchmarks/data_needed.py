@@ -4,7 +4,7 @@ Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``). What is
 and in the JSON after each stage, so that a run that was stopped goes on, and one with networks adds to one without.
 
     python benchmarks/data_needed.py                                        # sweeps, and curves of heads: 5 minutes
-    python benchmarks/data_needed.py --sets cats_dogs --keras-draws 1 --keras-counts 10,50,all      # and networks: 20
+    python benchmarks/data_needed.py --sets cats_dogs --keras "frozen=10,50,all;scratch=all"        # and networks: 20
     python benchmarks/data_needed.py --tables-only                          # Markdown from the JSON, runs nothing
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ Record = dict[str, Any]
 
 
 def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
-    """Sweep, then the curves of heads, then those of networks draw by draw, saving after each."""
+    """Sweep, then the curves of heads, then those of networks, saving after each."""
     data = args.data / name if args.data else unpack(name, args.shared, args.work)
     place = args.work / "runs" / name
     place.mkdir(parents=True, exist_ok=True)
@@ -48,22 +49,23 @@ def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
                 found = sweep.sweep_layers(opened, job.cuts, on_progress=progress)
             save(args.json, name, record | {"sweep": kept(sweep.finding(found))})
             record |= {"sweep": kept(sweep.finding(found))}
-            modes = args.keras if args.keras_draws else ()
-            for n_keras_draws in range(1, max(args.keras_draws, 1) + 1):
-                with stage(f"{name}: curve, {n_keras_draws} draws of {', '.join(modes) or 'no network'}"):
-                    curves = curve.learning_curve(
+            with stage(f"{name}: curves of heads"):
+                curves = curve.learning_curve(opened, heads=HEADS, n_draws=N_DRAWS, on_progress=progress)
+            for mode, counts in args.keras.items():
+                with stage(f"{name}: curve of keras-{mode} at {counts} images a class"):
+                    networks = curve.learning_curve(
                         opened,
-                        heads=HEADS,
-                        keras_modes=modes,
-                        keras_counts=curve.parse_counts(args.keras_counts),
-                        n_draws=N_DRAWS,
-                        n_keras_draws=n_keras_draws,
+                        heads=(),
+                        has_pixels=False,
+                        keras_modes=[mode],
+                        counts=curve.parse_counts(counts),
+                        n_keras_draws=args.keras_draws,
                         on_progress=progress,
                     )
-                finding = curve.finding(curves)
-                record |= {"curve": kept(finding)}
-                save(args.json, name, record)
-                figures.write_finding(finding, Path("report"))
+                curves = replace(curves, n_keras_draws=args.keras_draws, lines=curves.lines | networks.lines)
+                save(args.json, name, record | {"curve": kept(curve.finding(curves))})
+        save(args.json, name, record | {"curve": kept(curve.finding(curves))})
+        figures.write_finding(curve.finding(curves), Path("report"))
         figures.write_finding(sweep.finding(found), Path("report"))
 
 
@@ -140,13 +142,17 @@ def write_tables(path: Path, markdown: Path) -> None:
     write_text(markdown, text)
 
 
+def parse_modes(text: str) -> dict[str, str]:
+    """Return the images a class for each network of ``frozen=10,50,all;scratch=all``."""
+    return {mode: counts for mode, _, counts in (part.partition("=") for part in text.split(";"))}
+
+
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default=",".join(SETS), type=lambda text: text.split(","))
-    parser.add_argument("--keras", default=curve.KERAS_MODES, type=lambda text: text.split(","))
-    parser.add_argument("--keras-draws", default=0, type=int, help="draws for networks; 0 leaves them out")
-    parser.add_argument("--keras-counts", default=curve.COUNTS, help="images a class for networks")
+    parser.add_argument("--keras", default={}, type=parse_modes, metavar="MODE=COUNTS;...", help="networks to train")
+    parser.add_argument("--keras-draws", default=1, type=int, help="draws for networks")
     parser.add_argument("--shared", default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")), type=Path)
     parser.add_argument("--work", default=Path.home() / ".cache" / "tlfeat-benchmarks" / "data_needed", type=Path)
     parser.add_argument("--data", type=Path, help="folder with the sets unpacked")
