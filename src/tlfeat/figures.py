@@ -148,7 +148,7 @@ def to_svg(chart: Chart) -> str:
     every = [point for series in chart.series for point in series.points]
     bottom, top, step = percent_axis(min(p.low for p in every), max(p.high for p in every))
     right = _WIDTH - 22 - 6.4 * max(len(series.name) for series in chart.series)
-    is_tilted = max(len(name) for _, name in chart.x_ticks) > 6
+    is_tilted = 7 * sum(len(name) + 1 for _, name in chart.x_ticks) > right - _LEFT  # else they stand side by side
     base = _HEIGHT - (150 if is_tilted else 52)
     places = [math.log(x) if chart.is_log_x else x for x, _ in chart.x_ticks]
     places += [math.log(p.x) if chart.is_log_x else p.x for p in every]
