@@ -430,6 +430,16 @@ def test_the_loss_decides_among_settings_that_accuracy_cannot_tell_apart() -> No
     assert criterion == pytest.approx(0.9)
 
 
+def test_penalties_so_strong_that_nothing_moves_do_not_end_the_path() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    rows = (rng.normal(0, 0.1, (40, 3)) + labels[:, None]).astype(np.float32)
+    split = split_of(rows, [f"c{i}" for i in labels])
+    at = split.where("train", "val")
+    fitted = fit_head("logreg", in_order(rows, split, at), split, at)
+    assert fitted.chosen["cv_score"] == 1
+
+
 def test_the_whole_grid_is_walked_where_nothing_gets_worse() -> None:
     assert len(heads.C_PATH) == 45
     assert heads.C_PATH[0] == 1e-6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -215,6 +215,130 @@ def list_layers(spec: BackboneSpec) -> list[LayerInfo]:
         shape = _pooled_output(base, spec).shape
         found.append(LayerInfo(len(found), "avg_pool", "pooled output", tuple(shape), True, shape[-1]))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class CutPoint:
+    """The end of a block of a backbone, where one tensor alone goes on: a natural place to take embeddings.
+
+    Attributes
+    ----------
+    layer : str
+        The last layer of the block.
+    output_shape : tuple of int
+        Without the batch.
+    is_pooled_output : bool
+        Whether ``avg_pool`` stands for this one (for its average, where it is a map).
+    n_reused, n_weight_layers : int
+        Layers with kernels up to here (what a head on this layer reuses), and in the whole backbone.
+    compute_share : float
+        Multiply-adds up to here as a share of the backbone's, of its kernels alone.
+    """
+
+    layer: str
+    output_shape: tuple[int, ...]
+    is_pooled_output: bool
+    n_reused: int
+    n_weight_layers: int
+    compute_share: float
+
+
+#: More cut points than that make a table that no one reads; ResNet50 has 18.
+MAX_CUT_POINTS = 20
+
+#: What adds nothing to the layer before it that a pooled embedding would show.
+_PASSIVE = ("Dropout", "SpatialDropout2D", "ZeroPadding2D", "Flatten", "Reshape", "GlobalAveragePooling2D")
+
+
+def list_cut_points(spec: BackboneSpec, *, n_most: int = MAX_CUT_POINTS) -> list[CutPoint]:
+    """Return the ends of the backbone's blocks, from its input to its output, at most `n_most`.
+
+    A tensor is a cut point where every path from input to output goes through it (an articulation point of the
+    graph): the sum that ends a residual block, the concatenation that ends an Inception module, every layer of a plain
+    chain. Of cut points with no kernel between them (convolution, normalisation, activation) the last one counts, and
+    a depthwise convolution with the pointwise one after it is one convolution. Where there are more than `n_most`, the
+    last one at each resolution comes first, then those after a merge of branches, then the others, each time the one
+    farthest from those that are taken.
+    """
+    base = build_base(spec, KerasEncoder(spec, ()).input_size)
+    operations = import_keras().Model(base.inputs, base.outputs).operations  # each after all that it needs
+    place = {id(operation): i for i, operation in enumerate(operations)}
+    parents = [
+        {place[id(node.operation)] for call in op._inbound_nodes for node in call.parent_nodes} for op in operations
+    ]
+    last_use = list(range(len(operations)))
+    for i, needed in enumerate(parents):
+        for j in needed:
+            last_use[j] = max(last_use[j], i)
+    compute = [_multiply_adds(op) for op in operations]
+    has_kernel = [bool(_kernels(op)) for op in operations]
+    is_cut, reach = [], 0
+    for i in range(len(operations)):
+        is_cut.append(reach <= i)  # nothing before it is needed after it
+        reach = max(reach, last_use[i])
+    blocks: list[list[int]] = []
+    is_depthwise = False
+    for i, operation in enumerate(operations):
+        if not blocks or (has_kernel[i] and not is_depthwise and any(is_cut[j] for j in blocks[-1])):
+            blocks.append([])
+        blocks[-1].append(i)
+        is_depthwise = type(operation).__name__ == "DepthwiseConv2D" if has_kernel[i] else is_depthwise
+    found: list[CutPoint] = []
+    is_merge = []
+    for block in blocks:
+        ends = [i for i in block if is_cut[i] and _is_end(operations[i])]
+        if not ends or not any(has_kernel[: ends[-1] + 1]):
+            continue  # the input, and what is done to pixels before the first kernel
+        shape = _output_shape(operations[ends[-1]]) or ()
+        found.append(
+            CutPoint(
+                operations[ends[-1]].name,
+                tuple(int(d or 0) for d in shape[1:]),
+                is_pooled_output=False,
+                n_reused=sum(has_kernel[: ends[-1] + 1]),
+                n_weight_layers=sum(has_kernel),
+                compute_share=sum(compute[: ends[-1] + 1]) / max(sum(compute), 1),
+            )
+        )
+        is_merge.append(any(len(parents[i]) > 1 for i in block))
+    # a user's own model may go on after its last map: see `_pooled_output`
+    pooled = [i for i, point in enumerate(found) if spec.model_file is None or len(point.output_shape) > 1]
+    if pooled:
+        found[pooled[-1]] = replace(found[pooled[-1]], is_pooled_output=True)
+    return [found[i] for i in _spread(found, is_merge, n_most)]
+
+
+def _kernels(operation: Any) -> list[int]:
+    """Return the number of values of each kernel: weights with two dimensions or more."""
+    return [int(np.prod(w.shape)) for w in getattr(operation, "weights", []) if len(w.shape) > 1]
+
+
+def _multiply_adds(operation: Any) -> int:
+    if hasattr(operation, "operations"):  # a model within the model
+        return sum(_multiply_adds(inner) for inner in operation.operations)
+    shape = _output_shape(operation) or ()
+    return sum(_kernels(operation)) * int(np.prod([d or 1 for d in shape[1:-1]]))  # once at each place of the map
+
+
+def _is_end(operation: Any) -> bool:
+    shape = _output_shape(operation)
+    is_layer = isinstance(operation, import_keras().Layer)  # a bare operation has no name that --layer could find
+    return is_layer and type(operation).__name__ not in _PASSIVE and len(shape or ()) in (2, 3, 4)
+
+
+def _spread(points: Sequence[CutPoint], is_merge: Sequence[bool], n_most: int) -> list[int]:
+    """Return which of the `points` to keep, in order: see `list_cut_points`."""
+    if len(points) <= n_most:
+        return list(range(len(points)))
+    last_at = {point.output_shape[:-1]: i for i, point in enumerate(points)}
+    kept = {len(points) - 1, *last_at.values()}
+    for wanted in ([i for i, merged in enumerate(is_merge) if merged], range(len(points))):
+        left = set(wanted) - kept
+        while left and len(kept) < n_most:
+            far = max(sorted(left), key=lambda i: min(abs(i - j) for j in kept))
+            kept.add(far)
+            left.discard(far)
+    return sorted(kept)
 
 
 def list_backbones() -> list[dict[str, Any]]:

@@ -185,18 +185,25 @@ def fit_pixel_baseline(
     The small pictures get a cache of their own, made from the same folder when it is not there yet.
     """
     entry = find_head(head)
-    images = data.cache.table.images
-    encoder = PixelEncoder()
-    path = workspace.baseline_cache_path(data.cache.path)
     settings = {"model": f"pixels+{head}", "layer": "pixels", "seed": data.seed, "is_searched": True}
+    settings["grid"] = repr(entry.family)
+    with open_pixels(data, on_progress=on_progress) as cache:
+        return _fit_rows(f"pixels+{head}", entry, ["pixels"], data, cache, settings, is_fresh, on_progress)
+
+
+@contextmanager
+def open_pixels(data: Data, *, on_progress: OnProgress = silent) -> Iterator[Cache]:
+    """Open the cache of the raw pixels of the same images, bringing it up to date before."""
+    path = workspace.baseline_cache_path(data.cache.path)
     if data.cache.source.get("encoder", {}).get("backbone") == "imported":
         raise DataError("the rows were imported: there are no images to take pixels from")
-    report = extract_rows(images, encoder, path, on_progress=on_progress, origin={"encoder": {"backbone": "pixels"}})
+    origin = {"encoder": {"backbone": "pixels"}}
+    report = extract_rows(data.cache.table.images, PixelEncoder(), path, on_progress=on_progress, origin=origin)
     gone = {name for name, _ in report.failures}.intersection(data.split.paths)
     if gone:
         raise DataError(f"{len(gone):,} images cannot be read any more; the first: {': '.join(report.failures[0])}")
     with open_cache(path) as cache:
-        return _fit_rows(f"pixels+{head}", entry, ["pixels"], data, cache, settings, is_fresh, on_progress)
+        yield cache
 
 
 def _fit_rows(
@@ -255,6 +262,10 @@ def _fit_rows(
         ),
         notes=fitted.notes,
     )
+    if fitted.held_out is not None:
+        held = np.isfinite(fitted.held_out[:, 0])
+        is_right = fitted.held_out.argmax(axis=1) == split.labels[learn_at]
+        result = replace(result, held_out_accuracy=float(np.mean(is_right[held])))
     return Outcome(
         _save(
             folder,

@@ -52,6 +52,38 @@ InputSizeOption = Annotated[
     str | None,
     typer.Option("--input-size", metavar="HxW", help="Height and width in pixels; the backbone's own by default."),
 ]
+DataArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Folder of class folders, of train/val/test folders, or CSV. Without: the built-in example."),
+]
+PoolOption = Annotated[
+    str | None,
+    typer.Option("--pool", help="How layers with height and width become vectors: avg, max, gem, flatten."),
+]
+ClassMapOption = Annotated[
+    list[str] | None,
+    typer.Option("--class-map", metavar="OLD=NEW", help="Rename a class; may be repeated."),
+]
+CachePathOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", metavar="FILE.h5", help="Where rows go; by default a name under cache/ of data and backbone."
+    ),
+]
+RuntimeOption = Annotated[
+    str,
+    typer.Option("--runtime", help="auto (OpenVINO; TensorFlow where a GPU is), openvino or tensorflow."),
+]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option("--resize", help="antialias, or as Keras' loaders do: load_img, dataset. [antialias]"),
+]
+DtypeOption = Annotated[
+    str | None, typer.Option("--dtype", help="Of the stored rows: float32, or float16 at half the size. [float32]")
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", help="Folder for the reports; cache/reports/... by default.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -68,45 +100,21 @@ def root(
 
 @app.command(short_help="Images to cached embeddings, each through the network once.")
 def extract(
-    data: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Folder of class folders, of train/val/test folders, or CSV. Without: the built-in example."
-        ),
-    ] = None,
+    data: DataArgument = None,
     layer: Annotated[
         list[str] | None,
         typer.Option("--layer", help="Layer to embed at; may be repeated (one pass for all). [avg_pool]"),
     ] = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = "imagenet",
-    pool: Annotated[
-        str | None,
-        typer.Option("--pool", help="How layers with height and width become vectors: avg, max, gem, flatten."),
-    ] = None,
+    pool: PoolOption = None,
     preprocess: PreprocessOption = None,
     input_size: InputSizeOption = None,
-    class_map: Annotated[
-        list[str] | None,
-        typer.Option("--class-map", metavar="OLD=NEW", help="Rename a class; may be repeated."),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", metavar="FILE.h5", help="Where rows go; by default a name under cache/ of data and backbone."
-        ),
-    ] = None,
-    runtime: Annotated[
-        str,
-        typer.Option("--runtime", help="auto (OpenVINO; TensorFlow where a GPU is), openvino or tensorflow."),
-    ] = "auto",
-    resize: Annotated[
-        str | None,
-        typer.Option("--resize", help="antialias, or as Keras' loaders do: load_img, dataset. [antialias]"),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="Of the stored rows: float32, or float16 at half the size. [float32]")
-    ] = None,
+    class_map: ClassMapOption = None,
+    cache: CachePathOption = None,
+    runtime: RuntimeOption = "auto",
+    resize: ResizeOption = None,
+    dtype: DtypeOption = None,
     compress: Annotated[
         bool, typer.Option("--compress", help="Compress the rows of a new cache, without loss.")
     ] = False,
@@ -300,9 +308,7 @@ def compare(
         ),
     ] = 0,
     unfreeze_last: Annotated[int, typer.Option("--unfreeze-last", min=1, help="For keras-finetuned.")] = 20,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Folder for the reports; cache/reports/... by default.")
-    ] = None,
+    output: OutputOption = None,
     cache: CacheOption = None,
     test_fraction: FractionOption = 0.2,
     fresh: FreshOption = False,
@@ -347,6 +353,130 @@ def compare(
     console.detail(f"Split {found.split.digest}, layer {layer or 'chosen by default'}")
     console.say(f"Report: {paths['html']} (and .md, .csv, .json)")
     console.say(f"Next: tlfeat predict {found.lines[0].result.model} IMAGE...")
+
+
+@app.command(short_help="Which layer: accuracy against the depth of a backbone.")
+def sweep(
+    data: DataArgument = None,
+    model: Annotated[str, typer.Option("--model", help="The head on each layer.")] = "logreg",
+    backbone: BackboneOption = None,
+    weights: WeightsOption = "imagenet",
+    pool: PoolOption = None,
+    preprocess: PreprocessOption = None,
+    input_size: InputSizeOption = None,
+    class_map: ClassMapOption = None,
+    cache: CachePathOption = None,
+    runtime: RuntimeOption = "auto",
+    resize: ResizeOption = None,
+    dtype: DtypeOption = None,
+    output: OutputOption = None,
+    test_fraction: FractionOption = 0.2,
+    fresh: FreshOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Embed at the end of every block in one pass, fit a head on each, and say which layer to take."""
+    from tlfeat import candidates, figures, workspace
+    from tlfeat import sweep as sweeping
+    from tlfeat.heads import find_head
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        find_head(model)
+        job = sweeping.plan_sweep(
+            data,
+            backbone=backbone,
+            weights=weights,
+            pool=pool,
+            preprocess=preprocess,
+            input_size=_parse_size(input_size),
+            class_map=class_map or [],
+            cache=cache,
+            resize=resize,
+            dtype=dtype,
+            runtime=runtime,
+        )
+        for note in job.extraction.notes:
+            console.warn(note)
+        console.say(f"{counted(len(job.cuts), 'layer')} of {job.extraction.encoder.name} in one pass")
+        report = job.extraction.run(on_progress=progress)
+        for note in report.notes:
+            console.warn(note)
+        console.say(
+            f"{report.n_embedded:,} embedded, {report.n_known:,} known already, {len(report.failures):,} skipped"
+        )
+        with candidates.open_data(report.cache, seed=seed, test_fraction=test_fraction) as opened:
+            found = sweeping.sweep_layers(opened, job.cuts, head=model, is_fresh=fresh, on_progress=progress)
+        finding = sweeping.finding(found)
+        paths = figures.write_finding(finding, output or workspace.report_dir(report.cache.stem))
+    _show_finding(console, finding, paths)
+    if found.chosen is not None:
+        console.say(f"Next: tlfeat compare --cache {report.cache} --layer {found.depths[found.chosen].layer}")
+
+
+@app.command(short_help="How much data: accuracy against labelled images a class.")
+def curve(
+    layer: LayerOption = None,
+    heads: Annotated[str, typer.Option("--heads", help="Comma-separated heads, all, or none.")] = "logreg,knn",
+    keras: Annotated[str, typer.Option("--keras", help="Comma-separated frozen, scratch; all, or none.")] = "none",
+    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="With the raw-pixel baseline.")] = True,
+    counts: Annotated[str, typer.Option("--counts", help="Labelled images a class.")] = "1,2,5,10,20,50,all",
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Random draws of each number of images.")] = 5,
+    keras_counts: Annotated[
+        str | None, typer.Option("--keras-counts", help="--counts of networks, which are slow. [as --counts]")
+    ] = None,
+    keras_draws: Annotated[int, typer.Option("--keras-draws", min=1, help="--draws of networks.")] = 2,
+    epochs: Annotated[int, typer.Option("--epochs", min=0, help="At most, for networks; 0 as in fit-keras.")] = 0,
+    output: OutputOption = None,
+    cache: CacheOption = None,
+    test_fraction: FractionOption = 0.2,
+    fresh: FreshOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Fit on few labelled images, then on more: what each label buys, and how many a frozen backbone saves."""
+    import tlfeat.compare as comparing
+    from tlfeat import candidates, figures, workspace
+    from tlfeat import curve as curving
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        wanted = curving.parse_counts(counts)
+        keras_wanted = curving.parse_counts(keras_counts or counts)
+        modes = _parse_list(keras, curving.KERAS_MODES)
+        path = cache or workspace.newest_cache()
+        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+            console.say(f"Labels and accuracy on {path}: {data.split.info.n_test:,} test images")
+            found = curving.learning_curve(
+                data,
+                layer=layer,
+                heads=_parse_list(heads, comparing.ALL_HEADS),
+                keras_modes=modes,
+                keras_options={"epochs": epochs},
+                has_pixels=pixels,
+                counts=wanted,
+                keras_counts=keras_wanted,
+                n_draws=draws,
+                n_keras_draws=keras_draws,
+                is_fresh=fresh,
+                on_progress=progress,
+            )
+            hint = "" if modes else curving.keras_hint(data, keras_wanted, keras_draws)
+        finding = curving.finding(found)
+        paths = figures.write_finding(finding, output or workspace.report_dir(path.stem))
+    for note in found.notes:
+        console.warn(note)
+    for name, why in found.skipped:
+        console.warn(f"{name} was not run: {why}")
+    if found.n_reused:
+        console.say(f"{found.n_reused:,} draws reused from earlier commands (--fresh fits them again)")
+    _show_finding(console, finding, paths)
+    if hint:
+        console.say(hint)
 
 
 @app.command(short_help="Labels and probabilities of new images.")
@@ -520,6 +650,15 @@ def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
     console.detail(f"Split {outcome.result.split.digest}; {outcome.result.environment.packages}")
     console.say(f"Model: {outcome.result.model}")
     console.say("Next: tlfeat compare" + (f" --cache {cache}" if cache else ""))
+
+
+def _show_finding(console: Console, finding: Any, paths: dict[str, Path]) -> None:
+    from tlfeat import figures
+
+    words = "\n".join(finding.sentences)
+    table = aligned(finding.headings, finding.rows)
+    console.result(f"{words}\n\n{table}\n\n" + "\n".join(finding.legend), figures.document(finding))
+    console.say(f"Report: {paths['html']} (and .md, .csv, .json, .svg)")
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

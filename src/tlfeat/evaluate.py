@@ -235,15 +235,15 @@ def folds(split: Split, positions: Labels, *, n_folds: int, seed: int) -> list[t
     """Return stratified folds over `positions` that keep groups together, as positions within `positions`.
 
     There are as many folds as the rarest class has groups, at most `n_folds`; none where it has only one. Where the
-    user gave validation images, there is one fold: these.
+    user gave validation images, and training images of every class, there is one fold: these.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    labels, groups = split.labels[positions], split.groups[positions]
     if split.is_val_given:
         is_val = np.array([split.roles[i] == "val" for i in positions])
-        if is_val.any() and not is_val.all():
+        if is_val.any() and set(labels[~is_val]) == set(labels):
             return [(np.flatnonzero(~is_val), np.flatnonzero(is_val))]
-    labels, groups = split.labels[positions], split.groups[positions]
     n_groups = min(len(set(groups[labels == label])) for label in np.unique(labels))
     n = min(n_folds, n_groups)
     if n < 2:
@@ -253,6 +253,37 @@ def folds(split: Split, positions: Labels, *, n_folds: int, seed: int) -> list[t
     if is_single:
         return list(StratifiedKFold(n, shuffle=True, random_state=seed).split(labels, labels))
     return list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(labels, labels, groups))
+
+
+def draw_per_class(split: Split, positions: Labels, n_per_class: int, *, seed: int, draw: int) -> Labels:
+    """Return `n_per_class` of each class' images in `positions`, drawn at random, in ascending order.
+
+    Draws are nested: the one for 5 images is part of the one for 10 with the same `seed` and `draw`. Groups stay whole:
+    they are taken in a random order, as many as come nearest to `n_per_class` images, at least one. A class with fewer
+    images gives all it has.
+    """
+    labels, groups = split.labels[positions], split.groups[positions]
+    order = np.random.default_rng([seed, draw]).permutation(np.unique(groups))
+    place = np.empty(order.max() + 1, dtype=np.int64)
+    place[order] = np.arange(len(order))
+    drawn = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        own = own[np.argsort(place[groups[own]], kind="stable")]
+        whole = np.flatnonzero(np.diff(groups[own], append=-1)) + 1  # numbers of images that end with a group
+        drawn.append(own[: whole[np.argmin(np.abs(whole - n_per_class))]])
+    return np.sort(positions[np.concatenate(drawn)])
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % t-interval of the mean of independent draws, within 0 and 1; the mean itself for one draw."""
+    from scipy.stats import t
+
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return mean, mean
+    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def score(true: Labels, predicted: Labels, classes: Sequence[str]) -> Score:

@@ -34,8 +34,9 @@ from tlfeat.search import Explored, Problem, Setting, Values, softmax
 _SEARCH = Effort(tolerance=1e-3, max_rounds=40)
 _FINAL = Effort(tolerance=1e-6, max_rounds=1000)
 
-#: A path ends when so many values in a row were better neither in loss nor in accuracy.
+#: A path ends when so many values were clearly worse in loss and no better in accuracy, and none better in between.
 _PATIENCE = 6
+_CLEARLY_WORSE = 1.1
 
 
 class _Fitted:
@@ -166,7 +167,12 @@ class Penalised:
             losses[i, fold] = self._loss(scores, labels) @ counted
             accuracy = float(is_right @ counted)
             lowest, highest, n_worse = best[fold]
-            n_worse = 0 if losses[i, fold] < lowest or accuracy > highest else n_worse + 1
+            if losses[i, fold] < lowest or accuracy > highest:
+                n_worse = 0
+            elif (
+                losses[i, fold] > _CLEARLY_WORSE * lowest
+            ):  # under strong penalties little moves, and that costs little
+                n_worse += 1
             best[fold] = min(lowest, losses[i, fold]), max(highest, accuracy), n_worse
             return n_worse < _PATIENCE
 

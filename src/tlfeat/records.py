@@ -142,6 +142,7 @@ class Result(Record):
     true: list[int]
     predicted: list[int]
     certainty: list[float]  # probability of the predicted class
+    held_out_accuracy: float | None = None  # of images to learn from, each by a head that had not seen it
     history: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     model: str = ""  # folder of the saved model, relative to the working folder where it lies below it

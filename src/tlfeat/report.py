@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from tlfeat.compare import Comparison, Line
 from tlfeat.console import aligned
 from tlfeat.evaluate import confused_pairs
+from tlfeat.figures import csv_text, markdown_table, page, percent_axis
 from tlfeat.records import Environment, Result, write_json, write_text
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.
@@ -145,9 +143,7 @@ def to_markdown(comparison: Comparison) -> str:
     lines = [
         f"# {comparison.cache.stem}: {', '.join(comparison.classes)}",
         "",
-        "| " + " | ".join(headings) + " |",
-        "|" + "---|" * len(headings),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        markdown_table(headings, rows),
         "",
         *(f"- {sentence}" for sentence in legend(comparison)),
         *(f"- not run: {name}: {why}" for name, why in comparison.skipped),
@@ -158,31 +154,13 @@ def to_markdown(comparison: Comparison) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """Return one line a candidate, plain numbers, without the nested fields."""
-    records = [line.to_record() for line in comparison.lines]
-    flat = [
-        {
-            name: value
-            for name, value in {**r, "ci95_low": r["ci95"][0], "ci95_high": r["ci95"][1]}.items()
-            if not isinstance(value, list | dict)
-        }
-        for r in records
-    ]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(flat[0]))
-    writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue()
+    return csv_text([line.to_record() for line in comparison.lines])
 
 
 def to_html(comparison: Comparison) -> str:
     """Return one page that needs nothing from elsewhere; every text in it is escaped."""
-    import jinja2
-
     headings, rows = table_rows(comparison)
     best = comparison.lines[0].result
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        resources.files("tlfeat").joinpath("templates/report.html").read_text(encoding="utf-8")
-    )
     mistakes = sorted(
         (
             (certainty, path, best.classes[true], best.classes[predicted])
@@ -193,7 +171,8 @@ def to_html(comparison: Comparison) -> str:
         ),
         reverse=True,
     )
-    page: str = template.render(
+    return page(
+        "report.html",
         title=f"tlfeat: {comparison.cache.stem}",
         comparison=comparison,
         headings=headings,
@@ -207,7 +186,6 @@ def to_html(comparison: Comparison) -> str:
         fingerprint=json.dumps(best.fingerprint, indent=1),
         percent=percent,
     )
-    return page
 
 
 def _points(comparison: Comparison) -> dict[str, Any]:
@@ -216,9 +194,7 @@ def _points(comparison: Comparison) -> dict[str, Any]:
     xs = [math.log10(max(_fit_s(line), 1e-3)) for line in lines]
     intervals = [line.result.score.ci95 for line in lines]
     left, right = math.floor(min(xs)), math.floor(max(xs)) + 1
-    step = next(s for s in (1, 2, 5, 10, 20) if s >= 20 * (max(h for _, h in intervals) - min(w for w, _ in intervals)))
-    bottom = step * math.floor(100 * min(low for low, _ in intervals) / step)
-    top = min(100, step * math.ceil(100 * max(high for _, high in intervals) / step))
+    bottom, top, step = percent_axis(min(low for low, _ in intervals), max(high for _, high in intervals))
 
     def x_of(power: float) -> float:
         return round(60 + 540 * (power - left) / (right - left), 1)
