@@ -18,8 +18,9 @@ from sklearn import metrics
 
 from tlfeat.cache import ImageTable
 from tlfeat.errors import DataError, ModelError, UsageError
-from tlfeat.evaluate import Labels, Split, confused_pairs, folds, holm, make_split, mcnemar, score, wilson_interval
+from tlfeat.evaluate import Labels, Split, confused_pairs, folds, make_split, score
 from tlfeat.images import ImageSet
+from tlfeat.intervals import holm, mcnemar, wilson_interval
 from tlfeat.records import Score
 
 

@@ -35,6 +35,8 @@ ORDER = [
     "runtime",
     "backbone",
     "plan",
+    "intervals",
+    "calibration",
     "evaluate",
     "heads",
     "finetune",

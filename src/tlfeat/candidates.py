@@ -290,7 +290,7 @@ def _result(
         fingerprint=cache.fingerprint,
         classes=split.classes,
         split=split.info,
-        score=score(true, predicted, split.classes),
+        score=score(true, predicted, split.classes, groups=split.groups[test_at], probabilities=probabilities),
         timing=timing,
         environment=Environment.current(),
         model_bytes=0,
