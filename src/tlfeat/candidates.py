@@ -1,7 +1,7 @@
 """One candidate from a cache to a saved model and its Result; an equal one that exists is reused.
 
-A saved model is a folder: ``head.skops`` (or ``head.joblib``, ``model.keras``), ``model.json`` (how to rebuild what
-feeds it) and ``result.json``.
+A saved model is a folder: ``head.skops`` (or ``head.joblib``, ``model.keras``), ``reject.npz`` (beside a head: when to
+answer "unknown"), ``model.json`` (how to rebuild what feeds it) and ``result.json``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from tlfeat import workspace
 from tlfeat.cache import Cache, open_cache
 from tlfeat.encoder import PixelEncoder, resolve_embedding
 from tlfeat.errors import CacheError, DataError
-from tlfeat.evaluate import TEST_FRACTION, Split, make_split, score
+from tlfeat.evaluate import TEST_FRACTION, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
-from tlfeat.heads import find_head, fit_head, predict_probabilities, save_head
+from tlfeat.heads import N_FOLDS, find_head, fit_head, predict_probabilities, save_head
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Environment, Result, Timing, read_json, write_json
+from tlfeat.reject import coverage_table, fit_rejector, save_rejector
 
 MODEL_FORMAT_VERSION = 1
 
@@ -146,6 +147,9 @@ def _fit_rows(
     on_progress(f"fitting {candidate}", 0, 0)
     rows = cache.read(layer, [split.keys[i] for i in learn_at])
     fitted = fit_head(head, rows, split, learn_at, seed=data.seed, is_searched=settings["is_searched"])
+    started_s = time.perf_counter()
+    rejector = fit_rejector(rows, folds(split, learn_at, n_folds=N_FOLDS, seed=data.seed), fitted.held_out)
+    reject_s = time.perf_counter() - started_s
     del rows
     test_rows = cache.read(layer, [split.keys[i] for i in test_at])
     started_s = time.perf_counter()
@@ -168,19 +172,19 @@ def _fit_rows(
             extract_s_per_image=timing["embed_s"] / n_embedded if n_embedded else None,
             search_s=fitted.search_s,
             fit_s=fitted.fit_s,
+            reject_s=reject_s,
             predict_s_per_image=predict_s / len(test_at),
         ),
         notes=fitted.notes,
+        coverage=coverage_table(rejector, test_rows, probabilities, split.labels[test_at]) if rejector else [],
     )
-    return Outcome(
-        _save(
-            folder,
-            result,
-            source,
-            lambda to: save_head(fitted.pipeline, to, file_format=settings.get("file_format", "skops")),
-        ),
-        is_reused=False,
-    )
+
+    def save_model(to: Path) -> None:
+        save_head(fitted.pipeline, to, file_format=settings.get("file_format", "skops"))
+        if rejector:
+            save_rejector(rejector, to)
+
+    return Outcome(_save(folder, result, source, save_model), is_reused=False)
 
 
 def fit_keras(
@@ -275,6 +279,7 @@ def _result(
     *,
     notes: list[str],
     history: dict[str, list[float]] | None = None,
+    coverage: list[dict[str, Any]] | None = None,
 ) -> Result:
     split = data.split
     test_at = split.where("test")
@@ -299,6 +304,7 @@ def _result(
         true=true.tolist(),
         predicted=predicted.tolist(),
         certainty=[round(float(p), 6) for p in probabilities.max(axis=1)],
+        coverage=coverage or [],
         history=history or {},
         notes=[*split.notes, *notes],
     )

@@ -93,6 +93,7 @@ class Timing(Record):
     decode_s: float | None = None  # Keras: all images to pixels on disk, once before the first epoch
     search_s: float | None = None  # choosing hyper-parameters by cross-validation
     fit_s: float | None = None  # the final fit (for Keras: all epochs, validation included)
+    reject_s: float | None = None  # statistics and thresholds for `predict --reject`
     predict_s_per_image: float | None = None  # rows (heads) or pixels (Keras) to probabilities
 
 
@@ -158,6 +159,7 @@ class Result(Record):
     true: list[int]
     predicted: list[int]
     certainty: list[float]  # probability of the predicted class
+    coverage: list[dict[str, Any]] = field(default_factory=list)  # see ``reject.Coverage``; empty without a rejector
     history: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     model: str = ""  # folder of the saved model, relative to the working folder where it lies below it

@@ -51,6 +51,7 @@ def result_text(result: Result) -> str:
         ("extract", timing.extract_s, "all images, once for all heads"),
         ("decode", timing.decode_s, "all images, once"),
         ("search", timing.search_s, "cross-validation"),
+        ("reject", timing.reject_s, "thresholds"),
         ("fit", timing.fit_s, "all epochs, validation included" if result.kind == "keras" else "final fit"),
         (
             "predict",
@@ -66,6 +67,7 @@ def result_text(result: Result) -> str:
         f"  accuracy           {percent(found.accuracy)}  (95 % interval {100 * low:.1f} to {100 * high:.1f})",
         f"  balanced accuracy  {percent(found.balanced_accuracy)}{_interval(found.balanced_accuracy_ci95, 100, 1)}",
         f"  macro F1           {found.macro_f1:.3f}{_interval(found.macro_f1_ci95, 1, 3)}",
+        *([f"  with --reject      {coverage_text(result)}"] if result.coverage else []),
         *([f"  calibration        {calibration_text(found.calibration)}"] if found.calibration else []),
         "  times              " + ", ".join(f"{n} {seconds(s)} ({what})" for n, s, what in times if s is not None),
         *([f"  chosen             {chosen}"] if chosen else []),
@@ -88,6 +90,16 @@ def calibration_text(found: Calibration) -> str:
     return (
         f"ECE {percent(found.ece)} (perfect probabilities: {percent(found.ece_expected)}, up to "
         f"{percent(found.ece_upper)}), log loss {found.log_loss:.3f}, Brier score {found.brier:.3f}"
+    )
+
+
+def coverage_text(result: Result) -> str:
+    """Return how many test images are answered at each coverage, and how many of the answers are right."""
+    return ", ".join(
+        f"{100 * c['answered']:.0f} % answered: "
+        + ("–" if c["accuracy"] is None else f"{100 * c['accuracy']:.1f} % right")
+        for c in result.coverage
+        if c["asked"] < 1
     )
 
 
@@ -145,8 +157,8 @@ def legend(comparison: Comparison) -> list[str]:
         "fit: choosing parameters and fitting, without extraction; for Keras decoding once and all epochs with "
         "validation.",
         "image: one image from file to probabilities in a batch, decoding and network included.",
-        "against the best: difference of accuracies with its 95 % interval (Tango 1998), on the same test images; within "
-        "noise means p >= 0.05 (McNemar's mid-p test, Holm-adjusted). The best was chosen on these images: it is "
+        "against the best: difference of accuracies with its 95 % interval (Tango 1998), on the same test images; "
+        "within noise means p >= 0.05 (McNemar's mid-p test, Holm-adjusted). The best was chosen on these images: it is "
         "flattered a little.",
     ]
     if extract is not None and extract.extract_s is not None:
