@@ -79,7 +79,7 @@ def fit_subspace(rows: Rows) -> Subspace:
     mean, scale = directions.mean(axis=0), directions.std(axis=0)
     scale[scale == 0] = 1.0
     n_components = max(1, min(_N_COMPONENTS, rows.shape[1] // 4, len(rows) // 4))
-    _, _, components = randomized_svd((directions - mean) / scale, n_components, n_iter=4, random_state=0)
+    _, _, components = randomized_svd((directions - mean) / scale, n_components, n_iter=2, random_state=0)
     return Subspace(mean, scale, components.astype(np.float32))
 
 
@@ -154,9 +154,13 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
     """
     if not folds:
         return None
+    from threadpoolctl import threadpool_limits
+
     distances = np.zeros(len(rows))
-    for learn_at, held_at in folds:
-        distances[held_at] = fit_subspace(rows[learn_at]).distances(rows[held_at])
+    with threadpool_limits(1):  # so few components: more threads take 5 to 10 times as long on two cores
+        for learn_at, held_at in folds:
+            distances[held_at] = fit_subspace(rows[learn_at]).distances(rows[held_at])
+        subspace = fit_subspace(rows)
     certainty = np.ones(len(rows)) if held_out is None else held_out.max(axis=1)
     # the share of images that are as extreme, by either measure; equal values share the larger one
     of_distance = 1 - np.searchsorted(np.sort(distances), distances, side="left") / len(rows)
@@ -165,7 +169,7 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
     ranks = np.minimum(np.ceil(np.array(_KEPT) * (len(rows) + 1)).astype(np.int64), len(rows))
     levels = from_common[ranks - 1]
     return Rejector(
-        subspace=fit_subspace(rows),
+        subspace=subspace,
         coverages=np.array(_KEPT),
         max_distances=np.array([distances[of_distance >= level].max() for level in levels]),
         min_probabilities=np.array([certainty[of_certainty >= level].min() for level in levels]),

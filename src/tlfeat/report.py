@@ -158,8 +158,8 @@ def legend(comparison: Comparison) -> list[str]:
         "validation.",
         "image: one image from file to probabilities in a batch, decoding and network included.",
         "against the best: difference of accuracies with its 95 % interval (Tango 1998), on the same test images; "
-        "within noise means p >= 0.05 (McNemar's mid-p test, Holm-adjusted). The best was chosen on these images, which "
-        "flatters it a little.",
+        "within noise means p >= 0.05 (McNemar's mid-p test, Holm-adjusted). Being chosen on these images flatters "
+        "the best a little.",
     ]
     if extract is not None and extract.extract_s is not None:
         layers = sorted({line.result.layer for line in comparison.lines} - {"", "pixels"})
