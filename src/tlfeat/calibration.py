@@ -90,7 +90,8 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     Returns
     -------
     float
-        Between 0.05 and 20: where no image or every image is answered rightly, the least is at no finite place.
+        Between 0.05 and 20: where no image or every image is answered rightly, the least is at no finite place. 1
+        where nothing is better.
     """
     from scipy.optimize import minimize_scalar
 

@@ -1,0 +1,306 @@
+"""The answer "unknown": who gets it, how often known pictures get it, and what its file is."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.model_selection import StratifiedKFold
+
+from conftest import SHARED, MakePhotos, needs_shared
+from tlfeat.candidates import fit_sklearn, open_data
+from tlfeat.encoder import Rows
+from tlfeat.errors import ModelError, UsageError
+from tlfeat.intervals import Labels
+from tlfeat.plan import plan_extraction
+from tlfeat.predict import Model
+from tlfeat.reject import (
+    UNCERTAIN,
+    UNLIKE,
+    Rejector,
+    coverage_table,
+    fit_rejector,
+    fit_subspace,
+    load_rejector,
+    save_rejector,
+)
+
+WIDTH = 96
+
+
+def images(n: int, *, world: int, seed: int) -> tuple[Rows, Labels]:
+    """Return rows of two classes near ten directions of a world of their own, and the labels."""
+    directions = np.random.default_rng(world).normal(size=(10, WIDTH))
+    rng = np.random.default_rng([world, seed])
+    labels = rng.integers(0, 2, n)
+    weights = rng.normal(size=(n, 10)) + 2 * labels[:, None] * (np.arange(10) < 2)
+    return np.abs(weights @ directions + rng.normal(size=(n, WIDTH))).astype(np.float32), labels
+
+
+def certainties(n: int, seed: int) -> npt.NDArray[np.float64]:
+    p = np.random.default_rng(seed).uniform(0.5, 1, n)
+    return np.stack([p, 1 - p], axis=1)
+
+
+def folds_of(labels: Labels) -> list[tuple[Labels, Labels]]:
+    return list(StratifiedKFold(5, shuffle=True, random_state=0).split(labels, labels))
+
+
+@pytest.fixture(scope="module")
+def rejector() -> Rejector:
+    rows, labels = images(400, world=0, seed=0)
+    found = fit_rejector(rows, folds_of(labels), certainties(400, 1))
+    assert found is not None
+    return found
+
+
+def answered(rejector: Rejector, rows: Rows, *, coverage: float = 0.95, seed: int = 2) -> float:
+    return np.mean([not why for why in rejector.reasons(rows, certainties(len(rows), seed), coverage=coverage)])
+
+
+@pytest.mark.parametrize("coverage", [0.99, 0.95, 0.9, 0.8])
+def test_of_new_known_pictures_about_the_share_asked_for_is_answered(rejector: Rejector, coverage: float) -> None:
+    rows, _ = images(2000, world=0, seed=9)
+    assert coverage - 0.04 <= answered(rejector, rows, coverage=coverage) <= coverage + 0.04
+
+
+def test_pictures_of_another_world_are_refused_however_probable(rejector: Rejector) -> None:
+    rows, _ = images(500, world=1, seed=0)
+    certain = np.tile([1.0, 0.0], (500, 1))
+    assert np.mean([why == UNLIKE for why in rejector.reasons(rows, certain)]) > 0.95
+
+
+def test_an_uncertain_picture_is_refused_and_it_is_said_why(rejector: Rejector) -> None:
+    rows, _ = images(200, world=0, seed=3)
+    reasons = rejector.reasons(rows, np.tile([0.5, 0.5], (200, 1)))
+    assert set(reasons) <= {UNCERTAIN, UNLIKE} and reasons.count(UNCERTAIN) > 180
+
+
+def test_few_images_do_not_make_the_threshold_too_strict() -> None:
+    """To a subspace that holds an image itself its distance is too small: with 60 images a third would be refused."""
+    rows, labels = images(60, world=0, seed=5)
+    new, _ = images(2000, world=0, seed=6)
+    found = fit_rejector(rows, folds_of(labels), None)
+    assert found is not None
+    certain = np.ones((2000, 1))
+    assert np.mean([not why for why in found.reasons(new, certain)]) > 0.9
+    own = np.quantile(fit_subspace(rows).distances(rows), 0.95)
+    assert np.mean(fit_subspace(rows).distances(new) <= own) < 0.8
+
+
+def test_without_held_out_probabilities_only_the_distance_counts() -> None:
+    rows, labels = images(200, world=0, seed=0)
+    found = fit_rejector(rows, folds_of(labels), None)
+    assert found is not None
+    assert UNCERTAIN not in found.reasons(rows, np.tile([0.5, 0.5], (200, 1)))
+
+
+def test_without_folds_there_is_no_rejector() -> None:
+    assert fit_rejector(images(5, world=0, seed=0)[0], [], None) is None
+
+
+def test_the_higher_the_coverage_the_fewer_are_refused_and_at_1_none(rejector: Rejector) -> None:
+    rows = np.concatenate([images(300, world=0, seed=8)[0], images(50, world=1, seed=8)[0]])
+    shares = [answered(rejector, rows, coverage=c) for c in (0.5, 0.7, 0.9, 0.95, 0.99, 1.0)]
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+@pytest.mark.parametrize("coverage", [0.0, 0.4, 0.9999, 95.0])
+def test_a_coverage_that_no_threshold_was_kept_for_is_refused(rejector: Rejector, coverage: float) -> None:
+    with pytest.raises(UsageError, match=r"expected 0\.5 to 0\.999"):
+        rejector.reasons(images(3, world=0, seed=0)[0], certainties(3, 0), coverage=coverage)
+
+
+def test_the_residual_by_hand() -> None:
+    """Against numpy's own singular vectors; the length of a row does not count."""
+    rows, _ = images(300, world=0, seed=0)
+    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    standard = (directions - directions.mean(axis=0)) / directions.std(axis=0)
+    subspace = fit_subspace(rows)
+    k = len(subspace.components)
+    axes = np.linalg.svd(standard, full_matrices=False)[2][:k]
+    expected = np.sum((standard - standard @ axes.T @ axes) ** 2, axis=1)
+    # a randomised decomposition: its last axes are not exactly the k-th ones
+    assert np.corrcoef(subspace.distances(rows), expected)[0, 1] > 0.98
+    assert subspace.distances(7 * rows) == pytest.approx(subspace.distances(rows), rel=1e-3)
+
+
+def test_the_same_rows_give_the_same_bits_and_are_not_changed() -> None:
+    rows, labels = images(120, world=0, seed=0)
+    before = rows.copy()
+    one, other = (fit_rejector(rows, folds_of(labels), certainties(120, 1)) for _ in range(2))
+    assert one is not None and other is not None
+    assert one.subspace.components.tobytes() == other.subspace.components.tobytes()
+    assert one.max_distances.tobytes() == other.max_distances.tobytes()
+    assert rows.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("rows", [np.zeros((40, 6)), np.ones((40, 1)), np.eye(40, 6)], ids=["zero", "one", "sparse"])
+def test_rows_without_spread_do_no_harm(rows: npt.NDArray[np.float64]) -> None:
+    labels = np.arange(40) % 2
+    found = fit_rejector(rows.astype(np.float32), folds_of(labels), certainties(40, 0))
+    assert found is not None
+    assert np.isfinite(found.max_distances).all()
+
+
+def test_the_coverage_table_counts_answers_and_how_many_are_right(rejector: Rejector) -> None:
+    rows, _ = images(300, world=0, seed=4)
+    probabilities = certainties(300, 4)
+    true = (np.random.default_rng(0).random(300) > probabilities[:, 0]).astype(np.int64)
+    table = coverage_table(rejector, rows, probabilities, true)
+    assert [line["asked"] for line in table] == [1.0, 0.99, 0.95, 0.9, 0.8]
+    assert table[0] == {"asked": 1.0, "answered": 1.0, "accuracy": np.mean(true == 0)}
+    assert table[-1]["answered"] < table[1]["answered"]
+    assert table[-1]["accuracy"] > table[0]["accuracy"]
+
+
+# --- the file -------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_rejector_gives_the_same_answers(rejector: Rejector, tmp_path: Path) -> None:
+    path = save_rejector(rejector, tmp_path)
+    loaded = load_rejector(tmp_path)
+    rows, probabilities = images(100, world=1, seed=0)[0], certainties(100, 0)
+    assert loaded.reasons(rows, probabilities) == rejector.reasons(rows, probabilities)
+    assert path.stat().st_size < 100_000
+
+
+def changed(**arrays: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with np.load(path) as archive:
+            kept = dict(archive)
+        for name, array in arrays.items():
+            if array is None:
+                del kept[name]
+            else:
+                kept[name] = array(kept[name]) if callable(array) else array
+        np.savez(path, **kept)
+
+    return change
+
+
+def make_bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mean.npy", bytes(65_000_000))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def put_code(path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
+    with np.load(path) as archive:
+        kept = dict(archive)
+    del kept["mean"]
+    np.savez(path, **kept)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("mean.npy", buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        cut,
+        flip,
+        put_code,
+        make_bomb,
+        lambda path: path.write_bytes(b"no archive"),
+        changed(scale=None),
+        changed(scale=lambda a: 0 * a),
+        changed(mean=lambda a: a[:-1]),
+        changed(mean=lambda a: a.astype(np.float64)),
+        changed(components=lambda a: np.full_like(a, np.nan)),
+        changed(components=lambda a: a.ravel()),
+        changed(max_distances=lambda a: a[:3]),
+        changed(coverages=lambda a: a[::-1]),
+        changed(coverages=lambda a: a[:0], max_distances=lambda a: a[:0], min_probabilities=lambda a: a[:0]),
+    ],
+    ids=[
+        "cut",
+        "flip",
+        "code",
+        "bomb",
+        "text",
+        "missing",
+        "zero-scale",
+        "short",
+        "double",
+        "nan",
+        "flat",
+        "few",
+        "falling",
+        "empty",
+    ],
+)
+def test_a_tampered_file_is_refused(rejector: Rejector, tmp_path: Path, tamper: Callable[[Path], None]) -> None:
+    tamper(save_rejector(rejector, tmp_path))
+    with pytest.raises(ModelError, match="is damaged"):
+        load_rejector(tmp_path)
+
+
+def test_a_model_without_the_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"reject.npz is missing.*--fresh"):
+        load_rejector(tmp_path)
+
+
+# --- with heads and pictures ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    report = plan_extraction(make_photos(n=40), backbone="pixels").run()
+    with open_data(report.cache, seed=0) as data:
+        result = fit_sklearn(data, "logreg").result
+    assert result.timing.reject_s is not None
+    assert [line["asked"] for line in result.coverage] == [1.0, 0.99, 0.95, 0.9, 0.8]
+    return Path(result.model)
+
+
+def test_a_head_of_other_rows_and_a_rejector_do_not_belong_together(model: Path) -> None:
+    found = load_rejector(model)
+    subspace = found.subspace
+    narrow = replace(subspace, mean=subspace.mean[1:], scale=subspace.scale[1:], components=subspace.components[:, 1:])
+    save_rejector(replace(found, subspace=narrow), model)
+    with pytest.raises(ModelError, match="do not belong together"):
+        Model(model, coverage=0.95)
+    assert Model(model).rejector is None  # without --reject the file is not even read
+
+
+@needs_shared
+@pytest.mark.keras
+def test_real_photographs_of_another_set_are_refused_and_known_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Potato leaves known, cats and dogs strangers; 120 leaves to learn from, so that it takes seconds."""
+    import tarfile
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("potato", "cats_dogs"):
+        with tarfile.open(SHARED / "data" / f"{name}.tar") as archive:
+            members = [m for m in archive if m.isfile() and "healthy" not in m.name]
+            archive.extractall(tmp_path, members[:: len(members) // 150], filter="data")
+    weights = SHARED / "weights" / "mobilenet_v2_0.35_224_no_top.weights.h5"
+    report = plan_extraction(tmp_path / "potato", backbone="mobilenet_v2_0.35", weights=str(weights)).run()
+    with open_data(report.cache, seed=0) as data:
+        result = fit_sklearn(data, "logreg", is_searched=False).result
+        known = [data.cache.table.images.root / path for path in result.test_paths]
+    loaded = Model(Path(result.model), coverage=0.95)
+    strangers = sorted((tmp_path / "cats_dogs").rglob("*.jpg"))
+    refused = [p.label == "unknown" for p in loaded.predict(strangers)]
+    assert np.mean(refused) > 0.9
+    assert np.mean([p.label == "unknown" for p in loaded.predict(known)]) < 0.25
