@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from conftest import MakePhotos
 
@@ -156,35 +155,6 @@ def test_predict_answers_in_csv_and_lists_what_cannot_be_read(work: Path) -> Non
     assert [line["path"] for line in lines] == ["photos/dog/1.png", "bad.jpg"]
     assert lines[0]["label"] in ("cat", "dog") and lines[1]["error"] == "not an image in a known format"
     assert "could be read" in tlfeat("predict", model, "bad.jpg", cwd=work, expect=3).stderr
-
-
-def test_predict_with_reject_answers_unknown_and_says_why(make_photos: MakePhotos, tmp_path: Path) -> None:
-    make_photos(n=40)
-    strange = np.random.default_rng(0).integers(0, 2, (6, 10, 12, 1), dtype=np.uint8).repeat(3, axis=3) * 255
-    for i, pixels in enumerate(strange):
-        Image.fromarray(pixels).save(tmp_path / f"strange{i}.png")
-    as_json("extract", "photos", "--backbone", "pixels", cwd=tmp_path)
-    model = as_json("fit-sklearn", cwd=tmp_path)["path"]
-    names = [f"strange{i}.png" for i in range(6)]
-
-    plain = as_json("predict", model, *names, cwd=tmp_path)
-    assert {p["label"] for p in plain} <= {"cat", "dog"} and not any(p["refused"] for p in plain)
-    found = as_json("predict", model, *names, "photos/cat", "--reject", cwd=tmp_path)
-    assert [p["label"] for p in found[:6]] == ["unknown"] * 6
-    assert all(p["refused"] and p["probability"] >= 0.5 and p["top"][0][0] in ("cat", "dog") for p in found[:6])
-    assert sum(p["label"] == "cat" for p in found[6:]) >= 34
-
-    lines = list(
-        csv.DictReader(io.StringIO(tlfeat("predict", model, *names, "--reject", "--csv", cwd=tmp_path).stdout))
-    )
-    assert [line["label"] for line in lines] == ["unknown"] * 6 and lines[0]["refused"].startswith("unlike")
-    text = tlfeat("predict", model, "strange0.png", "--reject", "--coverage", "0.99", cwd=tmp_path).stdout
-    assert "unknown: unlike the pictures it learned from (else " in text
-    refused = tlfeat("predict", model, "strange0.png", "--coverage", "0.9", cwd=tmp_path, expect=2)
-    assert "add --reject" in refused.stderr
-    (Path(tmp_path / model) / "reject.npz").unlink()
-    assert "--fresh" in tlfeat("predict", model, "strange0.png", "--reject", cwd=tmp_path, expect=3).stderr
-    assert as_json("predict", model, "strange0.png", cwd=tmp_path)[0]["label"] in ("cat", "dog")
 
 
 def test_ctrl_c_ends_with_130_keeps_rows_and_says_how_to_go_on(make_photos: MakePhotos, tmp_path: Path) -> None:

@@ -165,6 +165,19 @@ def test_the_intervals_of_means_over_classes_cover_the_truth_in_93_to_97_percent
     assert (held / 1500 >= 0.93).all() and (held / 1500 <= 0.97).all(), held / 1500
 
 
+def test_the_intervals_of_means_over_classes_hold_over_groups_too() -> None:
+    """Four groups of five a class: a variance that forgot that a mean was taken from each class is a quarter too low."""
+    rng = np.random.default_rng(4)
+    true, groups = np.repeat(np.arange(10), 20), np.repeat(np.arange(40), 5)
+    held = 0
+    for _ in range(800):
+        right = np.where(rng.random(200) < 2 / 3, rng.random(40)[groups], rng.random(200)) < 0.8
+        predicted = np.where(right, true, (true + 1) % 10)
+        (low, high), _ = macro_intervals(true, predicted, 10, groups)
+        held += low <= 0.8 <= high
+    assert 0.93 <= held / 800 <= 0.975
+
+
 def test_means_over_classes_have_a_width_where_all_is_right_and_hold_what_was_measured() -> None:
     true = np.repeat(np.arange(3), 20)
     for low, high in macro_intervals(true, true, 3):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 from sklearn.model_selection import StratifiedKFold
+from typer.testing import CliRunner
 
 from conftest import SHARED, MakePhotos, needs_shared
 from tlfeat.candidates import fit_sklearn, open_data
+from tlfeat.cli import app
 from tlfeat.encoder import Rows
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.intervals import Labels
@@ -230,20 +235,8 @@ def put_code(path: Path) -> None:
         changed(coverages=lambda a: a[:0], max_distances=lambda a: a[:0], min_probabilities=lambda a: a[:0]),
     ],
     ids=[
-        "cut",
-        "flip",
-        "code",
-        "bomb",
-        "text",
-        "missing",
-        "zero-scale",
-        "short",
-        "double",
-        "nan",
-        "flat",
-        "few",
-        "falling",
-        "empty",
+        *("cut", "flip", "code", "bomb", "text", "missing", "zero-scale"),
+        *("short", "double", "nan", "flat", "few", "falling", "empty"),
     ],
 )
 def test_a_tampered_file_is_refused(rejector: Rejector, tmp_path: Path, tamper: Callable[[Path], None]) -> None:
@@ -279,6 +272,40 @@ def test_a_head_of_other_rows_and_a_rejector_do_not_belong_together(model: Path)
     with pytest.raises(ModelError, match="do not belong together"):
         Model(model, coverage=0.95)
     assert Model(model).rejector is None  # without --reject the file is not even read
+
+
+def ask(*arguments: object, code: int = 0) -> str:
+    """Return what a command says: its result, or the error it ends with."""
+    ran = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert ran.exit_code == code, ran.stderr
+    return ran.stderr if code else ran.stdout
+
+
+def test_predict_with_reject_answers_unknown_and_says_why(model: Path) -> None:
+    strange = np.random.default_rng(0).integers(0, 2, (6, 10, 12, 1), dtype=np.uint8).repeat(3, axis=3) * 255
+    names = [f"strange{i}.png" for i in range(6)]
+    for name, pixels in zip(names, strange, strict=True):
+        Image.fromarray(pixels).save(name)
+
+    plain = json.loads(ask("predict", model, *names, "--json"))
+    assert {p["label"] for p in plain} <= {"cat", "dog"} and not any(p["refused"] for p in plain)
+    found = json.loads(ask("predict", model, *names, "photos/cat", "--reject", "--json"))
+    assert [p["label"] for p in found[:6]] == ["unknown"] * 6
+    assert all(p["refused"] and p["probability"] >= 0.5 and p["top"][0][0] in ("cat", "dog") for p in found[:6])
+    assert sum(p["label"] == "cat" for p in found[6:]) >= 34
+
+    lines = list(csv.DictReader(io.StringIO(ask("predict", model, *names, "--reject", "--csv"))))
+    assert [line["label"] for line in lines] == ["unknown"] * 6 and lines[0]["refused"] == UNLIKE
+    text = ask("predict", model, names[0], "--reject", "--coverage", 0.99)
+    assert "unknown: unlike the pictures it learned from (else " in text
+
+
+def test_predict_with_reject_refuses_what_it_cannot_do(model: Path) -> None:
+    assert "add --reject" in ask("predict", model, "photos/cat", "--coverage", 0.9, code=2)
+    assert "expected 0.5 to 0.999" in ask("predict", model, "photos/cat", "--reject", "--coverage", 95, code=2)
+    (model / "reject.npz").unlink()  # as an older version left it
+    assert "--fresh" in ask("predict", model, "photos/cat", "--reject", code=3)
+    assert "cat" in ask("predict", model, "photos/cat")
 
 
 @needs_shared

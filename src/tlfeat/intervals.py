@@ -47,7 +47,7 @@ def wilson_interval(n_right: float, n: float) -> Interval:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def design_effect(deviations: npt.NDArray[np.float64], groups: Labels | None) -> float:
+def design_effect(deviations: npt.NDArray[np.float64], groups: Labels | None, *, n_means: int = 1) -> float:
     """Return by how much groups increase the variance of a mean, at least 1; 1 without groups.
 
     The ratio estimator's variance with groups over that without: Rao and Scott 1992, Biometrics 48(2), equation 2.
@@ -60,6 +60,8 @@ def design_effect(deviations: npt.NDArray[np.float64], groups: Labels | None) ->
         What each image adds to n times the score, less the mean; for an accuracy 1 or 0 less the accuracy.
     groups : int array of shape (n_images,), optional
         Images with the same number are not independent of each other.
+    n_means : int, default=1
+        How many means the deviations were taken from: one, or one a class.
     """
     if groups is None:
         return 1.0
@@ -71,7 +73,7 @@ def design_effect(deviations: npt.NDArray[np.float64], groups: Labels | None) ->
         return float(n)
     alike = float(np.sum(sizes.astype(np.float64) ** 2)) / n  # the effect if all images of a group have one outcome
     added = _PRIOR_GROUPS * alike * 0.25  # 0.25: the variance of an even outcome
-    grouped = n_groups / (n_groups - 1) * float(np.sum(np.bincount(codes, weights=deviations) ** 2))
+    grouped = n_groups / max(n_groups - n_means, 1) * float(np.sum(np.bincount(codes, weights=deviations) ** 2))
     return max(1.0, (grouped + added * alike) / (float(np.sum(deviations**2)) + added))
 
 
@@ -132,7 +134,8 @@ def macro_intervals(
         variance = float(np.sum(smooth * (effect - mean_of[:, None]) ** 2))
         spread = smooth_value * (1 - smooth_value)
         n_equal = spread / variance if spread > 0 and variance > 0 else n_plain
-        n_equal /= design_effect(n * (effect - mean_of[:, None])[true, predicted], groups)
+        deviations = n * (effect - mean_of[:, None])[true, predicted]
+        n_equal /= design_effect(deviations, groups, n_means=int(tested.sum()))
         found.append(wilson_interval(value * n_equal, n_equal))
     return found[0], found[1]
 

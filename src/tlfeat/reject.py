@@ -161,7 +161,7 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
         for learn_at, held_at in folds:
             distances[held_at] = fit_subspace(rows[learn_at]).distances(rows[held_at])
         subspace = fit_subspace(rows)
-    certainty = np.ones(len(rows)) if held_out is None else held_out.max(axis=1)
+    certainty = np.zeros(len(rows)) if held_out is None else held_out.max(axis=1)
     # the share of images that are as extreme, by either measure; equal values share the larger one
     of_distance = 1 - np.searchsorted(np.sort(distances), distances, side="left") / len(rows)
     of_certainty = np.searchsorted(np.sort(certainty), certainty, side="right") / len(rows)
