@@ -166,7 +166,7 @@ def test_the_intervals_of_means_over_classes_cover_the_truth_in_93_to_97_percent
 
 
 def test_the_intervals_of_means_over_classes_hold_over_groups_too() -> None:
-    """Four groups of five a class: a variance that forgot that a mean was taken from each class is a quarter too low."""
+    """Four groups of five a class: with one mean taken from each, the variance would be a quarter too low."""
     rng = np.random.default_rng(4)
     true, groups = np.repeat(np.arange(10), 20), np.repeat(np.arange(40), 5)
     held = 0

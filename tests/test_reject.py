@@ -205,9 +205,16 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+class Touch:
+    """Unpickling it would leave a file behind."""
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+        return Path.touch, (Path("code-ran"),)
+
+
 def put_code(path: Path) -> None:
     buffer = io.BytesIO()
-    np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
+    np.save(buffer, np.array([Touch()], dtype=object), allow_pickle=True)
     with np.load(path) as archive:
         kept = dict(archive)
     del kept["mean"]
@@ -239,10 +246,14 @@ def put_code(path: Path) -> None:
         *("short", "double", "nan", "flat", "few", "falling", "empty"),
     ],
 )
-def test_a_tampered_file_is_refused(rejector: Rejector, tmp_path: Path, tamper: Callable[[Path], None]) -> None:
+def test_a_tampered_file_is_refused_and_no_code_of_it_runs(
+    rejector: Rejector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tamper: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     tamper(save_rejector(rejector, tmp_path))
-    with pytest.raises(ModelError, match="is damaged"):
+    with pytest.raises(ModelError, match="it would take" if tamper is make_bomb else "is damaged"):
         load_rejector(tmp_path)
+    assert not Path("code-ran").exists()
 
 
 def test_a_model_without_the_file_says_what_to_do(tmp_path: Path) -> None:

@@ -196,7 +196,8 @@ def to_csv(comparison: Comparison) -> str:
         for r in records
     ]
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(flat[0]))
+    names = list(dict.fromkeys(name for record in flat for name in record))  # older Results lack some
+    writer = csv.DictWriter(out, fieldnames=names)
     writer.writeheader()
     writer.writerows(flat)
     return out.getvalue()
