@@ -104,9 +104,9 @@ class Model:
             self._check_classes(folder, len(head.classes_))
             self.classify = lambda rows: predict_probabilities(head, rows)
             width = getattr(head, "n_features_in_", None)
-            if self.rejector and width != len(self.rejector.subspace.mean):
+            if self.rejector and width != len(self.rejector.neighbours.mean):
                 raise ModelError(
-                    f"{folder}: the head takes {width} columns, reject.npz {len(self.rejector.subspace.mean)}. Its "
+                    f"{folder}: the head takes {width} columns, reject.npz {len(self.rejector.neighbours.mean)}. Its "
                     f"files do not belong together."
                 )
 

@@ -1,9 +1,9 @@
 """When to answer "unknown": a picture unlike all that was learned from, or one that could be of several classes.
 
-How far a row lies outside the principal subspace of the rows learned from tells pictures of another kind; the
-probability of the named class tells pictures between classes. Neither does the other's work: the probability refuses a
-tenth of the pictures of other sets (``benchmarks/reject.py``). Both thresholds are chosen on images that neither the
-statistics nor the probabilities had seen, so that a stated share of known pictures is answered.
+How far a row lies from the nearest rows learned from tells pictures of another kind; the probability of the named class
+tells pictures between classes. Neither does the other's work: the probability refuses a tenth to a fifth of the
+pictures of other sets (``benchmarks/reject.py``). Both thresholds are chosen on images that were neither among those
+rows nor seen by the head, so that a stated share of known pictures is answered.
 """
 
 from __future__ import annotations
@@ -29,11 +29,19 @@ LOWEST_COVERAGE, HIGHEST_COVERAGE = 0.5, 0.999
 #: Coverages for which thresholds are kept; between two of them they are interpolated.
 _KEPT = tuple(float(c) for c in np.append(np.arange(0.5, 0.9975, 0.005), 0.999).round(4))
 
-#: 16 to 128 told strangers apart equally well; the fewer, the smaller the file (170 kB for 1,280 columns).
-_N_COMPONENTS = 32
+#: 32 to 128 told strangers apart equally well, and all columns did; the fewer, the smaller the file.
+_N_COMPONENTS = 64
 
 #: More rows than this add time, not accuracy, to so few components.
 _MAX_ROWS = 10_000
+
+#: With 64 components half a megabyte; 500 rows told strangers apart as well.
+_MAX_KEPT = 2_000
+
+_NEAREST = 10
+
+#: Rows at once, so that their distances take 16 MB.
+_CHUNK = 2_000
 
 _MAX_FILE_BYTES = 64_000_000
 
@@ -42,45 +50,56 @@ UNCERTAIN = "too uncertain between classes"
 
 
 @dataclass(frozen=True, slots=True)
-class Subspace:
-    """Mean, scale and principal components of the directions of rows.
+class Neighbours:
+    """The directions of known rows, in a few principal components of theirs.
 
     Attributes
     ----------
-    mean, scale : float32 arrays of shape (width,)
+    mean : float32 array of shape (width,)
     components : float32 array of shape (n_components, width)
         Orthonormal.
+    inside : float32 array of shape (n_kept, n_components)
+        Known rows within the components.
     """
 
     mean: Rows
-    scale: Rows
     components: Rows
+    inside: Rows
 
     def distances(self, rows: Rows) -> npt.NDArray[np.float64]:
-        """Return the squared length of what the subspace does not explain of each row, shape (n_images,).
+        """Return the squared distance of each direction from its tenth nearest known one, shape (n_images,).
 
-        The Q statistic of Jackson and Mudholkar 1979, Technometrics 21(3), equation 2.1, of standardised directions.
-        Used for strangers by Wang et al. 2022, "ViM", CVPR, section 4. The length of a row is left out, as by
-        Sun et al. 2022, ICML, and by Müller and Hein 2025, ICML.
+        Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", ICML, section 3, where rows have
+        length 1 too. Outside of the components known rows count as 0: what a row has there is the Q statistic of
+        Jackson and Mudholkar 1979, Technometrics 21(3), and is added.
         """
-        standard = (_directions(rows) - self.mean) / self.scale
-        inside = standard @ self.components.T
-        outside = np.sum(standard**2, axis=1, dtype=np.float64) - np.sum(inside**2, axis=1, dtype=np.float64)
-        return np.maximum(outside, 0.0)
+        found = np.empty(len(rows))
+        k = min(_NEAREST, len(self.inside)) - 1
+        own = np.sum(self.inside**2, axis=1)
+        for start in range(0, len(rows), _CHUNK):
+            directions = _directions(rows[start : start + _CHUNK]) - self.mean
+            inside = directions @ self.components.T
+            # squares of what is inside cancel: |a - b|^2 + |outside|^2 = |direction|^2 - 2 a b + |b|^2
+            apart = own - 2 * inside @ self.inside.T
+            nearest = np.partition(apart, k, axis=1)[:, k]
+            found[start : start + _CHUNK] = np.sum(directions**2, axis=1) + nearest
+        return np.maximum(found, 0.0)
 
 
-def fit_subspace(rows: Rows) -> Subspace:
-    """Return the subspace of rows of shape (n_images, width); of 10,000, evenly taken, where there are more."""
+def fit_neighbours(rows: Rows) -> Neighbours:
+    """Return the components of rows of shape (n_images, width), and at most 2,000 of the rows, evenly taken."""
     from sklearn.utils.extmath import randomized_svd
 
-    if len(rows) > _MAX_ROWS:
-        rows = rows[np.linspace(0, len(rows) - 1, _MAX_ROWS).astype(np.int64)]
-    directions = _directions(rows)
-    mean, scale = directions.mean(axis=0), directions.std(axis=0)
-    scale[scale == 0] = 1.0
+    directions = _directions(_evenly(rows, _MAX_ROWS))
+    mean = directions.mean(axis=0)
     n_components = max(1, min(_N_COMPONENTS, rows.shape[1] // 4, len(rows) // 4))
-    _, _, components = randomized_svd((directions - mean) / scale, n_components, n_iter=2, random_state=0)
-    return Subspace(mean, scale, components.astype(np.float32))
+    _, _, components = randomized_svd(directions - mean, n_components, n_iter=2, random_state=0)
+    components = components.astype(np.float32)
+    return Neighbours(mean, components, (_directions(_evenly(rows, _MAX_KEPT)) - mean) @ components.T)
+
+
+def _evenly(rows: Rows, n: int) -> Rows:
+    return rows if len(rows) <= n else rows[np.linspace(0, len(rows) - 1, n).astype(np.int64)]
 
 
 def _directions(rows: Rows) -> Rows:
@@ -91,16 +110,16 @@ def _directions(rows: Rows) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class Rejector:
-    """The subspace of all rows learned from, and the thresholds for each coverage.
+    """The rows learned from, and the thresholds for each coverage.
 
     Attributes
     ----------
-    subspace : Subspace
+    neighbours : Neighbours
     coverages, max_distances, min_probabilities : float64 arrays of shape (n_coverages,)
-        Of known pictures the share ``coverages[i]`` is at most so far outside and at least so probable.
+        Of known pictures the share ``coverages[i]`` is at most so far from the others and at least so probable.
     """
 
-    subspace: Subspace
+    neighbours: Neighbours
     coverages: npt.NDArray[np.float64]
     max_distances: npt.NDArray[np.float64]
     min_probabilities: npt.NDArray[np.float64]
@@ -120,7 +139,7 @@ class Rejector:
             return [""] * len(rows)
         furthest = float(np.interp(coverage, self.coverages, self.max_distances))
         least = float(np.interp(coverage, self.coverages, self.min_probabilities))
-        is_unlike = self.subspace.distances(rows) > furthest
+        is_unlike = self.neighbours.distances(rows) > furthest
         is_uncertain = probabilities.max(axis=1) < least
         return [UNLIKE if a else UNCERTAIN if b else "" for a, b in zip(is_unlike, is_uncertain, strict=True)]
 
@@ -135,7 +154,7 @@ def check_coverage(coverage: float) -> None:
 
 
 def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: Probabilities | None) -> Rejector | None:
-    """Return the statistics of all rows with thresholds from held-out images, or None without folds.
+    """Return all rows with thresholds from held-out images, or None without folds.
 
     Parameters
     ----------
@@ -143,7 +162,7 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
         Of the images learned from. Not modified.
     folds : list of (int array, int array)
         Positions to learn from and positions held out; every image is held out once. The distance of an image is
-        taken to a subspace of the others: to its own it would be too small, and too many new pictures refused.
+        taken to others only: from itself it would be too small, and too many new pictures would be refused.
     held_out : float array of shape (n_images, n_classes) or None
         Probabilities of heads that had not seen the image; None leaves the probability out.
 
@@ -159,8 +178,8 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
     distances = np.zeros(len(rows))
     with threadpool_limits(1):  # so few components: more threads take 5 to 10 times as long on two cores
         for learn_at, held_at in folds:
-            distances[held_at] = fit_subspace(rows[learn_at]).distances(rows[held_at])
-        subspace = fit_subspace(rows)
+            distances[held_at] = fit_neighbours(rows[learn_at]).distances(rows[held_at])
+        neighbours = fit_neighbours(rows)
     certainty = np.zeros(len(rows)) if held_out is None else held_out.max(axis=1)
     # the share of images that are as extreme, by either measure; equal values share the larger one
     of_distance = 1 - np.searchsorted(np.sort(distances), distances, side="left") / len(rows)
@@ -169,7 +188,7 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
     ranks = np.minimum(np.ceil(np.array(_KEPT) * (len(rows) + 1)).astype(np.int64), len(rows))
     levels = from_common[ranks - 1]
     return Rejector(
-        subspace=subspace,
+        neighbours=neighbours,
         coverages=np.array(_KEPT),
         max_distances=np.array([distances[of_distance >= level].max() for level in levels]),
         min_probabilities=np.array([certainty[of_certainty >= level].min() for level in levels]),
@@ -216,8 +235,8 @@ FILE_NAME = "reject.npz"
 #: Array to its dtype and number of dimensions.
 _ARRAYS = {
     "mean": (np.float32, 1),
-    "scale": (np.float32, 1),
     "components": (np.float32, 2),
+    "inside": (np.float32, 2),
     "coverages": (np.float64, 1),
     "max_distances": (np.float64, 1),
     "min_probabilities": (np.float64, 1),
@@ -227,12 +246,12 @@ _ARRAYS = {
 def save_rejector(rejector: Rejector, folder: Path) -> Path:
     """Write ``reject.npz``, plain arrays, into `folder` and return the file."""
     path = folder / FILE_NAME
-    subspace = rejector.subspace
+    neighbours = rejector.neighbours
     np.savez(
         path,
-        mean=subspace.mean,
-        scale=subspace.scale,
-        components=subspace.components,
+        mean=neighbours.mean,
+        components=neighbours.components,
+        inside=neighbours.inside,
         coverages=rejector.coverages,
         max_distances=rejector.max_distances,
         min_probabilities=rejector.min_probabilities,
@@ -269,14 +288,16 @@ def load_rejector(folder: Path) -> Rejector:
         array = arrays[name]
         if array.dtype != dtype or array.ndim != n_dimensions or not np.isfinite(array).all():
             raise ModelError(f"{path} is damaged: {name} is {array.dtype} of shape {array.shape}.")
-    width, n_kept = arrays["components"].shape[1], len(arrays["coverages"])
-    fits = all(len(arrays[name]) == width for name in ("mean", "scale")) and all(
-        len(arrays[name]) == n_kept for name in ("max_distances", "min_probabilities")
+    (n_components, width), n_kept = arrays["components"].shape, len(arrays["coverages"])
+    fits = (
+        arrays["mean"].shape == (width,)
+        and arrays["inside"].shape[1] == n_components
+        and all(len(arrays[name]) == n_kept for name in ("max_distances", "min_probabilities"))
     )
-    if not fits or not n_kept or not (arrays["scale"] > 0).all() or not (np.diff(arrays["coverages"]) > 0).all():
+    if not fits or not n_kept or not len(arrays["inside"]) or not (np.diff(arrays["coverages"]) > 0).all():
         raise ModelError(f"{path} is damaged: its arrays do not belong together.")
     return Rejector(
-        Subspace(arrays["mean"], arrays["scale"], arrays["components"]),
+        Neighbours(arrays["mean"], arrays["components"], arrays["inside"]),
         arrays["coverages"],
         arrays["max_distances"],
         arrays["min_probabilities"],
