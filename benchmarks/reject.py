@@ -245,12 +245,12 @@ def tables(records: Sequence[Record]) -> str:
                 ]
             rows.append(cells)
         parts += [
-            f"#### {_TITLES[record['backbone']]}: methods",
+            f"### {_TITLES[record['backbone']]}: methods",
             table(
                 ("method", "known answered", *_HEADINGS),
                 rows,
             ),
-            f"#### {_TITLES[record['backbone']]}: `predict --reject`, strangers refused at a coverage of 95 %",
+            f"### {_TITLES[record['backbone']]}: `predict --reject`, strangers refused at a coverage of 95 %",
             table(
                 ("known", "answered", "accuracy: all, answered", *SETS),
                 [
