@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,13 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
 from sklearn import metrics
 
 from tlfeat.cache import ImageTable
-from tlfeat.errors import DataError, ModelError, UsageError
-from tlfeat.evaluate import Labels, Split, confused_pairs, folds, holm, make_split, mcnemar, score, wilson_interval
+from tlfeat.errors import DataError, UsageError
+from tlfeat.evaluate import Labels, Split, confused_pairs, folds, make_split, score
 from tlfeat.images import ImageSet
+from tlfeat.intervals import wilson_interval
 from tlfeat.records import Score
 
 
@@ -437,10 +438,13 @@ def test_scores_by_hand() -> None:
     assert found.per_class[1] == {
         "class": "b",
         "precision": pytest.approx(1 / 3),
+        "precision_ci95": list(wilson_interval(1, 3)),
         "recall": pytest.approx(1 / 2),
+        "recall_ci95": list(wilson_interval(1, 2)),
         "f1": pytest.approx(2 / 5),
         "n": 2,
     }
+    assert found.per_class[2]["precision_ci95"] is None  # never predicted
     assert found.ci95 == wilson_interval(4, 7)
 
 
@@ -472,136 +476,48 @@ def test_a_perfect_candidate_scores_1() -> None:
 
 
 def test_a_score_round_trips_through_its_record() -> None:
-    found = score(numbers(0, 1, 1), numbers(0, 1, 0), ["a", "b"])
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    found = score(numbers(0, 1, 1), numbers(0, 1, 0), ["a", "b"], probabilities=probabilities)
+    assert found.calibration is not None
+    assert Score.from_dict(json.loads(json.dumps(found.to_dict()))).calibration == found.calibration
     assert Score.from_dict(found.to_dict()) == found
 
 
-# --- Wilson's interval ----------------------------------------------------------------------------------------
+def test_a_score_of_an_older_version_is_read_without_what_it_did_not_have() -> None:
+    found = score(numbers(0, 1, 1), numbers(0, 1, 0), ["a", "b"]).to_dict()
+    for name in ("balanced_accuracy_ci95", "macro_f1_ci95", "calibration"):
+        del found[name]
+    older = Score.from_dict(found)
+    assert older.calibration is None and older.macro_f1_ci95 is None
 
 
-@pytest.mark.parametrize(
-    ("n_right", "n", "low", "high"),
-    [
-        (8, 10, 0.4902, 0.9433),
-        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-    ids=["8-of-10", "81-of-263", "15-of-148", "0-of-20", "1-of-29"],
-)
-def test_the_interval_has_the_published_values(n_right: int, n: int, low: float, high: float) -> None:
-    assert wilson_interval(n_right, n) == pytest.approx((low, high), abs=5e-5)
+def test_every_interval_of_a_score_is_wider_where_images_come_in_like_groups() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 5)
+    true = groups % 3
+    predicted = np.where(np.repeat(rng.random(60) < 0.8, 5), true, (true + 1) % 3)
+    alone = score(true, predicted, ["a", "b", "c"])
+    grouped = score(true, predicted, ["a", "b", "c"], groups=groups)
+
+    def width(ends: Sequence[float] | None) -> float:
+        assert ends is not None
+        return ends[1] - ends[0]
+
+    for name in ("ci95", "balanced_accuracy_ci95", "macro_f1_ci95"):
+        assert width(getattr(grouped, name)) > 1.5 * width(getattr(alone, name)), name
+    for one, other in zip(grouped.per_class, alone.per_class, strict=True):
+        assert width(one["recall_ci95"]) > 1.5 * width(other["recall_ci95"])
+        assert width(one["precision_ci95"]) > 1.5 * width(other["precision_ci95"])
+    assert grouped.accuracy == alone.accuracy
 
 
-@pytest.mark.parametrize("n", [1, 2, 10, 1000])
-def test_the_interval_of_none_and_of_all_ends_at_0_and_at_1(n: int) -> None:
-    z2 = 1.959963984540054**2
-    assert wilson_interval(0, n) == pytest.approx((0.0, z2 / (n + z2)), abs=1e-12)
-    assert wilson_interval(n, n) == pytest.approx((n / (n + z2), 1.0), abs=1e-12)
-    assert wilson_interval(0, n)[0] >= 0.0
-    assert wilson_interval(n, n)[1] <= 1.0
+def test_the_digest_of_a_split_changes_with_the_groups_that_intervals_depend_on() -> None:
+    def digest(groups: Sequence[str] | None) -> str:
+        table = make_table(["a", "a", "b", "b"] * 2, splits=["train"] * 4 + ["test"] * 4, groups=groups)
+        return make_split(table).info.digest
 
-
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_agrees_with_scipy_and_holds_the_share(counts: tuple[int, int]) -> None:
-    n_right, n = counts
-    low, high = wilson_interval(n_right, n)
-    expected = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert low - 1e-12 <= n_right / n <= high + 1e-12
-    mirrored = wilson_interval(n - n_right, n)
-    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high), abs=1e-12)
-
-
-@pytest.mark.parametrize("p", [0.5, 0.6, 0.7, 0.8, 0.9])
-def test_the_interval_covers_the_truth_in_93_to_97_percent(p: float) -> None:
-    """Exact: the binomial probabilities of all counts whose interval holds p; at p = 0.98 it falls to 0.9296."""
-    for n in range(100, 501, 10):
-        covering = [k for k in range(n + 1) if wilson_interval(k, n)[0] <= p <= wilson_interval(k, n)[1]]
-        assert 0.93 <= binom.pmf(covering, n, p).sum() <= 0.97, n
-
-
-def test_an_interval_of_no_images_is_refused() -> None:
-    with pytest.raises(ModelError, match="no test images"):
-        wilson_interval(0, 0)
-
-
-# --- McNemar and Holm -----------------------------------------------------------------------------------------
-
-
-def outcomes(only_one: int, only_other: int, both: int = 3, neither: int = 2) -> tuple[Labels, Labels, Labels]:
-    """Return true, one and other, such that so many images are right by only one of the two."""
-    one = numbers(*([1] * only_one + [0] * only_other + [1] * both + [0] * neither))
-    other = numbers(*([0] * only_one + [1] * only_other + [1] * both + [0] * neither))
-    return np.ones(len(one), dtype=np.int64), one, other
-
-
-@pytest.mark.parametrize(
-    ("only_one", "only_other", "p"),
-    [
-        (0, 5, 2 / 2**5),
-        (1, 5, 2 * (1 + 6) / 2**6),
-        (2, 8, 2 * (1 + 10 + 45) / 2**10),
-        (1, 1, 1.0),
-        (4, 4, 1.0),
-        (0, 1, 1.0),
-    ],
-)
-def test_mcnemar_by_hand(only_one: int, only_other: int, p: float) -> None:
-    assert mcnemar(*outcomes(only_one, only_other)) == pytest.approx(p)
-
-
-@given(st.integers(0, 40), st.integers(0, 40))
-@settings(deadline=None)
-def test_mcnemar_agrees_with_the_binomial_test_and_is_symmetric(only_one: int, only_other: int) -> None:
-    true, one, other = outcomes(only_one, only_other)
-    p = mcnemar(true, one, other)
-    n = only_one + only_other
-    assert p == pytest.approx(binomtest(only_one, n, 0.5).pvalue if n else 1.0)
-    assert p == pytest.approx(mcnemar(true, other, one))
-
-
-def test_mcnemar_is_1_where_the_candidates_agree() -> None:
-    true, one, _ = outcomes(5, 3)
-    assert mcnemar(true, one, one) == 1.0
-
-
-def test_mcnemar_ignores_images_that_both_get_wrong_in_different_ways() -> None:
-    assert mcnemar(numbers(0, 0, 0), numbers(1, 1, 1), numbers(2, 2, 2)) == 1.0
-
-
-def test_mcnemar_calls_equal_candidates_different_in_at_most_5_percent() -> None:
-    """Exact: under the null the images that only one gets right are binomial(n, 1/2)."""
-    for n in range(1, 60):
-        probability = sum(binom.pmf(k, n, 0.5) for k in range(n + 1) if mcnemar(*outcomes(k, n - k)) < 0.05)
-        assert probability <= 0.05, n
-    assert probability > 0.01  # and it is a test that can reject
-
-
-def test_holm_has_the_textbook_values() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-@pytest.mark.parametrize(
-    ("p_values", "adjusted"),
-    [([], []), ([0.2], [0.2]), ([0.9, 0.8], [1.0, 1.0]), ([0.02, 0.02], [0.04, 0.04])],
-    ids=["none", "one", "capped-at-1", "ties"],
-)
-def test_holm_at_the_edges(p_values: list[float], adjusted: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(adjusted)
-
-
-@given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_rejects_exactly_what_its_stepwise_procedure_rejects(p_values: list[float]) -> None:
-    adjusted = holm(p_values)
-    rejected = set()
-    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        if (len(p_values) - rank) * p_values[i] > 0.05:  # Holm 1979, section 3: stop at the first that is not small
-            break
-        rejected.add(i)
-    assert {i for i, p in enumerate(adjusted) if p <= 0.05} == rejected
-    assert all(raw <= p <= 1 for raw, p in zip(p_values, adjusted, strict=True))
+    assert digest(["", "", "", "", "p", "p", "q", "q"]) != digest(["", "", "", "", "p", "q", "r", "s"])
+    assert digest(None) == digest([""] * 8)
 
 
 # --- confusions -----------------------------------------------------------------------------------------------

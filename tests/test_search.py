@@ -12,13 +12,14 @@ import pytest
 from tlfeat import families, heads, search
 from tlfeat.blocks import MAPPINGS, View, add_up, steady_threads
 from tlfeat.cache import ImageTable
+from tlfeat.calibration import best_temperature, softmax
 from tlfeat.encoder import Rows
 from tlfeat.evaluate import Labels, Split, make_split
-from tlfeat.families import Discriminant, Kernel, Neighbours, Penalised, best_temperature, vote
+from tlfeat.families import Discriminant, Kernel, Neighbours, Penalised, vote
 from tlfeat.heads import HEADS, fit_head, predict_probabilities
 from tlfeat.images import ImageSet, content_key
 from tlfeat.linear import Columns, Effort, Fit, Metric, Solution, columns_of, fit_paths, sums_by_group
-from tlfeat.search import Problem, Setting, softmax
+from tlfeat.search import Problem, Setting
 
 NAMES = [head.name for head in HEADS]
 

@@ -1,7 +1,7 @@
 """One candidate from a cache to a saved model and its Result; an equal one that exists is reused.
 
-A saved model is a folder: ``head.skops`` (or ``head.joblib``, ``model.keras``), ``model.json`` (how to rebuild what
-feeds it) and ``result.json``.
+A saved model is a folder: ``head.skops`` (or ``head.joblib``, ``model.keras``), ``reject.npz`` (beside a head: when to
+answer "unknown"), ``model.json`` (how to rebuild what feeds it) and ``result.json``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.blocks import RowSource
+from tlfeat.blocks import RowSource, View
 from tlfeat.cache import Cache, open_cache
 from tlfeat.encoder import PixelEncoder, Rows, resolve_embedding
 from tlfeat.errors import CacheError, DataError
-from tlfeat.evaluate import TEST_FRACTION, Labels, Split, make_split, score
+from tlfeat.evaluate import TEST_FRACTION, Labels, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
-from tlfeat.heads import Head, find_head, fit_head, predict_probabilities, save_head
+from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
 from tlfeat.memory import available_memory
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Environment, Result, Timing, read_json, write_json
+from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector
 
 MODEL_FORMAT_VERSION = 1
 
@@ -206,6 +207,14 @@ def open_pixels(data: Data, *, on_progress: OnProgress = silent) -> Iterator[Cac
         yield cache
 
 
+def _fit_rejector(rows: RowSource, fitted: FittedHead, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
+    """Fit on the rows that the head takes, of at most 10,000 images."""
+    some = np.unique(np.linspace(0, len(learn_at) - 1, min(len(learn_at), 10_000)).astype(np.int64))
+    taken = View(rows, fitted.columns).take(some)[slice(None)]
+    held_out = None if fitted.held_out is None else fitted.held_out[some]
+    return fit_rejector(taken, folds(split, learn_at[some], n_folds=N_FOLDS, seed=seed), held_out)
+
+
 def _fit_rows(
     candidate: str,
     head: Head,
@@ -232,6 +241,9 @@ def _fit_rows(
         seed=data.seed,
         is_searched=settings["is_searched"],
     )
+    started_s = time.perf_counter()
+    rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed)
+    reject_s = time.perf_counter() - started_s
     del rows
     test_rows: RowSource = StoredRows(cache, fitted.layers, [split.keys[i] for i in test_at])
     if np.prod(test_rows.shape) * 4 + _OVERHEAD < available_memory():
@@ -258,23 +270,23 @@ def _fit_rows(
             extract_s_per_image=timing["embed_s"] / n_embedded if n_embedded else None,
             search_s=fitted.search_s,
             fit_s=fitted.fit_s,
+            reject_s=reject_s,
             predict_s_per_image=predict_s / len(test_at),
         ),
         notes=fitted.notes,
+        coverage=coverage_table(rejector, test_rows, probabilities, split.labels[test_at]) if rejector else [],
     )
     if fitted.held_out is not None:
         held = np.isfinite(fitted.held_out[:, 0])
         is_right = fitted.held_out.argmax(axis=1) == split.labels[learn_at]
         result = replace(result, held_out_accuracy=float(np.mean(is_right[held])))
-    return Outcome(
-        _save(
-            folder,
-            result,
-            source,
-            lambda to: save_head(fitted.pipeline, to, file_format=settings.get("file_format", "skops")),
-        ),
-        is_reused=False,
-    )
+
+    def save_model(to: Path) -> None:
+        save_head(fitted.pipeline, to, file_format=settings.get("file_format", "skops"))
+        if rejector:
+            save_rejector(rejector, to)
+
+    return Outcome(_save(folder, result, source, save_model), is_reused=False)
 
 
 def fit_keras(
@@ -369,6 +381,7 @@ def _result(
     *,
     notes: list[str],
     history: dict[str, list[float]] | None = None,
+    coverage: list[dict[str, Any]] | None = None,
 ) -> Result:
     split = data.split
     test_at = split.where("test")
@@ -384,7 +397,7 @@ def _result(
         fingerprint=cache.fingerprint,
         classes=split.classes,
         split=split.info,
-        score=score(true, predicted, split.classes),
+        score=score(true, predicted, split.classes, groups=split.groups[test_at], probabilities=probabilities),
         timing=timing,
         environment=Environment.current(),
         model_bytes=0,
@@ -393,6 +406,7 @@ def _result(
         true=true.tolist(),
         predicted=predicted.tolist(),
         certainty=[round(float(p), 6) for p in probabilities.max(axis=1)],
+        coverage=coverage or [],
         history=history or {},
         notes=[*split.notes, *notes],
     )

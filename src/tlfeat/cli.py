@@ -484,6 +484,14 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A folder that fit-sklearn or fit-keras wrote.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name for each image.")] = 1,
+    reject: Annotated[
+        bool,
+        typer.Option("--reject", help="Answer unknown to pictures unlike those learned from, and to uncertain ones."),
+    ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option("--coverage", help="With --reject: share of known pictures that is answered. [0.95]"),
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Load a joblib head, which can run code of its maker.")
@@ -497,8 +505,12 @@ def predict(
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
+        if coverage is not None and not reject:
+            raise UsageError("--coverage says how much --reject lets through: add --reject.")
+        if reject and coverage is None:
+            coverage = predicting.COVERAGE
         files = predicting.find_files(images)
-        loaded = predicting.Model(model, is_trusted=trust)
+        loaded = predicting.Model(model, is_trusted=trust, coverage=coverage)
         found = list(loaded.predict(files, n_top=top, on_progress=progress))
         text = predicting.to_csv(found) if as_csv else predicting.to_text(found)
         console.result(text, [dataclasses.asdict(prediction) for prediction in found])

@@ -1,4 +1,4 @@
-"""Splits, scores, intervals and tests of difference: the only place where a metric is computed.
+"""Splits and scores: the only place where a metric of test images is put together.
 
 One split serves every candidate, heads and Keras alike. Choices are made on training and validation images,
 numbers are reported on test images.
@@ -7,7 +7,6 @@ numbers are reported on test images.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.cache import ImageTable
-from tlfeat.errors import DataError, ModelError, UsageError, counted
+from tlfeat.calibration import Probabilities, calibration
+from tlfeat.errors import DataError, UsageError, counted
+from tlfeat.intervals import Labels as Labels
+from tlfeat.intervals import macro_intervals, proportion_interval
 from tlfeat.records import Score, SplitInfo
-
-Labels = npt.NDArray[np.int64]
 
 TEST_FRACTION = 0.2
 #: Of what is not test; Keras needs it for early stopping, heads cross-validate on train and val together.
@@ -131,6 +131,8 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
     chosen = [i for i, label in enumerate(labels) if label in kept]
     counts = Counter(roles[i] for i in chosen)
     joined = "\n".join(f"{keys[i]} {labels[i]} {roles[i]}" for i in chosen)
+    if any(images.groups):  # intervals depend on them, so an equal digest has to mean equal groups
+        joined += "".join(f"\n{groups[i]}" for i in chosen)
     return Split(
         classes=kept,
         keys=[keys[i] for i in chosen],
@@ -275,38 +277,46 @@ def draw_per_class(split: Split, positions: Labels, n_per_class: int, *, seed: i
     return np.sort(positions[np.concatenate(drawn)])
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % t-interval of the mean of independent draws, within 0 and 1; the mean itself for one draw."""
-    from scipy.stats import t
-
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return mean, mean
-    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
-    return max(0.0, mean - half), min(1.0, mean + half)
-
-
-def score(true: Labels, predicted: Labels, classes: Sequence[str]) -> Score:
+def score(
+    true: Labels,
+    predicted: Labels,
+    classes: Sequence[str],
+    *,
+    groups: Labels | None = None,
+    probabilities: Probabilities | None = None,
+) -> Score:
     """Return every test-set score of one candidate.
 
     Parameters
     ----------
     true, predicted : int arrays of shape (n_images,)
         Positions in `classes`.
+    groups : int array of shape (n_images,), optional
+        Images with the same number are not independent (`Split.groups`); intervals allow for it.
+    probabilities : float array of shape (n_images, n_classes), optional
+        For `Score.calibration`.
 
     Notes
     -----
     Macro F1 is the plain mean of the classes' F1; a class that is never predicted has F1 0. Balanced accuracy
-    is the mean recall over classes.
+    is the mean recall over classes. A class that is never predicted has no interval of its precision.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     numbers = np.arange(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0)
-    n_right = int(np.sum(true == predicted))
+    right = true == predicted
+
+    def interval(chosen: npt.NDArray[np.bool_]) -> list[float] | None:
+        if not chosen.any():
+            return None
+        return list(proportion_interval(right[chosen], None if groups is None else groups[chosen]))
+
+    accuracy_ci95 = proportion_interval(right, groups)
+    balanced_ci95, macro_ci95 = macro_intervals(true, predicted, len(classes), groups)
     return Score(
-        accuracy=n_right / len(true),
-        ci95=wilson_interval(n_right, len(true)),
+        accuracy=int(right.sum()) / len(true),
+        ci95=accuracy_ci95,
         balanced_accuracy=float(np.mean(recall)),
         macro_f1=float(np.mean(f1)),
         confusion=confusion_matrix(true, predicted, labels=numbers).tolist(),
@@ -314,60 +324,18 @@ def score(true: Labels, predicted: Labels, classes: Sequence[str]) -> Score:
             {
                 "class": name,
                 "precision": float(precision[i]),
+                "precision_ci95": interval(predicted == i),
                 "recall": float(recall[i]),
+                "recall_ci95": interval(true == i),
                 "f1": float(f1[i]),
                 "n": int(support[i]),
             }
             for i, name in enumerate(classes)
         ],
+        balanced_accuracy_ci95=balanced_ci95,
+        macro_f1_ci95=macro_ci95,
+        calibration=None if probabilities is None else calibration(probabilities, true),
     )
-
-
-def wilson_interval(n_right: int, n: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion.
-
-    Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22; recommended
-    for any n by Brown, Cai and DasGupta 2001, Statistical Science 16(2), section 5. It treats test images as
-    independent draws: with groups (several images of one plant) it is too narrow. For 100 to 500 images and a true
-    accuracy up to 0.9 it covers 93 to 97 % (``tests/test_evaluate.py``); near 1 it can fall a little below.
-    """
-    if n <= 0:
-        raise ModelError("There are no test images to score.")
-    z = 1.959963984540054  # normal quantile at 0.975
-    p = n_right / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def mcnemar(true: Labels, one: Labels, other: Labels) -> float:
-    """Return the two-sided p-value of "both are wrong equally often", from the same test images.
-
-    The exact test of McNemar 1947, Psychometrika 12: of the images that exactly one of the two gets right, the
-    share of the first is binomial with 1/2. Chosen by Dietterich 1998, Neural Computation 10(7), for
-    comparing two classifiers that were trained once. Images that both get wrong do not count, however they do.
-
-    Parameters
-    ----------
-    true, one, other : int arrays of shape (n_images,)
-    """
-    from scipy.stats import binomtest
-
-    only_one = int(np.sum((one == true) & (other != true)))
-    only_other = int(np.sum((other == true) & (one != true)))
-    if only_one + only_other == 0:
-        return 1.0
-    return float(binomtest(only_one, only_one + only_other, 0.5).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for testing all of them (Holm 1979, Scandinavian Journal of Statistics 6)."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
 
 
 def confused_pairs(found: Score, classes: Sequence[str], *, n: int = 5) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.blocks import MAPPINGS, Floats, RowSource, View, blocks_of, in_threads
+from tlfeat.calibration import best_temperature, log_loss, softmax
 from tlfeat.encoder import Rows
 from tlfeat.evaluate import Labels
 from tlfeat.linear import (
@@ -28,7 +29,7 @@ from tlfeat.linear import (
     scatters,
     sums_by_group,
 )
-from tlfeat.search import Explored, Problem, Setting, Values, softmax
+from tlfeat.search import Explored, Problem, Setting, Values
 
 #: A search only has to tell settings apart; the head that is kept is solved further.
 _SEARCH = Effort(tolerance=1e-3, max_rounds=40)
@@ -347,29 +348,6 @@ def judged(
         right[i, held] = found.argmax(axis=1) == labels
         losses[i] = log_loss(found, labels, weights, best_temperature(found, labels))
     return Explored(values, right, losses, scores)
-
-
-def log_loss(scores: Floats, labels: Labels, weights: Rows, temperature: float) -> float:
-    """Return the weighted mean of the negative log probability of the true class."""
-    z = scores / temperature
-    z = z - z.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]
-    return float(losses @ weights / weights.sum(dtype=np.float64))
-
-
-def best_temperature(scores: Floats, labels: Labels) -> float:
-    """Return the temperature by which scores become probabilities of the lowest log loss.
-
-    Guo et al. 2017, "On calibration of modern neural networks", ICML, section 4.2. It changes no prediction.
-    """
-    from scipy.optimize import minimize_scalar
-
-    spread = float(np.std(scores)) or 1.0
-    ones = np.ones(len(labels), np.float32)
-    found = minimize_scalar(
-        lambda power: log_loss(scores, labels, ones, spread * np.exp(power)), bounds=(-7, 4), method="bounded"
-    )
-    return spread * float(np.exp(found.x))
 
 
 # --- neighbours ---------------------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from tlfeat.blocks import Floats, RowSource, blocks_of, in_threads, steady_threads
+from tlfeat.calibration import best_temperature, softmax
 from tlfeat.errors import DataError, ModelError, UsageError, nearest
 from tlfeat.evaluate import Labels, Split, folds
-from tlfeat.families import Discriminant, Kernel, Neighbours, Penalised, best_temperature
+from tlfeat.families import Discriminant, Kernel, Neighbours, Penalised
 from tlfeat.linear import MAX_COVARIANCE
-from tlfeat.search import Family, Found, Problem, Setting, Values, hold_out, search, softmax
+from tlfeat.search import Family, Found, Problem, Setting, Values, hold_out, search
 
 N_FOLDS = 5
 
@@ -139,6 +140,8 @@ class FittedHead:
         Takes rows of the chosen layer or layers; gives scores, probabilities and labels.
     layers : list of str
         The layers whose rows, side by side, it takes.
+    columns : (int, int)
+        Where they stand in the rows that were given.
     held_out : array of shape (n_images, n_classes), optional
         The probabilities that each image got from a head that had not seen it; NaN for images that were in no fold.
         None where a class has one image only.
@@ -146,6 +149,7 @@ class FittedHead:
 
     pipeline: Any
     layers: list[str]
+    columns: tuple[int, int]
     chosen: dict[str, Any]
     search_s: float
     fit_s: float
@@ -240,7 +244,7 @@ def fit_head(
     if len(every) > 1:
         chosen["layer"] = "+".join(taken)
     fitted.classes_ = present
-    return FittedHead(fitted, taken, chosen, search_s, fit_s, notes, held_out)
+    return FittedHead(fitted, taken, setting.columns, chosen, search_s, fit_s, notes, held_out)
 
 
 def predict_probabilities(pipeline: Any, rows: RowSource) -> Floats:

@@ -22,6 +22,11 @@ from tlfeat.heads import load_head, predict_probabilities
 from tlfeat.images import load_images
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import read_json
+from tlfeat.reject import COVERAGE as COVERAGE
+from tlfeat.reject import Rejector, check_coverage, load_rejector
+
+#: The label of a picture that is refused.
+UNKNOWN = "unknown"
 
 #: One forward pass of 8 pictures costs little more than one of a single picture.
 _BATCH_SIZE = 8
@@ -37,13 +42,15 @@ class Prediction:
     ----------
     path : str
     label : str
-        The most probable class; "" where the file could not be read.
+        The most probable class, or "unknown" where `refused` says why; "" where the file could not be read.
     probability : float
-        Of `label`.
+        Of the most probable class.
     top : list of (label, probability)
         The k most probable classes, falling.
     error : str
-        Why there is no answer.
+        Why the file could not be read.
+    refused : str
+        Why the answer is "unknown".
     """
 
     path: str
@@ -51,6 +58,7 @@ class Prediction:
     probability: float = 0.0
     top: list[tuple[str, float]] = field(default_factory=list)
     error: str = ""
+    refused: str = ""
 
 
 class Model:
@@ -62,16 +70,25 @@ class Model:
         As written by ``fit-sklearn`` or ``fit-keras``.
     is_trusted : bool, default=False
         Load a joblib head too, which can run any code.
+    coverage : float, optional
+        Answer "unknown" to pictures unlike those learned from, and to uncertain ones, such that this share of known
+        pictures is answered (0.5 to 0.999).
 
     Raises
     ------
     ModelError
-        Not a model, damaged, or its encoder cannot be rebuilt: other weights, other preprocessing.
+        Not a model, damaged, or its encoder cannot be rebuilt: other weights, other preprocessing. Or it cannot
+        tell what it does not know: a network, or a head of an older version.
     """
 
-    def __init__(self, folder: Path, *, is_trusted: bool = False) -> None:
+    def __init__(self, folder: Path, *, is_trusted: bool = False, coverage: float | None = None) -> None:
         folder = folder.parent if folder.is_file() else folder  # model.json or head.skops was named
         about = _read_about(folder)
+        self.rejector: Rejector | None = None
+        self.coverage = coverage
+        if coverage is not None:
+            check_coverage(coverage)
+            self.rejector = load_rejector(folder)
         self.classes: list[str] = about["classes"]
         self.layer: str = about["layer"]
         self.encoder = _rebuild_encoder(folder, about)
@@ -86,6 +103,12 @@ class Model:
             head = load_head(folder, is_trusted=is_trusted)
             self._check_classes(folder, len(head.classes_))
             self.classify = lambda rows: predict_probabilities(head, rows)
+            width = getattr(head, "n_features_in_", None)
+            if self.rejector and width != len(self.rejector.neighbours.mean):
+                raise ModelError(
+                    f"{folder}: the head takes {width} columns, reject.npz {len(self.rejector.neighbours.mean)}. Its "
+                    f"files do not belong together."
+                )
 
     def _check_classes(self, folder: Path, n_classes: int) -> None:
         if n_classes != len(self.classes):
@@ -110,17 +133,21 @@ class Model:
         for batch in chain(embed_files(enumerate(files), self.encoder, is_wanted=is_wanted), [None]):
             if batch is not None:
                 taken = [batch.rows[layer] for layer in self.encoder.layers]
-                probabilities = self.classify(taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1))
-                for decoded, row in zip(batch.files, probabilities, strict=True):
-                    done[decoded.i] = self._prediction(files[decoded.i], row, n_top)
+                rows = taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
+                probabilities = self.classify(rows)
+                refused = [""] * len(rows)
+                if self.rejector and self.coverage is not None:
+                    refused = self.rejector.reasons(rows, probabilities, coverage=self.coverage)
+                for decoded, row, why in zip(batch.files, probabilities, refused, strict=True):
+                    done[decoded.i] = self._prediction(files[decoded.i], row, n_top, why)
             while n_given in done:
                 yield done.pop(n_given)
                 n_given += 1
 
-    def _prediction(self, file: Path, row: npt.NDArray[np.float64], n_top: int) -> Prediction:
+    def _prediction(self, file: Path, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
         best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
         top = [(self.classes[j], float(row[j])) for j in best]
-        return Prediction(str(file), top[0][0], top[0][1], top)
+        return Prediction(str(file), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
 
 
 class _Network:
@@ -150,26 +177,27 @@ class _Network:
 
 def to_text(predictions: Sequence[Prediction]) -> str:
     """Return one line an image: path, then every named class with its probability."""
-    rows = [
-        (
-            p.path,
-            (p.error and f"error: {p.error}") or "  ".join(f"{label} {100 * q:.1f} %" for label, q in p.top),
-        )
-        for p in predictions
-    ]
+    rows = [(p.path, _in_words(p)) for p in predictions]
     return aligned(("image", "prediction"), rows, n_left=2)
 
 
+def _in_words(prediction: Prediction) -> str:
+    if prediction.error:
+        return f"error: {prediction.error}"
+    named = "  ".join(f"{label} {100 * q:.1f} %" for label, q in prediction.top)
+    return f"{UNKNOWN}: {prediction.refused} (else {named})" if prediction.refused else named
+
+
 def to_csv(predictions: Sequence[Prediction]) -> str:
-    """Return path, label, probability, error and the further classes as CSV, without a final line break."""
+    """Return path, label, probability, error, refused and the further classes as CSV, without a final line break."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     n_top = max((len(p.top) for p in predictions), default=1)
     further = [f"{name}_{k}" for k in range(2, n_top + 1) for name in ("label", "probability")]
-    writer.writerow(["path", "label", "probability", "error", *further])
+    writer.writerow(["path", "label", "probability", "error", "refused", *further])
     for p in predictions:
         cells = [cell for label, q in p.top[1:] for cell in (label, f"{q:.6f}")]
-        writer.writerow([p.path, p.label, f"{p.probability:.6f}" if p.label else "", p.error, *cells])
+        writer.writerow([p.path, p.label, f"{p.probability:.6f}" if p.label else "", p.error, p.refused, *cells])
     return out.getvalue().rstrip("\n")
 
 

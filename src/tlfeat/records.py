@@ -37,6 +37,7 @@ class Record:
             "score": Score,
             "environment": Environment,
             "split": SplitInfo,
+            "calibration": Calibration,
         }
         known = {f.name for f in dataclasses.fields(cls)}
         chosen = {}
@@ -92,12 +93,13 @@ class Timing(Record):
     decode_s: float | None = None  # Keras: all images to pixels on disk, once before the first epoch
     search_s: float | None = None  # choosing hyper-parameters by cross-validation
     fit_s: float | None = None  # the final fit (for Keras: all epochs, validation included)
+    reject_s: float | None = None  # statistics and thresholds for `predict --reject`
     predict_s_per_image: float | None = None  # rows (heads) or pixels (Keras) to probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class SplitInfo(Record):
-    """Which images were used for what; `digest` is equal exactly if every image has the same role."""
+    """Which images were used for what; `digest` is equal exactly if every image has the same role and group."""
 
     digest: str
     origin: str  # "given" by folders or a table, or "seeded"
@@ -109,15 +111,30 @@ class SplitInfo(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration(Record):
+    """How well the probability of the named class agrees with how often it is right; see ``calibration``."""
+
+    ece: float  # expected calibration error: a share, 0 to 1
+    ece_expected: float  # what probabilities that are exactly right would get on as many images, on average
+    ece_upper: float  # and in 95 of 100 cases at most
+    brier: float  # sum over classes, 0 to 2
+    log_loss: float  # nats
+    table: list[dict[str, Any]]  # a bin: n, mean probability, share that is right, its 95 % interval
+
+
+@dataclass(frozen=True, slots=True)
 class Score(Record):
     """Test-set scores, each computed in ``evaluate`` and nowhere else."""
 
     accuracy: float
-    ci95: tuple[float, float]  # Wilson interval of the accuracy
+    ci95: tuple[float, float]  # 95 % interval of the accuracy, groups allowed for
     balanced_accuracy: float
     macro_f1: float
     confusion: list[list[int]]  # rows: true class, columns: predicted class
     per_class: list[dict[str, Any]] = field(default_factory=list)
+    balanced_accuracy_ci95: tuple[float, float] | None = None  # None here and below: written by an older version
+    macro_f1_ci95: tuple[float, float] | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,7 @@ class Result(Record):
     predicted: list[int]
     certainty: list[float]  # probability of the predicted class
     held_out_accuracy: float | None = None  # of images to learn from, each by a head that had not seen it
+    coverage: list[dict[str, Any]] = field(default_factory=list)  # see ``reject.Coverage``; empty without a rejector
     history: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     model: str = ""  # folder of the saved model, relative to the working folder where it lies below it

@@ -11,7 +11,7 @@ from tlfeat.compare import Comparison, Line
 from tlfeat.console import aligned
 from tlfeat.evaluate import confused_pairs
 from tlfeat.figures import csv_text, markdown_table, page, percent_axis
-from tlfeat.records import Environment, Result, write_json, write_text
+from tlfeat.records import Calibration, Environment, Result, write_json, write_text
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.
 _MAX_CONFUSION_COLUMNS = 15
@@ -49,6 +49,7 @@ def result_text(result: Result) -> str:
         ("extract", timing.extract_s, "all images, once for all heads"),
         ("decode", timing.decode_s, "all images, once"),
         ("search", timing.search_s, "cross-validation"),
+        ("reject", timing.reject_s, "thresholds"),
         ("fit", timing.fit_s, "all epochs, validation included" if result.kind == "keras" else "final fit"),
         (
             "predict",
@@ -62,8 +63,10 @@ def result_text(result: Result) -> str:
         f"  test images        {result.split.n_test:,} (learned from {result.split.n_train + result.split.n_val:,}; "
         f"split {result.split.origin}, seed {result.split.seed})",
         f"  accuracy           {percent(found.accuracy)}  (95 % interval {100 * low:.1f} to {100 * high:.1f})",
-        f"  balanced accuracy  {percent(found.balanced_accuracy)}",
-        f"  macro F1           {found.macro_f1:.3f}",
+        f"  balanced accuracy  {percent(found.balanced_accuracy)}{_interval(found.balanced_accuracy_ci95, 100, 1)}",
+        f"  macro F1           {found.macro_f1:.3f}{_interval(found.macro_f1_ci95, 1, 3)}",
+        *([f"  with --reject      {coverage_text(result)}"] if result.coverage else []),
+        *([f"  calibration        {calibration_text(found.calibration)}"] if found.calibration else []),
         "  times              " + ", ".join(f"{n} {seconds(s)} ({what})" for n, s, what in times if s is not None),
         *([f"  chosen             {chosen}"] if chosen else []),
     ]
@@ -71,6 +74,31 @@ def result_text(result: Result) -> str:
         return "\n".join([*lines, "", aligned(("true \\ predicted", *result.classes), confusion)])
     pairs = [(p["true"], p["predicted"], p["n"]) for p in confused_pairs(found, result.classes, n=10)]
     return "\n".join([*lines, "", aligned(("true", "predicted", "images"), pairs, n_left=2)])
+
+
+def _interval(interval: tuple[float, float] | None, scale: int, n_digits: int) -> str:
+    if interval is None:
+        return ""
+    low, high = (f"{scale * end:.{n_digits}f}" for end in interval)
+    return f"  (95 % interval {low} to {high})"
+
+
+def calibration_text(found: Calibration) -> str:
+    """Return the sentence about how far the probabilities can be believed."""
+    return (
+        f"ECE {percent(found.ece)} (perfect probabilities: {percent(found.ece_expected)}, up to "
+        f"{percent(found.ece_upper)}), log loss {found.log_loss:.3f}, Brier score {found.brier:.3f}"
+    )
+
+
+def coverage_text(result: Result) -> str:
+    """Return how many test images are answered at each coverage, and how many of the answers are right."""
+    return ", ".join(
+        f"{100 * c['answered']:.0f} % answered: "
+        + ("–" if c["accuracy"] is None else f"{100 * c['accuracy']:.1f} % right")
+        for c in result.coverage
+        if c["asked"] < 1
+    )
 
 
 def _short(value: object) -> str:
@@ -84,10 +112,7 @@ def _fit_s(line: Line) -> float:
 
 def _cells(line: Line) -> tuple[str, ...]:
     result, low_high = line.result, line.result.score.ci95
-    if line.p_value == 1.0 and line.is_within_noise:
-        verdict = "within noise"
-    else:
-        verdict = f"{'within noise' if line.is_within_noise else 'worse'}, p = {line.p_value:.2g}"
+    verdict = "within noise" if line.is_within_noise else f"worse, p = {line.p_value:.2g}"
     return (
         result.candidate,
         percent(result.score.accuracy),
@@ -96,8 +121,13 @@ def _cells(line: Line) -> tuple[str, ...]:
         seconds(_fit_s(line)),
         seconds(line.image_s),
         size(result.model_bytes),
-        verdict,
+        f"{_points_of(line.difference)} points ({' to '.join(map(_points_of, line.difference_ci95))}), {verdict}",
     )
+
+
+def _points_of(share: float) -> str:
+    """Return a difference of shares in percentage points."""
+    return f"{100 * share:+.1f}"
 
 
 def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -125,7 +155,9 @@ def legend(comparison: Comparison) -> list[str]:
         "fit: choosing parameters and fitting, without extraction; for Keras decoding once and all epochs with "
         "validation.",
         "image: one image from file to probabilities in a batch, decoding and network included.",
-        "against the best: exact McNemar test on the same test images, Holm-adjusted; within noise means p >= 0.05.",
+        "against the best: difference of accuracies with its 95 % interval (Tango 1998), on the same test images; "
+        "within noise means p >= 0.05 (McNemar's mid-p test, Holm-adjusted). Being chosen on these images flatters "
+        "the best a little.",
     ]
     if extract is not None and extract.extract_s is not None:
         layers = sorted({line.result.layer for line in comparison.lines} - {"", "pixels"})
@@ -154,7 +186,19 @@ def to_markdown(comparison: Comparison) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """Return one line a candidate, plain numbers, without the nested fields."""
-    return csv_text([line.to_record() for line in comparison.lines])
+    return csv_text([{**record, **_ends(record)} for record in (line.to_record() for line in comparison.lines)])
+
+
+def _ends(record: dict[str, Any]) -> dict[str, float]:
+    """Return the ends of every interval, and the plain numbers of the calibration, under names of their own."""
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if name.endswith("ci95") and value is not None:
+            found |= {f"{name}_low": value[0], f"{name}_high": value[1]}
+    for name, value in (record["calibration"] or {}).items():
+        if isinstance(value, float):
+            found[name] = value
+    return found
 
 
 def to_html(comparison: Comparison) -> str:
@@ -182,9 +226,12 @@ def to_html(comparison: Comparison) -> str:
         pairs=confused_pairs(best.score, best.classes),
         mistakes=mistakes[:20],
         points=_points(comparison),
+        calibration=best.score.calibration and calibration_text(best.score.calibration),
+        reliability=_reliability(best.score.calibration),
         environment=json.dumps(Environment.current().to_dict(), indent=1),
         fingerprint=json.dumps(best.fingerprint, indent=1),
         percent=percent,
+        ends=lambda interval: " to ".join(f"{100 * end:.1f}" for end in interval) if interval else "–",
     )
 
 
@@ -219,6 +266,25 @@ def _points(comparison: Comparison) -> dict[str, Any]:
         "x_ticks": [(x_of(power), f"{10.0**power:,.3g} s") for power in range(left, right + 1)],
         "y_ticks": [(y_of(tick / 100), f"{tick} %") for tick in range(bottom, top + 1, step)],
     }
+
+
+def _reliability(found: Calibration | None) -> list[dict[str, Any]]:
+    """Place every bin of the reliability table in a square of 240 units that starts at (60, 10)."""
+    if found is None:
+        return []
+    return [
+        {
+            "n": bin_["n"],
+            "x": round(60 + 240 * bin_["probability"], 1),
+            "y": round(250 - 240 * bin_["right"], 1),
+            "low": round(250 - 240 * bin_["right_ci95"][0], 1),
+            "high": round(250 - 240 * bin_["right_ci95"][1], 1),
+            "probability": percent(bin_["probability"]),
+            "right": percent(bin_["right"]),
+            "ci95": " to ".join(f"{100 * end:.1f}" for end in bin_["right_ci95"]),
+        }
+        for bin_ in found.table
+    ]
 
 
 def write_reports(comparison: Comparison, folder: Path) -> dict[str, Path]:

@@ -22,6 +22,9 @@ from tlfeat.evaluate import Labels
 Bools = npt.NDArray[np.bool_]
 Values = Mapping[str, Any]
 
+#: Losses below this are equal: where classes lie far apart the loss would choose no penalty at all.
+_AS_GOOD_AS_NONE = 0.01
+
 #: Images at most for the coarse comparison of ways to take the rows.
 COARSE_ROWS = 10_000
 
@@ -253,7 +256,7 @@ class _Trials:
         top = rights[int(criterion.argmax())]
         # the variance of a weighted mean of paired differences of 0 and 1
         errors = np.array([np.sqrt((weights[top ^ right] ** 2).sum()) for right in rights])
-        losses = np.array([explored.loss[i] for _, explored, i in self.entries])
+        losses = np.maximum([explored.loss[i] for _, explored, i in self.entries], _AS_GOOD_AS_NONE)
         near = criterion >= criterion.max() - errors
         best = int(np.where(near, losses, np.inf).argmin())
         return best, float(criterion[best])
@@ -316,11 +319,3 @@ def _held_weights(problem: Problem) -> Rows:
 def _n_learned(problem: Problem) -> int:
     """Images that are left to learn from when the largest fold is held out."""
     return len(problem.labels) - int(np.bincount(problem.fold_of[problem.fold_of >= 0]).max())
-
-
-def softmax(scores: Floats, temperature: float = 1.0) -> Floats:
-    """Return probabilities of shape (n_images, n_classes)."""
-    z = scores / temperature
-    z = np.exp(z - z.max(axis=1, keepdims=True))
-    z /= z.sum(axis=1, keepdims=True)
-    return np.asarray(z, dtype=np.float64)

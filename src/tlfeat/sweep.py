@@ -18,9 +18,9 @@ from tlfeat.candidates import Data, choose_layers, encoder_name, fit_sklearn
 from tlfeat.compare import record
 from tlfeat.encoder import embedding_name
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, counted
-from tlfeat.evaluate import wilson_interval
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head
+from tlfeat.intervals import wilson_interval
 from tlfeat.plan import ExtractionJob, plan_extraction
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Environment, Result, SplitInfo, read_json, write_json
