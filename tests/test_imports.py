@@ -36,6 +36,8 @@ ORDER = [
     "backbone",
     "plan",
     "evaluate",
+    "duplicates",
+    "leaks",
     "heads",
     "finetune",
     "candidates",

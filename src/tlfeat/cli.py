@@ -501,8 +501,9 @@ def cache_import(
 def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
     import tlfeat.compare as comparing
     from tlfeat import report
+    from tlfeat.leaks import leak_sentence
 
-    for note in outcome.result.notes:
+    for note in [*outcome.result.notes, *filter(None, [leak_sentence(outcome.result.leaks)])]:
         console.warn(note)
     if outcome.is_reused:
         console.say("An equal result exists and is shown again (--fresh fits anew).")

@@ -263,10 +263,10 @@ def score(true: Labels, predicted: Labels, classes: Sequence[str]) -> Score:
 
     numbers = np.arange(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0)
-    n_right = int(np.sum(true == predicted))
+    accuracy, ci95 = accuracy_with_interval(true, predicted)
     return Score(
-        accuracy=n_right / len(true),
-        ci95=wilson_interval(n_right, len(true)),
+        accuracy=accuracy,
+        ci95=ci95,
         balanced_accuracy=float(np.mean(recall)),
         macro_f1=float(np.mean(f1)),
         confusion=confusion_matrix(true, predicted, labels=numbers).tolist(),
@@ -281,6 +281,12 @@ def score(true: Labels, predicted: Labels, classes: Sequence[str]) -> Score:
             for i, name in enumerate(classes)
         ],
     )
+
+
+def accuracy_with_interval(true: Labels, predicted: Labels) -> tuple[float, tuple[float, float]]:
+    """Return the accuracy and its 95 % interval; for the arguments see `score`."""
+    n_right = int(np.sum(true == predicted))
+    return n_right / len(true), wilson_interval(n_right, len(true))
 
 
 def wilson_interval(n_right: int, n: int) -> tuple[float, float]:

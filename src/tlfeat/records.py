@@ -37,6 +37,7 @@ class Record:
             "score": Score,
             "environment": Environment,
             "split": SplitInfo,
+            "leaks": Leaks,
         }
         known = {f.name for f in dataclasses.fields(cls)}
         chosen = {}
@@ -121,6 +122,17 @@ class Score(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Leaks(Record):
+    """Test images whose picture was learned from, and the accuracy on the others."""
+
+    images: list[dict[str, Any]]  # each: test (path), learned (path), kind, similarity
+    n_test: int  # the others
+    accuracy: float | None  # None where there are no others
+    ci95: tuple[float, float] | None
+    notes: list[str] = field(default_factory=list)  # what was not looked for
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Record):
     """One candidate, fitted and tested: everything that ``compare`` and ``report`` need."""
 
@@ -144,6 +156,7 @@ class Result(Record):
     certainty: list[float]  # probability of the predicted class
     history: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    leaks: Leaks | None = None  # None: not looked for, as in results of older versions
     model: str = ""  # folder of the saved model, relative to the working folder where it lies below it
     format_version: int = 1
 
