@@ -343,6 +343,41 @@ def compare(
     console.say(f"Next: tlfeat predict {found.lines[0].result.model} IMAGE...")
 
 
+@app.command(short_help="Copies, leaks, probably wrong labels, outliers, imbalance.")
+def audit(
+    layer: LayerOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder for the reports; cache/reports/... by default.")
+    ] = None,
+    cache: CacheOption = None,
+    test_fraction: FractionOption = 0.2,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Look for what is wrong with the images and labels of a cache; nothing is changed."""
+    from tlfeat import audit as auditing
+    from tlfeat import audit_report, candidates, workspace
+    from tlfeat.cache import open_cache
+
+    console = Console(is_json=as_json, is_quiet=quiet)
+    with errors_as_exit_codes(), console.progress() as progress:
+        path = cache or workspace.newest_cache()
+        with open_cache(path) as opened:
+            found = auditing.audit(
+                opened,
+                layer=candidates.choose_layer(opened, layer),
+                seed=seed,
+                test_fraction=test_fraction,
+                on_progress=progress,
+            )
+        paths = audit_report.write_reports(found, output or workspace.report_dir(path.stem))
+    for note in found.notes:
+        console.warn(note)
+    console.result(audit_report.to_text(found), auditing.to_document(found))
+    console.say(f"Report with pictures: {paths['html']} (and .csv, .json with every finding)")
+
+
 @app.command(short_help="Labels and probabilities of new images.")
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that fit-sklearn or fit-keras wrote.")],

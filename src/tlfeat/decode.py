@@ -161,6 +161,16 @@ def image_size(data: bytes) -> tuple[int, int]:
         raise BadImage("not an image in a known format") from error
 
 
+def jpeg_thumbnail(data: bytes, side: int) -> bytes:
+    """Return a picture as a small JPEG of at most `side` pixels a side; a `BadImage` as in `decode_bytes`."""
+    height, width = image_size(data)
+    scale = side / max(height, width)
+    pixels = decode_bytes(data, (max(1, round(scale * height)), max(1, round(scale * width))))
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=70)
+    return out.getvalue()
+
+
 def _to_pixels(image: Image.Image, size: tuple[int, int] | None, resize: str) -> Pixels:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
