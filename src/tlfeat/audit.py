@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat.cache import Cache
 from tlfeat.duplicates import N_NEIGHBOURS, Duplicates, find_duplicates, nearest_images
@@ -26,7 +27,7 @@ from tlfeat.records import Record
 MAX_PAIRS = 1_000_000
 
 #: Robust z-score from which an image is an outlier (Iglewicz and Hoaglin 1993).
-_OUTLIER_Z = 3.5
+OUTLIER_Z = 3.5
 
 #: Above this ratio of the largest to the smallest class heads are chosen by balanced accuracy (``heads``).
 _IMBALANCED = 1.5
@@ -260,18 +261,11 @@ def _joined(split: Split, images: _Images, copies: Duplicates) -> Labels:
 
 
 def _outliers(rows: Rows, images: _Images) -> list[Finding]:
-    """Return images that lie far from all others, farthest first; `rows` are used up."""
+    """Return images that lie far from all others, farthest first."""
     firsts = sorted({key: i for i, key in reversed(list(enumerate(images.keys)))}.values())
     if len(firsts) <= 2 * N_NEIGHBOURS:
         return []
-    everything = np.arange(len(firsts))
-    # not centred: a picture of another kind lacks what the others have in common, and the centre would hide that
-    nearest = nearest_images(rows[firsts], everything, everything, is_centred=False)
-    distances = 1 - nearest.cosines[:, -1].astype(np.float64)
-    middle = np.median(distances)
-    # the upper half only: distances have a long tail; of a normal variable this is the standard deviation
-    spread = 1.4826 * np.median(distances[distances >= middle] - middle)
-    z = (distances - middle) / max(spread, 1e-9)
+    z = outlier_scores(rows[firsts])
     return [
         Finding(
             kind="outlier",
@@ -282,8 +276,31 @@ def _outliers(rows: Rows, images: _Images) -> list[Finding]:
             detail=f"far from all others: {z[i]:.1f} standard deviations (robust) beyond the usual",
         )
         for i in np.argsort(-z, kind="stable").tolist()
-        if z[i] > _OUTLIER_Z
+        if z[i] > OUTLIER_Z
     ]
+
+
+def outlier_scores(rows: Rows) -> npt.NDArray[np.float64]:
+    """Return how far each image lies from its fifth nearest, as a robust z-score.
+
+    Parameters
+    ----------
+    rows : float32 array of shape (n_images, width)
+        Used up.
+
+    Returns
+    -------
+    float64 array of shape (n_images,)
+    """
+    everything = np.arange(len(rows))
+    # not centred: a picture of another kind lacks what the others have in common, and the centre would hide that
+    nearest = nearest_images(rows, everything, everything, is_centred=False)
+    distances = 1 - nearest.cosines[:, -1].astype(np.float64)
+    middle = np.median(distances)
+    # the upper half only: distances have a long tail; of a normal variable this is the standard deviation
+    spread = 1.4826 * np.median(distances[distances >= middle] - middle)
+    scores: npt.NDArray[np.float64] = (distances - middle) / max(spread, 1e-9)
+    return scores
 
 
 def _imbalance(n_by_class: dict[str, int]) -> list[Finding]:
