@@ -247,6 +247,7 @@ def test_imported_rows_are_audited_without_pictures(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", rows)
     lines = [f"{'x' if i < 30 else 'y'},text{i}" for i in range(60)]
     (tmp_path / "table.csv").write_text("\n".join(["label,path", *lines]) + "\n")
+    (tmp_path / "text40").write_text("no picture")
     tlfeat("cache", "import", "rows.npy", "table.csv", cwd=tmp_path)
     run = tlfeat("audit", "--output", "out", cwd=tmp_path)
     assert "there are no pictures to look at" in run.stderr

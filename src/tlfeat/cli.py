@@ -546,6 +546,8 @@ def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
         report.result_text(outcome.result),
         {**comparing.record(outcome.result), "is_reused": outcome.is_reused},
     )
+    for note in outcome.result.leaks.notes if outcome.result.leaks else []:
+        console.detail(f"Leaks: {note}")
     console.detail(f"Settings: {outcome.result.settings}")
     console.detail(f"Split {outcome.result.split.digest}; {outcome.result.environment.packages}")
     console.say(f"Model: {outcome.result.model}")
