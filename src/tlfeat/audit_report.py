@@ -29,7 +29,7 @@ TRUST = {
     "leak": _COPIES,
     "conflict": _COPIES,
     "duplicate": _COPIES,
-    "label": "look at each: of 5 % wrong labels 87 % were listed, 84 % of the list was wrong",
+    "label": "look at each: of 5 % planted ones 87 % were listed, and 84 % of what was listed had been planted",
     "outlier": "look at each: 0.2 to 0.5 % of ordinary sets are listed",
     "imbalance": "counted",
 }
