@@ -376,6 +376,11 @@ def audit(
         console.warn(note)
     console.result(audit_report.to_text(found), auditing.to_document(found))
     console.say(f"Report with pictures: {paths['html']} (and .csv, .json with every finding)")
+    if found.of_kind("leak"):
+        console.say(
+            "Next: take the test images that audit.csv lists as leak out of the set, or give the copies of a picture "
+            "one group (a CSV with the column group), and run tlfeat extract again"
+        )
 
 
 @app.command(short_help="Labels and probabilities of new images.")
