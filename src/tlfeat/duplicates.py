@@ -45,8 +45,8 @@ N_NEIGHBOURS = 5
 #: Multiply-adds for which every image is compared with every other; beyond that only within cells.
 _MAX_MULTIPLY_ADDS = 2 * 10**12
 
-#: Cells that are searched for each image where not all are.
-_N_PROBES = 4
+#: Cells that are searched for each image where not all are: of 191 leaks in cifar10, 8 find 172 and 4 find 149.
+_N_PROBES = 8
 
 #: Pairs of pictures that are compared, most similar rows first.
 MAX_PAIRS = 20_000
