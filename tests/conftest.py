@@ -68,6 +68,12 @@ def _networks_in_a_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory)
         yield
 
 
+@pytest.fixture(autouse=True)
+def _work_in_a_folder_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test writes under ``cache/`` is its own: a Result of another test, or of yesterday, is never reused."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def encoder() -> CountingEncoder:
     return CountingEncoder()

@@ -24,6 +24,7 @@ from tlfeat.errors import CacheError, DataError
 from tlfeat.evaluate import TEST_FRACTION, Labels, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
 from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
+from tlfeat.leaks import find_leaks, score_without
 from tlfeat.memory import available_memory
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Environment, Result, Timing, read_json, write_json
@@ -226,8 +227,9 @@ def _fit_rows(
     on_progress: OnProgress,
 ) -> Outcome:
     split = data.split
+    find_leaks(data.cache, split, on_progress=on_progress)  # first, so that its rows and those of the fit never meet
     folder = _folder(data, candidate, settings["layer"], settings, cache.fingerprint)
-    if not is_fresh and (known := _known_result(folder)) is not None:
+    if not is_fresh and (known := _known_result(folder, data)) is not None:
         return Outcome(known, is_reused=True)
     learn_at, test_at = split.where("train", "val"), split.where("test")
     on_progress(f"fitting {candidate}", 0, 0)
@@ -307,7 +309,8 @@ def fit_keras(
     settings = {"model": candidate, **train_settings.to_dict()}
     fingerprint = data.cache.fingerprint
     folder = _folder(data, candidate, "", settings, fingerprint)
-    if not is_fresh and (known := _known_result(folder)) is not None:
+    find_leaks(data.cache, split, on_progress=on_progress)
+    if not is_fresh and (known := _known_result(folder, data)) is not None:
         return Outcome(known, is_reused=True)
     if weights_digest(spec) != fingerprint.get("weights"):
         raise CacheError(f"The weights of {spec.name} are not those that {data.cache.path} was made with.")
@@ -409,6 +412,7 @@ def _result(
         coverage=coverage or [],
         history=history or {},
         notes=[*split.notes, *notes],
+        leaks=score_without(find_leaks(data.cache, split), split, true, predicted),
     )
 
 
@@ -425,12 +429,17 @@ def _folder(data: Data, candidate: str, layer: str, settings: dict[str, Any], fi
     return workspace.models_dir(data.stem) / f"{candidate}{layer_part}-{identity}"
 
 
-def _known_result(folder: Path) -> Result | None:
+def _known_result(folder: Path, data: Data) -> Result | None:
     path = folder / "result.json"
     try:
-        return replace(Result.from_dict(read_json(path)), model=str(folder)) if path.exists() else None
+        known = replace(Result.from_dict(read_json(path)), model=str(folder)) if path.exists() else None
     except (DataError, TypeError, KeyError):
         return None  # half-written by an older version or damaged: fit again
+    if known is not None:  # the paths of the images may be others today, and an older version did not look for leaks
+        found = find_leaks(data.cache, data.split)
+        leaks = score_without(found, data.split, np.array(known.true), np.array(known.predicted))
+        known = replace(known, leaks=leaks)
+    return known
 
 
 def _save(folder: Path, result: Result, encoder: dict[str, Any], save_model: Callable[[Path], Any]) -> Result:

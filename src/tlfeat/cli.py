@@ -479,6 +479,46 @@ def curve(
         console.say(hint)
 
 
+@app.command(short_help="Copies, leaks, probably wrong labels, outliers, imbalance.")
+def audit(
+    layer: LayerOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder for the reports; cache/reports/... by default.")
+    ] = None,
+    cache: CacheOption = None,
+    test_fraction: FractionOption = 0.2,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Look for what is wrong with the images and labels of a cache; nothing is changed."""
+    from tlfeat import audit as auditing
+    from tlfeat import audit_report, candidates, workspace
+    from tlfeat.cache import open_cache
+
+    console = Console(is_json=as_json, is_quiet=quiet)
+    with errors_as_exit_codes(), console.progress() as progress:
+        path = cache or workspace.newest_cache()
+        with open_cache(path) as opened:
+            found = auditing.audit(
+                opened,
+                layer=candidates.choose_layers(opened, layer)[0],
+                seed=seed,
+                test_fraction=test_fraction,
+                on_progress=progress,
+            )
+        paths = audit_report.write_reports(found, output or workspace.report_dir(path.stem))
+    for note in found.notes:
+        console.warn(note)
+    console.result(audit_report.to_text(found), auditing.to_document(found))
+    console.say(f"Report with pictures: {paths['html']} (and .csv, .json with every finding)")
+    if found.of_kind("leak"):
+        console.say(
+            "Next: take the test images that audit.csv lists as leak out of the set, or give the copies of a picture "
+            "one group (a CSV with the column group), and run tlfeat extract again"
+        )
+
+
 @app.command(short_help="Labels and probabilities of new images.")
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that fit-sklearn or fit-keras wrote.")],
@@ -649,8 +689,9 @@ def cache_import(
 def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
     import tlfeat.compare as comparing
     from tlfeat import report
+    from tlfeat.leaks import leak_sentence
 
-    for note in outcome.result.notes:
+    for note in [*outcome.result.notes, *filter(None, [leak_sentence(outcome.result.leaks)])]:
         console.warn(note)
     if outcome.is_reused:
         console.say("An equal result exists and is shown again (--fresh fits anew).")
@@ -658,6 +699,8 @@ def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
         report.result_text(outcome.result),
         {**comparing.record(outcome.result), "is_reused": outcome.is_reused},
     )
+    for note in outcome.result.leaks.notes if outcome.result.leaks else []:
+        console.detail(f"Leaks: {note}")
     console.detail(f"Settings: {outcome.result.settings}")
     console.detail(f"Split {outcome.result.split.digest}; {outcome.result.environment.packages}")
     console.say(f"Model: {outcome.result.model}")

@@ -13,6 +13,7 @@ from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_
 from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
 from tlfeat.heads import HEADS, find_head
 from tlfeat.intervals import difference_interval, holm, mcnemar
+from tlfeat.leaks import leak_sentence
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Result, SplitInfo
 
@@ -112,6 +113,9 @@ def record(result: Result) -> dict[str, Any]:
         "seed": result.split.seed,
         "path": result.model,
         "notes": result.notes,
+        "n_leaks": len(result.leaks.images) if result.leaks else 0,
+        "accuracy_without_leaks": result.leaks.accuracy if result.leaks else None,
+        "leaks": result.leaks.to_dict() if result.leaks else {},
     }
 
 
@@ -220,7 +224,7 @@ def _line_up(data: Data, outcomes: list[Outcome], skipped: list[tuple[str, str]]
         split=data.split.info,
         lines=lines,
         skipped=skipped,
-        notes=data.split.notes,
+        notes=[*data.split.notes, *filter(None, [leak_sentence(best.leaks)])],
     )
 
 

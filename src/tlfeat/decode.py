@@ -86,15 +86,15 @@ class Decoded:
     decode_s: float = field(default=0.0, compare=False)
 
 
-def decode_bytes(data: bytes, size: tuple[int, int], resize: str = RESIZE) -> Pixels:
+def decode_bytes(data: bytes, size: tuple[int, int] | None, resize: str = RESIZE) -> Pixels:
     """Decode one picture.
 
     Parameters
     ----------
     data : bytes
         A whole JPEG, PNG, WebP, BMP, TIFF or GIF file.
-    size : tuple of int
-        Height and width of the result in pixels.
+    size : tuple of int, optional
+        Height and width of the result in pixels; None keeps the picture's own.
     resize : str
         One of `RESIZES`.
 
@@ -119,7 +119,7 @@ def decode_bytes(data: bytes, size: tuple[int, int], resize: str = RESIZE) -> Pi
                     f"too large: {image.width}x{image.height} is {n_pixels / 1e6:.0f} million pixels, "
                     f"the limit is {MAX_PIXELS / 1e6:.0f} million"
                 )
-            if resize == "antialias":
+            if resize == "antialias" and size is not None:
                 # libjpeg leaves out the frequencies that resizing would average away; max(): it may lie on its side
                 image.draft(None, (2 * max(size), 2 * max(size)))
             if image.width * image.height <= _LARGE_PIXELS:
@@ -151,13 +151,33 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW)
 
 
-def _to_pixels(image: Image.Image, size: tuple[int, int], resize: str) -> Pixels:
-    height, width = size
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return height and width in pixels as the header of a picture states them; a `BadImage` where it has none."""
+    try:
+        _silence_pillow()
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return image.height, image.width
+    except Exception as error:  # as in `decode_bytes`: Pillow's plugins let almost any exception out
+        raise BadImage("not an image in a known format") from error
+
+
+def jpeg_thumbnail(data: bytes, side: int) -> bytes:
+    """Return a picture as a small JPEG of at most `side` pixels a side; a `BadImage` as in `decode_bytes`."""
+    height, width = image_size(data)
+    scale = side / max(height, width)
+    pixels = decode_bytes(data, (max(1, round(scale * height)), max(1, round(scale * width))))
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=70)
+    return out.getvalue()
+
+
+def _to_pixels(image: Image.Image, size: tuple[int, int] | None, resize: str) -> Pixels:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     rgb = _to_rgb(image)
+    height, width = size or (rgb.height, rgb.width)
     if resize == "dataset":
-        return _bilinear(np.asarray(rgb, dtype=np.uint8), size)
+        return _bilinear(np.asarray(rgb, dtype=np.uint8), (height, width))
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(rgb, dtype=np.uint8)  # (h, w, 3)

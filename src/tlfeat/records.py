@@ -38,6 +38,7 @@ class Record:
             "environment": Environment,
             "split": SplitInfo,
             "calibration": Calibration,
+            "leaks": Leaks,
         }
         known = {f.name for f in dataclasses.fields(cls)}
         chosen = {}
@@ -138,6 +139,17 @@ class Score(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Leaks(Record):
+    """Test images whose picture was learned from, and the accuracy on the others."""
+
+    images: list[dict[str, Any]]  # each: test (path), learned (path), kind, similarity
+    n_test: int  # the others
+    accuracy: float | None  # None where there are no others
+    ci95: tuple[float, float] | None
+    notes: list[str] = field(default_factory=list)  # what was not looked for
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Record):
     """One candidate, fitted and tested: everything that ``compare`` and ``report`` need."""
 
@@ -163,6 +175,7 @@ class Result(Record):
     coverage: list[dict[str, Any]] = field(default_factory=list)  # see ``reject.Coverage``; empty without a rejector
     history: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    leaks: Leaks | None = None  # None: not looked for, as in results of older versions
     model: str = ""  # folder of the saved model, relative to the working folder where it lies below it
     format_version: int = 1
 

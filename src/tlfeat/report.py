@@ -11,6 +11,7 @@ from tlfeat.compare import Comparison, Line
 from tlfeat.console import aligned
 from tlfeat.evaluate import confused_pairs
 from tlfeat.figures import csv_text, markdown_table, page, percent_axis
+from tlfeat.leaks import leak_sentence
 from tlfeat.records import Calibration, Environment, Result, write_json, write_text
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.
@@ -63,6 +64,7 @@ def result_text(result: Result) -> str:
         f"  test images        {result.split.n_test:,} (learned from {result.split.n_train + result.split.n_val:,}; "
         f"split {result.split.origin}, seed {result.split.seed})",
         f"  accuracy           {percent(found.accuracy)}  (95 % interval {100 * low:.1f} to {100 * high:.1f})",
+        *_leak_lines(result),
         f"  balanced accuracy  {percent(found.balanced_accuracy)}{_interval(found.balanced_accuracy_ci95, 100, 1)}",
         f"  macro F1           {found.macro_f1:.3f}{_interval(found.macro_f1_ci95, 1, 3)}",
         *([f"  with --reject      {coverage_text(result)}"] if result.coverage else []),
@@ -101,6 +103,19 @@ def coverage_text(result: Result) -> str:
     )
 
 
+def _leak_lines(result: Result) -> list[str]:
+    if result.leaks is None or not result.leaks.images:
+        return []
+    lines = [f"  {leak_sentence(result.leaks)}"]
+    if result.leaks.accuracy is not None and result.leaks.ci95 is not None:
+        low, high = result.leaks.ci95
+        lines.append(
+            f"  without leaks      {percent(result.leaks.accuracy)}  (95 % interval {100 * low:.1f} to "
+            f"{100 * high:.1f}, {result.leaks.n_test:,} test images)"
+        )
+    return lines
+
+
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -131,10 +146,24 @@ def _points_of(share: float) -> str:
 
 
 def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return headings and cells, best candidate first (its last cell says "best")."""
+    """Return headings and cells, best candidate first (its last cell says "best").
+
+    A column with the accuracy without leaks comes in where there are any.
+    """
     rows = [_cells(line) for line in comparison.lines]
     rows[0] = (*rows[0][:-1], "best")
-    return _HEADINGS, rows
+    if not _has_leaks(comparison):
+        return _HEADINGS, rows
+    without = [line.result.leaks.accuracy if line.result.leaks else None for line in comparison.lines]
+    cells = ["–" if accuracy is None else percent(accuracy) for accuracy in without]
+    return (*_HEADINGS[:3], "without leaks", *_HEADINGS[3:]), [
+        (*row[:3], cell, *row[3:]) for row, cell in zip(rows, cells, strict=True)
+    ]
+
+
+def _has_leaks(comparison: Comparison) -> bool:
+    leaks = comparison.lines[0].result.leaks
+    return leaks is not None and bool(leaks.images)
 
 
 def legend(comparison: Comparison) -> list[str]:
@@ -165,6 +194,11 @@ def legend(comparison: Comparison) -> list[str]:
             1,
             f"Heads on {', '.join(layers)} of {comparison.backbone}. Extraction, once for all heads: "
             f"{seconds(extract.extract_s)}.",
+        )
+    leaks = comparison.lines[0].result.leaks
+    if leaks is not None and leaks.images:
+        sentences.insert(
+            1, f"{leak_sentence(leaks)} without leaks: accuracy on the other {leaks.n_test:,} test images."
         )
     return sentences
 

@@ -1,0 +1,120 @@
+"""Test images whose picture was learned from, found before any score; the score is given with and without them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlfeat import workspace
+from tlfeat.cache import Cache
+from tlfeat.duplicates import Duplicates, Pair, find_duplicates
+from tlfeat.errors import counted
+from tlfeat.evaluate import Labels, Split
+from tlfeat.intervals import proportion_interval
+from tlfeat.progress import OnProgress, silent
+from tlfeat.records import Leaks
+
+_found: dict[str, LeakedImages] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class LeakedImages:
+    """The test images of one split that were learned from as well.
+
+    Attributes
+    ----------
+    images : list of dict
+        Path of the test image, path of a learned-from image of the same picture, kind and similarity of
+        `duplicates.Pair`; one entry a test image, the surest.
+    notes : list of str
+        What was not looked for.
+    """
+
+    images: list[dict[str, Any]]
+    notes: list[str]
+
+
+def find_leaks(cache: Cache, split: Split, *, on_progress: OnProgress = silent) -> LeakedImages:
+    """Find the test images whose picture is among the training and validation images.
+
+    Looked for once a process for each cache and split, in the rows of one layer, so that all candidates of a
+    comparison are scored without the same images.
+    """
+    layer = layer_for_duplicates(cache)
+    identity = workspace.digest(
+        {"cache": str(cache.path.resolve()), "layer": layer, "split": split.info.digest, **cache.fingerprint}
+    )
+    if identity not in _found:
+        is_test = np.array([role == "test" for role in split.roles])
+        found = find_duplicates(
+            cache.read(layer, split.keys),
+            split.keys,
+            picture_files(cache, split.paths),
+            is_asking=is_test,
+            on_progress=on_progress,
+        )
+        _found[identity] = LeakedImages(_surest(found, split), found.notes)
+    return _found[identity]
+
+
+def _surest(found: Duplicates, split: Split) -> list[dict[str, Any]]:
+    best: dict[int, Pair] = {}
+    for pair in sorted(found.pairs, key=lambda pair: (-pair.similarity, pair.one, pair.other)):
+        best.setdefault(pair.one, pair)
+    return [
+        {
+            "test": split.paths[pair.one],
+            "learned": split.paths[pair.other],
+            "kind": pair.kind,
+            "similarity": pair.similarity,
+        }
+        for _, pair in sorted(best.items())
+    ]
+
+
+def layer_for_duplicates(cache: Cache) -> str:
+    """Return the layer whose rows are compared: `avg_pool`, or the first by name."""
+    return "avg_pool" if "avg_pool" in cache.layers else next(iter(cache.layers))
+
+
+def picture_files(cache: Cache, paths: list[str]) -> list[Path] | None:
+    """Return the files of images, None where the rows were imported or every file is gone."""
+    if cache.source.get("encoder", {}).get("backbone") == "imported":
+        return None
+    root = cache.table.images.root
+    files = [root / path for path in paths]
+    return files if any(file.exists() for file in files) else None
+
+
+def score_without(found: LeakedImages, split: Split, true: Labels, predicted: Labels) -> Leaks:
+    """Return the accuracy on the test images that were not learned from.
+
+    Parameters
+    ----------
+    found : LeakedImages
+    split : Split
+    true, predicted : int arrays of shape (n_test,)
+        Of the test images of `split`, in its order.
+    """
+    leaked = {image["test"] for image in found.images}
+    is_kept = np.array([split.paths[i] not in leaked for i in split.where("test")], dtype=bool)
+    n_kept = int(is_kept.sum())
+    right, groups = (true == predicted)[is_kept], split.groups[split.where("test")][is_kept]
+    accuracy, ci95 = (float(right.mean()), proportion_interval(right, groups)) if n_kept else (None, None)
+    return Leaks(found.images, n_kept, accuracy, ci95, found.notes)
+
+
+def leak_sentence(leaks: Leaks | None) -> str:
+    """Return what should not be missed of leaks, "" where there are none."""
+    if leaks is None or not leaks.images:
+        return ""
+    n, n_test = len(leaks.images), len(leaks.images) + leaks.n_test
+    n_exact = sum(image["kind"] in ("bytes", "pixels") for image in leaks.images)
+    return (
+        f"LEAK: {n:,} of {counted(n_test, 'test image')} ({100 * n / n_test:.1f} %) show a picture that was learned "
+        f"from ({n_exact:,} exact, {n - n_exact:,} changed a little): the score is flattered. "
+        f"tlfeat audit shows them."
+    )
