@@ -99,7 +99,7 @@ class Duplicates:
 
 
 def find_duplicates(
-    rows: Rows,
+    rows: Rows | None,
     keys: Sequence[str],
     files: Sequence[Path] | None,
     *,
@@ -111,8 +111,8 @@ def find_duplicates(
 
     Parameters
     ----------
-    rows : float32 array of shape (n_images, width)
-        Not modified; a copy is made.
+    rows : float32 array of shape (n_images, width), optional
+        Not modified; a copy is made. None, where they are larger than memory, finds equal bytes only.
     keys : sequence of str
         Content keys.
     files : sequence of Path, optional
@@ -135,6 +135,9 @@ def find_duplicates(
     notes: list[str] = []
     candidates = np.empty((0, 2), np.int64)
     cosines = np.empty(0, np.float32)
+    if rows is None:
+        notes.append("the rows are larger than memory: changed copies were not looked for; exact copies among all")
+        return Duplicates(sorted(pairs, key=lambda pair: (pair.one, pair.other)), notes)
     if asks.any() and answers.any() and len(firsts) > 1:
         nearest = nearest_images(rows[firsts], np.flatnonzero(asks), np.flatnonzero(answers))
         candidates, cosines = _distinct(np.flatnonzero(asks), nearest)
@@ -241,7 +244,8 @@ def nearest_images(rows: Rows, asking: Positions, answering: Positions, *, is_ce
     """
     if is_centred:
         rows -= rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # norm() would square them all into a second array
+    rows /= np.maximum(lengths, np.float32(1e-12))[:, None]
     n_multiply_adds = len(asking) * len(answering) * rows.shape[1]
     is_whole = n_multiply_adds <= _MAX_MULTIPLY_ADDS
     from threadpoolctl import threadpool_limits

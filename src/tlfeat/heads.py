@@ -203,8 +203,9 @@ def fit_head(
     labels = split.labels[positions]
     present = np.unique(labels)
     fold_of = np.full(n, -1, dtype=np.int64)
-    for fold, (_, held) in enumerate(folds(split, positions, n_folds=N_FOLDS, seed=seed)):
-        fold_of[held] = fold
+    order = np.argsort(positions)  # whatever order the rows come in, an image is in the same fold
+    for fold, (_, held) in enumerate(folds(split, positions[order], n_folds=N_FOLDS, seed=seed)):
+        fold_of[order[held]] = fold
     problem = Problem(rows, np.searchsorted(present, labels), len(present), fold_of, seed)
     notes = []
     found: Found | None = None

@@ -14,6 +14,7 @@ from tlfeat.duplicates import Duplicates, Pair, find_duplicates
 from tlfeat.errors import counted
 from tlfeat.evaluate import Labels, Split
 from tlfeat.intervals import proportion_interval
+from tlfeat.memory import available_memory
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Leaks
 
@@ -49,8 +50,9 @@ def find_leaks(cache: Cache, split: Split, *, on_progress: OnProgress = silent) 
     )
     if identity not in _found:
         is_test = np.array([role == "test" for role in split.roles])
+        n_bytes = 4 * len(split.keys) * cache.layers[layer][1]
         found = find_duplicates(
-            cache.read(layer, split.keys),
+            cache.read(layer, split.keys) if 2 * n_bytes < available_memory() else None,
             split.keys,
             picture_files(cache, split.paths),
             is_asking=is_test,

@@ -1,0 +1,84 @@
+"""Rows that do not fit into memory are read from the file block by block, or the head says what it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import MakePhotos
+from tlfeat import candidates, leaks, memory
+from tlfeat.cache import open_cache
+from tlfeat.candidates import StoredRows, open_data
+from tlfeat.encoder import PixelEncoder
+from tlfeat.errors import DataError
+from tlfeat.evaluate import make_split
+from tlfeat.extract import extract_rows
+from tlfeat.images import load_images
+
+
+@pytest.fixture
+def cache(make_photos: MakePhotos, tmp_path: Path) -> Path:
+    return extract_rows(load_images(make_photos(n=40)), PixelEncoder((8, 8)), tmp_path / "c.h5").cache
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (candidates, leaks):
+        monkeypatch.setattr(module, "available_memory", lambda: 1000)
+    leaks._found.clear()
+
+
+@pytest.mark.parametrize("head", ["logreg", "linear-svm", "ridge", "lda"])
+def test_a_head_fitted_from_the_file_is_the_head_fitted_in_memory(
+    head: str, cache: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_data(cache, seed=0) as data:
+        one = candidates.fit_sklearn(data, head).result
+    read, of_all = [], StoredRows.__getitem__
+
+    def counted(self: StoredRows, block: slice, /) -> object:
+        read.append(block)
+        return of_all(self, block)
+
+    monkeypatch.setattr(StoredRows, "__getitem__", counted)
+    request.getfixturevalue("little_memory")
+    with open_data(cache, seed=0) as data:
+        other = candidates.fit_sklearn(data, head, is_fresh=True).result
+    assert len(read) > 10
+    assert other.predicted == one.predicted
+    assert other.chosen["rows"] == one.chosen["rows"]
+    np.testing.assert_allclose(other.certainty, one.certainty, atol=1e-3)  # the rows come in another order
+    assert other.leaks is not None
+    assert "larger than memory" in other.leaks.notes[0]
+
+
+@pytest.mark.parametrize("head", ["svm", "knn"])
+@pytest.mark.usefixtures("little_memory")
+def test_a_head_that_needs_all_rows_says_how_much_and_which_to_take(head: str, cache: Path) -> None:
+    with open_data(cache, seed=0) as data, pytest.raises(DataError, match=rf"{head} needs about .* GB .* logreg"):
+        candidates.fit_sklearn(data, head)
+
+
+def test_stored_rows_are_those_of_the_cache_side_by_side(cache: Path) -> None:
+    with open_cache(cache) as opened:
+        keys = make_split(opened.table).keys
+        stored = StoredRows(opened, ["pixels", "pixels"], keys)
+        assert stored.shape == (80, 2 * 192)
+        expected = opened.read("pixels", keys)
+        assert np.array_equal(stored[slice(5, 9)], np.concatenate([expected, expected], axis=1)[5:9])
+        assert np.array_equal(candidates.read_rows(opened, ["pixels", "pixels"], keys)[:, :192], expected)
+
+
+def test_available_memory_is_no_more_than_the_machine_has_and_sees_a_limit_on_the_process() -> None:
+    free = memory.available_memory()
+    assert 0 < free < 2**50
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (300_000_000, 300_000_000));"
+        "from tlfeat.memory import available_memory; print(available_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 100_000_000 < int(done.stdout) < 300_000_000
