@@ -30,10 +30,11 @@ from tlfeat.curve import (
 )
 from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError, UsageError
-from tlfeat.evaluate import Labels, Split, draw_per_class, make_split, mean_interval
+from tlfeat.evaluate import Labels, Split, draw_per_class, make_split
 from tlfeat.extract import extract_rows
 from tlfeat.figures import to_svg, write_finding
 from tlfeat.images import load_images
+from tlfeat.intervals import mean_interval
 
 
 @pytest.fixture
