@@ -89,6 +89,20 @@ def test_ridge_is_that_of_scikit_learn(n_classes: int) -> None:
     np.testing.assert_allclose(found, expected, atol=3e-3)
 
 
+@pytest.mark.parametrize("is_balanced", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_normal_equations_have_the_solution_of_the_path(
+    n_classes: int, is_balanced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = problem_of(n_classes=n_classes)
+    family, setting = Penalised("squared", "alpha", (20.0,)), whole("root", alpha=20.0, is_balanced=is_balanced)
+    one = family.fit(problem, setting)
+    monkeypatch.setattr(families, "MAX_COVARIANCE", 1)
+    other = family.fit(problem, setting)
+    assert one.coef.tobytes() != other.coef.tobytes()
+    np.testing.assert_allclose(one.scores(problem.rows), other.scores(problem.rows), atol=3e-3)
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_the_linear_svm_is_that_of_scikit_learn(n_classes: int) -> None:
     from sklearn.svm import LinearSVC

@@ -129,7 +129,7 @@ def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     return list(pool.map(work, items))
 
 
-def add_up(n: int, work: Callable[[list[slice]], list[Any]]) -> list[Any]:
+def add_up(n: int, work: Callable[[list[slice]], list[Any]], n_lanes: int = N_LANES) -> list[Any]:
     """Sum what `work` returns for the blocks of `n` rows.
 
     Parameters
@@ -137,9 +137,11 @@ def add_up(n: int, work: Callable[[list[slice]], list[Any]]) -> list[Any]:
     n : int
     work : callable
         Takes the blocks of one lane and returns a list of arrays, its own sums over them. They are added in place.
+    n_lanes : int, default=16
+        Fewer where the sums are large.
     """
     blocks = blocks_of(n)
-    first, *others = in_threads(work, [blocks[lane::N_LANES] for lane in range(min(N_LANES, len(blocks)))])
+    first, *others = in_threads(work, [blocks[lane::n_lanes] for lane in range(min(n_lanes, len(blocks)))])
     for sums in others:
         for total, part in zip(first, sums, strict=True):
             total += part

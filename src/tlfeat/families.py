@@ -16,6 +16,7 @@ from tlfeat.calibration import best_temperature, log_loss, softmax
 from tlfeat.encoder import Rows
 from tlfeat.evaluate import Labels
 from tlfeat.linear import (
+    MAX_COVARIANCE,
     Columns,
     Effort,
     Fit,
@@ -25,6 +26,7 @@ from tlfeat.linear import (
     covariance,
     discriminants,
     fit_paths,
+    least_squares,
     n_columns,
     scatters,
     sums_by_group,
@@ -223,16 +225,25 @@ class Penalised:
         view, weights = setting.view(problem), problem.weights(setting.is_balanced)
         _, columns = _columns_by_fold(view, np.full(len(problem.labels), -1), 0, setting.scaling)
         total = float(weights.sum(dtype=np.float64))
+        penalty, metric = self._penalty(setting.values, total), Metric.of(view, columns)
+        n, width = view.shape
+        if (
+            self.loss == "squared"
+            and metric is None
+            and columns.rotation is None
+            and width <= min(2 * n, MAX_COVARIANCE)
+        ):
+            solution = least_squares(view, problem.labels, problem.n_classes, weights, columns, penalty)
+            return LinearHead(view.mapping, problem.n_classes, *columns.to_rows(*solution))
         found: list[tuple[Rows, Floats]] = []
 
         def on_solution(solution: Solution) -> bool:
             found.append(columns.to_rows(solution.coef, solution.intercept))
             return False
 
-        fit = Fit(weights, columns, [self._penalty(setting.values, total)], start)
-        metric = Metric.of(view, columns)
+        fit = Fit(weights, columns, [penalty], start)
         fit_paths(
-            view, problem.labels, problem.n_classes, self.loss, [fit], metric, on_solution=on_solution, effort=_FINAL
+            view, problem.labels, problem.n_classes, self.loss, [fit], metric, effort=_FINAL, on_solution=on_solution
         )
         return LinearHead(view.mapping, problem.n_classes, *found[0])
 
@@ -594,8 +605,7 @@ class Kernel:
             i, fold = job
             held, learned = np.flatnonzero(problem.fold_of == fold), np.flatnonzero(problem.fold_of != fold)
             gamma = float(values[i]["gamma"]) / rows.shape[1]
-            machine = _machine(problem, setting, float(values[i]["C"]), "precomputed")
-            machine.fit(np.exp(-gamma * distances[np.ix_(learned, learned)]), problem.labels[learned])
+            machine = _machine(problem, setting, float(values[i]["C"]), distances, learned, gamma)
             kernel = np.exp(-gamma * distances[np.ix_(held, learned[machine.support_])])
             found = _against_the_rest(kernel @ _dual_of_pairs(machine).T + machine.intercept_, len(machine.classes_))
             # a class that the fold did not have is never its answer
@@ -607,9 +617,12 @@ class Kernel:
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> KernelHead:
         rows, columns = self._mapped(problem, setting)
-        gamma = float(setting.values["gamma"]) / rows.shape[1]
-        machine = _machine(problem, setting, float(setting.values["C"]), "rbf", gamma=gamma)
-        machine.fit(rows, problem.labels)
+        c, gamma = float(setting.values["C"]), float(setting.values["gamma"]) / rows.shape[1]
+        if len(rows) <= self.max_rows:
+            distances = _squared_distances(rows, rows)
+            machine = _machine(problem, setting, c, distances, np.arange(len(rows)), gamma)
+        else:
+            machine = _svc(problem, setting, c, kernel="rbf", gamma=gamma).fit(rows, problem.labels)
         return KernelHead(
             setting.view(problem).mapping,
             problem.n_classes,
@@ -629,8 +642,14 @@ class Kernel:
         return rows, columns
 
 
-def _machine(problem: Problem, setting: Setting, c: float, kernel: str, **more: Any) -> Any:
+def _machine(problem: Problem, setting: Setting, c: float, distances: Rows, learned: Labels, gamma: float) -> Any:
+    """Fit libsvm on distances: its own kernel takes most of its time on rows as wide as embeddings."""
+    kernel = np.exp(-gamma * distances[np.ix_(learned, learned)])
+    return _svc(problem, setting, c, kernel="precomputed").fit(kernel, problem.labels[learned])
+
+
+def _svc(problem: Problem, setting: Setting, c: float, **options: Any) -> Any:
     from sklearn.svm import SVC
 
     weight = "balanced" if setting.is_balanced else None
-    return SVC(C=c, kernel=kernel, class_weight=weight, cache_size=500, random_state=problem.seed, **more)
+    return SVC(C=c, class_weight=weight, cache_size=500, random_state=problem.seed, **options)

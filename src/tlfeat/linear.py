@@ -27,6 +27,9 @@ _MEMORY = 10
 #: Above this many columns the covariance is not decomposed: d^3 operations and d^2 values.
 MAX_COVARIANCE = 4096
 
+#: Lanes where each holds width x width sums.
+_WIDE_LANES = 4
+
 #: Rows that the shared metric is computed from; it decides the speed, never the solution.
 _METRIC_ROWS = 8192
 
@@ -206,7 +209,7 @@ def covariance(view: RowSource, columns: Columns) -> Rows:
             total += x.T @ x
         return [total]
 
-    total: Rows = add_up(view.shape[0], work)[0]
+    total: Rows = add_up(view.shape[0], work, _WIDE_LANES)[0]
     total /= np.float32(view.shape[0])
     return total
 
@@ -519,6 +522,32 @@ def _direction(walk: _Walk, metric: Metric | None, curvature: float) -> tuple[Ro
 
 def _dot(x: Rows, xi: Floats, y: Rows, yi: Floats) -> float:
     return float(np.vdot(x, y)) + float(xi @ yi)
+
+
+def least_squares(
+    view: View, labels: Labels, n_classes: int, weights: Rows, columns: Columns, penalty: float
+) -> tuple[Rows, Floats]:
+    """Return the solution of the squared loss for mapped columns by its normal equations, in one pass over the rows.
+
+    The penalty is as in `fit_paths`. For some thousand rows that is the faster way: (width^2 n + width^3) operations.
+    """
+    total, k = float(weights.sum(dtype=np.float64)), n_columns(n_classes)
+
+    def work(blocks: list[slice]) -> list[Rows]:
+        outer: Rows = np.zeros((view.shape[1] + 1, view.shape[1] + 1), np.float32)
+        onto: Rows = np.zeros((view.shape[1] + 1, k), np.float32)
+        for block in blocks:
+            x = np.concatenate([columns.scaled(view[block]), np.ones((len(weights[block]), 1), np.float32)], axis=1)
+            x *= np.sqrt(weights[block])[:, None]
+            outer += x.T @ x
+            onto += x.T @ (_targets(labels[block], k)[:, 0] * np.sqrt(weights[block])[:, None])
+        return [outer, onto]
+
+    outer, onto = (sums.astype(np.float64) / total for sums in add_up(view.shape[0], work, _WIDE_LANES))
+    # the intercept, the last row and column, is not penalised
+    outer[np.arange(view.shape[1]), np.arange(view.shape[1])] += penalty
+    solution = np.linalg.solve(outer, onto)
+    return solution[:-1].astype(np.float32), solution[-1]
 
 
 # --- linear discriminant analysis ---------------------------------------------------------------------------
