@@ -285,6 +285,18 @@ def test_a_saved_head_predicts_what_it_was_tested_with(digits_cache: Path) -> No
     np.testing.assert_allclose([p.probability for p in found], result.certainty, atol=1e-4)
 
 
+def test_a_head_on_several_layers_predicts_what_it_was_tested_with(tmp_path: Path) -> None:
+    job = plan_extraction(layers=["block3_relu", "avg_pool"], cache=tmp_path / "c.h5")
+    with open_data(job.run().cache, seed=0) as data:
+        # not searched: all layers side by side
+        result = fit_sklearn(data, "ridge", layer=["block3_relu", "avg_pool"], is_searched=False).result
+        root = data.cache.table.images.root
+    assert result.layer == "block3_relu+avg_pool"
+    found = list(Model(Path(result.model)).predict([root / path for path in result.test_paths]))
+    assert [p.label for p in found] == [result.classes[i] for i in result.predicted]
+    np.testing.assert_allclose([p.probability for p in found], result.certainty, atol=1e-4)
+
+
 def test_a_model_whose_weights_have_changed_is_refused(
     small: BackboneSpec, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

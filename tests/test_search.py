@@ -94,8 +94,9 @@ def test_ridge_is_that_of_scikit_learn(n_classes: int) -> None:
 def test_the_normal_equations_have_the_solution_of_the_path(
     n_classes: int, is_balanced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem = problem_of(n_classes=n_classes)
-    family, setting = Penalised("squared", "alpha", (20.0,)), whole("root", alpha=20.0, is_balanced=is_balanced)
+    problem = problem_of(n_classes=n_classes, width=60)
+    family = Penalised("squared", "alpha", (20.0,))
+    setting = whole("root", width=60, alpha=20.0, is_balanced=is_balanced)
     one = family.fit(problem, setting)
     monkeypatch.setattr(families, "MAX_COVARIANCE", 1)
     other = family.fit(problem, setting)
