@@ -68,6 +68,7 @@ HEAVY = {
     "keras": {"network"},
     "tensorflow": {"backbone", "runtime"},
     "openvino": {"runtime"},
+    "sklearnex": {"families"},
     "sklearn": {"families", "evaluate", "reject", "transformer", "example"},
     "h5py": {"cache", "cachefile"},
     "PIL": {"decode", "example"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,20 @@ def test_the_kernel_machine_is_that_of_scikit_learn(n_classes: int) -> None:
     expected = SVC(C=10.0, gamma=1 / 20).fit(x, problem.labels).decision_function(x)
     scores = head.scores(problem.rows)
     np.testing.assert_allclose(2 * scores[:, 1] if n_classes == 2 else scores, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_beyond_its_limit_the_kernel_machine_is_the_same(is_installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if is_installed:
+        pytest.importorskip("sklearnex", reason="scikit-learn-intelex is not installed (it never has to be)")
+    else:
+        monkeypatch.setitem(sys.modules, "sklearnex", None)
+    problem = problem_of()
+    setting = whole(C=10.0, gamma=1.0)
+    small = Kernel((10.0,), (1.0,)).fit(problem, setting)
+    large = Kernel((10.0,), (1.0,), max_rows=10).fit(problem, setting)
+    np.testing.assert_allclose(large.scores(problem.rows), small.scores(problem.rows), atol=1e-2)
+    assert np.array_equal(large.predict(problem.rows), small.predict(problem.rows))
 
 
 def test_votes_by_hand() -> None:
