@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlfeat import families, heads, search
+from tlfeat import heads, linear_heads, search
 from tlfeat.blocks import MAPPINGS, View, add_up, steady_threads
 from tlfeat.cache import ImageTable
 from tlfeat.calibration import best_temperature, softmax
 from tlfeat.encoder import Rows
 from tlfeat.evaluate import Labels, Split, make_split
-from tlfeat.families import Discriminant, Kernel, Neighbours, Penalised, vote
 from tlfeat.heads import HEADS, fit_head, predict_probabilities
 from tlfeat.images import ImageSet, content_key
+from tlfeat.kernel_heads import Kernel
 from tlfeat.linear import Columns, Effort, Fit, Metric, Solution, columns_of, fit_paths, sums_by_group
+from tlfeat.linear_heads import Discriminant, Penalised
+from tlfeat.neighbour_heads import Neighbours, vote
 from tlfeat.search import Problem, Setting
 
 NAMES = [head.name for head in HEADS]
@@ -99,7 +101,8 @@ def test_the_normal_equations_have_the_solution_of_the_path(
     family = Penalised("squared", "alpha", (20.0,))
     setting = whole("root", width=60, alpha=20.0, is_balanced=is_balanced)
     one = family.fit(problem, setting)
-    monkeypatch.setattr(families, "MAX_COVARIANCE", 1)
+    monkeypatch.setattr(linear_heads, "_FINAL", Effort(1e-9, 2000))
+    monkeypatch.setattr(linear_heads, "MAX_COVARIANCE", 1)
     other = family.fit(problem, setting)
     assert one.coef.tobytes() != other.coef.tobytes()
     np.testing.assert_allclose(one.scores(problem.rows), other.scores(problem.rows), atol=3e-3)
@@ -262,7 +265,7 @@ def test_a_metric_is_taken_for_many_rows_and_saves_passes(monkeypatch: pytest.Mo
 
 
 def test_held_out_scores_are_those_of_the_fit_that_did_not_see_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "_SEARCH", Effort(1e-9, 2000))
+    monkeypatch.setattr(linear_heads, "_SEARCH", Effort(1e-9, 2000))
     problem = problem_of()
     family = Penalised("logistic", "C", (0.01, 1.0))
     explored = family.explore(problem, whole(), family.grid(1), np.ones(300, np.float32))

@@ -1,7 +1,7 @@
 """One literal table of heads; fit, search, save and load them. No TensorFlow anywhere here.
 
 A head takes the rows in the way, and with the parameters, that images held out speak for (``search``); test images
-choose nothing. How each kind of head is fitted stands in ``families``.
+choose nothing. How each kind of head is fitted stands in ``linear_heads``, ``neighbour_heads`` and ``kernel_heads``.
 
 Tree ensembles are left out on purpose: on pooled embeddings of cats and dogs a random forest of 300 trees took 31 s,
 search included, where logistic regression took 0.6 s for the same accuracy (96.8 %, one run), and its compiled trees
@@ -22,8 +22,10 @@ from tlfeat.blocks import Floats, RowSource, blocks_of, in_threads, steady_threa
 from tlfeat.calibration import best_temperature, softmax
 from tlfeat.errors import DataError, ModelError, UsageError, nearest
 from tlfeat.evaluate import Labels, Split, folds
-from tlfeat.families import Discriminant, Kernel, Neighbours, Penalised
+from tlfeat.kernel_heads import Kernel
 from tlfeat.linear import MAX_COVARIANCE
+from tlfeat.linear_heads import Discriminant, Penalised
+from tlfeat.neighbour_heads import Neighbours
 from tlfeat.search import Family, Found, Problem, Setting, Values, hold_out, search
 
 N_FOLDS = 5
@@ -269,7 +271,9 @@ def predict_probabilities(pipeline: Any, rows: RowSource) -> Floats:
 
 #: What heads are made of beyond skops' own list; nothing in them runs a caller's code.
 _TRUSTED = (
-    *(f"tlfeat.families.{name}" for name in ("LinearHead", "NeighbourHead", "KernelHead")),
+    "tlfeat.linear_heads.LinearHead",
+    "tlfeat.neighbour_heads.NeighbourHead",
+    "tlfeat.kernel_heads.KernelHead",
     "sklearn.calibration._CalibratedClassifier",  # in pipelines that earlier versions saved
     "sklearn.calibration._SigmoidCalibration",
 )
