@@ -101,7 +101,7 @@ HEADS: tuple[Head, ...] = (
         {"k": 10, "T": 0.07},
         "nothing to fit; shows which known pictures a new one resembles",
         "weighted cosine k-NN: Wu et al. 2018, arXiv:1805.01978, section 3.4",
-        n_copies=1.2,
+        n_copies=5,  # the rows of length 1, and the neighbours of all of them during the search
     ),
     Head(
         "ridge",
