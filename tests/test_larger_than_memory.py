@@ -13,6 +13,7 @@ from conftest import MakePhotos
 from tlfeat import candidates, leaks, memory
 from tlfeat.cache import open_cache
 from tlfeat.candidates import StoredRows, open_data
+from tlfeat.console import errors_as_exit_codes
 from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError
 from tlfeat.evaluate import make_split
@@ -29,6 +30,7 @@ def cache(make_photos: MakePhotos, tmp_path: Path) -> Path:
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (candidates, leaks):
         monkeypatch.setattr(module, "available_memory", lambda: 1000)
+    monkeypatch.setattr(candidates, "_beside_rows", lambda width: 0)
     leaks._found.clear()
 
 
@@ -61,6 +63,24 @@ def test_a_head_fitted_from_the_file_is_the_head_fitted_in_memory(
 def test_a_head_that_needs_all_rows_says_how_much_and_which_to_take(head: str, cache: Path) -> None:
     with open_data(cache, seed=0) as data, pytest.raises(DataError, match=rf"{head} needs about .* GB .* logreg"):
         candidates.fit_sklearn(data, head)
+
+
+def test_where_even_blocks_do_not_fit_it_says_how_much_is_needed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "available_memory", lambda: 200_000_000)
+    with (
+        open_data(cache, seed=0) as data,
+        pytest.raises(DataError, match=r"0\.2 GB .* 192 columns even .* fewer columns"),
+    ):
+        candidates.fit_sklearn(data, "logreg")
+
+
+def test_memory_that_runs_out_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end, errors_as_exit_codes():
+        raise MemoryError("Unable to allocate 9 GiB")
+    assert end.value.code == 3
+    assert capsys.readouterr().err == "error: there is not enough memory (Unable to allocate 9 GiB).\n"
 
 
 def test_stored_rows_are_those_of_the_cache_side_by_side(cache: Path) -> None:

@@ -25,18 +25,17 @@ from tlfeat.evaluate import TEST_FRACTION, Labels, Split, folds, make_split, sco
 from tlfeat.extract import extract_rows
 from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
 from tlfeat.leaks import find_leaks, score_without
+from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.memory import available_memory
 from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Environment, Result, Timing, read_json, write_json
 from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector
+from tlfeat.search import COARSE_ROWS
 
 MODEL_FORMAT_VERSION = 1
 
 #: Between the layers of a head that takes several; no layer's name holds it.
 _SIDE_BY_SIDE = "+"
-
-#: Bytes that fitting takes beside the rows, whatever their number.
-_OVERHEAD = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,11 @@ def read_rows(cache: Cache, layers: Sequence[str], keys: Sequence[str]) -> Rows:
     return rows
 
 
+def _beside_rows(width: int) -> int:
+    """Bytes that a search takes beside the rows: libraries, the images of the coarse comparison, sums of each lane."""
+    return 200_000_000 + 2 * COARSE_ROWS * width * 4 + 16 * min(width, MAX_COVARIANCE) ** 2 * 4
+
+
 def _rows_to_learn(
     cache: Cache, layers: list[str], split: Split, learn_at: Labels, head: Head
 ) -> tuple[RowSource, Labels]:
@@ -127,13 +131,19 @@ def _rows_to_learn(
     """
     stored = StoredRows(cache, layers, [split.keys[i] for i in learn_at])
     n, width = stored.shape
-    needed, free = int(n * width * 4 * (1 + head.n_copies)) + _OVERHEAD, available_memory()
+    beside, free = _beside_rows(width), available_memory()
+    needed = int(n * width * 4 * (1.25 + head.n_copies)) + beside
     if needed <= free:
         return read_rows(cache, layers, stored.keys), learn_at
     if head.n_copies:
         raise DataError(
             f"{head.name} needs about {needed / 1e9:.1f} GB of memory for {n:,} rows of {width:,} columns; "
             f"{free / 1e9:.1f} GB are free. logreg, linear-svm, ridge and lda read rows from the file block by block."
+        )
+    if beside > free:
+        raise DataError(
+            f"{head.name} needs about {beside / 1e9:.1f} GB of memory for {width:,} columns even where it reads the "
+            f"rows from the file; {free / 1e9:.1f} GB are free. Take a layer with fewer columns."
         )
     known = cache.known(layers[0])
     in_file_order = np.array(sorted(learn_at.tolist(), key=lambda i: known.get(split.keys[i], 0)), dtype=np.int64)
@@ -248,7 +258,7 @@ def _fit_rows(
     reject_s = time.perf_counter() - started_s
     del rows
     test_rows: RowSource = StoredRows(cache, fitted.layers, [split.keys[i] for i in test_at])
-    if np.prod(test_rows.shape) * 4 + _OVERHEAD < available_memory():
+    if np.prod(test_rows.shape) * 4 + _beside_rows(test_rows.shape[1]) < available_memory():
         test_rows = read_rows(
             cache, fitted.layers, [split.keys[i] for i in test_at]
         )  # the reading is no part of the time

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tlfeat.errors import TlfeatError
+from tlfeat.errors import DataError, TlfeatError
 from tlfeat.progress import Progress
 
 INTERRUPTED_EXIT_CODE = 130
@@ -65,6 +65,9 @@ def errors_as_exit_codes() -> Iterator[None]:
     except TlfeatError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(error.exit_code) from None
+    except MemoryError as error:
+        print(f"error: there is not enough memory ({one_line(str(error)) or 'no more could be had'}).", file=sys.stderr)  # noqa: T201
+        raise SystemExit(DataError.exit_code) from None
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept; the same command goes on from there.", file=sys.stderr)  # noqa: T201
         raise SystemExit(INTERRUPTED_EXIT_CODE) from None
