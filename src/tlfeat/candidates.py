@@ -116,7 +116,7 @@ def read_rows(cache: Cache, layers: Sequence[str], keys: Sequence[str]) -> Rows:
 
 def _beside_rows(width: int) -> int:
     """Bytes that a search takes beside the rows: libraries, the images of the coarse comparison, sums of each lane."""
-    return 200_000_000 + 2 * COARSE_ROWS * width * 4 + 16 * min(width, MAX_COVARIANCE) ** 2 * 4
+    return 300_000_000 + 2 * COARSE_ROWS * width * 4 + 16 * min(width, MAX_COVARIANCE) ** 2 * 4
 
 
 def _rows_to_learn(
