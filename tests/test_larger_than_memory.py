@@ -69,7 +69,7 @@ def test_where_even_blocks_do_not_fit_it_says_how_much_is_needed(cache: Path, mo
     monkeypatch.setattr(candidates, "available_memory", lambda: 200_000_000)
     with (
         open_data(cache, seed=0) as data,
-        pytest.raises(DataError, match=r"0\.2 GB .* 192 columns even .* fewer columns"),
+        pytest.raises(DataError, match=r"about 0\.3 GB .* 192 columns even .* fewer columns"),
     ):
         candidates.fit_sklearn(data, "logreg")
 
