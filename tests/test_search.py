@@ -512,6 +512,25 @@ def test_a_mapping_leaves_the_rows_alone_and_takes_zeros(mapping: str) -> None:
         assert np.allclose(found[1], [1, -2, 0])
 
 
+@pytest.mark.parametrize("name", ["logreg", "linear-svm", "ridge", "knn", "svm"])
+def test_thousands_of_columns_and_few_images_take_seconds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No covariance of 12,288 columns is decomposed: that took minutes on the built-in example."""
+    sizes: list[int] = []
+    decompose = np.linalg.eigh
+
+    def watched(matrix: Any) -> Any:
+        sizes.append(len(matrix))
+        return decompose(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", watched)
+    problem = problem_of(n=60, width=5000)
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
+    at = split.where("train", "val")
+    fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
+    assert fitted.chosen["rows"] != "whitened"
+    assert max(sizes, default=0) <= heads.MAX_COVARIANCE
+
+
 # --- bad input ----------------------------------------------------------------------------------------------
 
 

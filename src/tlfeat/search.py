@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tlfeat.blocks import Floats, RowSource, View
 from tlfeat.encoder import Rows
 from tlfeat.evaluate import Labels
+from tlfeat.linear import MAX_COVARIANCE
 
 Bools = npt.NDArray[np.bool_]
 Values = Mapping[str, Any]
@@ -279,6 +280,8 @@ def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) 
         for columns, rows, is_balanced in product(
             layers, family.row_choices, (False, True) if problem.is_uneven else (False,)
         )
+        # a rotation of many columns takes their number cubed
+        if ROW_CHOICES[rows].scaling != "whiten" or columns[1] - columns[0] <= MAX_COVARIANCE
     ]
     n_settings = 0
     if len(ways) > 1:
