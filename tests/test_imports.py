@@ -76,7 +76,7 @@ HEAVY = {
     "h5py": {"cache", "cachefile"},
     "PIL": {"decode", "example"},
     "typer": {"cli"},
-    "jinja2": {"figures", "audit_report"},
+    "jinja2": {"figures"},
     "cleanlab": {"audit"},
     "pyarrow": {"transfer"},
     "skops": {"heads"},

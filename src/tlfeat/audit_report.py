@@ -6,13 +6,13 @@ import base64
 import csv
 import io
 from dataclasses import fields
-from importlib import resources
 from pathlib import Path
 
 from tlfeat.audit import KINDS, Audit, Finding, to_document
 from tlfeat.console import aligned
 from tlfeat.decode import jpeg_thumbnail, read_file
 from tlfeat.errors import BadImage, counted
+from tlfeat.figures import page
 from tlfeat.records import write_json, write_text
 
 #: Findings of one kind that the terminal shows; all of them are in audit.csv and audit.json.
@@ -105,11 +105,6 @@ def to_csv(found: Audit) -> str:
 
 def to_html(found: Audit) -> str:
     """Return one page that needs nothing from elsewhere: pictures are small JPEGs in it, every text is escaped."""
-    import jinja2
-
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        resources.files("tlfeat").joinpath("templates/audit.html").read_text(encoding="utf-8")
-    )
     pictures: dict[str, str] = {}
     sections = []
     for kind in KINDS:
@@ -118,8 +113,7 @@ def to_html(found: Audit) -> str:
         for path in {path for finding in shown for path in (finding.path, finding.other) if path}:
             pictures.setdefault(path, _thumbnail(found.root, path))
         sections.append((kind, KINDS[kind], _trust(found, kind), len(findings), shown))
-    page: str = template.render(audit=found, sections=sections, pictures=pictures, named=_named)
-    return page
+    return page("audit.html", audit=found, sections=sections, pictures=pictures, named=_named)
 
 
 def _thumbnail(root: Path | None, path: str) -> str:

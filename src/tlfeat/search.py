@@ -274,7 +274,8 @@ def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) 
     layers : sequence of (int, int)
         Columns that may be taken.
     """
-    grid = family.grid(_n_learned(_drawn(problem, min(COARSE_ROWS, family.max_rows))))
+    some, _ = _drawn(problem, min(COARSE_ROWS, family.max_rows))
+    grid = family.grid(_n_learned(some))
     ways = [
         Setting(rows, columns, is_balanced, {})
         for columns, rows, is_balanced in product(
@@ -285,7 +286,6 @@ def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) 
     ]
     n_settings = 0
     if len(ways) > 1:
-        some = _drawn(problem, min(COARSE_ROWS, family.max_rows))
         coarse = _Trials(_held_weights(some))
         for way in ways:
             coarse.add(way, family.explore(some, way, family.coarse(grid), coarse.weights))
@@ -297,8 +297,7 @@ def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) 
 
 def hold_out(problem: Problem, family: Family, setting: Setting, values: Sequence[Values], n_before: int = 0) -> Found:
     """Choose among values for one way of taking the rows; with one value, only its held-out scores are new."""
-    positions = problem.subset(family.max_rows)
-    part = _drawn(problem, family.max_rows)
+    part, positions = _drawn(problem, family.max_rows)
     trials = _Trials(_held_weights(part))
     trials.add(setting, family.explore(part, setting, values, trials.weights))
     best, criterion = trials.best()
@@ -308,9 +307,10 @@ def hold_out(problem: Problem, family: Family, setting: Setting, values: Sequenc
     return Found(chosen, criterion, scores, explored.start(i), n_before + len(trials.entries))
 
 
-def _drawn(problem: Problem, n: int) -> Problem:
+def _drawn(problem: Problem, n: int) -> tuple[Problem, Labels]:
+    """The problem of at most `n` images, and their positions."""
     positions = problem.subset(n)
-    return problem if len(positions) == len(problem.labels) else problem.part(positions)
+    return problem if len(positions) == len(problem.labels) else problem.part(positions), positions
 
 
 def _held_weights(problem: Problem) -> Rows:
