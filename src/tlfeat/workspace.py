@@ -19,6 +19,9 @@ CACHE_DIR = Path("cache")
 #: Networks converted for the fast runtime; safe to delete, they are made again.
 NETWORKS_DIR = CACHE_DIR / "networks"
 
+#: Images decoded for training; safe to delete, they are decoded again.
+PIXELS_DIR = CACHE_DIR / "pixels"
+
 
 def digest(document: Mapping[str, Any], n_digits: int = 8) -> str:
     """Return the first hexadecimal digits of the sha256 of a JSON document with sorted keys."""
