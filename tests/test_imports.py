@@ -32,6 +32,8 @@ ORDER = [
     "example",
     "network",
     "workspace",
+    "pixelstore",
+    "augment",
     "runtime",
     "backbone",
     "plan",

@@ -181,12 +181,12 @@ def uniform(seeds: Seeds, i: int) -> npt.NDArray[np.float64]:
     mixing constants of Vigna's splitmix64.c), a hash of seed + (i + 1) times an odd constant, so that any number of a
     stream is had without those before it; its upper 53 bits.
     """
-    return (splitmix64(seeds, i) >> np.uint64(11)) * 2.0**-53
+    return (splitmix64(seeds, i) >> np.uint64(11)).astype(np.float64) * np.float64(2.0**-53)
 
 
 def splitmix64(seeds: Seeds, i: int) -> Seeds:
     """Return the output `i` (from 0) of SplitMix64 for each seed; arithmetic is modulo 2^64."""
-    z = seeds + np.array([i + 1], np.uint64) * _GOLDEN
+    z: Seeds = seeds + np.array([i + 1], np.uint64) * _GOLDEN  # an array of one: numpy warns where scalars overflow
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -228,9 +228,7 @@ def apply(pixels: npt.NDArray[Any], matrices: Matrices, *, fill: str = "reflect"
         values[is_down] = values[is_down, ::-1]
         return values
     keras = import_keras()
-    moved = keras.ops.image.affine_transform(
-        values, matrices, interpolation="bilinear", fill_mode=fill, fill_value=0.0
-    )
+    moved = keras.ops.image.affine_transform(values, matrices, interpolation="bilinear", fill_mode=fill, fill_value=0.0)
     return np.asarray(keras.ops.convert_to_numpy(moved), dtype=np.float32)
 
 

@@ -94,7 +94,7 @@ class PixelStore:
     ----------
     path : Path
     n_bytes : int
-        Size of the file.
+        Size of the file when it is full; taken on the disk from the start, where the system can do that.
     failures : dict of int to str
         Position of each image that was wanted and cannot be had, to the reason. It is not tried again before the
         store is opened anew.
@@ -209,7 +209,7 @@ class PixelStore:
                 checksum = self._file.read(_CHECKSUM.size)
                 if not any(checksum):  # nothing yet, or behind the end of the file
                     return False
-                self._file.readinto(out)
+                self._file.readinto(out.data)
         except OSError:  # a failing disk
             return False
         return checksum == self._checksum(row, out)
@@ -217,18 +217,20 @@ class PixelStore:
     def _save(self, row: int, pixels: Pixels) -> None:
         if self.unstored:
             return
-        record = self._checksum(row, pixels) + pixels.tobytes()
+        pixels = np.ascontiguousarray(pixels)  # those of resize="dataset" are not
+        checksum = self._checksum(row, pixels)
         try:
             with self._lock:
                 self._file.seek(row * self._record_bytes)
-                self._file.write(record)
+                self._file.write(checksum)
+                self._file.write(pixels.data)
         except OSError as error:
             self.unstored = f"{self.path}: {error.strerror or error}"
 
     def _checksum(self, row: int, pixels: Pixels) -> bytes:
         height, width = self._size
         identity = f"{_VERSION} {self._keys[row]} {height}x{width} {self._resize}"
-        return _CHECKSUM.pack(zlib.crc32(pixels, zlib.crc32(identity.encode())))
+        return _CHECKSUM.pack(zlib.crc32(pixels.data, zlib.crc32(identity.encode())))
 
     def _check_room(self) -> None:
         n_there = self.path.stat().st_size if self.path.exists() else 0
@@ -240,16 +242,15 @@ class PixelStore:
             )
 
     def _reserve(self) -> None:
-        """Make the file as long as it will be, with its room on the disk taken where the system can do that."""
+        """Take the room on the disk now, where the system can do that; elsewhere the file grows as it is filled."""
         n_there = os.fstat(self._file.fileno()).st_size
-        if n_there >= self.n_bytes:
+        if n_there >= self.n_bytes or not hasattr(os, "posix_fallocate"):
             return
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._file.fileno(), n_there, self.n_bytes - n_there)
-            else:
-                self._file.truncate(self.n_bytes)
+            os.posix_fallocate(self._file.fileno(), n_there, self.n_bytes - n_there)
         except OSError as error:
             if error.errno in FULL:
                 self._file.truncate(n_there)
-                raise CacheError(f"Decoded images need {self.n_bytes / 1e9:.2f} GB at {self.path}: disk full.") from error
+                raise CacheError(
+                    f"Decoded images need {self.n_bytes / 1e9:.2f} GB at {self.path}: {error.strerror}."
+                ) from error
