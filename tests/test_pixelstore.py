@@ -287,28 +287,42 @@ def test_two_stores_on_one_file_share_what_either_has_decoded(files: list[Path],
     np.testing.assert_array_equal(pixels, decoded(files))
 
 
-def test_threads_and_stores_at_once_all_get_the_right_pixels(files: list[Path]) -> None:
-    keys, expected = keys_of(files), decoded(files)
+def read_at_once(stores: Sequence[PixelStore], expected: Pixels) -> None:
+    """Read random batches from every store in a thread of its own, all at once."""
     wrong: list[str] = []
 
     def read(store: PixelStore, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        for _ in range(40):
+        for _ in range(100):
             positions = rng.integers(0, 12, 5)
             pixels, is_there = store.read(positions)
             if not is_there.all() or not np.array_equal(pixels, expected[positions]):
                 wrong.append(f"{seed}: {positions}")
 
+    threads = [threading.Thread(target=read, args=(store, i)) for i, store in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_threads_and_stores_that_fill_one_file_all_get_the_right_pixels(files: list[Path]) -> None:
+    keys = keys_of(files)
     with (
         open_pixels_of(files, keys, SIZE, "antialias") as one,
         open_pixels_of(files, keys, SIZE, "antialias") as other,
     ):
-        threads = [threading.Thread(target=read, args=(store, i)) for i, store in enumerate((one, one, other, other))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert wrong == []
+        read_at_once([one, one, other, other], decoded(files))
+    check_whole(files)
+
+
+def test_threads_that_read_a_full_store_do_not_disturb_each_other(files: list[Path], decodes: list[str]) -> None:
+    fill(files)
+    decodes.clear()
+    with open_pixels_of(files, keys_of(files), SIZE, "antialias") as store:
+        read_at_once([store] * 4, decoded(files))
+    assert decodes == []
 
 
 def test_too_little_room_is_said_before_anything_is_made(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,7 @@ def open_pixels_of(
     Parameters and errors are those of `PixelStore`; the name is made of the set of keys, the size and the way of
     resizing, so neither the order nor the paths of the images matter.
     """
-    identity = digest({"keys": sorted(set(keys)), "size": size, "resize": resize}, 16)
-    path = folder / f"{size[0]}x{size[1]}-{resize}-{identity}.pixels"
+    path = folder / f"{size[0]}x{size[1]}-{resize}-{digest({'keys': sorted(set(keys))}, 16)}.pixels"
     return PixelStore(path, files, keys, size, resize, n_threads=n_threads)
 
 
