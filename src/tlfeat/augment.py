@@ -245,3 +245,22 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError as error:
         raise UsageError(f"{name} is a number from 0 to {_LARGEST[name]:g}, received '{text}'.") from error
+
+
+def augment(pixels: npt.NDArray[Any], augmentation: Augmentation, seed: int, epoch: int) -> npt.NDArray[Any]:
+    """Return images changed at random, by (seed, epoch, content of the image), rounded where `pixels` are uint8.
+
+    Parameters
+    ----------
+    pixels : uint8 or float32 array of shape (n_images, height, width, 3)
+    augmentation : Augmentation
+    seed, epoch : int
+
+    Returns
+    -------
+    array of the shape and type of `pixels`
+    """
+    keys = [blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest() for image in pixels]
+    matrices = augmentation.matrices(image_seeds(seed, epoch, keys), pixels.shape[1:3])
+    changed = apply(pixels, matrices, fill=augmentation.fill)
+    return np.rint(changed).astype(pixels.dtype) if pixels.dtype == np.uint8 else changed

@@ -270,7 +270,7 @@ def list_cut_points(spec: BackboneSpec, *, n_most: int = MAX_CUT_POINTS) -> list
     for i, needed in enumerate(parents):
         for j in needed:
             last_use[j] = max(last_use[j], i)
-    compute = [_multiply_adds(op) for op in operations]
+    compute = [multiply_adds(op) for op in operations]
     has_kernel = [bool(_kernels(op)) for op in operations]
     is_cut, reach = [], 0
     for i in range(len(operations)):
@@ -313,9 +313,10 @@ def _kernels(operation: Any) -> list[int]:
     return [int(np.prod(w.shape)) for w in getattr(operation, "weights", []) if len(w.shape) > 1]
 
 
-def _multiply_adds(operation: Any) -> int:
+def multiply_adds(operation: Any) -> int:
+    """Return the multiply-adds of a layer's kernels for one image, or of all layers of a model."""
     if hasattr(operation, "operations"):  # a model within the model
-        return sum(_multiply_adds(inner) for inner in operation.operations)
+        return sum(multiply_adds(inner) for inner in operation.operations)
     shape = _output_shape(operation) or ()
     return sum(_kernels(operation)) * int(np.prod([d or 1 for d in shape[1:-1]]))  # once at each place of the map
 
@@ -368,12 +369,15 @@ def _embedding_output(base: Any, spec: BackboneSpec, name: str) -> Any:
     """Return the symbolic vector of shape (n, width) that `name` stands for."""
     layer_name, _, pool = name.partition(":")
     known = [layer.name for layer in base.layers]
+    bare = {op.name: op for op in getattr(base, "operations", []) if op.name not in known}  # a sum without a layer
     if layer_name == "avg_pool" and layer_name not in known:
         vector = _pooled_output(base, spec)
     elif layer_name in known:
         vector = base.get_layer(layer_name).output
         if not hasattr(vector, "shape"):
             raise UsageError(f"Layer '{layer_name}' has several outputs and cannot be an embedding.")
+    elif layer_name in bare:
+        vector = bare[layer_name].output
     else:
         raise UsageError(
             f"No layer '{layer_name}' in {base.name}. {nearest(layer_name, ['avg_pool', *known], of='layers')} "

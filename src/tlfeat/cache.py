@@ -59,6 +59,9 @@ from tlfeat.records import Environment
 #: A chunk of rows has at most this many, and as few as keep it inside HDF5's chunk cache of 1 MiB.
 _CHUNK_ROWS, _CHUNK_BYTES = 64, 1 << 20
 
+#: Read at once: few wide rows that lie far apart do not make the whole file be read.
+_BLOCK_BYTES = 16 << 20
+
 #: Lines of the path table in one chunk.
 _CHUNK_TABLE = 8192
 
@@ -365,8 +368,9 @@ class Cache:
         rows = np.empty((len(numbers), dataset.shape[1]), dtype=np.float32)
         with self._h5():
             order = np.argsort(numbers, kind="stable")
-            for start in range(0, self.n_rows(layer), 4096):  # block by block: no second copy of all rows
-                low, high = np.searchsorted(numbers[order], [start, start + 4096])
+            n_block = min(max(_BLOCK_BYTES // (dataset.shape[1] * dataset.dtype.itemsize), 1), 4096)
+            for start in range(0, self.n_rows(layer), n_block):  # block by block: no second copy of all rows
+                low, high = np.searchsorted(numbers[order], [start, start + n_block])
                 if low < high:
                     chosen = order[low:high]
                     first, last = numbers[chosen[0]], numbers[chosen[-1]]

@@ -17,17 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
+from tlfeat.backbone import KerasEncoder
 from tlfeat.blocks import RowSource, View
 from tlfeat.cache import Cache, open_cache
+from tlfeat.decode import read_file
 from tlfeat.encoder import PixelEncoder, Rows, resolve_embedding
-from tlfeat.errors import CacheError, DataError
+from tlfeat.errors import BadImage, CacheError, DataError, Interrupted, counted
 from tlfeat.evaluate import TEST_FRACTION, Labels, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
 from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
+from tlfeat.images import content_key
 from tlfeat.leaks import find_leaks, score_without
 from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.memory import available_memory
+from tlfeat.network import BackboneSpec, weights_digest
 from tlfeat.progress import OnProgress, silent
+from tlfeat.recipes import Recipe, TrainSettings
 from tlfeat.records import Environment, Result, Timing, read_json, write_json
 from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.search import COARSE_ROWS
@@ -303,69 +308,111 @@ def _fit_rows(
 
 def fit_keras(
     data: Data,
-    train_settings: Any,
+    settings: TrainSettings,
     *,
     is_fresh: bool = False,
+    max_cut_bytes: float | None = None,
+    say: Callable[[str], None] = lambda _: None,
     on_progress: OnProgress = silent,
 ) -> Outcome:
-    """Train a network on the split of the cache, test it, save it. See ``finetune.TrainSettings``."""
-    from tlfeat import finetune
-    from tlfeat.backbone import KerasEncoder
-    from tlfeat.network import weights_digest
+    """Train a network on the split of the cache, test it, save it.
 
-    spec = spec_of(data.cache)
-    split = data.split
-    candidate = f"keras-{train_settings.mode}"
-    settings = {"model": candidate, **train_settings.to_dict()}
-    fingerprint = data.cache.fingerprint
-    folder = _folder(data, candidate, "", settings, fingerprint)
-    find_leaks(data.cache, split, on_progress=on_progress)
-    if not is_fresh and (known := _known_result(folder, data)) is not None:
-        return Outcome(known, is_reused=True)
-    if weights_digest(spec) != fingerprint.get("weights"):
+    Parameters
+    ----------
+    data : Data
+    settings : TrainSettings
+    is_fresh : bool, default=False
+        Train again even if an equal Result exists; what a stopped run left is not gone on from.
+    max_cut_bytes : float, optional
+        Of tensors at the cut on disk; ``finetune.MAX_CUT_BYTES`` by default.
+    say : callable, optional
+        Told what is going to be written, before it is.
+
+    Raises
+    ------
+    Interrupted
+        Ctrl-C. The best weights so far are saved with their Result; the same call goes on from the last epoch.
+    """
+    from tlfeat import finetune
+
+    spec, split = spec_of(data.cache), data.split
+    digest = weights_digest(spec)
+    if digest != data.cache.fingerprint.get("weights"):
         raise CacheError(f"The weights of {spec.name} are not those that {data.cache.path} was made with.")
+    is_own_scaling = settings.preprocess in (None, spec.mode)
+    spec = spec if is_own_scaling else replace(spec, preprocess=settings.preprocess)
+    identity = {"model": settings.name, **settings.to_dict()}
+    fingerprint = {**data.cache.fingerprint, "preprocess": spec.mode}
+    folder = _folder(data, settings.name, "", identity, fingerprint)
+    state_path = workspace.training_state_path(folder)
+    find_leaks(data.cache, split, on_progress=on_progress)
+    if is_fresh:
+        state_path.unlink(missing_ok=True)
+    elif (known := _known_result(folder, data)) is not None and known.chosen.get("ended") != "interrupted":
+        return Outcome(known, is_reused=True)
+    images, test_at = data.cache.table.images, split.where("test")
+    test_files = [images.root / split.paths[i] for i in test_at]
+    _check_unchanged(test_files, [split.keys[i] for i in test_at])
     size, resize = KerasEncoder(spec, ()).input_size, str(fingerprint.get("resize"))
-    root = data.cache.table.images.root
-    started_s = time.perf_counter()
-    with finetune.stored_pixels(
-        root, split.paths, size, resize, below=workspace.CACHE_DIR, on_progress=on_progress
-    ) as pixels:
-        decode_s = time.perf_counter() - started_s
-        trained = finetune.train(spec, pixels, split, train_settings, on_progress=on_progress)
-        test_at = split.where("test")
-        finetune.predict_pixels(trained.model, pixels[test_at[:1]])  # traces the graph; not part of the time
-    test_files = [root / split.paths[i] for i in test_at]
+    sources = finetune.Sources(
+        spec,
+        images,
+        split,
+        size,
+        resize,
+        data.stem,
+        embeddings=data.cache if is_own_scaling else None,
+        max_cut_bytes=max_cut_bytes or finetune.MAX_CUT_BYTES,
+        say=say,
+        on_progress=on_progress,
+    )
+    with sources:
+        on_progress("building the network with TensorFlow", 0, 0)
+        network = finetune.Network(spec, size, len(split.classes), settings)
+        trained = finetune.train(network, split, sources, state_path=state_path, on_progress=on_progress)
+    on_progress(f"testing {settings.name}", 0, 0)
+    finetune.predict_files(trained.model, test_files[:1], size, resize)  # traces the graph; not part of the time
     started_s = time.perf_counter()
     probabilities = finetune.predict_files(trained.model, test_files, size, resize)
     predict_s = time.perf_counter() - started_s
     result = _result(
-        candidate,
+        settings.name,
         "keras",
         data,
         data.cache,
         "",
-        settings,
+        identity,
         trained.chosen,
         probabilities,
-        Timing(decode_s=decode_s, fit_s=trained.fit_s, predict_s_per_image=predict_s / len(test_at)),
+        Timing(extract_s=trained.extract_s, fit_s=trained.fit_s, predict_s_per_image=predict_s / len(test_at)),
         notes=trained.notes,
         history=trained.history,
+        fingerprint=fingerprint,
     )
-    return Outcome(
-        _save(
-            folder,
-            result,
-            data.cache.source.get("encoder", {}),
-            lambda to: finetune.save_model(trained.model, to / "model.keras"),
-        ),
-        is_reused=False,
-    )
+    source = {**data.cache.source.get("encoder", {}), "preprocess": spec.preprocess}
+    saved = _save(folder, result, source, lambda to: finetune.save_model(trained.model, to / "model.keras"))
+    if trained.is_interrupted:
+        n_epochs = counted(trained.chosen["epochs_run"], "epoch")
+        raise Interrupted(
+            f"Stopped after {n_epochs}. The best weights so far are in {folder} ({100 * saved.score.accuracy:.1f} % of "
+            f"the test images right). The same command goes on from there."
+        )
+    return Outcome(saved, is_reused=False)
 
 
-def spec_of(cache: Cache) -> Any:
+def _check_unchanged(files: Sequence[Path], keys: Sequence[str]) -> None:
+    """Raise before an hour of training if a test image is not there any more: its score could not be compared."""
+    for file, key in zip(files, keys, strict=True):
+        try:
+            is_same = content_key(read_file(file)) == key
+        except BadImage as error:
+            raise DataError(f"{file}: {error} (it could be read by tlfeat extract).") from error
+        if not is_same:
+            raise DataError(f"{file} has changed since it was embedded. Run the same tlfeat extract again.")
+
+
+def spec_of(cache: Cache) -> BackboneSpec:
     """Return the `BackboneSpec` with which a cache was made; an error where it was not made by one."""
-    from tlfeat.network import BackboneSpec
-
     source = cache.source.get("encoder", {})
     if source.get("backbone") in (None, "pixels", "imported"):
         raise DataError(
@@ -373,6 +420,16 @@ def spec_of(cache: Cache) -> Any:
             f"need a cache from tlfeat extract."
         )
     return BackboneSpec.from_dict(source)
+
+
+def other_backbone(data: Data, recipe: Recipe) -> str:
+    """Return in words how the backbone of the cache differs from the one that a recipe names; "" where it does not."""
+    spec = spec_of(data.cache)
+    size = KerasEncoder(spec, ()).input_size
+    if spec.backbone == recipe.backbone and size == recipe.input_size:
+        return ""
+    own, named = ("{} at {}x{}".format(*pair) for pair in ((spec.name, *size), (recipe.backbone, *recipe.input_size)))
+    return f"{recipe.name} runs on {own}, the backbone of the cache; the recipe names {named}"
 
 
 def encoder_name(cache: Cache) -> str:
@@ -395,6 +452,7 @@ def _result(
     notes: list[str],
     history: dict[str, list[float]] | None = None,
     coverage: list[dict[str, Any]] | None = None,
+    fingerprint: dict[str, Any] | None = None,
 ) -> Result:
     split = data.split
     test_at = split.where("test")
@@ -407,7 +465,7 @@ def _result(
         layer=layer,
         settings=settings,
         chosen=chosen,
-        fingerprint=cache.fingerprint,
+        fingerprint=fingerprint or cache.fingerprint,
         classes=split.classes,
         split=split.info,
         score=score(true, predicted, split.classes, groups=split.groups[test_at], probabilities=probabilities),

@@ -86,6 +86,91 @@ OutputOption = Annotated[
 ]
 
 
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="One of `tlfeat recipes`; the other options change pieces of it.")
+]
+AsWrittenOption = Annotated[
+    bool, typer.Option("--as-written", help="The recipe to the letter, its slips included (pixels by 1/255).")
+]
+UnfreezeOption = Annotated[int | None, typer.Option("--unfreeze-last", min=1, help="Train the last N layers too.")]
+ScratchOption = Annotated[
+    bool | None, typer.Option("--from-scratch", help="Same architecture from random weights.", show_default=False)
+]
+DenseOption = Annotated[
+    str | None,
+    typer.Option("--dense", metavar="N,...", help="Units of the hidden layers, such as 512,512; 0: none. [128]"),
+]
+DropoutOption = Annotated[
+    float | None, typer.Option("--dropout", help="After every hidden layer, or before the last layer. [0.2]")
+]
+AugmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--augment",
+        metavar="HOW",
+        help="Change training images at random: none, or such as flip=horizontal,rotation=0.2,zoom=0.2,shear=0.2.",
+    ),
+]
+ViewsOption = Annotated[
+    int | None,
+    typer.Option("--views", min=0, help="With --augment: take N changed copies of each image, kept at the cut. [0]"),
+]
+OptimizerOption = Annotated[str | None, typer.Option("--optimizer", help="adam, adamw, rmsprop or sgd. [adam]")]
+LossOption = Annotated[
+    str | None,
+    typer.Option("--loss", help="sparse_categorical_crossentropy, categorical_crossentropy, binary_crossentropy."),
+]
+RateOption = Annotated[float | None, typer.Option("--learning-rate", help="[1e-3; 1e-4 with --unfreeze-last]")]
+HeadEpochsOption = Annotated[
+    int | None,
+    typer.Option("--head-epochs", min=0, help="Two phases: the head alone for N epochs, then --unfreeze-last. [0]"),
+]
+HeadRateOption = Annotated[
+    float | None, typer.Option("--head-learning-rate", help="In the first of two phases. [1e-3]")
+]
+PlateauOption = Annotated[
+    int | None,
+    typer.Option(
+        "--reduce-on-plateau",
+        min=0,
+        help="Divide the learning rate by 10 after N epochs without a lower loss. [0]",
+    ),
+]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=0,
+        help="At most; the validation loss ends it earlier. 0: 20 and 500 steps; from scratch 30 and 800. [0]",
+    ),
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        min=0,
+        help="Epochs without a lower validation loss. 0: 3 and 75 steps; from scratch 8 and 200. [0]",
+    ),
+]
+KeepOption = Annotated[
+    str | None, typer.Option("--keep", help="Weights of the best epoch by validation loss, or of the last. [best]")
+]
+BatchNormOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--train-batchnorm", help="BatchNormalization among unfrozen layers learns new statistics.", show_default=False
+    ),
+]
+BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="[32]")]
+CutOption = Annotated[
+    str | None,
+    typer.Option("--cut", help="Keep what crosses the cut as float32 or float16; off: pixels every epoch. [float32]"),
+]
+CutGbOption = Annotated[
+    float, typer.Option("--cut-gb", min=0, help="Take no more disk for it; above that pixels are taken.")
+]
+
+
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -225,36 +310,38 @@ def fit_sklearn(
     _show_result(console, outcome, path if cache else None)
 
 
-@app.command("fit-keras", short_help="A Keras head, fine-tuning or training from scratch.")
+@app.command("fit-keras", short_help="A Keras head, fine-tuning, training from scratch; recipes.")
 def fit_keras(
-    unfreeze_last: Annotated[
-        int | None, typer.Option("--unfreeze-last", min=1, help="Train the last N layers too.")
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Images, embedded once first as extract does. Without: the images of the cache."),
     ] = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Same architecture from random weights.")
-    ] = False,
-    dense: Annotated[int, typer.Option("--dense", min=0, help="Units of the hidden layer; 0 leaves it out.")] = 128,
-    dropout: Annotated[float, typer.Option("--dropout", help="Before the last layer.")] = 0.2,
-    epochs: Annotated[
-        int,
-        typer.Option(
-            "--epochs",
-            min=0,
-            help="At most; the validation loss ends it earlier. 0: 20 and 500 steps; from scratch 30 and 800.",
-        ),
-    ] = 0,
-    patience: Annotated[
-        int,
-        typer.Option(
-            "--patience",
-            min=0,
-            help="Epochs without a lower validation loss. 0: 3 and 75 steps; from scratch 8 and 200.",
-        ),
-    ] = 0,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Of Adam. [1e-3; 1e-4 with --unfreeze-last]")
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    recipe: RecipeOption = None,
+    as_written: AsWrittenOption = False,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = "imagenet",
+    preprocess: PreprocessOption = None,
+    input_size: InputSizeOption = None,
+    class_map: ClassMapOption = None,
+    unfreeze_last: UnfreezeOption = None,
+    from_scratch: ScratchOption = None,
+    dense: DenseOption = None,
+    dropout: DropoutOption = None,
+    augment: AugmentOption = None,
+    views: ViewsOption = None,
+    optimizer: OptimizerOption = None,
+    loss: LossOption = None,
+    learning_rate: RateOption = None,
+    head_epochs: HeadEpochsOption = None,
+    head_learning_rate: HeadRateOption = None,
+    reduce_on_plateau: PlateauOption = None,
+    epochs: EpochsOption = None,
+    patience: PatienceOption = None,
+    keep: KeepOption = None,
+    train_batchnorm: BatchNormOption = None,
+    batch_size: BatchSizeOption = None,
+    cut: CutOption = None,
+    cut_gb: CutGbOption = 20.0,
     cache: CacheOption = None,
     test_fraction: FractionOption = 0.2,
     fresh: FreshOption = False,
@@ -263,34 +350,130 @@ def fit_keras(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train in Keras on the same split: a Dense head on the frozen backbone, the last layers, or from scratch."""
-    from tlfeat import candidates, workspace
-    from tlfeat.finetune import TrainSettings
+    """Train in Keras on the same split: a Dense head on the frozen backbone, the last layers, or from scratch.
+
+    Frozen layers run once where that changes nothing: what crosses the cut is kept on disk and only the tail trains.
+    A run that is stopped leaves its best weights, and the same command goes on from its last epoch.
+    """
+    from tlfeat import candidates, plan, recipes, workspace
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
-        if unfreeze_last and from_scratch:
-            raise UsageError(
-                "--unfreeze-last and --from-scratch contradict each other: from scratch trains every layer."
-            )
-        mode = "scratch" if from_scratch else "finetuned" if unfreeze_last else "frozen"
-        given = {"unfreeze_last": unfreeze_last} if unfreeze_last else {}
-        settings = TrainSettings(
-            mode=mode,
+        chosen = recipes.find_recipe(recipe) if recipe else None
+        settings = recipes.choose_settings(
+            chosen,
+            is_as_written=as_written,
+            unfreeze_last=unfreeze_last,
+            is_from_scratch=from_scratch,
             dense=dense,
             dropout=dropout,
+            augment=augment,
+            views=views,
+            optimizer=optimizer,
+            loss=loss,
+            learning_rate=learning_rate,
+            head_epochs=head_epochs,
+            head_learning_rate=head_learning_rate,
+            plateau=reduce_on_plateau,
             epochs=epochs,
             patience=patience,
-            learning_rate=learning_rate,
+            keep=keep,
+            trains_batchnorm=train_batchnorm,
             batch_size=batch_size,
+            cut=cut,
             seed=seed,
-            **given,
         )
-        path = cache or workspace.newest_cache()
-        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
-            console.say(f"keras-{mode} on the images of {path}")
-            outcome = candidates.fit_keras(data, settings, is_fresh=fresh, on_progress=progress)
+        if data is None:
+            if backbone or input_size or preprocess or weights != "imagenet":
+                raise UsageError("--backbone, --weights, --input-size and --preprocess are for images: name DATA.")
+            path = cache or workspace.newest_cache()
+        else:
+            job = plan.plan_extraction(
+                data,
+                backbone=backbone or (chosen.backbone if chosen else None),
+                weights=weights,
+                preprocess=preprocess,
+                input_size=_parse_size(input_size) or (chosen.input_size if chosen and not backbone else None),
+                class_map=class_map or [],
+                cache=cache,
+                seed=seed,
+            )
+            for note in job.notes:
+                console.warn(note)
+            console.say(f"{job.encoder.name}: images embedded once into {job.cache_path}")
+            path = job.run(on_progress=progress).cache
+        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as opened:
+            console.say(f"{settings.name} on the images of {path}")
+            if chosen and (note := candidates.other_backbone(opened, chosen)):
+                console.warn(note)
+            outcome = candidates.fit_keras(
+                opened,
+                settings,
+                is_fresh=fresh,
+                max_cut_bytes=cut_gb * 1e9,
+                say=console.say,
+                on_progress=progress,
+            )
     _show_result(console, outcome, path if cache else None)
+
+
+@app.command(short_help="The tutorials' recipes: what each does, where it comes from.")
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="One of them; all by default.")] = None, as_json: JsonOption = False
+) -> None:
+    """Print the recipes of fit-keras with what each does and where it comes from."""
+    from tlfeat import recipes as book
+
+    console = Console(is_json=as_json)
+    with errors_as_exit_codes():
+        found = [book.find_recipe(name)] if name else list(book.RECIPES)
+        console.result("\n\n".join(book.describe(r) for r in found), [book.to_document(r) for r in found])
+
+
+@app.command(short_help="A network as Keras prints it: what is frozen, what trains.")
+def summary(
+    model: Annotated[
+        Path | None, typer.Argument(help="A folder that fit-keras wrote; without: the network of the options.")
+    ] = None,
+    recipe: RecipeOption = None,
+    as_written: AsWrittenOption = False,
+    backbone: BackboneOption = None,
+    preprocess: PreprocessOption = None,
+    input_size: InputSizeOption = None,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="Units of the last layer.")] = 2,
+    unfreeze_last: UnfreezeOption = None,
+    from_scratch: ScratchOption = None,
+    dense: DenseOption = None,
+    dropout: DropoutOption = None,
+    loss: LossOption = None,
+    train_batchnorm: BatchNormOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the network that fit-keras would train, layer by layer, with random weights; nothing is downloaded."""
+    from tlfeat import finetune, recipes
+
+    console = Console(is_json=as_json)
+    with errors_as_exit_codes():
+        chosen = recipes.find_recipe(recipe) if recipe else None
+        settings = recipes.choose_settings(
+            chosen,
+            is_as_written=as_written,
+            unfreeze_last=unfreeze_last,
+            is_from_scratch=from_scratch,
+            dense=dense,
+            dropout=dropout,
+            loss=loss,
+            trains_batchnorm=train_batchnorm,
+        )
+        found = finetune.summarise(
+            settings,
+            model=model,
+            backbone=backbone or (chosen.backbone if chosen else None),
+            input_size=_parse_size(input_size) or (chosen.input_size if chosen and not backbone else None),
+            preprocess=preprocess,
+            n_classes=classes,
+        )
+        console.result(found.text, found.to_dict())
 
 
 @app.command(short_help="All candidates on one split: accuracy and time.")
@@ -308,6 +491,10 @@ def compare(
         ),
     ] = 0,
     unfreeze_last: Annotated[int, typer.Option("--unfreeze-last", min=1, help="For keras-finetuned.")] = 20,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", help="With a recipe, as it should be and as written; may be repeated."),
+    ] = None,
     output: OutputOption = None,
     cache: CacheOption = None,
     test_fraction: FractionOption = 0.2,
@@ -338,6 +525,7 @@ def compare(
                 has_pixels=pixels,
                 is_fresh=fresh,
                 keras_options={"epochs": epochs, "unfreeze_last": unfreeze_last},
+                recipes=recipe or [],
                 on_progress=progress,
             )
         paths = report.write_reports(found, output or workspace.report_dir(path.stem))

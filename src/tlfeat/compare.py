@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_sklearn
+from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_sklearn, other_backbone
 from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
 from tlfeat.heads import HEADS, find_head
 from tlfeat.intervals import difference_interval, holm, mcnemar
 from tlfeat.leaks import leak_sentence
 from tlfeat.progress import OnProgress, silent
+from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Result, SplitInfo
 
 #: Below this the difference to the best candidate is called real, after Holm's correction.
@@ -130,6 +131,7 @@ def compare_candidates(
     heads: Sequence[str] = ALL_HEADS,
     keras_modes: Sequence[str] = ALL_KERAS,
     keras_options: dict[str, Any] | None = None,
+    recipes: Sequence[str] = (),
     has_pixels: bool = True,
     is_fresh: bool = False,
     on_progress: OnProgress = silent,
@@ -143,9 +145,11 @@ def compare_candidates(
     layer : str, optional
         For the heads.
     heads, keras_modes : sequences of str
-        Candidates; see ``heads.HEADS`` and ``finetune.MODES``.
+        Candidates; see ``heads.HEADS`` and ``recipes.MODES``.
     keras_options : dict, optional
-        Fields of ``finetune.TrainSettings`` for all Keras candidates.
+        Fields of ``recipes.TrainSettings`` for all Keras candidates.
+    recipes : sequence of str
+        Of ``recipes.RECIPES``, each as it should be and as written, on the backbone of the cache.
     has_pixels : bool, default=True
         Include the raw-pixel baseline.
     is_fresh : bool, default=False
@@ -165,6 +169,7 @@ def compare_candidates(
     unknown = sorted(set(keras_modes) - set(ALL_KERAS))
     if unknown:
         raise UsageError(f"No Keras candidate '{unknown[0]}'. Known: {', '.join(ALL_KERAS)}.")
+    chosen = [find_recipe(name) for name in recipes]
     common: dict[str, Any] = {"is_fresh": is_fresh, "on_progress": on_progress}
     runs: list[tuple[str, Callable[[], Outcome]]] = []
     if has_pixels:
@@ -172,7 +177,12 @@ def compare_candidates(
     for head in heads:
         runs.append((head, lambda head=head: fit_sklearn(data, head, layer=layer, **common)))  # type: ignore[misc]
     for mode in keras_modes:
-        runs.append((f"keras-{mode}", lambda mode=mode: _keras(data, mode, keras_options or {}, common)))  # type: ignore[misc]
+        settings = TrainSettings(mode=mode, seed=data.seed, **(keras_options or {}))
+        runs.append((settings.name, lambda settings=settings: fit_keras(data, settings, **common)))  # type: ignore[misc]
+    for recipe in chosen:
+        for is_as_written in (False, True):
+            settings = recipe.make(is_as_written=is_as_written, seed=data.seed)
+            runs.append((settings.name, lambda settings=settings: fit_keras(data, settings, **common)))  # type: ignore[misc]
     outcomes, skipped = [], []
     for name, run in runs:
         try:
@@ -185,16 +195,13 @@ def compare_candidates(
         raise UsageError("Nothing to compare: every candidate was left out.")
     if not outcomes:
         raise DataError("No candidate could run. " + " ".join(f"{name}: {why}" for name, why in skipped))
-    return _line_up(data, outcomes, skipped)
+    others = [note for note in (other_backbone(data, recipe) for recipe in chosen) if note]
+    return _line_up(data, outcomes, skipped, others)
 
 
-def _keras(data: Data, mode: str, options: dict[str, Any], common: dict[str, Any]) -> Outcome:
-    from tlfeat.finetune import TrainSettings
-
-    return fit_keras(data, TrainSettings(mode=mode, seed=data.seed, **options), **common)
-
-
-def _line_up(data: Data, outcomes: list[Outcome], skipped: list[tuple[str, str]]) -> Comparison:
+def _line_up(
+    data: Data, outcomes: list[Outcome], skipped: list[tuple[str, str]], notes: Sequence[str] = ()
+) -> Comparison:
     outcomes = sorted(outcomes, key=lambda outcome: -outcome.result.score.accuracy)
     digests = {outcome.result.split.digest for outcome in outcomes}
     if len(digests) != 1:
@@ -224,7 +231,7 @@ def _line_up(data: Data, outcomes: list[Outcome], skipped: list[tuple[str, str]]
         split=data.split.info,
         lines=lines,
         skipped=skipped,
-        notes=[*data.split.notes, *filter(None, [leak_sentence(best.leaks)])],
+        notes=[*data.split.notes, *notes, *filter(None, [leak_sentence(best.leaks)])],
     )
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
+from tlfeat.backbone import KerasEncoder
 from tlfeat.candidates import Data, choose_layers, encoder_name, open_pixels, spec_of
 from tlfeat.encoder import Rows
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, counted
@@ -26,6 +27,7 @@ from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head, fit_head, predict_probabilities
 from tlfeat.intervals import mean_interval, wilson_interval
 from tlfeat.progress import OnProgress, silent
+from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, Record, SplitInfo, distribution_version, read_json, write_json
 from tlfeat.report import percent, seconds
 
@@ -161,7 +163,7 @@ def learning_curve(
     heads, keras_modes : sequences of str
         Of ``heads.HEADS`` and `KERAS_MODES`.
     keras_options : dict, optional
-        Fields of ``finetune.TrainSettings``.
+        Fields of ``recipes.TrainSettings``.
     has_pixels : bool, default=True
         With logistic regression on raw pixels.
     counts : sequence of int
@@ -280,26 +282,26 @@ def _run_keras(
     on_progress: OnProgress,
 ) -> None:
     from tlfeat import finetune
-    from tlfeat.backbone import KerasEncoder
 
     candidate = f"keras-{mode}"
     spec, split, test_at = spec_of(data.cache), data.split, data.split.where("test")
-    train_settings = finetune.TrainSettings(mode=mode, **options)
+    train_settings = TrainSettings(mode=mode, **options)
     settings = {"train": {**train_settings.to_dict(), "seed": data.seed}, "val": [VAL_FRACTION, _MIN_FOR_VALIDATION]}
     size, resize = KerasEncoder(spec, ()).input_size, str(data.cache.fingerprint.get("resize"))
-    with ExitStack() as stack:
-
-        @cache  # decoded when the first network is trained: not at all where every trial is known
-        def pixels() -> Any:
-            root = data.cache.table.images.root
-            stored = finetune.stored_pixels(root, split.paths, size, resize, below=workspace.CACHE_DIR)
-            return stack.enter_context(stored)
+    images = data.cache.table.images
+    with finetune.Sources(spec, images, split, size, resize, data.stem, embeddings=data.cache) as sources:
 
         def run(positions: Labels, count: int, draw: int) -> Trial:
             drawn = _for_keras(split, positions, count, seed=data.seed, draw=draw)
             seeded = replace(train_settings, seed=data.seed + draw)
-            trained = finetune.train(spec, pixels(), drawn, seeded, on_progress=on_progress)
-            predicted = finetune.predict_pixels(trained.model, pixels()[test_at]).argmax(axis=1)
+            network = finetune.Network(spec, size, len(split.classes), seeded)
+            trained = finetune.train(network, drawn, sources, on_progress=on_progress)
+            if trained.is_interrupted:
+                raise Interrupted("Stopped. Every draw that was finished is kept; the same command goes on from there.")
+            pixels, is_there = sources.pixels().read(test_at)
+            if not is_there.all():
+                raise DataError("Test images cannot be read any more. Run the same tlfeat extract again.")
+            predicted = finetune.predict_pixels(trained.model, pixels).argmax(axis=1)
             right = _marks(predicted == split.labels[test_at])
             return Trial(candidate, count, draw, len(positions), right, trained.fit_s, trained.chosen, trained.notes)
 
@@ -666,8 +668,6 @@ def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float |
     three times as much, for 800 steps or 30 epochs; early stopping often halves that, other work on the cores doubles
     it.
     """
-    from tlfeat.finetune import TrainSettings
-
     timing = data.cache.timing
     if not timing["n_embedded"] or data.cache.source.get("encoder", {}).get("backbone") in (None, "pixels", "imported"):
         return None

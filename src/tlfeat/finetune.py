@@ -1,225 +1,469 @@
-"""Training in Keras on the same split as the heads, returning the same Result.
+"""Training in Keras on the same split as the heads: a head on the frozen backbone, the last layers, or from scratch.
 
-Three ways: a Dense head on the frozen backbone, the last N layers unfrozen, and the same architecture from random
-weights. Images are decoded once into a file of pixels on disk; every epoch reads that.
+What is frozen always runs in inference mode. Where its outputs are the same at every epoch (no augmentation, or a fixed
+number of changed copies) they are computed once and only what lies above the `cut` is trained; else pixels go through
+the whole network. Both train the same layers from the same batches.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat import workspace
+from tlfeat.augment import augment
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import Pixels, decode_all, decode_batches, pixel_type
-from tlfeat.errors import CacheError, DataError, ModelError, UsageError
+from tlfeat.cache import Cache
+from tlfeat.cut import Crossing, Cut, CutRows, CutSource, some_images, split_graph
+from tlfeat.decode import Pixels, decode_batches
+from tlfeat.errors import DataError, ModelError, counted
 from tlfeat.evaluate import Labels, Split
+from tlfeat.images import ImageSet
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
+from tlfeat.pixelstore import PixelStore, open_pixels_of
+from tlfeat.plan import DEFAULT_BACKBONE
 from tlfeat.progress import OnProgress, silent
-
-#: Ways to train, with what they say in tables.
-MODES = {
-    "frozen": "Dense head on the frozen backbone",
-    "finetuned": "last layers unfrozen",
-    "scratch": "same architecture from random weights",
-}
-
+from tlfeat.recipes import TrainSettings
+from tlfeat.runtime import has_gpu
+from tlfeat.training import State, begin_phase, make_batches, run_phase
 
 #: Of BatchNormalization from scratch: statistics of the last 10 batches or so.
 _SCRATCH_MOMENTUM = 0.9
 
+#: Tensors at the cut take at most so much disk, whatever is free, unless a caller says otherwise.
+MAX_CUT_BYTES = 20e9
 
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """How to train; the defaults are those of the tutorials where these agree, else what is said beside it.
-
-    Parameters
-    ----------
-    mode : str, default="frozen"
-        One of `MODES`.
-    unfreeze_last : int, default=20
-        Layers at the end of the backbone that train in mode ``finetuned`` (about the last block of MobileNetV2);
-        BatchNormalization among them stays frozen and in inference mode.
-    dense : int, default=128
-        Units of the hidden Dense layer; 0 leaves it out.
-    dropout : float, default=0.2
-        Before the last layer; the value of MobileNetV2's own top.
-    epochs : int, default=0
-        At most; `patience` usually ends training earlier. 0 is 20 epochs, but at least 500 steps; from scratch 30
-        and 800. (50 images make 2 steps an epoch: 20 epochs would stop a head that still learns.)
-    patience : int, default=0
-        Epochs without a lower validation loss before training stops and the best weights come back. 0 is 3 epochs,
-        but at least 75 steps; from scratch 8 and 200, as its first epochs learn nothing that validation shows.
-    learning_rate : float, optional
-        Of Adam; 1e-3 by default, 1e-4 where pretrained layers train.
-    batch_size : int, default=32
-    seed : int, default=0
-    """
-
-    mode: str = "frozen"
-    unfreeze_last: int = 20
-    dense: int = 128
-    dropout: float = 0.2
-    epochs: int = 0
-    patience: int = 0
-    learning_rate: float | None = None
-    batch_size: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UsageError(f"No way of training called '{self.mode}'. Known: {', '.join(MODES)}.")
-        if self.batch_size < 1 or self.unfreeze_last < 1 or not 0 <= self.dropout < 1:
-            raise UsageError("--batch-size and --unfreeze-last are at least 1, --dropout is in [0, 1).")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what decides the outcome; `unfreeze_last` only where it does."""
-        values = {**asdict(self), "learning_rate": self.rate}
-        if self.mode != "finetuned":
-            del values["unfreeze_last"]
-        return values
-
-    def budget(self, n_train: int) -> tuple[int, int]:
-        """Return (epochs, patience) in force for `n_train` training images."""
-        n_steps = -(-n_train // self.batch_size)
-        epochs, steps, patience, patience_steps = (30, 800, 8, 200) if self.mode == "scratch" else (20, 500, 3, 75)
-        return (
-            self.epochs or max(epochs, -(-steps // n_steps)),
-            self.patience or max(patience, -(-patience_steps // n_steps)),
-        )
-
-    @property
-    def rate(self) -> float:
-        """The learning rate in force."""
-        return self.learning_rate or (1e-4 if self.mode == "finetuned" else 1e-3)
+#: Images whose probabilities are computed at once.
+_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained model from uint8-valued pixels to probabilities, and how it came about."""
+    """A trained network from pixels of 0 to 255 to probabilities, and how it came about.
+
+    Attributes
+    ----------
+    model : keras.Model
+    history : dict of str to list of float
+        By epoch.
+    chosen : dict
+        What training decided: best epoch, epochs run, how it ended, what it was fed with.
+    fit_s : float
+        Wall seconds of all epochs, validation included, decoding too where pixels were not kept already.
+    extract_s : float or None
+        Seconds to compute what crosses the cut, once; None where pixels were fed.
+    notes : list of str
+    """
 
     model: Any
     history: dict[str, list[float]]
     chosen: dict[str, Any]
     fit_s: float
+    extract_s: float | None
     notes: list[str]
 
-
-@contextmanager
-def stored_pixels(
-    root: Path,
-    paths: Sequence[str],
-    size: tuple[int, int],
-    resize: str,
-    *,
-    below: Path,
-    on_progress: OnProgress = silent,
-) -> Iterator[Pixels]:
-    """Decode images once into a temporary file and give them as one array, gone at the end.
-
-    Parameters
-    ----------
-    root, paths
-        The images; every one of them was decoded before, so that one that fails now is an error.
-    size : tuple of int
-        Height and width in pixels.
-    resize : str
-        One of `decode.RESIZES`.
-    below : Path
-        Folder for the temporary file: n_images x height x width x 3 bytes.
-
-    Yields
-    ------
-    array of shape (n_images, height, width, 3)
-        As `decode.decode_bytes` gives them. Mapped from disk: it takes memory only while there is some to spare.
-    """
-    shape = (len(paths), *size, 3)
-    dtype = np.dtype(pixel_type(resize))
-    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    below.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(below).free
-    if free < n_bytes * 1.05:
-        raise CacheError(
-            f"Training needs {n_bytes / 1e9:.2f} GB in {below} for decoded images, {free / 1e9:.2f} GB are free."
-        )
-    with tempfile.TemporaryDirectory(dir=below, prefix=".pixels-") as folder:
-        pixels = np.memmap(Path(folder) / "pixels", dtype=dtype, mode="w+", shape=shape)
-        files = ((i, root / path) for i, path in enumerate(paths))
-        for decoded in decode_all(files, size, resize=resize):
-            if decoded.pixels is None:
-                raise DataError(f"{paths[decoded.i]}: {decoded.error} (it could be read by tlfeat extract).")
-            pixels[decoded.i] = decoded.pixels
-            on_progress("decoding for Keras", decoded.i + 1, len(paths))
-        yield pixels
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C ended it; the weights are the best so far."""
+        return bool(self.chosen["ended"] == "interrupted")
 
 
-def train(
-    spec: BackboneSpec,
-    pixels: Pixels,
-    split: Split,
-    settings: TrainSettings,
-    *,
-    on_progress: OnProgress = silent,
-) -> Trained:
-    """Train one network on the training images, choosing the epoch by the validation loss.
+class Network:
+    """A backbone and a head, with what trains set as the settings say.
 
     Parameters
     ----------
     spec : BackboneSpec
-    pixels : uint8 array of shape (n_images, height, width, 3)
-        Of all images of the split, in its order.
-    split : Split
+    input_size : tuple of int
+        Height and width in pixels.
+    n_classes : int
     settings : TrainSettings
-    on_progress : callable, optional
+
+    Attributes
+    ----------
+    graph : keras.Model
+        The backbone, from scaled pixels to its output.
+    head : list of keras.Layer
+    whole : keras.Model
+        From float32 pixels (n, height, width, 3) of 0 to 255 to probabilities (n, n_classes).
     """
-    keras = import_keras()
-    notes = []
-    input_size = KerasEncoder(spec, ()).input_size
-    model = _build(spec, input_size, len(split.classes), settings)
-    if settings.mode == "finetuned" and not _base_of(model).trainable_weights:
-        notes.append(
-            f"the last {settings.unfreeze_last} layers of {spec.name} have no weights that train: this is the frozen "
-            f"backbone. Unfreeze more"
+
+    def __init__(
+        self, spec: BackboneSpec, input_size: tuple[int, int], n_classes: int, settings: TrainSettings
+    ) -> None:
+        if settings.activation == "sigmoid" and n_classes != 2:
+            raise DataError(f"{settings.loss} tells two classes apart; here are {n_classes}.")
+        self.spec, self.input_size, self.n_classes, self.settings = spec, input_size, n_classes, settings
+        keras = import_keras()
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_float16" if has_gpu() else "float32")
+        try:
+            keras.utils.set_random_seed(settings.seed)
+            base = _scratch_base(spec, input_size, settings.seed) if settings.mode == "scratch" else None
+            base = base or build_base(spec, input_size)
+            self.graph = base if hasattr(base, "_nodes_by_depth") else keras.Model(base.inputs[0], base.outputs[0])
+            keras.utils.set_random_seed(settings.seed)
+            self.head = self._head_layers()
+            inputs = keras.Input((*input_size, 3), name="pixels", dtype="float32")
+            outputs = self._through_head(self.graph(preprocess(inputs, spec.mode)))
+            if settings.activation == "sigmoid":
+                outputs = keras.ops.concatenate([1.0 - outputs, outputs], axis=-1)
+            self.whole = keras.Model(inputs, outputs, name=settings.name.replace("-", "_"))
+        finally:
+            keras.config.set_dtype_policy(policy)
+        self.unfreeze(settings.phases(1)[-1].unfreeze_last)
+
+    def _head_layers(self) -> list[Any]:
+        layers, s = import_keras().layers, self.settings
+        found = [] if len(self.graph.outputs[0].shape) == 2 else [layers.GlobalAveragePooling2D()]
+        found += [layers.Flatten()] if s.is_flattened else []
+        for units in s.dense:
+            found.append(layers.Dense(units, activation="relu"))
+            found += [layers.Dropout(s.dropout)] if s.dropout else []
+        found += [layers.Dropout(s.dropout)] if s.dropout and not s.dense else []
+        is_sigmoid = s.activation == "sigmoid"
+        n_outputs, name = (1, "probability") if is_sigmoid else (self.n_classes, "probabilities")
+        return [*found, layers.Dense(n_outputs, activation=s.activation, name=name, dtype="float32")]
+
+    def _through_head(self, features: Any) -> Any:
+        for layer in self.head:
+            features = layer(features)
+        return features
+
+    def unfreeze(self, last: int) -> None:
+        """Let the last so many layers of the backbone train, its pooling not counted; all of them from scratch."""
+        keras = import_keras()
+        for layer in self.graph.layers:
+            layer.trainable = True
+        if self.settings.mode == "scratch":
+            return
+        layers = self.graph.layers
+        is_pooled = self.spec.model_file is None and isinstance(layers[-1], keras.layers.GlobalAveragePooling2D)
+        counted_layers = layers[:-1] if is_pooled else layers
+        for layer in counted_layers[: len(counted_layers) - last]:
+            layer.trainable = False
+        if not self.settings.trains_batchnorm:
+            for layer in layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
+
+    def split(self) -> tuple[Any, Any, Cut]:
+        """Return the frozen part, the part above it and the `Cut` between them; see ``cut.split_graph``."""
+        trunk, tail, cut = split_graph(self.graph)
+        is_output = len(cut.crossings) == 1 and not tail.weights
+        if is_output and self.spec.model_file is None:
+            cut = replace(cut, crossings=(Crossing("avg_pool", cut.crossings[0].shape),))
+        return trunk, tail, cut
+
+    def pixel_model(self, trunk: Any, tail: Any) -> Any:
+        """Return the model to train from float32 pixels; what is frozen runs in inference mode."""
+        keras = import_keras()
+        inputs = keras.Input((*self.input_size, 3), dtype="float32")
+        return keras.Model(inputs, self._through_head(tail(trunk(preprocess(inputs, self.spec.mode), training=False))))
+
+    def tail_model(self, tail: Any) -> Any:
+        """Return the model to train from what crosses the cut."""
+        keras = import_keras()
+        inputs = [keras.Input(tensor.shape[1:], dtype="float32") for tensor in tail.inputs]
+        return keras.Model(inputs, self._through_head(tail(inputs if len(inputs) > 1 else inputs[0])))
+
+    def compile(self, model: Any, rate: float) -> None:
+        """Get a model ready to train."""
+        keras = import_keras()
+        makers = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}
+        model.compile(
+            optimizer=getattr(keras.optimizers, makers[self.settings.optimizer])(rate),
+            loss=self.settings.loss,
+            metrics=["accuracy"],
+            jit_compile=has_gpu(),  # XLA is 8 times slower on a CPU
         )
+
+    def targets(self, labels: Labels) -> npt.NDArray[Any]:
+        """Return labels as the loss wants them."""
+        if self.settings.loss == "categorical_crossentropy":
+            return np.eye(self.n_classes, dtype=np.float32)[labels]
+        return labels[:, None].astype(np.float32) if self.settings.activation == "sigmoid" else labels
+
+
+def _scratch_base(spec: BackboneSpec, input_size: tuple[int, int], seed: int) -> Any:
+    keras = import_keras()
+    if spec.model_file is not None:
+        base = keras.models.clone_model(build_base(spec, input_size))  # same layers, new weights
+    else:
+        base = build_base(BackboneSpec(spec.backbone, "random", input_size, spec.preprocess, seed), input_size)
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # MobileNetV2's 0.999 averages over a thousand batches, more than small sets have in all epochs:
+            # validation then runs on statistics of the initial weights and stays at chance (50.0 % of two
+            # classes on 850 images, where 0.9 learns)
+            layer.momentum = min(layer.momentum, _SCRATCH_MOMENTUM)
+    return base
+
+
+@dataclass
+class Sources:
+    """Where training gets its images from: pixels kept on disk, or what crosses a cut; opened when wanted.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+    images : ImageSet
+    split : Split
+    size : tuple of int
+        Height and width in pixels.
+    resize : str
+        One of `decode.RESIZES`.
+    stem : str
+        For names of files.
+    embeddings : Cache, optional
+        Of the same backbone: its rows are taken where they are what crosses the cut.
+    max_cut_bytes : float
+    say : callable
+        Told what is going to be written, before it is.
+    """
+
+    spec: BackboneSpec
+    images: ImageSet
+    split: Split
+    size: tuple[int, int]
+    resize: str
+    stem: str
+    embeddings: Cache | None = None
+    max_cut_bytes: float = MAX_CUT_BYTES
+    say: Callable[[str], None] = lambda _: None
+    on_progress: OnProgress = silent
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _pixels: PixelStore | None = None
+    _rows: dict[str, tuple[CutRows, float]] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def pixels(self) -> PixelStore:
+        """Return the store of all images of the split, decoded when first asked for."""
+        if self._pixels is None:
+            files = [self.images.root / path for path in self.split.paths]
+            store = open_pixels_of(files, self.split.keys, self.size, self.resize)
+            self._pixels = self._stack.enter_context(store)
+        return self._pixels
+
+    def rows(self, cut: Cut, settings: TrainSettings) -> tuple[CutRows, float] | str:
+        """Return what crosses the cut and the seconds it took to compute, or why pixels have to be taken."""
+        if settings.cut == "off":
+            return "--cut off"
+        if not cut.is_worthwhile:
+            return "next to nothing lies below the cut"
+        if settings.augment and not settings.views:
+            return "pictures change in every epoch (--views N would keep N changed copies of each)"
+        source = CutSource(
+            self.spec,
+            some_images(self.images, [self.split.paths[i] for i in self.split.where("train", "val")]),
+            self.stem,
+            self.resize,
+            settings.cut,
+            settings.augment,
+            settings.views,
+            settings.seed,
+        )
+        names = [crossing.embedding for crossing in cut.crossings]
+        if self._are_embedded(names) and settings.cut == "float32" and not settings.views:
+            assert self.embeddings is not None
+            found = CutRows(cut, names, self.embeddings, [], self.split.keys, {})
+            return found, float(self.embeddings.timing["extract_s"])
+        n_bytes = source.n_bytes(cut)
+        if n_bytes > self.max_cut_bytes:
+            return (
+                f"what crosses the cut would take {n_bytes / 1e9:.1f} GB, the limit is {self.max_cut_bytes / 1e9:g} GB"
+            )
+        key = str((names, str(settings.augment), settings.views, settings.seed, settings.cut))
+        if key not in self._rows:
+            self.say(
+                f"What crosses the cut ({', '.join(names)}; {cut.n_values:,} values an image, {100 * cut.share:.0f} % "
+                f"of the backbone's work below it) is computed once and kept: at most {n_bytes / 1e9:.2f} GB in "
+                f"{workspace.CUTS_DIR}"
+            )
+            self._rows[key] = self._stack.enter_context(source.open(cut, self.split.keys, on_progress=self.on_progress))
+        return self._rows[key]
+
+    def _are_embedded(self, names: Sequence[str]) -> bool:
+        held = self.embeddings
+        return held is not None and set(names) <= set(held.layers) and held.fingerprint.get("dtype") == "float32"
+
+    @property
+    def unstored(self) -> str:
+        """Why decoded images could not be kept, or ""."""
+        return self._pixels.unstored if self._pixels else ""
+
+    def failures(self) -> list[tuple[str, str]]:
+        """Return the images that took no part because they could not be read, with the reason."""
+        found = {self.split.paths[i]: reason for i, reason in (self._pixels.failures if self._pixels else {}).items()}
+        for rows, _ in self._rows.values():
+            at = self.split.where("train", "val")
+            for i in at[~rows.is_there(at)]:
+                path = self.split.paths[i]
+                found[path] = rows.failures.get(path, "its content has changed since it was read first")
+        return sorted(found.items())
+
+
+def train(
+    network: Network,
+    split: Split,
+    sources: Sources,
+    *,
+    state_path: Path | None = None,
+    on_progress: OnProgress = silent,
+) -> Trained:
+    """Train on the training images, choosing the epoch by the validation loss.
+
+    Parameters
+    ----------
+    network : Network
+    split : Split
+        May be another one than that of `sources` in its roles.
+    sources : Sources
+    state_path : Path, optional
+        Where the state is kept while training goes on; what is there from a stopped run is gone on from. It is
+        removed at the end.
+
+    Raises
+    ------
+    DataError
+        No epoch ended with a finite loss, or no image could be read.
+    """
+    settings = network.settings
+    notes: list[str] = []
     train_at, val_at = split.where("train"), split.where("val")
-    val: Any = _batches(pixels, split.labels, val_at, settings.batch_size, seed=None) if len(val_at) else None
-    monitor = "val_loss" if val is not None else "loss"
-    if val is None:
-        notes.append("no validation images: early stopping watches the training loss")
-    epochs, patience = settings.budget(len(train_at))
-    stop = keras.callbacks.EarlyStopping(monitor=monitor, patience=patience, restore_best_weights=True)
-    started_s = time.perf_counter()
-    history = model.fit(
-        _batches(pixels, split.labels, train_at, settings.batch_size, seed=settings.seed),
-        validation_data=val,
-        epochs=epochs,
-        verbose=0,
-        callbacks=[
-            stop,
-            _epoch_clock(keras, f"training keras-{settings.mode}, at most {epochs} epochs", epochs, on_progress),
-            keras.callbacks.TerminateOnNaN(),
-        ],
-    ).history
-    fit_s = time.perf_counter() - started_s
-    losses = history.get(monitor, [])
-    if not losses or not np.isfinite(losses).any():
-        raise DataError(f"Training diverged: the loss is not finite. Try a lower --learning-rate than {settings.rate}.")
-    trainable = int(sum(np.prod(w.shape) for w in model.trainable_weights))
+    targets = network.targets(split.labels)
+    phases = settings.phases(len(train_at))
+    state = State.load(state_path) if state_path else State()
+    if state.ended == "interrupted":
+        state.ended = ""
+    n_resumed = state.n_epochs
+    fed: list[str] = []
+    extract_s = None
+    for number, phase in enumerate(phases):
+        network.unfreeze(phase.unfreeze_last)
+        if number < state.phase:
+            continue
+        if number > state.phase:
+            begin_phase(state, number)
+        trunk, tail, cut = network.split()
+        if phase.unfreeze_last and not tail.trainable_weights:
+            notes.append(
+                f"the last {phase.unfreeze_last} layers of {network.spec.name} have no weights that train: this is the "
+                f"frozen backbone. Unfreeze more"
+            )
+        found = sources.rows(cut, settings)
+        variables = _changing(tail, network.head)
+        if isinstance(found, str):
+            model, feed = network.pixel_model(trunk, tail), _pixel_feed(sources.pixels(), settings)
+            fed.append(f"pixels: {found}")
+        else:
+            rows, spent_s = found
+            model, feed = network.tail_model(tail), _cut_feed(rows, settings)
+            for at, is_training in ((train_at, True), (val_at, False)):
+                rows.hold(at[rows.is_there(at)], is_training=is_training)
+            fed.append(f"{', '.join(rows.layers)}" + (f" of {settings.views} views" if settings.views else ""))
+            extract_s = (extract_s or 0.0) + spent_s
+        network.compile(model, phase.rate)
+        run_phase(
+            model,
+            variables,
+            make_batches(feed, targets, train_at, settings.batch_size, seed=settings.seed),
+            make_batches(feed, targets, val_at, settings.batch_size) if len(val_at) else None,
+            phase,
+            state,
+            plateau=settings.plateau,
+            keeps_last=settings.keep == "last",
+            save=lambda reached: reached.save(state_path) if state_path else None,
+            what=f"training {settings.name}, at most {counted(phase.epochs, 'epoch')}",
+            on_progress=on_progress,
+        )
+        if state.ended in ("diverged", "interrupted"):
+            break
+    if not state.n_epochs:
+        if state.ended == "interrupted":
+            raise KeyboardInterrupt
+        raise DataError(
+            f"Training diverged in its first epoch: the loss is not finite. Try a lower --learning-rate than "
+            f"{settings.rate}."
+        )
+    if state_path and state.ended != "interrupted":
+        state_path.unlink(missing_ok=True)
+    notes += _notes(split, settings, state, sources, n_resumed)
+    is_last = settings.keep == "last" and state.ended != "diverged"
     chosen = {
-        "best_epoch": int(np.nanargmin(losses)) + 1,
-        "epochs_run": len(losses),
-        "trainable_parameters": trainable,
+        "best_epoch": state.n_epochs if is_last else state.best_epoch,
+        "epochs_run": state.n_epochs,
+        "ended": state.ended,
+        "fed": "; then ".join(dict.fromkeys(fed)),
+        "trainable_parameters": _n_trainable(network),
     }
-    curves = {name: [float(v) for v in values] for name, values in history.items()}
-    return Trained(model, curves, chosen, fit_s, notes)
+    return Trained(network.whole, state.history, chosen, state.fit_s, extract_s, notes)
+
+
+def _changing(tail: Any, head: Sequence[Any]) -> list[Any]:
+    """Return every variable that training may change: weights, moving statistics, states of random generators."""
+    return [*tail.variables, *(variable for layer in head for variable in layer.variables)]
+
+
+def _n_trainable(network: Network) -> int:
+    return int(sum(np.prod(weight.shape) for weight in network.whole.trainable_weights))
+
+
+def _notes(split: Split, settings: TrainSettings, state: State, sources: Sources, n_resumed: int) -> list[str]:
+    notes = []
+    if not len(split.where("val")):
+        notes.append("no validation images: early stopping watches the training loss")
+    if n_resumed:
+        notes.append(f"training went on from epoch {n_resumed}, where an earlier run was stopped")
+    if state.ended == "diverged":
+        notes.append(
+            f"the loss was not finite in epoch {state.n_epochs + 1}: the weights are those of epoch {state.best_epoch}"
+            f". Try a lower --learning-rate than {settings.rate}"
+        )
+    if state.ended == "interrupted":
+        notes.append(f"interrupted: the weights are the best of {counted(state.n_epochs, 'epoch')}")
+    if sources.unstored:
+        notes.append(f"decoded images could not be kept and were decoded again at every epoch: {sources.unstored}")
+    failures = sources.failures()
+    if failures:
+        path, reason = failures[0]
+        notes.append(
+            f"{counted(len(failures), 'image')} could not be read any more and took no part in training; the first: "
+            f"{path}: {reason}"
+        )
+    return notes
+
+
+def _pixel_feed(store: PixelStore, settings: TrainSettings) -> Callable[..., Any]:
+    def feed(positions: Labels, epoch: int | None) -> tuple[Any, npt.NDArray[np.bool_]]:
+        pixels, is_there = store.read(positions)
+        pixels = pixels if is_there.all() else pixels[is_there]
+        if epoch is not None and settings.augment:
+            view = epoch % settings.views if settings.views else epoch
+            pixels = augment(pixels, settings.augment, settings.seed, view)
+        return pixels.astype(np.float32), is_there
+
+    return feed
+
+
+def _cut_feed(rows: CutRows, settings: TrainSettings) -> Callable[..., Any]:
+    def feed(positions: Labels, epoch: int | None) -> tuple[Any, npt.NDArray[np.bool_]]:
+        is_there = rows.is_there(positions)
+        tensors = rows(positions[is_there], None if epoch is None else epoch)
+        return (tensors[0] if len(tensors) == 1 else tuple(tensors)), is_there
+
+    return feed
 
 
 def predict_pixels(model: Any, pixels: Pixels, *, batch_size: int = 32) -> npt.NDArray[np.float64]:
@@ -260,99 +504,56 @@ def load_model(path: Path) -> Any:
         raise ModelError(f"{path} cannot be loaded as a Keras model: {str(error).splitlines()[0]}") from error
 
 
-def _build(spec: BackboneSpec, input_size: tuple[int, int], n_classes: int, settings: TrainSettings) -> Any:
-    keras = import_keras()
-    keras.utils.set_random_seed(settings.seed)
-    base = _base_for(spec, input_size, settings)
-    keras.utils.set_random_seed(settings.seed)
-    inputs = keras.Input((*input_size, 3), name="pixels")  # float32, 0 to 255
-    x = base(preprocess(inputs, spec.mode))
-    if len(x.shape) == 4:
-        x = keras.layers.GlobalAveragePooling2D()(x)
-    if settings.dense:
-        x = keras.layers.Dense(settings.dense, activation="relu")(x)
-    x = keras.layers.Dropout(settings.dropout)(x)
-    outputs = keras.layers.Dense(n_classes, activation="softmax", name="probabilities")(x)
-    model = keras.Model(inputs, outputs)
-    model.compile(
-        optimizer=keras.optimizers.Adam(settings.rate),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,  # XLA is 8 times slower on a CPU
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What ``tlfeat summary`` prints.
+
+    Attributes
+    ----------
+    text : str
+        As Keras prints it.
+    n_trainable, n_parameters : int
+    frozen, trained : list of str
+        Layers with weights, by what they do.
+    """
+
+    text: str
+    n_trainable: int
+    n_parameters: int
+    frozen: list[str]
+    trained: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for scripts, without the text."""
+        return {name: value for name, value in asdict(self).items() if name != "text"}
+
+
+def summarise(
+    settings: TrainSettings,
+    *,
+    model: Path | None = None,
+    backbone: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    preprocess: str | None = None,
+    n_classes: int = 2,
+) -> Summary:
+    """Describe a saved network, or the one that `settings` would train, with random weights."""
+    if model is not None:
+        whole = load_model((model.parent if model.is_file() else model) / "model.keras")
+    else:
+        spec = BackboneSpec(backbone or DEFAULT_BACKBONE, "random", input_size, preprocess)
+        whole = Network(spec, KerasEncoder(spec, ()).input_size, n_classes, settings).whole
+    lines: list[str] = []
+    whole.summary(
+        expand_nested=True, show_trainable=True, line_length=110, print_fn=lambda text, **_: lines.append(text)
     )
-    return model
-
-
-def _base_for(spec: BackboneSpec, input_size: tuple[int, int], settings: TrainSettings) -> Any:
-    keras = import_keras()
-    if settings.mode == "scratch":
-        if spec.model_file is not None:
-            base = keras.models.clone_model(build_base(spec, input_size))  # same layers, new weights
-        else:
-            random = BackboneSpec(spec.backbone, "random", input_size, spec.preprocess, settings.seed)
-            base = build_base(random, input_size)
-        for layer in base.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                # MobileNetV2's 0.999 averages over a thousand batches, more than small sets have in all epochs:
-                # validation then runs on statistics of the initial weights and stays at chance (50.0 % of two
-                # classes on 850 images, where 0.9 learns)
-                layer.momentum = min(layer.momentum, _SCRATCH_MOMENTUM)
-        return base
-    base = build_base(spec, input_size)
-    base.trainable = settings.mode == "finetuned"
-    if settings.mode == "finetuned":
-        for layer in base.layers[: -settings.unfreeze_last]:
-            layer.trainable = False
-        for layer in base.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False  # inference mode: its statistics were learned on a million images
-    return base
-
-
-def _base_of(model: Any) -> Any:
-    """Return the backbone within a network that `_build` made: the one layer that is a model itself."""
-    return next(layer for layer in model.layers if hasattr(layer, "layers"))
-
-
-def _batches(pixels: Pixels, labels: Labels, positions: Labels, batch_size: int, *, seed: int | None) -> Any:
-    """Return a Keras data set over the stored pixels, shuffled anew each epoch where a seed is given."""
-    keras = import_keras()
-
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.rng = None if seed is None else np.random.default_rng(seed)
-            self.order = positions
-            self.on_epoch_end()
-
-        def __len__(self) -> int:
-            return -(-len(positions) // batch_size)
-
-        def __getitem__(self, i: int) -> tuple[npt.NDArray[np.float32], Labels]:
-            # sorted within the batch: the file is then read forwards
-            at = np.sort(self.order[i * batch_size : (i + 1) * batch_size])
-            return pixels[at].astype(np.float32), labels[at]
-
-        def on_epoch_end(self) -> None:
-            if self.rng is not None:
-                self.order = self.rng.permutation(positions)
-
-    return Batches()
-
-
-def _epoch_clock(keras: Any, what: str, epochs: int, on_progress: OnProgress) -> Any:
-    """A callback that reports batches and writes each epoch's wall seconds into the history."""
-
-    class EpochClock(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.epoch, self.started_s = epoch, time.perf_counter()
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            steps = self.params.get("steps") or 0
-            on_progress(what, self.epoch * steps + batch + 1, epochs * steps)
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            if logs is not None:
-                logs["epoch_s"] = time.perf_counter() - self.started_s
-
-    return EpochClock()
+    layers = [
+        layer for layer in whole._flatten_layers(include_self=False) if layer.weights and not hasattr(layer, "layers")
+    ]
+    return Summary(
+        "\n".join(lines),
+        int(sum(np.prod(w.shape) for w in whole.trainable_weights)),
+        int(sum(np.prod(w.shape) for w in whole.weights)),
+        [layer.name for layer in layers if not layer.trainable_weights],
+        [layer.name for layer in layers if layer.trainable_weights],
+    )

@@ -22,6 +22,9 @@ NETWORKS_DIR = CACHE_DIR / "networks"
 #: Images decoded for training; safe to delete, they are decoded again.
 PIXELS_DIR = CACHE_DIR / "pixels"
 
+#: What crosses the cut between frozen and trainable layers; safe to delete, it is computed again.
+CUTS_DIR = CACHE_DIR / "cuts"
+
 
 def digest(document: Mapping[str, Any], n_digits: int = 8) -> str:
     """Return the first hexadecimal digits of the sha256 of a JSON document with sorted keys."""
@@ -63,6 +66,11 @@ def newest_cache() -> Path:
 def models_dir(cache_stem: str) -> Path:
     """Return the folder of the models fitted on one cache."""
     return CACHE_DIR / "models" / cache_stem
+
+
+def training_state_path(model: Path) -> Path:
+    """Return where the state of training is kept until `model` is there."""
+    return CACHE_DIR / "training" / f"{model.parent.name}-{model.name}.npz"
 
 
 def report_dir(cache_stem: str) -> Path:

@@ -1,0 +1,396 @@
+"""How a network is trained: `TrainSettings`, and the named, complete ones of three tutorials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from tlfeat.augment import Augmentation
+from tlfeat.errors import UsageError, nearest
+
+#: Ways to train, with what they say in tables.
+MODES = {
+    "frozen": "Dense head on the frozen backbone",
+    "finetuned": "last layers unfrozen",
+    "scratch": "same architecture from random weights",
+}
+
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+
+#: What the last layer gives, by the loss that it is trained with.
+LOSSES = {
+    "sparse_categorical_crossentropy": "softmax",
+    "categorical_crossentropy": "softmax",
+    "binary_crossentropy": "sigmoid",
+}
+
+#: How what crosses the cut is stored, or not at all.
+CUTS = ("float32", "float16", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One stretch of training: which layers train, for how long, how fast."""
+
+    unfreeze_last: int
+    epochs: int
+    patience: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How to train; the defaults are those of the tutorials where these agree, else what is said beside it.
+
+    Parameters
+    ----------
+    mode : str, default="frozen"
+        One of `MODES`.
+    unfreeze_last : int, default=20
+        Layers at the end of the backbone, its pooling not counted, that train in mode ``finetuned`` (about the last
+        block of MobileNetV2).
+    dense : sequence of int, default=(128,)
+        Units of the hidden Dense layers, each with a ReLU.
+    dropout : float, default=0.2
+        After every hidden layer, or before the last layer where there is none; the value of MobileNetV2's own top.
+    augment : Augmentation, optional
+        Training images are changed at random in every epoch; nothing by default.
+    views : int, default=0
+        Take only so many changed copies of each image, over and over, so that what lies below the cut is computed
+        once for each of them; 0 draws anew in every epoch.
+    optimizer : str, default="adam"
+        One of `OPTIMIZERS`.
+    loss : str, default="sparse_categorical_crossentropy"
+        One of `LOSSES`; binary_crossentropy ends in one sigmoid and takes two classes.
+    learning_rate : float, optional
+        1e-3 by default, 1e-4 where pretrained layers train.
+    head_epochs : int, default=0
+        In mode ``finetuned``: train the head alone for so many epochs first, at `head_learning_rate`.
+    head_learning_rate : float, default=1e-3
+    plateau : int, default=0
+        Divide the learning rate by 10 after so many epochs without a lower validation loss (Keras'
+        ReduceLROnPlateau); 0 never does.
+    epochs : int, default=0
+        At most; `patience` usually ends training earlier. 0 is 20 epochs, but at least 500 steps; from scratch 30
+        and 800. (50 images make 2 steps an epoch: 20 epochs would stop a head that still learns.)
+    patience : int, default=0
+        Epochs without a lower validation loss before training stops. 0 is 3 epochs, but at least 75 steps; from
+        scratch 8 and 200, as its first epochs learn nothing that validation shows.
+    cut : str, default="float32"
+        How what crosses the cut is stored: float32, or float16 at half the size; "off" feeds pixels at every epoch.
+    keep : str, default="best"
+        Weights of the epoch with the lowest validation loss, or of the "last" epoch.
+    batch_size : int, default=32
+    trains_batchnorm : bool, default=False
+        Whether BatchNormalization among the unfrozen layers trains, on the statistics of each batch; otherwise, and
+        in all frozen layers, it runs in inference mode: its statistics were learned on a million images.
+    preprocess : str, optional
+        Another scaling of pixels than the backbone's own, one of ``network.PREPROCESS``.
+    is_flattened : bool, default=False
+        With the Flatten layer that two tutorials put on an output that is a vector already.
+    recipe : str, default=""
+        The name in tables.
+    seed : int, default=0
+    """
+
+    mode: str = "frozen"
+    unfreeze_last: int = 20
+    dense: Sequence[int] = (128,)
+    dropout: float = 0.2
+    augment: Augmentation = field(default_factory=Augmentation)
+    views: int = 0
+    optimizer: str = "adam"
+    loss: str = "sparse_categorical_crossentropy"
+    learning_rate: float | None = None
+    head_epochs: int = 0
+    head_learning_rate: float = 1e-3
+    plateau: int = 0
+    epochs: int = 0
+    patience: int = 0
+    cut: str = "float32"
+    keep: str = "best"
+    batch_size: int = 32
+    trains_batchnorm: bool = False
+    preprocess: str | None = None
+    is_flattened: bool = False
+    recipe: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"No way of training called '{self.mode}'. Known: {', '.join(MODES)}.")
+        for value, known, of in ((self.optimizer, OPTIMIZERS, "optimizers"), (self.loss, tuple(LOSSES), "losses")):
+            if value not in known:
+                raise UsageError(f"'{value}' is none of the {of}. {nearest(value, list(known), of=of)}")
+        if self.batch_size < 1 or self.unfreeze_last < 1 or not 0 <= self.dropout < 1:
+            raise UsageError("--batch-size and --unfreeze-last are at least 1, --dropout is in [0, 1).")
+        if self.cut not in CUTS:
+            raise UsageError(f"--cut is one of {', '.join(CUTS)}, received '{self.cut}'.")
+        if any(units < 1 for units in self.dense):
+            raise UsageError("--dense wants numbers of units, at least 1 each.")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise UsageError("--learning-rate is above 0.")
+        if self.views and not self.augment:
+            raise UsageError("--views says how many changed copies of each image to take: add --augment.")
+        if self.head_epochs and self.mode != "finetuned":
+            raise UsageError("--head-epochs trains the head before layers are unfrozen: add --unfreeze-last N.")
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return self.recipe or f"keras-{self.mode}"
+
+    @property
+    def activation(self) -> str:
+        """Of the last layer."""
+        return LOSSES[self.loss]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate in force; that of the last phase."""
+        return self.learning_rate or (1e-4 if self.mode == "finetuned" else 1e-3)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what decides the outcome, as JSON values; `unfreeze_last` only where it does."""
+        values = {**asdict(self), "learning_rate": self.rate, "augment": str(self.augment), "dense": list(self.dense)}
+        if self.mode != "finetuned":
+            del values["unfreeze_last"]
+        if not self.head_epochs:
+            del values["head_learning_rate"]
+        return values
+
+    def phases(self, n_train: int) -> list[Phase]:
+        """Return the stretches of training in force for `n_train` training images, in their order."""
+        epochs, patience = self.budget(n_train)
+        last = Phase(self.unfreeze_last if self.mode == "finetuned" else 0, epochs, patience, self.rate)
+        if not self.head_epochs:
+            return [last]
+        return [Phase(0, self.head_epochs, self.head_epochs, self.head_learning_rate), last]
+
+    def budget(self, n_train: int) -> tuple[int, int]:
+        """Return (epochs, patience) in force for `n_train` training images."""
+        n_steps = -(-n_train // self.batch_size)
+        epochs, steps, patience, patience_steps = (30, 800, 8, 200) if self.mode == "scratch" else (20, 500, 3, 75)
+        return (
+            self.epochs or max(epochs, -(-steps // n_steps)),
+            self.patience or max(patience, -(-patience_steps // n_steps)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A complete way of training with a name.
+
+    Attributes
+    ----------
+    name : str
+    origin : str
+        Where it comes from.
+    backbone : str
+        A name of the catalog.
+    input_size : (int, int)
+        Height and width in pixels.
+    settings : TrainSettings
+        With the backbone's own preprocessing, the best epoch's weights and frozen BatchNormalization.
+    written : mapping
+        The settings in which the tutorial differs.
+    remarks : sequence of str
+        What one should know of the difference.
+    layout : str
+        Of the data it was made for.
+    """
+
+    name: str
+    origin: str
+    backbone: str
+    input_size: tuple[int, int]
+    settings: TrainSettings
+    written: Mapping[str, Any]
+    remarks: Sequence[str]
+    layout: str
+
+    def make(self, *, is_as_written: bool = False, **changes: Any) -> TrainSettings:
+        """Return the settings, with `changes` of single ones."""
+        written = {**self.written, "recipe": f"{self.name}-as-written"} if is_as_written else {"recipe": self.name}
+        return replace(self.settings, **{**written, **changes})
+
+
+_AS_THE_LAST_EPOCH = {"keep": "last", "patience": 10_000}
+_RESCALED = (
+    "As written pixels are scaled to 0 to 1, and {name} was trained on something else ({own}): the features of the "
+    "frozen layers suffer. By default the backbone gets what it was trained on."
+)
+_LAST_EPOCH = (
+    "As written all epochs run and the last one's weights are kept. By default those of the epoch with the lowest "
+    "validation loss are."
+)
+
+RECIPES = (
+    Recipe(
+        "resnet50-potato",
+        "A tutorial that tells early blight, late blight and healthy potato leaves apart (PlantVillage).",
+        "resnet50",
+        (256, 256),
+        TrainSettings(
+            dense=(512,),
+            dropout=0.0,
+            augment=Augmentation(flip="horizontal_and_vertical", rotation=0.2),
+            epochs=50,
+            patience=50,
+            is_flattened=True,
+        ),
+        {**_AS_THE_LAST_EPOCH, "preprocess": "0-1"},
+        (
+            _RESCALED.format(name="ResNet50", own="BGR minus the ImageNet mean"),
+            _LAST_EPOCH,
+            "Flip, rotation and what else changes a picture are one interpolation, not one each.",
+        ),
+        "train, valid and test folders of class folders",
+    ),
+    Recipe(
+        "mobilenetv2-binary",
+        "A tutorial that tells two classes apart with a small head on a mobile network.",
+        "mobilenet_v2",
+        (224, 224),
+        TrainSettings(dense=(128,), dropout=0.0, loss="binary_crossentropy"),
+        dict(_AS_THE_LAST_EPOCH),
+        (
+            "The tutorial leaves the number of epochs open: 20 here, and at least 500 steps.",
+            _LAST_EPOCH,
+        ),
+        "two class folders",
+    ),
+    Recipe(
+        "inception-last15",
+        "A tutorial that tells kinds of lung cancer apart on chest CT.",
+        "inception_v3",
+        (224, 224),
+        TrainSettings(
+            "finetuned",
+            unfreeze_last=15,
+            dense=(512, 512),
+            dropout=0.3,
+            augment=Augmentation(flip="horizontal", zoom=0.2, shear=0.2, fill="nearest"),
+            loss="categorical_crossentropy",
+            learning_rate=1e-3,
+            plateau=10,
+            is_flattened=True,
+        ),
+        {
+            **_AS_THE_LAST_EPOCH,
+            "preprocess": "0-1",
+            "trains_batchnorm": True,
+            "augment": Augmentation(flip="horizontal", zoom=0.2, shear=0.003491, fill="nearest"),
+        },
+        (
+            _RESCALED.format(name="InceptionV3", own="-1 to 1"),
+            _LAST_EPOCH,
+            "As written BatchNormalization among the last 15 layers learns new statistics from batches of 32. By "
+            "default it stays as it was.",
+            "As written the shear of 0.2 is ImageDataGenerator's, in degrees: next to nothing. By default it is a "
+            "fifth of the picture's height.",
+            "The tutorial leaves epochs, learning rate and the plateau's patience open: 20 epochs and at least 500 "
+            "steps, and Keras' own 0.001 and 10 epochs.",
+        ),
+        "train, valid and test folders of class folders",
+    ),
+)
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe of that name.
+
+    Raises
+    ------
+    UsageError
+        There is none; the message names the nearest.
+    """
+    for recipe in RECIPES:
+        if recipe.name == name:
+            return recipe
+    raise UsageError(f"No recipe '{name}'. {nearest(name, [r.name for r in RECIPES], of='recipes')}")
+
+
+def choose_settings(recipe: Recipe | None = None, *, is_as_written: bool = False, **changes: Any) -> TrainSettings:
+    """Return the settings of a recipe, or the defaults, with the `changes` that are not None.
+
+    `unfreeze_last` and `is_from_scratch` say which of `MODES` it is; ``augment`` and ``dense`` may be texts, as on the
+    command line.
+
+    Raises
+    ------
+    UsageError
+        Changes that contradict each other, or what `TrainSettings` refuses.
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if is_as_written and recipe is None:
+        raise UsageError("--as-written says how a recipe is run: add --recipe NAME.")
+    if changes.pop("is_from_scratch", False):
+        if "unfreeze_last" in changes:
+            raise UsageError(
+                "--unfreeze-last and --from-scratch contradict each other: from scratch trains every layer."
+            )
+        changes["mode"] = "scratch"
+    elif "unfreeze_last" in changes:
+        changes["mode"] = "finetuned"
+    if isinstance(changes.get("augment"), str):
+        changes["augment"] = Augmentation.parse(changes["augment"])
+    if isinstance(changes.get("dense"), str):
+        changes["dense"] = _units(changes["dense"])
+    if recipe is not None:
+        return recipe.make(is_as_written=is_as_written, **changes)
+    return TrainSettings(**changes)
+
+
+def _units(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise UsageError(
+            f"--dense wants numbers of units such as 128 or 512,512 (0: no hidden layer), received '{text}'."
+        )
+    return tuple(int(word) for word in words if int(word))
+
+
+def describe(recipe: Recipe) -> str:
+    """Return what ``tlfeat recipes`` prints of one."""
+    s = recipe.settings
+    steps = [
+        f"images of {recipe.input_size[0]}x{recipe.input_size[1]} pixels"
+        + (f", changed at random in every epoch: {s.augment}" if s.augment else ""),
+        f"{recipe.backbone} with ImageNet weights, average-pooled, "
+        + (f"all but its last {s.unfreeze_last} layers frozen" if s.mode == "finetuned" else "frozen"),
+        " > ".join(
+            [
+                *(["Flatten"] if s.is_flattened else []),
+                *(f"Dense {n} relu" + (f" > Dropout {s.dropout:g}" if s.dropout else "") for n in s.dense),
+                "Dense 1 sigmoid" if s.activation == "sigmoid" else "Dense softmax, one unit a class",
+            ]
+        ),
+        f"{s.optimizer.capitalize()} at {s.rate:g}, {s.loss.replace('_', ' ')}, "
+        f"batches of {s.batch_size}, " + (f"{s.epochs} epochs" if s.epochs else "20 epochs and at least 500 steps"),
+        *([f"learning rate a tenth after {s.plateau} epochs without a lower validation loss"] if s.plateau else []),
+    ]
+    return "\n".join(
+        [
+            recipe.name,
+            f"  {recipe.origin} Data: {recipe.layout}.",
+            *(f"    {step}" for step in steps),
+            *(f"  {remark}" for remark in recipe.remarks),
+            f"  tlfeat fit-keras DATA --recipe {recipe.name} [--as-written]",
+        ]
+    )
+
+
+def to_document(recipe: Recipe) -> dict[str, Any]:
+    """Return what ``tlfeat recipes --json`` prints of one."""
+    return {
+        "name": recipe.name,
+        "origin": recipe.origin,
+        "layout": recipe.layout,
+        "backbone": recipe.backbone,
+        "input_size": list(recipe.input_size),
+        "settings": recipe.make().to_dict(),
+        "as_written": recipe.make(is_as_written=True).to_dict(),
+        "remarks": list(recipe.remarks),
+    }

@@ -1,0 +1,269 @@
+"""One stretch of Keras training that keeps the best weights, and goes on from its last epoch after a stop.
+
+What happens at the end of an epoch is all here: the best weights so far, early stopping, the state on disk. A loss that
+is not finite and Ctrl-C end a stretch like any other, with the weights of its best epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tlfeat.errors import CacheError
+from tlfeat.evaluate import Labels
+from tlfeat.network import import_keras
+from tlfeat.progress import OnProgress
+from tlfeat.recipes import Phase
+
+#: The state is written to disk so often at most: a kill costs these seconds, or one epoch where that is longer.
+_SAVE_EVERY_S = 5.0
+
+Arrays = list[npt.NDArray[Any]]
+
+#: Positions and the epoch (None: not for training) to the inputs of a batch, and which of the images are in it.
+Feed = Callable[[Labels, int | None], tuple[Any, npt.NDArray[np.bool_]]]
+
+
+@dataclass
+class State:
+    """Where training stands at the end of an epoch: enough to go on from there as if nothing had happened.
+
+    Attributes
+    ----------
+    phase : int
+        Number of the `Phase` under way.
+    n_before : int
+        Epochs of the phases before it.
+    history : dict of str to list of float
+        What Keras reports, by epoch, of all phases.
+    best_loss, best_epoch
+        Lowest monitored loss, and the epoch (from 1, over all phases) that had it.
+    n_waited : int
+        Epochs since then, within the phase.
+    ended : str
+        "" while it goes on, then "finished", "stopped early", "diverged" or "interrupted".
+    fit_s : float
+        Wall seconds spent, validation included.
+    current, best : list of arrays
+        Variables and the optimizer's, at the end of the last epoch; variables of the best one.
+    """
+
+    phase: int = 0
+    n_before: int = 0
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best_loss: float = float("inf")
+    best_epoch: int = 0
+    n_waited: int = 0
+    ended: str = ""
+    fit_s: float = 0.0
+    current: Arrays = field(default_factory=list)
+    best: Arrays = field(default_factory=list)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs that ended well, over all phases."""
+        return len(self.history.get("loss", []))
+
+    def save(self, path: Path) -> None:
+        """Write it aside and rename."""
+        about = {name: value for name, value in vars(self).items() if name not in ("current", "best")}
+        arrays = {f"{kind}_{i}": a for kind in ("current", "best") for i, a in enumerate(getattr(self, kind))}
+        aside = path.with_suffix(".tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                np.savez(file, about=np.array(json.dumps(about)), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise CacheError(f"The state of training cannot be kept in {path}: {error.strerror or error}.") from error
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """Read what `save` wrote; a new state where there is nothing, or nothing whole."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                about = json.loads(str(stored["about"]))
+                arrays = {
+                    kind: [stored[f"{kind}_{i}"] for i in range(sum(name.startswith(f"{kind}_") for name in stored))]
+                    for kind in ("current", "best")
+                }
+            return cls(**about, current=arrays["current"], best=arrays["best"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return cls()
+
+
+def make_batches(
+    feed: Feed, targets: npt.NDArray[Any], positions: Labels, batch_size: int, *, seed: int | None = None
+) -> Any:
+    """Return a Keras data set of batches, made ahead in a thread of TensorFlow's.
+
+    Parameters
+    ----------
+    feed : Feed
+    targets : array of shape (n_images, ...)
+        What the network is to give for each position.
+    positions : int array
+        Images to take.
+    batch_size : int
+    seed : int, optional
+        The order is drawn from it and the epoch alone; without it it stays as it is.
+    """
+    keras = import_keras()
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.begin(0)
+
+        def begin(self, epoch: int) -> None:
+            self.epoch = epoch
+            rng = np.random.default_rng([seed or 0, epoch])
+            self.order = positions if seed is None else rng.permutation(positions)
+
+        def __len__(self) -> int:
+            return -(-len(positions) // batch_size)
+
+        def __getitem__(self, i: int) -> tuple[Any, npt.NDArray[Any]]:
+            at = np.sort(self.order[i * batch_size : (i + 1) * batch_size])  # files are then read forwards
+            x, is_there = feed(at, None if seed is None else self.epoch)
+            return x, targets[at[is_there]]
+
+    return Batches()
+
+
+def run_phase(
+    model: Any,
+    variables: Sequence[Any],
+    train: Any,
+    val: Any,
+    phase: Phase,
+    state: State,
+    *,
+    plateau: int,
+    keeps_last: bool,
+    save: Callable[[State], None],
+    what: str,
+    on_progress: OnProgress,
+) -> None:
+    """Train until the phase ends, one way or another, and leave the model with the weights to keep.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled.
+    variables : sequence of Keras variables
+        All that training changes in it.
+    train, val
+        Of `make_batches`; `val` None watches the training loss.
+    phase : Phase
+    state : State
+        Changed; where it holds the end of an epoch of this phase, training goes on from there.
+    plateau : int
+        See ``recipes.TrainSettings``.
+    keeps_last : bool
+        Keep the last epoch's weights, not the best one's.
+    save : callable
+        Called with the state, every few seconds and at the end.
+    what : str
+        For `on_progress`.
+    """
+    keras = import_keras()
+    model.optimizer.build(model.trainable_variables)
+    everything = [*variables, *model.optimizer.variables]
+    if state.current:
+        _assign(everything, state.current)
+    elif state.best:  # a phase begins with the best weights of the one before
+        state.best = _values(variables)
+    monitor = "loss" if val is None else "val_loss"
+    first = state.n_epochs - state.n_before
+
+    class Keeper(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        """The end of every epoch."""
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.saved_s = self.started_s = time.perf_counter()
+            for done, loss in enumerate(state.history.get(monitor, [])[state.n_before :]):
+                for callback in slower:
+                    callback.on_epoch_end(done, {monitor: loss})
+            if state.current:  # the rate that it had come to is among them
+                _assign(everything, state.current)
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epoch, self.epoch_started_s = epoch, time.perf_counter()
+            train.begin(state.n_before + epoch)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if not np.isfinite((logs or {}).get("loss", 0.0)):
+                state.ended, self.model.stop_training = "diverged", True
+            steps = self.params.get("steps") or 0
+            on_progress(what, self.epoch * steps + batch + 1, phase.epochs * steps)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            loss = float((logs or {}).get(monitor, np.nan))
+            if state.ended == "diverged" or not np.isfinite(loss):
+                state.ended, self.model.stop_training = "diverged", True
+                return
+            now_s = time.perf_counter()
+            for name, value in {**(logs or {}), "epoch_s": now_s - self.epoch_started_s}.items():
+                state.history.setdefault(name, []).append(float(value))
+            if loss < state.best_loss:
+                state.best_loss, state.best_epoch, state.n_waited = loss, state.n_epochs, 0
+                state.best = _values(variables)
+            else:
+                state.n_waited += 1
+            state.current = _values(everything)
+            if state.n_waited >= phase.patience:
+                state.ended, self.model.stop_training = "stopped early", True
+            if now_s - self.saved_s > _SAVE_EVERY_S:
+                state.fit_s, self.started_s = state.fit_s + now_s - self.started_s, now_s
+                save(state)
+                self.saved_s = time.perf_counter()
+
+    slower = [keras.callbacks.ReduceLROnPlateau(monitor, factor=0.1, patience=plateau)] if plateau else []
+    keeper = Keeper()
+    keeper.started_s = time.perf_counter()
+    try:
+        if first < phase.epochs and not state.ended:
+            model.fit(
+                train,
+                validation_data=val,
+                initial_epoch=first,
+                epochs=phase.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=[*slower, keeper],
+            )
+        state.ended = state.ended or "finished"
+    except KeyboardInterrupt:
+        state.ended = "interrupted"
+    state.fit_s += time.perf_counter() - keeper.started_s
+    if state.current:
+        if state.ended == "interrupted":
+            save(state)
+        _assign(variables, state.current if keeps_last and state.ended != "diverged" else state.best)
+
+
+def begin_phase(state: State, number: int) -> None:
+    """Get a state ready for the next phase: its optimizer is new, its best weights are still those of the last."""
+    state.phase, state.n_before, state.n_waited, state.ended, state.current = number, state.n_epochs, 0, "", []
+
+
+def _values(variables: Sequence[Any]) -> Arrays:
+    return [np.array(variable.numpy()) for variable in variables]  # a copy: training goes on
+
+
+def _assign(variables: Sequence[Any], values: Arrays) -> None:
+    for variable, value in zip(variables, values, strict=False):
+        variable.assign(value)
