@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -125,6 +126,8 @@ class TrainSettings:
                 raise UsageError(f"'{value}' is none of the {of}. {nearest(value, list(known), of=of)}")
         if self.batch_size < 1 or self.unfreeze_last < 1 or not 0 <= self.dropout < 1:
             raise UsageError("--batch-size and --unfreeze-last are at least 1, --dropout is in [0, 1).")
+        if self.keep not in ("best", "last"):
+            raise UsageError(f"--keep is best or last, received '{self.keep}'.")
         if self.cut not in CUTS:
             raise UsageError(f"--cut is one of {', '.join(CUTS)}, received '{self.cut}'.")
         if any(units < 1 for units in self.dense):
@@ -371,15 +374,14 @@ def describe(recipe: Recipe) -> str:
         f"batches of {s.batch_size}, " + (f"{s.epochs} epochs" if s.epochs else "20 epochs and at least 500 steps"),
         *([f"learning rate a tenth after {s.plateau} epochs without a lower validation loss"] if s.plateau else []),
     ]
-    return "\n".join(
-        [
-            recipe.name,
-            f"  {recipe.origin} Data: {recipe.layout}.",
-            *(f"    {step}" for step in steps),
-            *(f"  {remark}" for remark in recipe.remarks),
-            f"  tlfeat fit-keras DATA --recipe {recipe.name} [--as-written]",
-        ]
-    )
+    lines = [
+        f"{recipe.origin} Data: {recipe.layout}.",
+        *(f"- {step}" for step in steps),
+        *recipe.remarks,
+        f"tlfeat fit-keras DATA --recipe {recipe.name} [--as-written]",
+    ]
+    wrapped = (textwrap.wrap(line, 100, initial_indent="  ", subsequent_indent="    ") for line in lines)
+    return "\n".join([recipe.name, *(part for line in wrapped for part in line)])
 
 
 def to_document(recipe: Recipe) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class State:
     def load(cls, path: Path) -> State:
         """Read what `save` wrote; a new state where there is nothing, or nothing whole."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
                 arrays = {
                     kind: [stored[f"{kind}_{i}"] for i in range(sum(name.startswith(f"{kind}_") for name in stored))]
@@ -231,7 +231,7 @@ def run_phase(
                 save(state)
                 self.saved_s = time.perf_counter()
 
-    slower = [keras.callbacks.ReduceLROnPlateau(monitor, factor=0.1, patience=plateau)] if plateau else []
+    slower = [keras.callbacks.ReduceLROnPlateau(monitor, factor=0.1, patience=plateau, mode="min")] if plateau else []
     keeper = Keeper()
     keeper.started_s = time.perf_counter()
     try:

@@ -1,0 +1,210 @@
+"""Fine-tuning from the cut against ordinary Keras: seconds an epoch and in total, on the same images and batches.
+
+Ordinary Keras is a script as anyone would write it: images decoded beforehand and held in memory, a ``tf.data`` pipeline,
+the whole network in ``model.fit``, frozen layers with ``trainable = False``. From the cut is ``finetune.train`` with
+nothing there beforehand: its first pass through the frozen layers, the conversion of the network and the reading of the
+images are in its total.
+
+The two run in alternation. An ordinary epoch is timed by itself after two batches of warm-up; totals over more epochs
+are that time the number of epochs, plus the warm-up once. From the cut really runs all its epochs.
+
+    python benchmarks/finetune.py potato/ [--only inception-last15] [--rounds 2] [--images 600]
+
+Weights are random: they change nothing in the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlfeat import finetune, workspace
+from tlfeat.cache import open_cache
+from tlfeat.decode import decode_all
+from tlfeat.encoder import PixelEncoder
+from tlfeat.evaluate import Split, make_split
+from tlfeat.extract import extract_rows
+from tlfeat.images import ImageSet, load_images
+from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
+from tlfeat.recipes import TrainSettings, find_recipe
+from tlfeat.records import Environment
+
+RESULTS = Path(__file__).parent / "results" / "finetune.json"
+EPOCHS = (10, 30, 50)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and what the issue asks of it: times faster over so many epochs."""
+
+    name: str
+    backbone: str
+    size: tuple[int, int]
+    settings: TrainSettings
+    aims: dict[int, float]
+
+
+_PLAIN = {"augment": find_recipe("inception-last15").settings.augment.__class__(), "keep": "last"}
+CASES = (
+    Case(
+        "InceptionV3, last 15 layers",
+        "inception_v3",
+        (224, 224),
+        find_recipe("inception-last15").make(**_PLAIN),
+        {10: 4, 30: 8},
+    ),
+    Case(
+        "MobileNetV2, last block",  # block_16 and Conv_1
+        "mobilenet_v2",
+        (224, 224),
+        TrainSettings("finetuned", unfreeze_last=11, keep="last"),
+        {10: 4, 30: 8},
+    ),
+    Case(
+        "ResNet50, last block",  # conv5_block3
+        "resnet50",
+        (256, 256),
+        TrainSettings("finetuned", unfreeze_last=10, keep="last"),
+        {10: 4, 30: 8},
+    ),
+    Case(
+        "ResNet50, frozen, the recipe's head",
+        "resnet50",
+        (256, 256),
+        find_recipe("resnet50-potato").make(**_PLAIN),
+        {50: 50},
+    ),
+)
+
+
+def ordinary(case: Case, pixels: Any, split: Split) -> dict[str, float]:
+    """Time one epoch of the whole network, validation included, after a warm-up of two batches."""
+    keras = import_keras()
+    import tensorflow as tf
+
+    keras.backend.clear_session()
+    base = build_base(BackboneSpec(case.backbone, "random", case.size), case.size)
+    n = case.settings.unfreeze_last if case.settings.mode == "finetuned" else 0
+    for layer in base.layers[: len(base.layers) - n - 1]:
+        layer.trainable = False
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    inputs = keras.Input((*case.size, 3))
+    x = base(preprocess(inputs, BackboneSpec(case.backbone).mode))
+    for units in case.settings.dense:
+        x = keras.layers.Dense(units, activation="relu")(x)
+        x = keras.layers.Dropout(case.settings.dropout)(x)
+    model = keras.Model(inputs, keras.layers.Dense(len(split.classes), activation="softmax")(x))
+    model.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+    def batches(at: Any) -> Any:
+        data = tf.data.Dataset.from_tensor_slices((pixels[at], split.labels[at]))
+        return data.batch(32).map(lambda p, y: (tf.cast(p, tf.float32), y)).prefetch(2)
+
+    train, val = batches(split.where("train")), batches(split.where("val"))
+    started_s = time.perf_counter()
+    model.fit(train.take(2), validation_data=val.take(1), verbose=0)
+    warm_up_s = time.perf_counter() - started_s
+    started_s = time.perf_counter()
+    model.fit(train, validation_data=val, verbose=0)
+    return {"warm_up_s": warm_up_s, "epoch_s": time.perf_counter() - started_s}
+
+
+def from_the_cut(case: Case, images: ImageSet, split: Split) -> dict[str, Any]:
+    """Time `finetune.train` from nothing: filling the cache, then all epochs, whose sum is taken at each of `EPOCHS`."""
+    shutil.rmtree(workspace.CACHE_DIR, ignore_errors=True)
+    spec = BackboneSpec(case.backbone, "random", case.size)
+    n_epochs = max(case.aims)
+    settings = replace(case.settings, epochs=n_epochs, patience=n_epochs)
+    started_s = time.perf_counter()
+    network = finetune.Network(spec, case.size, len(split.classes), settings)
+    with finetune.Sources(spec, images, split, case.size, "antialias", "bench") as sources:
+        trained = finetune.train(network, split, sources)
+    total_s = time.perf_counter() - started_s
+    epochs_s = trained.history["epoch_s"]
+    before_s = total_s - sum(epochs_s)  # building, converting, filling, reading it back
+    cut = network.split()[2]
+    return {
+        "before_s": before_s,
+        "extract_s": trained.extract_s,
+        "epoch_s": statistics.median(epochs_s[1:]),
+        "total_s": {str(n): before_s + sum(epochs_s[:n]) for n in EPOCHS if n <= n_epochs},
+        "fed": trained.chosen["fed"],
+        "share_below": cut.share,
+        "values_an_image": cut.n_values,
+        "trainable_parameters": trained.chosen["trainable_parameters"],
+    }
+
+
+def measure(case: Case, images: ImageSet, split: Split, n_rounds: int) -> dict[str, Any]:
+    files = ((i, images.root / path) for i, path in enumerate(split.paths))
+    pixels = np.empty((len(split.paths), *case.size, 3), np.uint8)
+    for decoded in decode_all(files, case.size):
+        pixels[decoded.i] = decoded.pixels
+    whole, tail = [], []
+    for number in range(n_rounds):
+        tail.append(from_the_cut(case, images, split))
+        whole.append(ordinary(case, pixels, split))
+        print(f"{case.name}, round {number + 1}: ordinary {whole[-1]}, from the cut {tail[-1]}", file=sys.stderr)
+    ratios = {
+        n: [(w["warm_up_s"] + n * w["epoch_s"]) / t["total_s"][str(n)] for w, t in zip(whole, tail, strict=True)]
+        for n in case.aims
+    }
+    epoch = [w["epoch_s"] / t["epoch_s"] for w, t in zip(whole, tail, strict=True)]
+    # what would be left if extraction were free and an epoch of the tail cost its share of the multiply-adds alone:
+    # forwards 1, backwards 2 for what trains
+    above = 1 - tail[0]["share_below"]
+    return {
+        "case": case.name,
+        "n_train": len(split.where("train")),
+        "n_val": len(split.where("val")),
+        "aims": case.aims,
+        "ratio": {n: [round(min(r), 1), round(statistics.median(r), 1), round(max(r), 1)] for n, r in ratios.items()},
+        "epoch_ratio": [round(x, 1) for x in (min(epoch), statistics.median(epoch), max(epoch))],
+        "multiply_add_ratio": round((1 + 2 * above) / max(3 * above, 1e-9), 1) if above > 1e-6 else None,
+        "ordinary": whole,
+        "from_the_cut": tail,
+        "load": os.getloadavg()[0],
+        "environment": Environment.current().to_dict(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of class folders")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    images = load_images(args.data)
+    results_path = RESULTS.resolve()
+    found = json.loads(results_path.read_text()) if results_path.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        extract_rows(images, PixelEncoder(), Path("split.h5"))
+        with open_cache(Path("split.h5")) as cache:
+            split = make_split(cache.table)
+        for case in CASES:
+            if args.only.lower() in case.name.lower():
+                found[case.name] = measure(case, images, split, args.rounds)
+                results_path.write_text(json.dumps(found, indent=1) + "\n")
+    for name, of in found.items():
+        print(
+            f"{name}: {of['epoch_ratio'][1]} times an epoch; "
+            + "; ".join(f"{n} epochs {r[1]}" for n, r in of["ratio"].items())
+        )
+
+
+if __name__ == "__main__":
+    main()
