@@ -1,9 +1,9 @@
 """Fine-tuning from the cut against ordinary Keras: seconds an epoch and in total, on the same images and batches.
 
-Ordinary Keras is a script as anyone would write it: images decoded beforehand and held in memory, a ``tf.data`` pipeline,
-the whole network in ``model.fit``, frozen layers with ``trainable = False``. From the cut is ``finetune.train`` with
-nothing there beforehand: its first pass through the frozen layers, the conversion of the network and the reading of the
-images are in its total.
+Ordinary Keras is a script as anyone would write it: images decoded beforehand and held in memory, a ``tf.data``
+pipeline, the whole network in ``model.fit``, frozen layers with ``trainable = False``. From the cut is
+``finetune.train`` with nothing there beforehand: its first pass through the frozen layers, the conversion of the
+network and the reading of the images are in its total.
 
 The two run in alternation. An ordinary epoch is timed by itself after two batches of warm-up; totals over more epochs
 are that time the number of epochs, plus the warm-up once. From the cut really runs all its epochs.
@@ -115,15 +115,15 @@ def ordinary(case: Case, pixels: Any, split: Split) -> dict[str, float]:
 
     train, val = batches(split.where("train")), batches(split.where("val"))
     started_s = time.perf_counter()
-    model.fit(train.take(2), validation_data=val.take(1), verbose=0)
+    model.fit(train.take(2), validation_data=val.take(1), shuffle=False, verbose=0)
     warm_up_s = time.perf_counter() - started_s
     started_s = time.perf_counter()
-    model.fit(train, validation_data=val, verbose=0)
+    model.fit(train, validation_data=val, shuffle=False, verbose=0)
     return {"warm_up_s": warm_up_s, "epoch_s": time.perf_counter() - started_s}
 
 
 def from_the_cut(case: Case, images: ImageSet, split: Split) -> dict[str, Any]:
-    """Time `finetune.train` from nothing: filling the cache, then all epochs, whose sum is taken at each of `EPOCHS`."""
+    """Time `finetune.train` from nothing: filling the cache, then all epochs, summed up to each of `EPOCHS`."""
     shutil.rmtree(workspace.CACHE_DIR, ignore_errors=True)
     spec = BackboneSpec(case.backbone, "random", case.size)
     n_epochs = max(case.aims)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,25 @@ def test_augmentation_changes_what_is_learned_and_draws_anew_in_every_epoch(data
         assert fit_keras(data, other).result.history["loss"][1:] != one.history["loss"][1:]
 
 
+def test_mixed_precision_trains_and_leaves_a_network_in_float32(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = finetune.Network.__init__
+
+    def mixed(self: Any, *args: Any, precision: str = "mixed_float16") -> None:
+        original(self, *args, precision=precision)
+
+    monkeypatch.setattr(finetune.Network, "__init__", mixed)
+    spec = BackboneSpec("mobilenet_v2_0.35", "random", (32, 32))
+    network = finetune.Network(spec, (32, 32), 3, TrainSettings())
+    assert network.graph.get_layer("Conv_1").compute_dtype == "float16"
+    assert network.head[-1].compute_dtype == "float32"
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(network.whole(pixels), network.in_float32()(pixels), atol=2e-3)
+    result = fit_keras(data, TrainSettings(**LAST_BLOCK, seed=3)).result
+    assert result.history["loss"][-1] < result.history["loss"][0]
+    model = finetune.load_model(Path(result.model) / "model.keras")
+    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+
+
 # --- stops ----------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +235,7 @@ def test_a_killed_training_goes_on_from_its_last_saved_epoch(data: Data, monkeyp
     settings = TrainSettings(**LAST_BLOCK, seed=12, plateau=1, learning_rate=1e-9, batch_size=8)
     whole = fit_keras(data, settings).result
     assert len(set(whole.history["learning_rate"])) > 1, "the learning rate fell on the way"
+    shutil.rmtree(whole.model)
     with pytest.raises(MemoryError):
         fit_keras(data, settings, is_fresh=True, on_progress=stopping_at(3, MemoryError))
     resumed = fit_keras(data, settings).result

@@ -22,7 +22,7 @@ from tlfeat.backbone import KerasEncoder
 from tlfeat.cache import Cache
 from tlfeat.cut import Crossing, Cut, CutRows, CutSource, some_images, split_graph
 from tlfeat.decode import Pixels, decode_batches
-from tlfeat.errors import DataError, ModelError, counted
+from tlfeat.errors import DataError, Interrupted, ModelError, counted
 from tlfeat.evaluate import Labels, Split
 from tlfeat.images import ImageSet
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
@@ -84,6 +84,8 @@ class Network:
         Height and width in pixels.
     n_classes : int
     settings : TrainSettings
+    precision : str, optional
+        Keras' name of a dtype policy; mixed_float16 where a GPU is, else float32.
 
     Attributes
     ----------
@@ -95,14 +97,21 @@ class Network:
     """
 
     def __init__(
-        self, spec: BackboneSpec, input_size: tuple[int, int], n_classes: int, settings: TrainSettings
+        self,
+        spec: BackboneSpec,
+        input_size: tuple[int, int],
+        n_classes: int,
+        settings: TrainSettings,
+        *,
+        precision: str | None = None,
     ) -> None:
         if settings.activation == "sigmoid" and n_classes != 2:
             raise DataError(f"{settings.loss} tells two classes apart; here are {n_classes}.")
         self.spec, self.input_size, self.n_classes, self.settings = spec, input_size, n_classes, settings
         keras = import_keras()
         policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("mixed_float16" if has_gpu() else "float32")
+        self.precision = precision or ("mixed_float16" if has_gpu() else "float32")
+        keras.config.set_dtype_policy(self.precision)
         try:
             keras.utils.set_random_seed(settings.seed)
             base = _scratch_base(spec, input_size, settings.seed) if settings.mode == "scratch" else None
@@ -172,6 +181,15 @@ class Network:
         keras = import_keras()
         inputs = [keras.Input(tensor.shape[1:], dtype="float32") for tensor in tail.inputs]
         return keras.Model(inputs, self._through_head(tail(inputs if len(inputs) > 1 else inputs[0])))
+
+    def in_float32(self) -> Any:
+        """Return the whole network for any device: what was trained in mixed precision is slow without a GPU."""
+        if self.precision == "float32":
+            return self.whole
+        spec = replace(self.spec, weights="random") if self.spec.model_file is None else self.spec
+        plain = Network(spec, self.input_size, self.n_classes, self.settings, precision="float32").whole
+        plain.set_weights(self.whole.get_weights())
+        return plain
 
     def compile(self, model: Any, rate: float) -> None:
         """Get a model ready to train."""
@@ -337,7 +355,9 @@ def train(
     Raises
     ------
     DataError
-        No epoch ended with a finite loss, or no image could be read.
+        No epoch ended with a finite loss, or no training image can be read any more.
+    Interrupted
+        Ctrl-C before the first epoch had ended; later it ends training, and `Trained` says so.
     """
     settings = network.settings
     notes: list[str] = []
@@ -362,22 +382,13 @@ def train(
                 f"the last {phase.unfreeze_last} layers of {network.spec.name} have no weights that train: this is the "
                 f"frozen backbone. Unfreeze more"
             )
-        found = sources.rows(cut, settings)
-        variables = _changing(tail, network.head)
-        if isinstance(found, str):
-            model, feed = network.pixel_model(trunk, tail), _pixel_feed(sources.pixels(), settings)
-            fed.append(f"pixels: {found}")
-        else:
-            rows, spent_s = found
-            model, feed = network.tail_model(tail), _cut_feed(rows, settings)
-            for at, is_training in ((train_at, True), (val_at, False)):
-                rows.hold(at[rows.is_there(at)], is_training=is_training)
-            fed.append(f"{', '.join(rows.layers)}" + (f" of {settings.views} views" if settings.views else ""))
-            extract_s = (extract_s or 0.0) + spent_s
+        model, feed, fed_with, spent_s = _connect(network, trunk, tail, sources, cut, split)
+        fed.append(fed_with)
+        extract_s = extract_s if spent_s is None else (extract_s or 0.0) + spent_s
         network.compile(model, phase.rate)
         run_phase(
             model,
-            variables,
+            _changing(tail, network.head),
             make_batches(feed, targets, train_at, settings.batch_size, seed=settings.seed),
             make_batches(feed, targets, val_at, settings.batch_size) if len(val_at) else None,
             phase,
@@ -390,9 +401,9 @@ def train(
         )
         if state.ended in ("diverged", "interrupted"):
             break
+    if not state.n_epochs and state.ended == "interrupted":
+        raise Interrupted("Stopped before the first epoch of training had ended: there is nothing to keep of it.")
     if not state.n_epochs:
-        if state.ended == "interrupted":
-            raise KeyboardInterrupt
         raise DataError(
             f"Training diverged in its first epoch: the loss is not finite. Try a lower --learning-rate than "
             f"{settings.rate}."
@@ -408,7 +419,27 @@ def train(
         "fed": "; then ".join(dict.fromkeys(fed)),
         "trainable_parameters": _n_trainable(network),
     }
-    return Trained(network.whole, state.history, chosen, state.fit_s, extract_s, notes)
+    return Trained(network.in_float32(), state.history, chosen, state.fit_s, extract_s, notes)
+
+
+def _connect(
+    network: Network, trunk: Any, tail: Any, sources: Sources, cut: Cut, split: Split
+) -> tuple[Any, Callable[..., Any], str, float | None]:
+    """Return the model to train, what feeds it, that in words, and the seconds that computing it once took."""
+    settings = network.settings
+    found = sources.rows(cut, settings)
+    if isinstance(found, str):
+        store = sources.pixels()
+        return network.pixel_model(trunk, tail), _pixel_feed(store, settings), f"pixels: {found}", None
+    rows, spent_s = found
+    for role in ("train", "val"):
+        at = split.where(role)
+        there = at[rows.is_there(at)]
+        if len(at) and not len(there):
+            raise DataError(f"None of the {role} images can be read any more; the first: {split.paths[at[0]]}.")
+        rows.hold(there, is_training=role == "train")
+    fed_with = f"{', '.join(rows.layers)}" + (f" of {settings.views} views" if settings.views else "")
+    return network.tail_model(tail), _cut_feed(rows, settings), fed_with, spent_s
 
 
 def _changing(tail: Any, head: Sequence[Any]) -> list[Any]:
