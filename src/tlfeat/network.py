@@ -212,7 +212,10 @@ def build_base(spec: BackboneSpec, input_size: tuple[int, int]) -> Any:
     WeightsError
         The file is absent, is no model, or does not fit the architecture.
     """
-    import_keras().backend.clear_session()  # layers without a name of their own are then numbered from 0 again
+    keras = import_keras()
+    policy = keras.config.dtype_policy()
+    keras.backend.clear_session()  # layers without a name of their own are then numbered from 0 again
+    keras.config.set_dtype_policy(policy)  # it was cleared too
     if spec.model_file is not None:
         return _load_model(spec.model_file)
     if spec.weights == "random":
