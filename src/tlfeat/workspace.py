@@ -62,6 +62,11 @@ def models_dir(cache_stem: str) -> Path:
     return CACHE_DIR / "models" / cache_stem
 
 
+def export_file(model: Path, suffix: str) -> Path:
+    """Return where a saved model is exported to: a name of data, backbone, head and layer."""
+    return CACHE_DIR / "exports" / f"{_safe(model.parent.name)}-{model.name}{suffix}"
+
+
 def report_dir(cache_stem: str) -> Path:
     """Return the folder of the reports on one cache."""
     return CACHE_DIR / "reports" / cache_stem
