@@ -77,10 +77,18 @@ def run_on(run: Run, model: Model, files: list[Path]) -> tuple[list[str], np.nda
     return [label for labels, _ in batches for label in labels], np.concatenate([p for _, p in batches])
 
 
-@pytest.mark.parametrize(
-    ("name", "to"),
-    [*itertools.product((*HEADS, "keras-frozen"), NAMES), ("two layers", "onnx"), ("pixels", "tflite")],
-)
+#: Each kind of head in each format; the linear ones are all one layer.
+PAIRS = [
+    *itertools.product(("logreg", "svm", "knn", "keras-frozen"), NAMES),
+    ("linear-svm", "keras"),
+    ("ridge", "onnx"),
+    ("lda", "openvino"),
+    ("two layers", "onnx"),
+    ("pixels", "tflite"),
+]
+
+
+@pytest.mark.parametrize(("name", "to"), PAIRS)
 def test_every_model_gives_in_every_runtime_what_predict_gives(
     digits: dict[str, Path], name: str, to: str, tmp_path: Path
 ) -> None:

@@ -102,16 +102,17 @@ def export_model(
     result = _read_result(folder)
     data = read_data_set(folder, result)
     labels = [_one_line(label) for label in model.classes]
+    pixels, what = _pictures(model, result, data)
+    expected = model.probabilities(pixels)
     on_progress(f"building the network for {to}", 0, 0)
     network = as_network(model)
-    pixels, what = _pictures(model, result, data)
     on_progress(f"writing and checking {file.name}", 0, 0)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".exporting-") as aside:
             new = Path(aside) / file.name
             run = write(network, entry, labels, new)
-            check = Check(what, len(pixels), compare(run, pixels, model.probabilities(pixels), labels), TOLERANCE)
+            check = Check(what, len(pixels), compare(run, pixels, expected, labels), TOLERANCE)
             n_bytes = sum(path.stat().st_size for path in new.parent.iterdir())
             write_text(new.with_suffix(".labels.txt"), "".join(f"{label}\n" for label in labels))
             write_text(
