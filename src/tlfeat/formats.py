@@ -18,6 +18,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -152,7 +153,7 @@ def _write_openvino(network: Any, labels: Sequence[str], file: Path) -> None:
 def _write_tflite(network: Any, labels: Sequence[str], file: Path) -> None:
     import tensorflow as tf
 
-    frozen, holder = _frozen(network), tf.Module()
+    frozen = _frozen(network)
 
     @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[tf.TensorSpec(frozen.inputs[0].shape, tf.float32, name="pixels")], autograph=False
@@ -161,9 +162,13 @@ def _write_tflite(network: Any, labels: Sequence[str], file: Path) -> None:
         class_index, probabilities = frozen(pixels)
         return {"class_index": class_index, PROBABILITIES: probabilities}
 
-    # weights as variables, converted as they are, gave NaN for networks with constants beside them
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([named.get_concrete_function()], holder)
-    file.write_bytes(converter.convert())
+    # Frozen first: with weights as variables the converter gave NaN where constants stand beside them. And by way of
+    # a SavedModel without gradients: the converter's own way fails on those of swish, and then drops the names.
+    folder = file.parent / "saved_model"
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(tf.Module(), folder, {"serving_default": named.get_concrete_function()}, options)
+    file.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
+    shutil.rmtree(folder)
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("labels.txt", "".join(f"{label}\n" for label in labels))
 
@@ -179,8 +184,8 @@ def _load_keras(file: Path) -> Run:
     model = import_keras().saving.load_model(file, compile=False, safe_mode=True)
 
     def run(pixels: Pixels) -> tuple[list[str], Probabilities]:
-        answer = model(pixels.astype(np.float32), training=False)
-        return [label.decode() for label in answer["label"].numpy().tolist()], np.asarray(answer[PROBABILITIES])
+        answer = model.predict_on_batch(pixels.astype(np.float32))
+        return [label.decode() for label in answer["label"].tolist()], answer[PROBABILITIES]
 
     return run
 
@@ -296,7 +301,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:
