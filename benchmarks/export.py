@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,32 +45,32 @@ RUNTIMES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "openvino",
 Record = dict[str, Any]
 
 
-def run_set(name: str, args: argparse.Namespace) -> list[Record]:
-    """Fit on a set, export in every format, compare."""
+def run_set(name: str, args: argparse.Namespace) -> Iterator[Record]:
+    """Fit on a set, export in every format, compare; a record as soon as it is there."""
     source = unpack(name, args.shared, args.work)
     folder = args.work / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(folder):
         cache = plan_extraction(source, **backbone_options("v2", args.shared)).run().cache
         with open_data(cache, seed=0) as data:
-            models = {head.name: fit_sklearn(data, head.name).result.model for head in HEADS}
-            if args.keras:
-                with stage(f"{name}: fit-keras"):
-                    models["keras-frozen"] = fit_keras(data, TrainSettings()).result.model
             test_at = data.split.where("test")
             some = test_at[np.unique(np.linspace(0, len(test_at) - 1, N_IMAGES).astype(np.int64))]
             files = [data.cache.table.images.file(i) for i in some.tolist()]
-        return [record for model, path in models.items() for record in run_model(name, model, Path(path), files)]
+            for head in HEADS:
+                yield from run_model(name, head.name, Path(fit_sklearn(data, head.name).result.model), files)
+            if args.keras:
+                with stage(f"{name}: fit-keras"):
+                    network = fit_keras(data, TrainSettings()).result.model
+                yield from run_model(name, "keras-frozen", Path(network), files)
 
 
-def run_model(set_name: str, name: str, folder: Path, files: list[Path]) -> list[Record]:
+def run_model(set_name: str, name: str, folder: Path, files: list[Path]) -> Iterator[Record]:
     """Export one model in every format."""
     model = Model(folder)
     size_px, resize = model.encoder.input_size, model.encoder.resize
     batches = list(decode_batches(files, size_px, 32, resize))
     expected = np.concatenate([model.probabilities(pixels) for pixels in batches])
     labels = [model.classes[j] for j in expected.argmax(axis=1)]
-    records = []
     for entry in FORMATS:
         with stage(f"{set_name}: {name} as {entry.name}"):
             started_s = time.perf_counter()
@@ -84,7 +85,7 @@ def run_model(set_name: str, name: str, folder: Path, files: list[Path]) -> list
                 started_s = time.perf_counter()
                 run(image)
                 times_ms.append(1e3 * (time.perf_counter() - started_s))
-        records.append(
+        yield (
             {
                 "set": set_name,
                 "n_classes": len(model.classes),
@@ -102,7 +103,6 @@ def run_model(set_name: str, name: str, folder: Path, files: list[Path]) -> list
                 "ms_per_image": float(np.median(times_ms)),
             }
         )
-    return records
 
 
 def tables(document: Record) -> str:
@@ -151,9 +151,12 @@ def main(arguments: list[str]) -> None:
             "load_average": os.getloadavg()[0],
             "environment": Environment.current().to_dict(),
             "runtimes": {name: distribution_version(name) for name in RUNTIMES},
-            "records": [record for name in SETS for record in run_set(name, args)],
+            "records": [],
         }
-        write_json(args.json, {**document, "load_average_at_end": os.getloadavg()[0]})
+        for name in SETS:
+            for record in run_set(name, args):
+                document["records"].append(record)
+                write_json(args.json, {**document, "load_average_at_end": os.getloadavg()[0]})
     print(tables(read_json(args.json)))
 
 

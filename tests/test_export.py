@@ -355,10 +355,11 @@ def test_a_network_that_a_format_cannot_take_is_one_line_and_no_file(
         file.write_text("half")
         raise RuntimeError("No conversion rule for Foo\nat line 3")
 
-    monkeypatch.setattr(formats, "_write_openvino", fails)
     broken = [formats.Format("openvino", ".xml", "openvino", (), fails, formats.FORMATS[2].load)]
     monkeypatch.setattr(formats, "FORMATS", broken)
-    with pytest.raises(ModelError, match=r"^openvino cannot take this network: No conversion rule for Foo\.$"):
+    with pytest.raises(
+        ModelError, match=r"^openvino cannot take this network: No conversion rule for Foo\. Another of"
+    ):
         export_model(digits["ridge"], "openvino", output=tmp_path / "out" / "m.xml")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -290,7 +290,10 @@ def write(network: Any, to: Format, labels: Sequence[str], file: Path) -> Run:
     except OSError:
         raise
     except Exception as error:  # each converter and runtime raises kinds of its own
-        raise ModelError(f"{to.name} cannot take this network: {short_reason(error)}.") from error
+        raise ModelError(
+            f"{to.name} cannot take this network: {short_reason(error)}. Another of "
+            f"{', '.join(entry.name for entry in FORMATS)} may."
+        ) from error
 
 
 @contextlib.contextmanager
