@@ -364,6 +364,22 @@ def test_a_network_that_a_format_cannot_take_is_one_line_and_no_file(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("to", NAMES)
+def test_a_network_with_swish_keeps_the_names_of_its_outputs(to: str, tmp_path: Path) -> None:
+    """EfficientNet's: its own gradient once made the TFLite converter fall back to a file without names."""
+    keras = import_keras()
+    inputs = keras.Input((8, 8, 3), name="pixels")
+    maps = keras.layers.Conv2D(4, 3, activation="silu")(inputs / 255.0)
+    network = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(maps)))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.float32)
+    expected = np.asarray(network(pixels))
+    entry = find_format(to)
+    run = formats.write(network, entry, ["a", "b", "c"], tmp_path / f"m{entry.suffix}")
+    labels, probabilities = run(pixels)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert labels == ["abc"[i] for i in expected.argmax(axis=1)]
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Logistic regression on 40 real photographs a class, MobileNetV2 0.35 with ImageNet weights; 200 to test."""
