@@ -4,7 +4,7 @@ For each set every head, and a network of ``fit-keras``, in every format; then 2
 through the file and through `predict.Model` on the same decoded pixels. Needs the data and weights of
 ``TLFEAT_SHARED`` (default ``../shared``) and ``pip install 'tlfeat[export]'``.
 
-    python benchmarks/export.py                  # both sets, a quarter of an hour on two cores
+    python benchmarks/export.py                  # both sets, half an hour on two busy cores
     python benchmarks/export.py --no-keras       # without the network, five minutes
     python benchmarks/export.py --tables-only    # the tables from the JSON, runs nothing
 """
@@ -85,24 +85,20 @@ def run_model(set_name: str, name: str, folder: Path, files: list[Path]) -> Iter
                 started_s = time.perf_counter()
                 run(image)
                 times_ms.append(1e3 * (time.perf_counter() - started_s))
-        yield (
-            {
-                "set": set_name,
-                "n_classes": len(model.classes),
-                "model": name,
-                "mapping": "" if model.head is None else model.head.mapping,
-                "format": entry.name,
-                "runtime": exported.runtime,
-                "n_images": len(files),
-                "n_same_label": sum(
-                    a == b for a, b in zip(labels, (x for some, _ in found for x in some), strict=True)
-                ),
-                "largest_difference": float(np.abs(probabilities - expected).max()),
-                "n_bytes": exported.n_bytes,
-                "export_s": export_s,
-                "ms_per_image": float(np.median(times_ms)),
-            }
-        )
+        yield {
+            "set": set_name,
+            "n_classes": len(model.classes),
+            "model": name,
+            "mapping": "" if model.head is None else model.head.mapping,
+            "format": entry.name,
+            "runtime": exported.runtime,
+            "n_images": len(files),
+            "n_same_label": sum(a == b for a, b in zip(labels, (x for some, _ in found for x in some), strict=True)),
+            "largest_difference": float(np.abs(probabilities - expected).max()),
+            "n_bytes": exported.n_bytes,
+            "export_s": export_s,
+            "ms_per_image": float(np.median(times_ms)),
+        }
 
 
 def tables(document: Record) -> str:
