@@ -56,6 +56,16 @@ def test_head_learns_gives_probabilities_and_is_the_same_each_time(name: str, pr
     assert predict_probabilities(again.pipeline, rows[test_at]).tobytes() == probabilities.tobytes()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_head_of_two_classes_is_loaded_again(name: str, problem: tuple[Rows, Split], tmp_path: Path) -> None:
+    rows, split = problem
+    at = np.flatnonzero(split.labels < 2)
+    fitted = fit_head(name, rows[at], split, at, is_searched=False)
+    save_head(fitted.pipeline, tmp_path)
+    loaded = load_head(tmp_path)
+    assert loaded.predict_proba(rows[at]).tobytes() == fitted.pipeline.predict_proba(rows[at]).tobytes()
+
+
 @pytest.mark.parametrize("file_format", ["skops", "joblib"])
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_head_answers_as_before(name: str, file_format: str, problem: tuple[Rows, Split], tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ ORDER = [
     "curve",
     "audit_report",
     "predict",
+    "head_layers",
+    "formats",
+    "model_card",
+    "export",
     "transfer",
     "transformer",
     "cli",
@@ -73,9 +77,13 @@ ORDER = [
 
 #: Who may import a heavy package, anywhere in the file.
 HEAVY = {
-    "keras": {"network"},
-    "tensorflow": {"backbone", "runtime"},
-    "openvino": {"runtime"},
+    "keras": {"network", "formats"},
+    "tensorflow": {"backbone", "runtime", "formats"},
+    "openvino": {"runtime", "formats"},
+    "onnx": {"formats"},
+    "onnxruntime": {"formats"},
+    "tf2onnx": {"formats"},
+    "ai_edge_litert": {"formats"},
     "sklearnex": {"kernel_heads"},
     "sklearn": {"kernel_heads", "evaluate", "reject", "transformer", "example"},
     "h5py": {"cache", "cachefile"},

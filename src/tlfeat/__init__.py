@@ -38,6 +38,7 @@ _HOME = {
     "fit_sklearn": "candidates",
     "fit_keras": "candidates",
     "compare_candidates": "compare",
+    "export_model": "export",
 }
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Result",
     "TlfeatError",
     "compare_candidates",
+    "export_model",
     "extract_rows",
     "fit_keras",
     "fit_sklearn",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from tlfeat.encoder import Encoder, PixelEncoder
     from tlfeat.errors import TlfeatError
     from tlfeat.evaluate import make_split
+    from tlfeat.export import export_model
     from tlfeat.extract import extract_rows
     from tlfeat.images import ImageSet, load_images
     from tlfeat.network import BackboneSpec

@@ -174,9 +174,7 @@ class KerasEncoder:
         keras = import_keras()
         import tensorflow as tf
 
-        base = build_base(self.spec, self.input_size)
-        frozen = keras.Model(base.inputs[0], [_embedding_output(base, self.spec, name) for name in self.layers])
-        frozen.trainable = False
+        frozen = self._frozen()
 
         @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[tf.TensorSpec((None, *self.input_size, 3), pixel_type(self.resize))],
@@ -188,6 +186,22 @@ class KerasEncoder:
             return keras.tree.flatten(frozen(x, training=False))
 
         return forward  # type: ignore[no-any-return]
+
+    def as_keras(self) -> Any:
+        """Return the Keras model from float32 RGB pixels of 0 to 255 to a list of vectors, one for each layer."""
+        keras = import_keras()
+        frozen = self._frozen()
+        pixels = keras.Input((*self.input_size, 3), name="pixels")
+        rows = frozen(preprocess(pixels, self.spec.mode), training=False)
+        return keras.Model(pixels, keras.tree.flatten(rows))
+
+    def _frozen(self) -> Any:
+        """The Keras model from preprocessed pixels to the layers."""
+        base = build_base(self.spec, self.input_size)
+        outputs = [_embedding_output(base, self.spec, name) for name in self.layers]
+        frozen = import_keras().Model(base.inputs[0], outputs)
+        frozen.trainable = False
+        return frozen
 
 
 @dataclass(frozen=True, slots=True)

@@ -746,6 +746,29 @@ def predict(
             raise DataError(f"No image of {len(found)} could be read.")
 
 
+@app.command(short_help="A model as one file for Keras, ONNX, OpenVINO or TFLite.")
+def export(
+    model: Annotated[Path, typer.Argument(help="A folder that fit-sklearn or fit-keras wrote.")],
+    to: Annotated[str, typer.Option("--to", help="keras, onnx, openvino or tflite.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="The file; a name under cache/exports/ by default.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a joblib head, which can run code of its maker.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write backbone, preprocessing and head as one file from pixels to labels, checked, with a model card."""
+    from tlfeat import export as exporting
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        found = exporting.export_model(model, to, output=output, is_trusted=trust, on_progress=progress)
+    console.result(exporting.to_text(found), exporting.to_document(found))
+
+
 @app.command(short_help="The backbones that have a name.")
 def backbones(as_json: JsonOption = False) -> None:
     """List the backbones that have a name."""

@@ -91,12 +91,17 @@ def percent_axis(lowest: float, highest: float) -> tuple[int, int, int]:
 
 
 def page(template: str, **values: Any) -> str:
-    """Fill a template; every text in it is escaped, and nothing may be left out."""
+    """Fill a template; every text in HTML and SVG is escaped, and nothing may be left out."""
     import jinja2
 
     loader = jinja2.PackageLoader("tlfeat")
     filled: str = (
-        jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader, trim_blocks=True)
+        jinja2.Environment(
+            autoescape=jinja2.select_autoescape(("html", "svg")),
+            undefined=jinja2.StrictUndefined,
+            loader=loader,
+            trim_blocks=True,
+        )
         .get_template(template)
         .render(**values)
     )

@@ -43,6 +43,7 @@ class LinearHead(PlainHead):
     Attributes
     ----------
     coef : float32 array of shape (width, n_classes), or (width, 1) for two classes
+        Discriminant analysis has a column for each of two classes as well.
     intercept : array of shape (n_classes,), or (1,)
     """
 
@@ -52,7 +53,8 @@ class LinearHead(PlainHead):
         self.intercept = intercept
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        k = n_columns(len(self.classes_))
+        n_classes = len(self.classes_)
+        k = n_classes if np.shape(self.coef)[1:] == (n_classes,) else n_columns(n_classes)
         return {"coef": (self.n_features_in_, k), "intercept": (k,)}
 
     def _scores(self, x: Rows) -> Floats:

@@ -122,7 +122,7 @@ def import_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _silent_stderr():  # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
+    with silent_stderr():  # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
         import keras
     # "5 out of the last 7 calls triggered tf.function retracing" when several networks train in one process
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -130,7 +130,7 @@ def import_keras() -> Any:
 
 
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[None]:
     """Hold back what native code writes to stderr; it is shown after all if the body raises."""
     sys.stderr.flush()
     kept = os.dup(2)

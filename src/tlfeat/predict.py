@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -74,6 +74,14 @@ class Model:
         Answer "unknown" to pictures unlike those learned from, and to uncertain ones, such that this share of known
         pictures is answered (0.5 to 0.999).
 
+    Attributes
+    ----------
+    classes : list of str
+    encoder : Encoder
+        What decides how pictures are decoded.
+    head, network : object or None
+        The one of the two that there is.
+
     Raises
     ------
     ModelError
@@ -92,18 +100,20 @@ class Model:
         self.classes: list[str] = about["classes"]
         self.layer: str = about["layer"]
         self.encoder = _rebuild_encoder(folder, about)
+        self.head: Any = None
+        self.network: Any = None
         self.classify: Callable[[Rows], Probabilities]
         if about["kind"] == "keras":
             from tlfeat import finetune
 
-            network = finetune.load_model(folder / "model.keras")
-            self._check_classes(folder, network.output_shape[-1])
-            self.encoder, self.classify = _Network(network, self.encoder), lambda rows: rows.astype(np.float64)
+            self.network = finetune.load_model(folder / "model.keras")
+            self._check_classes(folder, self.network.output_shape[-1])
+            self.encoder, self.classify = _Network(self.network, self.encoder), lambda rows: rows.astype(np.float64)
         else:
-            head = load_head(folder, is_trusted=is_trusted)
-            self._check_classes(folder, len(head.classes_))
-            self.classify = lambda rows: predict_probabilities(head, rows)
-            width = getattr(head, "n_features_in_", None)
+            self.head = load_head(folder, is_trusted=is_trusted)
+            self._check_classes(folder, len(self.head.classes_))
+            self.classify = lambda rows: predict_probabilities(self.head, rows)
+            width = getattr(self.head, "n_features_in_", None)
             if self.rejector and width != len(self.rejector.neighbours.mean):
                 raise ModelError(
                     f"{folder}: the head takes {width} columns, reject.npz {len(self.rejector.neighbours.mean)}. Its "
@@ -132,8 +142,7 @@ class Model:
         n_given = 0
         for batch in chain(embed_files(enumerate(files), self.encoder, is_wanted=is_wanted), [None]):
             if batch is not None:
-                taken = [batch.rows[layer] for layer in self.encoder.layers]
-                rows = taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
+                rows = self._side_by_side(batch.rows)
                 probabilities = self.classify(rows)
                 refused = [""] * len(rows)
                 if self.rejector and self.coverage is not None:
@@ -143,6 +152,14 @@ class Model:
             while n_given in done:
                 yield done.pop(n_given)
                 n_given += 1
+
+    def probabilities(self, pixels: Pixels) -> Probabilities:
+        """Return probabilities of shape (n_images, n_classes) of decoded pictures, as the encoder takes them."""
+        return self.classify(self._side_by_side(self.encoder.encode(pixels)))
+
+    def _side_by_side(self, rows: Mapping[str, Rows]) -> Rows:
+        taken = [rows[layer] for layer in self.encoder.layers]
+        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
 
     def _prediction(self, file: Path, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
         best = np.argsort(-row, kind="stable")[: max(n_top, 1)]

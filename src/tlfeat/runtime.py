@@ -182,22 +182,13 @@ def convert(forward: Any, layers: Sequence[str], probe: Pixels, file: Path) -> N
         import openvino as ov
     except ImportError as error:
         raise CannotConvert("it is not installed") from error
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen = convert_variables_to_constants_v2(forward.get_concrete_function())
+    frozen = freeze(forward)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".converting") as aside:
             new = Path(aside) / file.name
             try:
-                tf.io.write_graph(frozen.graph, aside, "graph.pb", as_text=False)
-                model = ov.Core().read_model(Path(aside) / "graph.pb")
-                by_name = {name: output for output in model.outputs for name in output.names}
-                outputs = [by_name[tensor.name] for tensor in frozen.outputs]
-                model = ov.Model(outputs, model.get_parameters())
-                model.reshape([1, *probe.shape[1:]])
-                _simplify(model)
+                model = to_openvino(frozen, (1, *probe.shape[1:]), Path(aside))
                 ov.save_model(model, new, compress_to_fp16=False)
                 got = OpenVinoRuntime(new, layers, 1)(probe)
             except Exception as error:  # OpenVINO raises RuntimeError for everything, and names no kinds
@@ -212,6 +203,36 @@ def convert(forward: Any, layers: Sequence[str], probe: Pixels, file: Path) -> N
                 new.with_suffix(suffix).replace(file.with_suffix(suffix))
     except OSError as error:
         raise CannotConvert(f"{file.parent} cannot be written: {error.strerror or error}") from error
+
+
+def freeze(forward: Any) -> Any:
+    """Return the traced graph of a ``tf.function`` with one input signature, its variables made constants."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    return convert_variables_to_constants_v2(forward.get_concrete_function())
+
+
+def to_openvino(frozen: Any, shape: Sequence[int], folder: Path) -> Any:
+    """Return the OpenVINO model of what `freeze` gave, its outputs in the same order.
+
+    Parameters
+    ----------
+    frozen : ConcreteFunction
+    shape : sequence of int
+        Of the input; -1 for any number of images.
+    folder : Path
+        For a file that OpenVINO reads the graph from.
+    """
+    import openvino as ov
+    import tensorflow as tf
+
+    tf.io.write_graph(frozen.graph, str(folder), "graph.pb", as_text=False)
+    model = ov.Core().read_model(folder / "graph.pb")
+    by_name = {name: output for output in model.outputs for name in output.names}
+    model = ov.Model([by_name[tensor.name] for tensor in frozen.outputs], model.get_parameters())
+    model.reshape(list(shape))
+    _simplify(model)
+    return model
 
 
 def _simplify(model: Any) -> None:

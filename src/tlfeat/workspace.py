@@ -73,6 +73,11 @@ def training_state_path(model: Path) -> Path:
     return CACHE_DIR / "training" / f"{model.parent.name}-{model.name}.npz"
 
 
+def export_file(model: Path, suffix: str) -> Path:
+    """Return where a saved model is exported to: a name of data, backbone, head and layer."""
+    return CACHE_DIR / "exports" / f"{_safe(model.parent.name)}-{model.name}{suffix}"
+
+
 def report_dir(cache_stem: str) -> Path:
     """Return the folder of the reports on one cache."""
     return CACHE_DIR / "reports" / cache_stem

@@ -1,0 +1,267 @@
+"""A saved model becomes one file that takes pixels and gives labels, checked against `predict`, with a model card."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tlfeat import workspace
+from tlfeat.backbone import KerasEncoder
+from tlfeat.decode import Pixels, decode_all, pixel_type
+from tlfeat.encoder import PixelEncoder
+from tlfeat.errors import CacheError, DataError, ModelError, UsageError, counted
+from tlfeat.formats import Format, Run, find_format, write
+from tlfeat.head_layers import add_head
+from tlfeat.model_card import Check, DataSet, model_card, read_data_set
+from tlfeat.network import import_keras
+from tlfeat.predict import Model
+from tlfeat.progress import OnProgress, silent
+from tlfeat.records import Result, read_json, write_text
+
+#: Largest difference between a probability of the file and that of `predict`.
+TOLERANCE = 1e-4
+
+#: Test images that a file is checked on.
+N_CHECKED = 16
+
+Probabilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Attributes
+    ----------
+    file : Path
+        The one to load.
+    beside : list of Path
+        Labels, model card and, for OpenVINO, the weights.
+    runtime : str
+        What it was checked with.
+    n_bytes : int
+        Of the file, weights included.
+    labels : list of str
+        In the order of the probabilities.
+    input_size : (int, int)
+        Height and width of the pixels that it takes.
+    resize : str
+        How `predict` brings pictures to that size: one of `decode.RESIZES`.
+    check : Check
+    """
+
+    file: Path
+    beside: list[Path]
+    runtime: str
+    n_bytes: int
+    labels: list[str]
+    input_size: tuple[int, int]
+    resize: str
+    check: Check
+
+
+def export_model(
+    folder: Path,
+    to: str,
+    *,
+    output: Path | None = None,
+    is_trusted: bool = False,
+    on_progress: OnProgress = silent,
+) -> Exported:
+    """Write backbone, preprocessing and head of a saved model as one file, labels and a model card beside it.
+
+    Parameters
+    ----------
+    folder : Path
+        As written by ``fit-sklearn`` or ``fit-keras``.
+    to : str
+        A name of `formats.FORMATS`.
+    output : Path, optional
+        The file, with the suffix of its format; a name under ``cache/exports/`` by default. What has that name
+        is replaced when all is written and checked.
+    is_trusted : bool, default=False
+        Load a joblib head too, which can run any code.
+
+    Raises
+    ------
+    ModelError
+        Not a model, or one that the format cannot take; a package is missing; or the file gives other answers
+        than `predict` (then none is written).
+    """
+    entry = find_format(to)
+    folder = (folder.parent if folder.is_file() else folder).resolve()
+    file = output or workspace.export_file(folder, entry.suffix)
+    _check_output(file, folder, entry)
+    model = Model(folder, is_trusted=is_trusted)
+    result = _read_result(folder)
+    data = read_data_set(folder, result)
+    labels = [_one_line(label) for label in model.classes]
+    pixels, what = _pictures(model, result, data)
+    expected = model.probabilities(pixels)
+    on_progress(f"building the network for {to}", 0, 0)
+    network = as_network(model)
+    on_progress(f"writing and checking {file.name}", 0, 0)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".exporting-") as aside:
+            new = Path(aside) / file.name
+            run = write(network, entry, labels, new)
+            check = Check(what, len(pixels), compare(run, pixels, expected, labels), TOLERANCE)
+            n_bytes = sum(path.stat().st_size for path in new.parent.iterdir())
+            write_text(new.with_suffix(".labels.txt"), "".join(f"{label}\n" for label in labels))
+            write_text(
+                new.with_name(f"{file.name}.card.md"),
+                model_card(
+                    result,
+                    data,
+                    labels=labels,
+                    file=file.name,
+                    file_format=entry.name,
+                    runtime=entry.version,
+                    n_bytes=n_bytes,
+                    input_size=model.encoder.input_size,
+                    resize=model.encoder.resize,
+                    check=check,
+                ),
+            )
+            beside = sorted(path.name for path in new.parent.iterdir() if path != new)
+            for name in (*beside, file.name):  # the file itself last: where it is, all is
+                (new.parent / name).replace(file.parent / name)
+    except OSError as error:
+        raise CacheError(f"{file.parent} cannot be written: {error.strerror or error}.") from error
+    return Exported(
+        file,
+        [file.parent / name for name in beside],
+        entry.version,
+        n_bytes,
+        labels,
+        model.encoder.input_size,
+        model.encoder.resize,
+        check,
+    )
+
+
+def as_network(model: Model) -> Any:
+    """Return the Keras model from float32 RGB pixels of 0 to 255 to probabilities of shape (n, n_classes).
+
+    Raises
+    ------
+    ModelError
+        The head cannot be a layer; see ``head_layers.add_head``.
+    """
+    keras = import_keras()
+    if model.network is not None:
+        pixels = keras.Input(model.network.input_shape[1:], name="pixels")
+        return keras.Model(pixels, model.network(pixels, training=False))
+    if isinstance(model.encoder, KerasEncoder):
+        backbone = model.encoder.as_keras()
+        vectors = backbone.outputs
+        rows = vectors[0] if len(vectors) == 1 else keras.layers.Concatenate()(vectors)
+        return keras.Model(backbone.inputs[0], add_head(model.head, rows))
+    if isinstance(model.encoder, PixelEncoder):
+        pixels = keras.Input((*model.encoder.input_size, 3), name="pixels")
+        rows = keras.layers.Flatten()(pixels / 255.0)
+        return keras.Model(pixels, add_head(model.head, rows))
+    raise ModelError(f"The encoder {model.encoder.name} is no Keras network and cannot be exported.")
+
+
+def compare(run: Run, pixels: Pixels, expected: Probabilities, labels: Sequence[str]) -> float:
+    """Return the largest difference between the probabilities of a written file and the `expected` ones.
+
+    Parameters
+    ----------
+    run : Run
+        The file.
+    pixels : array of shape (n_images, height, width, 3)
+    expected : float array of shape (n_images, n_classes)
+    labels : sequence of str
+        Of the classes.
+
+    Raises
+    ------
+    ModelError
+        It is larger than `TOLERANCE`, or the file's label is not the most probable class; where classes are equal to
+        within `TOLERANCE` any of them may be named.
+    """
+    named, probabilities = run(pixels)
+    if probabilities.shape != expected.shape:
+        raise ModelError(f"The file gives {probabilities.shape} probabilities, expected {expected.shape}.")
+    difference = float(np.abs(probabilities - expected).max())
+    if not difference <= TOLERANCE:  # nan is a difference
+        raise ModelError(
+            f"The file was not kept: its probabilities differ from those of tlfeat predict by {difference:.1g}, more "
+            f"than {TOLERANCE:.0e}. tlfeat predict goes on working; another format may."
+        )
+    for label, row in zip(named, expected, strict=True):
+        tied = [labels[j] for j in np.flatnonzero(row >= row.max() - 2 * TOLERANCE).tolist()]
+        if label not in tied:
+            raise ModelError(f"The file was not kept: it says '{label}' where tlfeat predict says '{tied[0]}'.")
+    return difference
+
+
+def _read_result(folder: Path) -> Result:
+    try:
+        return Result.from_dict(read_json(folder / "result.json"))
+    except (OSError, DataError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{folder / 'result.json'} is missing or damaged: there is nothing to write a model card from. Fit the "
+            f"model again."
+        ) from error
+
+
+def _check_output(file: Path, folder: Path, entry: Format) -> None:
+    if file.suffix != entry.suffix:
+        raise UsageError(f"--to {entry.name} writes a file that ends in {entry.suffix}, received --output {file}.")
+    if file.resolve().parent == folder:
+        raise UsageError(f"--output {file} lies within the model that is exported. Name another folder.")
+
+
+def _one_line(label: str) -> str:
+    """A label as it can stand in a line of UTF-8: names of folders may hold anything."""
+    return " ".join(label.encode(errors="replace").decode().split("\n"))
+
+
+def _pictures(model: Model, result: Result, data: DataSet) -> tuple[Pixels, str]:
+    """Return what to check the file on: test images that are still there, else noise; and which of them it is."""
+    size, resize = model.encoder.input_size, model.encoder.resize
+    if data.root is not None:
+        at = np.unique(np.linspace(0, len(result.test_paths) - 1, N_CHECKED).astype(np.int64))
+        files = [data.root / result.test_paths[i] for i in at]
+        found = [d.pixels for d in decode_all(enumerate(files), size, resize=resize) if d.pixels is not None]
+        if found:
+            return np.stack(found), counted(len(found), "test image")
+    noise = np.random.default_rng(0).integers(0, 256, (N_CHECKED, *size, 3)).astype(pixel_type(resize))
+    return noise, f"{N_CHECKED} pictures of noise (no test image was found)"
+
+
+def to_text(exported: Exported) -> str:
+    """Return what was written, how far it agrees, and what it takes."""
+    height, width = exported.input_size
+    check = exported.check
+    return "\n".join(
+        [
+            f"{exported.file}  ({exported.n_bytes / 1e6:.1f} MB)",
+            f"  checked with   {exported.runtime} on {check.what}: same labels, probabilities within "
+            f"{check.largest_difference:.1g} of tlfeat predict",
+            f"  takes          pixels: float32 of shape (n, {height}, {width}, 3), RGB, 0 to 255, resized as the card "
+            f"shows ({exported.resize})",
+            f"  gives          {counted(len(exported.labels), 'probability', 'probabilities')} and the label: "
+            f"{', '.join(exported.labels[:5])}{', ...' if len(exported.labels) > 5 else ''}",
+            f"  beside it      {', '.join(path.name for path in exported.beside)}",
+        ]
+    )
+
+
+def to_document(exported: Exported) -> dict[str, Any]:
+    """Return the same as JSON values."""
+    return {
+        **asdict(exported),
+        "file": str(exported.file),
+        "beside": [str(path) for path in exported.beside],
+    }

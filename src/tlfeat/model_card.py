@@ -1,0 +1,214 @@
+"""What someone who is handed a model should know of it, from its Result: a model card in Markdown.
+
+The sections are those of Hugging Face's template, after Mitchell et al. 2019, "Model cards for model reporting",
+arXiv:1810.03993.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlfeat import catalog
+from tlfeat.cache import open_cache
+from tlfeat.errors import TlfeatError
+from tlfeat.evaluate import TEST_FRACTION, make_split
+from tlfeat.figures import markdown_table, page
+from tlfeat.leaks import leak_sentence
+from tlfeat.network import DIGITS, PREPROCESS
+from tlfeat.records import Result, distribution_version
+from tlfeat.report import calibration_text, percent, size
+
+ROLES = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How a written file was compared with `predict`."""
+
+    what: str  # "16 test images"
+    n_images: int
+    largest_difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """What the images were, as far as their cache is still there.
+
+    Attributes
+    ----------
+    name : str
+        The folder's or the table's own name.
+    root : Path or None
+        Where the test images lie.
+    counts : dict of str to list of int
+        Class to images to learn from, to validate on and to test; empty where the split cannot be made again.
+    n_groups : int
+        Groups of images that stay on one side; 0 where each image is its own.
+    """
+
+    name: str
+    root: Path | None = None
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    n_groups: int = 0
+
+
+def read_data_set(folder: Path, result: Result) -> DataSet:
+    """Look up the data of a saved model in its cache: ``cache/NAME.h5`` for a model in ``cache/models/NAME/``.
+
+    Where that is gone, or holds other images by now, less is said; nothing fails.
+    """
+    try:
+        with open_cache(folder.parents[2] / f"{folder.parent.name}.h5") as cache:
+            images = cache.table.images
+            fraction = TEST_FRACTION if result.split.test_fraction is None else result.split.test_fraction
+            split = make_split(cache.table, seed=result.split.seed, test_fraction=fraction)
+    except (TlfeatError, OSError, IndexError):
+        return DataSet(folder.parent.name)
+    if split.info.digest != result.split.digest:
+        return DataSet(images.name, images.root)
+    labels = {role: split.labels[split.where(role)] for role in ROLES}
+    counts = {
+        name: [int(np.count_nonzero(labels[role] == c)) for role in ROLES] for c, name in enumerate(split.classes)
+    }
+    n_groups = len(set(images.groups) - {""})
+    return DataSet(images.name, images.root, counts, n_groups)
+
+
+def model_card(
+    result: Result,
+    data: DataSet,
+    *,
+    labels: Sequence[str],
+    file: str,
+    file_format: str,
+    runtime: str,
+    n_bytes: int,
+    input_size: tuple[int, int],
+    resize: str,
+    check: Check,
+) -> str:
+    """Return the card of an exported file, with an example that runs it.
+
+    Parameters
+    ----------
+    result : Result
+        Of the model that was exported.
+    data : DataSet
+    labels : sequence of str
+        In the order of the probabilities.
+    file : str
+        Its name.
+    file_format : str
+        One of `formats.FORMATS`, by name.
+    runtime : str
+        With its version.
+    n_bytes : int
+    input_size : (int, int)
+        Height and width in pixels.
+    resize : str
+        One of `decode.RESIZES`.
+    check : Check
+    """
+    weights, licence = _backbone(result)
+    return (
+        page(
+            "card.md",
+            version=distribution_version("tlfeat"),
+            fingerprint=json.dumps(result.fingerprint),
+            result=result,
+            data=data,
+            labels=[_plain(label) for label in labels],
+            file=file,
+            format=file_format,
+            runtime=runtime,
+            file_size=size(n_bytes),
+            height=input_size[0],
+            width=input_size[1],
+            resize=resize,
+            check=check,
+            preprocess=PREPROCESS.get(str(result.fingerprint.get("preprocess")), ""),
+            weights=weights,
+            licence=licence,
+            classes=_class_table(data, labels) if data.counts else "",
+            scores=_score_table(result),
+            per_class=_per_class_table(result, labels),
+            calibration=calibration_text(result.score.calibration) if result.score.calibration else "",
+            leaks=_leaks(result),
+            chosen=", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items()),
+            percent=percent,
+        )
+        + "\n"
+    )
+
+
+def _backbone(result: Result) -> tuple[str, str]:
+    """Where the weights come from, and under which licence."""
+    given = str(result.fingerprint.get("weights", ""))
+    if result.backbone == "pixels":
+        return "none: the head takes the pixels themselves", ""
+    if result.candidate == "keras-scratch" or given.startswith("random"):
+        return "random before training" if result.candidate == "keras-scratch" else f"random ({given})", ""
+    if result.fingerprint.get("backbone") == "own model":
+        return f"your own model file ({given[:19]})", "not known to tlfeat: that of the file"
+    if result.backbone == DIGITS:
+        return "pretrained on the handwritten digits 0 to 4; ships with tlfeat", "Apache-2.0"
+    entry = catalog.find(result.backbone)
+    return (
+        f"{entry.paper} ({given[:19]}...; the file that was given, by default Keras' ImageNet weights)",
+        f"{entry.licence}, if they are Keras' ImageNet weights",
+    )
+
+
+def _class_table(data: DataSet, labels: Sequence[str]) -> str:
+    rows = [(_plain(label), *map(str, n)) for label, n in zip(labels, data.counts.values(), strict=True)]
+    return markdown_table(("class", "train", "validation", "test"), rows)
+
+
+def _score_table(result: Result) -> str:
+    score = result.score
+    rows = [("accuracy", percent(score.accuracy), _interval(score.ci95))]
+    if result.leaks and result.leaks.images and result.leaks.accuracy is not None:
+        rows.append(("accuracy without leaks", percent(result.leaks.accuracy), _interval(result.leaks.ci95)))
+    rows += [
+        ("balanced accuracy", percent(score.balanced_accuracy), _interval(score.balanced_accuracy_ci95)),
+        ("macro F1", percent(score.macro_f1), _interval(score.macro_f1_ci95)),
+    ]
+    return markdown_table(("score", "value", "95 % interval"), rows)
+
+
+def _per_class_table(result: Result, labels: Sequence[str]) -> str:
+    rows = []
+    for label, found in zip(labels, result.score.per_class, strict=False):
+        cells = [
+            f"{percent(found[name])} ({_interval(found.get(f'{name}_ci95'))})" if found.get(name) is not None else "–"
+            for name in ("precision", "recall")
+        ]
+        rows.append((_plain(label), str(found["n"]), *cells))
+    return markdown_table(("class", "test images", "precision (95 % interval)", "recall (95 % interval)"), rows)
+
+
+def _interval(ends: Any) -> str:
+    return "–" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %"
+
+
+def _leaks(result: Result) -> str:
+    if result.leaks is None:
+        return "Whether test images show pictures that were learned from was not looked at."
+    found = leak_sentence(result.leaks)
+    return found or "No test image was found to show a picture that was learned from."
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown finds no HTML."""
+    return text.replace("<", "&lt;")

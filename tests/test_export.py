@@ -1,0 +1,417 @@
+"""A saved model as one file: the same labels and probabilities in each runtime, without tlfeat."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from conftest import SHARED, MakePhotos, needs_shared, picture
+from tlfeat import export, formats, head_layers
+from tlfeat.blocks import MAPPINGS
+from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn, open_data
+from tlfeat.cli import app
+from tlfeat.decode import RESIZES, decode_batches, decode_file
+from tlfeat.encoder import Rows
+from tlfeat.errors import ModelError, UsageError
+from tlfeat.export import TOLERANCE, Check, as_network, export_model
+from tlfeat.finetune import TrainSettings
+from tlfeat.formats import FORMATS, Run, find_format
+from tlfeat.kernel_heads import KernelHead
+from tlfeat.linear import Columns
+from tlfeat.linear_heads import LinearHead
+from tlfeat.model_card import DataSet, model_card
+from tlfeat.neighbour_heads import NeighbourHead
+from tlfeat.network import import_keras
+from tlfeat.plan import plan_extraction
+from tlfeat.predict import Model
+from tlfeat.records import Result, read_json
+
+pytestmark = pytest.mark.keras
+
+NAMES = [entry.name for entry in FORMATS]
+HEADS = ("logreg", "linear-svm", "ridge", "lda", "svm", "knn")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Folders of saved models of the built-in example, by name; small enough to be made in seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("work"))
+        cache = plan_extraction(layers=["avg_pool", "block2_conv:gem"]).run().cache
+        with open_data(cache, seed=0) as data:
+            found = {name: fit_sklearn(data, name, layer="avg_pool") for name in HEADS}
+            found["two layers"] = fit_sklearn(data, "ridge", layer=["avg_pool", "block2_conv:gem"], is_searched=False)
+            found["pixels"] = fit_pixel_baseline(data)
+            found["keras-frozen"] = fit_keras(data, TrainSettings(dense=8, epochs=10))
+        yield {name: Path(outcome.result.model).resolve() for name, outcome in found.items()}
+
+
+def files_to_test(folder: Path, n: int = 60) -> list[Path]:
+    """Test images of a model that `_check` of the export itself does not look at first."""
+    result = Result.from_dict(read_json(folder / "result.json"))
+    data = export.read_data_set(folder, result)
+    assert data.root is not None
+    return [data.root / path for path in result.test_paths[::-1][:n]]
+
+
+def answers(model: Model, files: list[Path]) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """What `predict` says of files: labels, and probabilities in the order of the classes."""
+    found = list(model.predict(files, n_top=len(model.classes)))
+    table = np.array([[dict(p.top)[name] for name in model.classes] for p in found])
+    return [p.label for p in found], table
+
+
+def run_on(run: Run, model: Model, files: list[Path]) -> tuple[list[str], np.ndarray[Any, Any]]:
+    batches = [run(p) for p in decode_batches(files, model.encoder.input_size, 32, model.encoder.resize)]
+    return [label for labels, _ in batches for label in labels], np.concatenate([p for _, p in batches])
+
+
+#: Each kind of head in each format; the linear ones are all one layer.
+PAIRS = [
+    *itertools.product(("logreg", "svm", "knn", "keras-frozen"), NAMES),
+    ("linear-svm", "keras"),
+    ("ridge", "onnx"),
+    ("lda", "openvino"),
+    ("two layers", "onnx"),
+    ("pixels", "tflite"),
+]
+
+
+@pytest.mark.parametrize(("name", "to"), PAIRS)
+def test_every_model_gives_in_every_runtime_what_predict_gives(
+    digits: dict[str, Path], name: str, to: str, tmp_path: Path
+) -> None:
+    suffix = find_format(to).suffix
+    exported = export_model(digits[name], to, output=tmp_path / f"model{suffix}")
+    files = files_to_test(digits[name])
+    model = Model(digits[name])
+    labels, expected = answers(model, files)
+    assert len(set(labels)) > 2, "one answer to all would prove little"
+    named, probabilities = run_on(find_format(to).load(exported.file), model, files)
+    assert named == labels
+    np.testing.assert_allclose(probabilities, expected, atol=TOLERANCE)
+    assert exported.check.largest_difference < TOLERANCE
+    assert exported.check.what == "16 test images"
+
+
+WIDTH = 24
+
+
+def heads_of(kind: str, mapping: str, n_classes: int) -> Any:
+    """A head of random numbers, of a size that moves every probability."""
+    rng = np.random.default_rng(n_classes)
+    rows = rng.normal(size=(60, WIDTH)).astype(np.float32)
+    n_columns = 1 if n_classes == 2 else n_classes
+    if kind == "linear":
+        coef = rng.normal(size=(WIDTH, n_columns)).astype(np.float32)
+        head: Any = LinearHead(mapping, n_classes, coef, rng.normal(size=n_columns))
+    elif kind == "kernel":
+        columns = Columns(rng.normal(size=WIDTH) / 9, rng.uniform(0.5, 2, WIDTH))
+        n_pairs = n_classes * (n_classes - 1) // 2
+        coef = rng.normal(size=(n_pairs, 60))
+        coef -= coef.mean(axis=1, keepdims=True)  # else far rows, as those of length 1 are, all get one class
+        head = KernelHead(mapping, n_classes, columns, rows, 0.5 / WIDTH, coef, rng.normal(size=n_pairs) / 99)
+    else:
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        votes = rng.uniform(0.5, 2, n_classes).astype(np.float32)
+        shift = (rng.normal(size=WIDTH) / 4).astype(np.float32)
+        labels = rng.integers(0, n_classes, 60)
+        head = NeighbourHead(mapping, n_classes, shift, unit, labels, votes, 9, 0.2)
+    head.temperature = 0.7
+    head.check()
+    return head
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    rows = 2 * np.random.default_rng(1).normal(size=(50, WIDTH)).astype(np.float32)
+    rows[7] = 0  # of no length
+    return rows
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("kind", ["linear", "kernel", "neighbours"])
+def test_layers_compute_what_the_head_computes(kind: str, mapping: str, n_classes: int, rows: Rows) -> None:
+    keras = import_keras()
+    head = heads_of(kind, mapping, n_classes)
+    inputs = keras.Input((WIDTH,))
+    network = keras.Model(inputs, head_layers.add_head(head, inputs))
+    expected = head.predict_proba(rows)
+    assert expected.max(axis=1).std() > 0.01
+    assert len(set(expected.argmax(axis=1))) == n_classes
+    np.testing.assert_allclose(np.asarray(network(rows)), expected, atol=2e-6)
+
+
+def test_a_linear_head_is_one_dense_layer(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    keras = import_keras()
+    network = as_network(Model(digits["ridge"]))
+    dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+    assert [layer.name for layer in dense] == ["probabilities"]
+    assert network.layers[-1] is dense[0]
+
+
+@pytest.mark.parametrize("part", ["temperature", "mapping", "preprocessing", "order of the classes"])
+def test_a_file_that_answers_otherwise_is_refused(
+    digits: dict[str, Path], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = digits["svm"]
+    original = head_layers.add_head
+    message = "differ from those of tlfeat predict"
+    if part == "temperature":
+
+        def without_temperature(head: Any, rows: Any) -> Any:
+            kept, head.temperature = head.temperature, 1.0
+            try:
+                return original(head, rows)
+            finally:
+                head.temperature = kept
+
+        monkeypatch.setattr(export, "add_head", without_temperature)
+    elif part == "mapping":
+        assert Model(model).head.mapping == "root-l2"
+        monkeypatch.setattr(head_layers, "_mapped", lambda x, mapping: x)
+    elif part == "preprocessing":
+        monkeypatch.setattr("tlfeat.backbone.preprocess", lambda x, mode: x / 255)
+    else:
+
+        def write_reversed(network: Any, to: formats.Format, labels: list[str], file: Path) -> Run:
+            return formats.write(network, to, labels[::-1], file)
+
+        monkeypatch.setattr(export, "write", write_reversed)
+        message = "says '.' where tlfeat predict says '.'"
+    with pytest.raises(ModelError, match=message):
+        export_model(model, "openvino", output=tmp_path / "out" / "model.xml")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def example_of(card: Path) -> str:
+    return card.read_text().split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize("to", NAMES)
+def test_the_example_of_the_card_runs_without_tlfeat_and_says_what_predict_says(
+    digits: dict[str, Path], to: str, tmp_path: Path
+) -> None:
+    exported = export_model(digits["svm"], to, output=tmp_path / f"digits{find_format(to).suffix}")
+    image = files_to_test(digits["svm"])[0]
+    (tmp_path / "new.jpg").write_bytes(image.read_bytes())
+    script = example_of(tmp_path / f"{exported.file.name}.card.md")
+    script += "import sys\nassert not [name for name in sys.modules if name.startswith('tlfeat')]\n"
+    # isolated: neither the folder of the sources nor PYTHONPATH
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    label, probability = run.stdout.split()
+    expected = next(iter(Model(digits["svm"]).predict([image])))
+    assert label == expected.label
+    assert float(probability) == pytest.approx(expected.probability, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize(("width", "height"), [(301, 200), (40, 90)], ids=["smaller", "larger"])
+def test_the_example_reads_pixels_as_tlfeat_does(
+    digits: dict[str, Path], resize: str, width: int, height: int, tmp_path: Path
+) -> None:
+    size = (64, 96)
+    card = model_card(
+        Result.from_dict(read_json(digits["svm"] / "result.json")),
+        DataSet("digits"),
+        labels=list("56789"),
+        file="m.onnx",
+        file_format="onnx",
+        runtime="onnxruntime",
+        n_bytes=1,
+        input_size=size,
+        resize=resize,
+        check=Check("noise", 1, 0.0, TOLERANCE),
+    )
+    file = tmp_path / "photo.jpg"
+    image = picture(3, (width, height))
+    image.getexif()[274] = 6  # lies on its side
+    image.save(file, exif=image.getexif())
+    namespace: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("pixels = ")[0], namespace)
+    decoded = decode_file(0, file, size, lambda key: False, resize).pixels
+    assert decoded is not None
+    np.testing.assert_allclose(namespace["read"](file), decoded, atol=1e-3 if resize == "dataset" else 0)
+
+
+def test_labels_travel_in_the_file(make_photos: MakePhotos, tmp_path: Path) -> None:
+    """Spaces, quotes, bars, accents and a line break; each format gives them back, from where it has a place."""
+    import onnx
+    import openvino as ov
+
+    names = ("a cat", "d|o'g\"<b>&", "éléphant", "two\nlines")
+    lines = sorted(name.replace("\n", " ") for name in names)
+    with open_data(plan_extraction(make_photos(8, names), backbone="digits_cnn").run().cache, seed=0) as data:
+        folder = Path(fit_sklearn(data, "logreg").result.model)
+        files = [data.cache.table.images.file(i) for i in data.split.where("train")]
+    model = Model(folder)
+    expected = [label.replace("\n", " ") for label in answers(model, files)[0]]
+    assert set(expected) == set(lines)
+    for entry in FORMATS:
+        exported = export_model(folder, entry.name, output=tmp_path / f"m{entry.suffix}")
+        assert run_on(entry.load(exported.file), model, files)[0] == expected
+        assert "&lt;b>" in (tmp_path / f"m{entry.suffix}.card.md").read_text()
+    assert (tmp_path / "m.labels.txt").read_text().splitlines() == lines
+    network = import_keras().saving.load_model(tmp_path / "m.keras", compile=False)
+    assert network.get_layer("label").get_vocabulary() == lines
+    props = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert json.loads(props["labels"]) == lines
+    info = ov.Core().read_model(tmp_path / "m.xml").get_rt_info(["model_info", "labels"])
+    assert info.astype(str).split() == [line.replace(" ", "_") for line in lines]
+    with zipfile.ZipFile(tmp_path / "m.tflite") as archive:
+        assert archive.read("labels.txt").decode().splitlines() == lines
+
+
+def test_the_card_says_data_split_scores_and_limits(digits: dict[str, Path], tmp_path: Path) -> None:
+    exported = export_model(digits["svm"], "onnx", output=tmp_path / "m.onnx")
+    result = Result.from_dict(read_json(digits["svm"] / "result.json"))
+    card = (tmp_path / "m.onnx.card.md").read_text()
+    low, high = result.score.ci95
+    assert f"| accuracy | {100 * result.score.accuracy:.1f} % | {100 * low:.1f} to {100 * high:.1f} % |" in card
+    assert f"Split {result.split.digest}: given, seed 0" in card
+    assert "| 5 | 8 | 2 | 91 |" in card
+    assert "Apache-2.0" in card
+    assert 'it has no "unknown"' in card
+    assert "on 16 test images with onnxruntime" in card
+    assert str(Path.home()) not in card
+    assert str(digits["svm"].parent) not in card
+    assert {path.name for path in exported.beside} == {"m.onnx.card.md", "m.labels.txt"}
+
+
+def test_without_the_images_noise_is_what_a_file_is_checked_on(digits: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    lonely = tmp_path / "lonely" / "model"
+    shutil.copytree(digits["svm"], lonely)
+    exported = export_model(lonely, "openvino", output=tmp_path / "m.xml")
+    assert exported.check.what == "16 pictures of noise (no test image was found)"
+    assert "lonely: 40 images to learn from" in (tmp_path / "m.xml.card.md").read_text()
+
+
+def test_the_command_says_what_it_wrote(digits: dict[str, Path]) -> None:
+    run = CliRunner().invoke(app, ["export", str(digits["logreg"]), "--to", "openvino", "--json"])
+    assert run.exit_code == 0, run.output
+    said = json.loads(run.stdout)
+    file = Path(said["file"])
+    assert file.parent == Path("cache/exports")
+    assert file.name.startswith("digits-digits_cnn-")
+    assert sorted([said["file"], *said["beside"]]) == sorted(map(str, file.parent.iterdir()))
+    assert said["n_bytes"] == sum(path.stat().st_size for path in (file, file.with_suffix(".bin")))
+    assert said["labels"] == list("56789")
+    run = CliRunner().invoke(app, ["export", str(digits["logreg"]), "--to", "openvino", "--quiet"])
+    assert "same labels" in run.stdout
+    assert len(list(file.parent.iterdir())) == 4, "the same files again, and nothing left over"
+
+
+def test_bad_requests_are_one_clear_line(
+    digits: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"No format 'onx' .* Did you mean 'onnx'"):
+        export_model(digits["svm"], "onx")
+    with pytest.raises(UsageError, match=r"ends in \.onnx, received --output model\.tflite"):
+        export_model(digits["svm"], "onnx", output=Path("model.tflite"))
+    with pytest.raises(UsageError, match="within the model"):
+        export_model(digits["keras-frozen"], "keras", output=digits["keras-frozen"] / "model.keras")
+    with pytest.raises(ModelError, match=r"There is no model in"):
+        export_model(tmp_path, "keras")
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else name)
+    with pytest.raises(ModelError, match=r"--to onnx needs tf2onnx: pip install 'tlfeat\[export\]'"):
+        export_model(digits["svm"], "onnx")
+
+
+def test_heads_that_cannot_be_layers_say_what_can_be_done(
+    digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    with pytest.raises(ModelError, match=r"an older tlfeat fitted .* Fit it again"):
+        head_layers.add_head(make_pipeline(StandardScaler()), None)
+    monkeypatch.setattr(head_layers, "MAX_BYTES", 1000)
+    for name in ("svm", "knn"):
+        with pytest.raises(ModelError, match=r"more than one file can take .* Fit a linear head"):
+            as_network(Model(digits[name]))
+
+
+def test_a_network_that_a_format_cannot_take_is_one_line_and_no_file(
+    digits: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(network: Any, labels: Any, file: Path) -> None:
+        file.write_text("half")
+        raise RuntimeError("No conversion rule for Foo\nat line 3")
+
+    broken = [formats.Format("openvino", ".xml", "openvino", (), fails, formats.FORMATS[2].load)]
+    monkeypatch.setattr(formats, "FORMATS", broken)
+    with pytest.raises(
+        ModelError, match=r"^openvino cannot take this network: No conversion rule for Foo\. Another of"
+    ):
+        export_model(digits["ridge"], "openvino", output=tmp_path / "out" / "m.xml")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("to", NAMES)
+def test_a_network_with_swish_keeps_the_names_of_its_outputs(to: str, tmp_path: Path) -> None:
+    """EfficientNet's: its own gradient once made the TFLite converter fall back to a file without names."""
+    keras = import_keras()
+    inputs = keras.Input((8, 8, 3), name="pixels")
+    maps = keras.layers.Conv2D(4, 3, activation="silu")(inputs / 255.0)
+    network = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(maps)))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.float32)
+    expected = np.asarray(network(pixels))
+    entry = find_format(to)
+    run = formats.write(network, entry, ["a", "b", "c"], tmp_path / f"m{entry.suffix}")
+    labels, probabilities = run(pixels)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert labels == ["abc"[i] for i in expected.argmax(axis=1)]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logistic regression on 40 real photographs a class, MobileNetV2 0.35 with ImageNet weights; 200 to test."""
+    folder = tmp_path_factory.mktemp("real")
+    with tarfile.open(SHARED / "data" / "cats_dogs.tar") as archive:
+        taken = []
+        for part, n in (("train", 40), ("test", 100)):
+            for name in ("cats", "dogs"):
+                members = [m for m in archive.getmembers() if m.name.startswith(f"cats_dogs/{part}/{name}/")]
+                taken += sorted((m for m in members if m.isfile()), key=lambda m: m.name)[:n]
+        archive.extractall(folder, members=taken, filter="data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        job = plan_extraction(
+            folder / "cats_dogs",
+            backbone="mobilenet_v2_0.35",
+            weights=str(SHARED / "weights" / "mobilenet_v2_0.35_224_no_top.weights.h5"),
+        )
+        with open_data(job.run().cache, seed=0) as data:
+            assert data.split.info.n_test == 200
+            return Path(fit_sklearn(data, "logreg").result.model).resolve()
+
+
+@needs_shared
+@pytest.mark.parametrize("to", NAMES)
+def test_200_real_images_get_the_labels_and_probabilities_of_predict(real: Path, to: str, tmp_path: Path) -> None:
+    exported = export_model(real, to, output=tmp_path / f"cats{find_format(to).suffix}")
+    files = files_to_test(real, 200)
+    model = Model(real)
+    labels, expected = answers(model, files)
+    named, probabilities = run_on(find_format(to).load(exported.file), model, files)
+    assert len(files) == len(named) == 200
+    assert set(labels) == {"cats", "dogs"}
+    assert named == labels
+    assert np.abs(probabilities - expected).max() < TOLERANCE
