@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tlfeat.compare import Line
@@ -49,12 +49,13 @@ class Plot:
     marks: Sequence[Mark] = ()
     lines: Sequence[tuple[str, str]] = ()
     columns: Sequence[tuple[float, float, str]] = ()
-    keys: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    keys: Sequence[tuple[str, str]] = ()
+    right: float = _RIGHT
 
 
 def to_svg(plot: Plot) -> str:
     """Return the chart as one SVG element; every text in it is escaped."""
-    frame = {"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _RIGHT, "top": _TOP, "base": _BASE}
+    frame = {"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "top": _TOP, "base": _BASE}
     return page("plot.svg", plot=plot, **frame)
 
 
@@ -135,6 +136,7 @@ def _stairs(points: Sequence[tuple[float, float]]) -> str:
 def _name(marks: Sequence[Mark]) -> None:
     """Give each mark's name the first free place beside it; where there is none, the table has to do."""
     taken = [(mark.x - 6, mark.y - 6, mark.x + 6, mark.y + 6) for mark in marks]
+    taken += [(m.x - 1, m.high, m.x + 1, m.low) for m in marks if m.low is not None and m.high is not None]
     for mark in sorted(marks, key=lambda mark: (not mark.is_filled, mark.x)):
         width = _LETTER * len(mark.name)
         for dx, dy in [(9, 4), (9, -9), (9, 17), (-9 - width, 4), (-9 - width, -9), (-9 - width, 17)] + [
@@ -174,16 +176,20 @@ def learning_curves(result: Result) -> list[Plot]:
             return round(_BASE - (_BASE - _TOP) * (value - ticks[0]) / (ticks[-1] - ticks[0]), 1)
 
         marks = [
-            Mark(x_of(epoch), y_of(value), "", style, {"learn": "circle", "held": "square"}[style], is_filled=epoch == best)
+            Mark(
+                x_of(epoch),
+                y_of(value),
+                "",
+                style,
+                {"learn": "circle", "held": "square"}[style],
+                is_filled=epoch == best,
+            )
             for style, curve in curves.items()
             for epoch, value in enumerate(curve, start=1)
             if math.isfinite(value)
         ]
         every = max(1, -(-n_epochs // 10))
-        lines = [
-            (style, " ".join(f"{m.x},{m.y}" for m in marks if m.style == style))
-            for style in curves
-        ]
+        lines = [(style, " ".join(f"{m.x},{m.y}" for m in marks if m.style == style)) for style in curves]
         plots.append(
             Plot(
                 f"{title} by epoch",
@@ -264,6 +270,7 @@ def reliability(found: Calibration, style: str) -> Plot:
         [(y_of(share), f"{100 * share:.0f} %") for share in shares],
         marks,
         [("diagonal", f"{x_of(0)},{y_of(0)} {x_of(1)},{y_of(1)}")],
+        right=x_of(1),
     )
 
 

@@ -776,7 +776,9 @@ def _show_comparison(console: Console, found: Any, paths: dict[str, Path]) -> No
 
     text = aligned(*report.table_rows(found)) + "\n\n" + "\n".join(report.legend(found))
     console.result(text, [line.to_record() for line in found.lines])
-    console.say(f"Report: {paths['html']} ({paths['html'].stat().st_size / 1e6:.1f} MB; tables: {paths['md']}, .csv, .json)")
+    console.say(
+        f"Report: {paths['html']} ({paths['html'].stat().st_size / 1e6:.1f} MB; tables: {paths['md']}, .csv, .json)"
+    )
     if "plots" in paths:
         console.say(f"Charts: {paths['plots']}")
 

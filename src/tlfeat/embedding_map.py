@@ -24,7 +24,7 @@ from tlfeat.progress import OnProgress, silent
 from tlfeat.records import distribution_version
 
 #: Ways of laying out a map; UMAP where the package `umap-learn` is installed.
-KINDS = ("pca", "tsne", "umap")
+KINDS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 
 #: Images on a map, and components that t-SNE and UMAP start from.
 MAX_IMAGES, N_COMPONENTS = 2000, 50
@@ -75,7 +75,7 @@ def choose_kinds(text: str) -> tuple[str, ...]:
         if kind not in KINDS:
             raise UsageError(f"No map '{kind}'. {nearest(kind, [*KINDS, 'all', 'none'], of='maps')}")
     if "umap" in kinds and not has_umap:
-        raise UsageError("--map umap needs a package that is not installed: pip install umap-learn")
+        raise UsageError("--map umap needs a package that is not installed: pip install 'tlfeat[maps]'")
     return kinds
 
 
@@ -145,7 +145,7 @@ def _load(file: Path, kinds: Sequence[str], n: int) -> tuple[dict[str, Points], 
 
 
 def sample(split: Split, n: int, *, seed: int) -> Labels:
-    """Return at most `n` positions in ascending order, of each class and role the same share (the largest remainders)."""
+    """Return at most `n` positions in ascending order, of each class and role the same share (largest remainders)."""
     if len(split.keys) <= n:
         return np.arange(len(split.keys), dtype=np.int64)
     rng = np.random.default_rng(seed)

@@ -18,7 +18,7 @@ from tlfeat.candidates import Data, choose_layers
 from tlfeat.charts import Plot, accuracy_seconds, learning_curves, per_class_rows, reliability, style_of, to_svg
 from tlfeat.compare import Comparison
 from tlfeat.console import one_line
-from tlfeat.embedding_map import EmbeddingMap, make_map
+from tlfeat.embedding_map import KINDS, EmbeddingMap, make_map
 from tlfeat.evaluate import Labels, Split, confused_pairs
 from tlfeat.figures import page
 from tlfeat.leaks import picture_files
@@ -33,8 +33,6 @@ PAGE_BYTES = 4_500_000
 
 #: Test images that the page knows one by one, mistakes first; the matrices count all.
 MAX_TESTS = 2000
-
-MAP_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 
 #: Tables of classes beyond this many lines are left to comparison.json.
 _MAX_CLASS_ROWS = 2000
@@ -57,7 +55,7 @@ class Images:
 
 
 def choose_images(split: Split, results: Sequence[Result], on_map: Labels, *, max_tests: int = MAX_TESTS) -> Images:
-    """Return the images of the map and as many test images as allowed: mistakes of any candidate first, surest first."""
+    """Return the images of the map and as many test images as allowed: mistakes of any candidate, surest first."""
     test_at = split.where("test")
     worst = np.full(len(test_at), -1.0)
     for result in results:
@@ -120,9 +118,7 @@ def _in_script(document: object) -> str:
     return text
 
 
-def _document(
-    comparison: Comparison, split: Split, images: Images, found_map: EmbeddingMap | None
-) -> dict[str, Any]:
+def _document(comparison: Comparison, split: Split, images: Images, found_map: EmbeddingMap | None) -> dict[str, Any]:
     """Return what the script wants to know; positions instead of names, whole numbers instead of fractions."""
     place = {int(i): k for k, i in enumerate(images.at)}
     test_at = split.where("test")
@@ -145,9 +141,7 @@ def _document(
             }
             for line in comparison.lines
         ],
-        "maps": [
-            {"kind": kind, "points": _whole(points).ravel().tolist()} for kind, points in found_map.points.items()
-        ]
+        "maps": [{"kind": kind, "points": _whole(points).ravel().tolist()} for kind, points in found_map.points.items()]
         if found_map
         else [],
     }
@@ -190,7 +184,11 @@ def _values(comparison: Comparison, data: Data, found_map: EmbeddingMap | None) 
         "mistakes": _mistakes(best)[:20],
         "costs": [(cost, COSTS[cost], drawn(accuracy_seconds(comparison.lines, cost))) for cost in costs],
         "curves": [
-            (line.name, line.result.chosen.get("best_epoch"), [drawn(plot) for plot in learning_curves(line.result)])
+            (
+                line.name,
+                line.result.chosen.get("best_epoch"),
+                [(plot.title, drawn(plot)) for plot in learning_curves(line.result)],
+            )
             for line in comparison.lines
             if line.result.history.get("loss") or line.result.history.get("accuracy")
         ],
@@ -208,7 +206,7 @@ def _values(comparison: Comparison, data: Data, found_map: EmbeddingMap | None) 
         "map": found_map
         and {
             "layer": found_map.layer,
-            "kinds": [(kind, MAP_NAMES[kind]) for kind in found_map.points],
+            "kinds": [(kind, KINDS[kind]) for kind in found_map.points],
             "n": len(found_map.at),
             "n_images": found_map.n_images,
             "explained": [percent(share) for share in found_map.explained],
@@ -243,7 +241,9 @@ def _environments(comparison: Comparison) -> list[tuple[str, str]]:
 def _mistakes(result: Result) -> list[tuple[float, str, str, str]]:
     """Return (probability, path, true, predicted) of the mistakes, surest first."""
     columns = zip(result.certainty, result.test_paths, result.true, result.predicted, strict=True)
-    wrong = [(p, path, result.classes[true], result.classes[named]) for p, path, true, named in columns if true != named]
+    wrong = [
+        (p, path, result.classes[true], result.classes[named]) for p, path, true, named in columns if true != named
+    ]
     return sorted(wrong, reverse=True)
 
 

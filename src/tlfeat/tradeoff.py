@@ -38,14 +38,14 @@ def frontier(points: Sequence[tuple[float | None, float]]) -> list[bool]:
     """
 
     def is_beaten(cost_s: float, accuracy: float) -> bool:
-        return any(
-            s is not None and s <= cost_s and a >= accuracy and (s < cost_s or a > accuracy) for s, a in points
-        )
+        return any(s is not None and s <= cost_s and a >= accuracy and (s < cost_s or a > accuracy) for s, a in points)
 
     return [s is not None and not is_beaten(s, accuracy) for s, accuracy in points]
 
 
-def break_even(extract_s: float | None, head_s: float | None, decode_s: float | None, keras_s: float | None) -> int | None:
+def break_even(
+    extract_s: float | None, head_s: float | None, decode_s: float | None, keras_s: float | None
+) -> int | None:
     """Return after how many trainings extraction has paid for itself.
 
     The least N >= 1 so that for it and for every larger number n of trainings ::
