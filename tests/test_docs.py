@@ -17,7 +17,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
-    ["extract", "fit-sklearn", "fit-keras", "compare", "sweep", "curve", "audit", "predict", "backbones", "layers"]
+    ["extract", "fit-sklearn", "fit-keras", "compare", "report", "sweep", "curve", "audit", "predict", "backbones"]
+    + ["layers"]
     + [f"cache {name}" for name in ("info", "verify", "export", "import")]
 )  # fmt: skip
 

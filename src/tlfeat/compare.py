@@ -215,7 +215,7 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
         try:
             result = Result.from_dict(read_json(path))
             is_same = result.split.digest == split.info.digest and (
-                result.layer == "pixels" or result.fingerprint == data.cache.fingerprint
+                result.candidate.startswith("pixels+") or result.fingerprint == data.cache.fingerprint
             )
         except (DataError, TypeError, KeyError, AttributeError):
             continue  # of an older version, or damaged

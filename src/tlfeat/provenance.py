@@ -59,7 +59,7 @@ def _fit(cache: Cache, result: Result) -> tuple[str, ...]:
     common, settings = _common(cache, result.split), result.settings
     if result.kind == "keras":
         return ("tlfeat", "fit-keras", *_training(settings), *common)
-    if result.layer == "pixels" and result.candidate.startswith("pixels+"):
+    if result.candidate.startswith("pixels+"):
         return ("tlfeat", "compare", "--heads", "none", "--keras", "none", *common)
     words = ["tlfeat", "fit-sklearn", "--model", result.candidate]
     for layer in str(settings.get("layer", result.layer)).split("+"):
