@@ -13,18 +13,17 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_and_time import ROOT, backbone_options, cpu, stage, unpack
 from PIL import Image
 
+from accuracy_and_time import ROOT, backbone_options, cpu, stage, unpack
 from tlfeat.candidates import Data, open_data
 from tlfeat.compare import compare_candidates
-from tlfeat.embedding_map import EmbeddingMap, make_map
+from tlfeat.embedding_map import make_map
 from tlfeat.figures import markdown_table
 from tlfeat.plan import plan_extraction
 from tlfeat.records import Environment, read_json, write_json
@@ -47,24 +46,22 @@ def write_noise(folder: Path) -> Path:
     return folder
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    started_s = time.perf_counter()
-    return work(), time.perf_counter() - started_s
-
-
 def measure(data: Data) -> Record:
     """Return size and seconds; medians of repeats in turn."""
     found = compare_candidates(data, heads=HEADS, keras_modes=(), has_pixels=False)
     layer = map_layer(found, data, None)
     seconds: dict[str, list[float]] = {"pca": [], "tsne": [], "page": []}
-    layout: EmbeddingMap | None = None
     for _ in range(N_REPEATS):
-        _, pca_s = timed(lambda: make_map(data.cache, data.split, layer, ["pca"]))
-        layout, both_s = timed(lambda: make_map(data.cache, data.split, layer))
-        page, page_s = timed(lambda: to_html(found, data, layout))
-        for name, value in (("pca", pca_s), ("tsne", both_s - pca_s), ("page", page_s)):
-            seconds[name].append(value)
-    assert layout is not None
+        started_s = time.perf_counter()
+        make_map(data.cache, data.split, layer, ["pca"])
+        pca_s = time.perf_counter()
+        layout = make_map(data.cache, data.split, layer)
+        map_s = time.perf_counter()
+        page = to_html(found, data, layout)
+        page_s = time.perf_counter()
+        seconds["pca"].append(pca_s - started_s)
+        seconds["tsne"].append((map_s - pca_s) - (pca_s - started_s))
+        seconds["page"].append(page_s - map_s)
     return {
         "n_images": len(data.split.keys),
         "n_on_map": len(layout.at),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +108,23 @@ def test_a_map_is_kept_and_a_damaged_one_made_again(make_photos: MakePhotos, tmp
         make_map(data.cache, data.split, "pixels", kept=tmp_path / "maps", on_progress=note)
         make_map(data.cache, data.split, "pixels", seed=1, kept=tmp_path / "maps", on_progress=note)
     assert len(said) == 6 and len(list((tmp_path / "maps").iterdir())) == 2
+
+
+def test_umap_gets_the_components_and_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    class FakeUmap:
+        def __init__(self, **options: object) -> None:
+            given.update(options)
+
+        def fit_transform(self, rows: np.ndarray) -> np.ndarray:
+            given["shape"] = rows.shape
+            return rows[:, :2].astype(np.float64)
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FakeUmap))
+    points, _ = lay_out(two_clouds(width=80), ["umap"], seed=5)
+    assert given == {"n_neighbors": 15, "random_state": 5, "shape": (60, 50)}
+    assert points["umap"].shape == (60, 2) and points["umap"].dtype == np.float32
 
 
 def test_what_may_be_asked_of_maps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -342,6 +342,7 @@ def compare(
         for head in chosen_heads:
             find_head(head)
         kinds = embedding_map.choose_kinds(maps)
+        report_page.check_places(html, plots)
         path = cache or workspace.newest_cache()
         with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
             console.say(f"Comparing on {path}: {data.split.info.n_test:,} test images")
@@ -400,6 +401,7 @@ def report(
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
         kinds = embedding_map.choose_kinds(maps)
+        report_page.check_places(html, plots)
         path = cache or workspace.newest_cache()
         with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
             found = known_comparison(data, on_progress=progress)

@@ -19,6 +19,7 @@ from tlfeat.charts import Plot, accuracy_seconds, learning_curves, per_class_row
 from tlfeat.compare import Comparison
 from tlfeat.console import one_line
 from tlfeat.embedding_map import KINDS, EmbeddingMap, make_map
+from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate import Labels, Split, confused_pairs
 from tlfeat.figures import page
 from tlfeat.leaks import picture_files
@@ -255,6 +256,14 @@ def map_layer(comparison: Comparison, data: Data, layer: str | None) -> str:
     return choose_layers(data.cache, layer)[0]
 
 
+def check_places(html: Path | None, plots: Path | None) -> None:
+    """Raise a `UsageError` for places that cannot be written to, before hours of training and not after."""
+    if html and html.is_dir():
+        raise UsageError(f"--html wants a file, and {html} is a folder. Name one in it: {html / 'comparison.html'}")
+    if plots and plots.exists() and not plots.is_dir():
+        raise UsageError(f"--plots wants a folder, and {plots} is a file.")
+
+
 def write_reports(
     comparison: Comparison,
     data: Data,
@@ -278,7 +287,28 @@ def write_reports(
         Kinds of map; none for no map.
     plots : Path, optional
         A folder for the charts as PNG and SVG files.
+
+    Raises
+    ------
+    DataError
+        A file cannot be written.
     """
+    try:
+        return _write(comparison, data, folder, html or folder / "comparison.html", layer, maps, plots, on_progress)
+    except OSError as error:
+        raise DataError(f"Cannot write {error.filename or folder}: {error.strerror or error}.") from error
+
+
+def _write(
+    comparison: Comparison,
+    data: Data,
+    folder: Path,
+    html: Path,
+    layer: str | None,
+    maps: Sequence[str],
+    plots: Path | None,
+    on_progress: OnProgress,
+) -> dict[str, Path]:
     found_map = None
     if maps:
         kept = workspace.report_dir(data.stem) / "maps"
@@ -287,7 +317,7 @@ def write_reports(
             on_progress=on_progress,
         )  # fmt: skip
     paths = write_tables(comparison, folder)
-    paths["html"] = html or folder / "comparison.html"
+    paths["html"] = html
     write_text(paths["html"], to_html(comparison, data, found_map, on_progress=on_progress))
     if plots:
         from tlfeat.plots import write_plots
