@@ -69,6 +69,17 @@ def test_sheets_keep_within_the_bytes_allowed(tmp_path: Path, n_bytes: int) -> N
     assert max(max(size) for size in sheets.sizes if size) == sheets.side
 
 
+def test_sheets_keep_within_the_bytes_where_the_pictures_looked_at_first_tell_too_little(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files, keys = [], []
+    for i in range(220):  # every second one is looked at to foretell the size: those are plain
+        files.append(tmp_path / f"{i}.png")
+        pixels = rng.integers(0, 256, (64, 64, 3)) if i % 2 else np.zeros((64, 64, 3))
+        Image.fromarray(pixels.astype(np.uint8)).resize((128, 128), Image.Resampling.NEAREST).save(files[-1])
+        keys.append(content_key(files[-1].read_bytes()))
+    assert make_sheets(files, keys, n_bytes=300_000).n_bytes <= 300_000
+
+
 def test_a_photograph_that_lies_on_its_side_keeps_its_shape(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

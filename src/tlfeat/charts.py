@@ -24,7 +24,10 @@ SHAPES = {"head": "circle", "pixels": "triangle", "keras": "square"}
 
 @dataclass(slots=True)
 class Mark:
-    """A measured point: where it lies, its interval, what it says; `label` is where its name found room."""
+    """A measured point: where it lies, its interval, what it says.
+
+    `label` is where its name found room, `leader` the end of a line to it where that is not beside the point.
+    """
 
     x: float
     y: float
@@ -36,6 +39,7 @@ class Mark:
     name: str = ""
     is_filled: bool = True
     label: tuple[float, float] | None = None
+    leader: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,8 @@ def _name(marks: Sequence[Mark]) -> None:
                 box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken
             ):
                 mark.label = (round(x, 1), round(y, 1))
+                if abs(dy) > 17:
+                    mark.leader = (round(x if dx > 0 else x + width, 1), round(y - 4, 1))
                 taken.append(box)
                 break
 

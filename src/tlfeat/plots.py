@@ -139,6 +139,8 @@ def _accuracy_seconds(figure: Any, lines: Sequence[Line]) -> None:
         if mark.low is not None and mark.high is not None:
             axes.vlines(mark.x, mark.low, mark.high, color=colour)
         axes.plot(mark.x, mark.y, sign, color=colour, markerfacecolor=colour if mark.is_filled else "white")
+        if mark.leader:
+            axes.plot([mark.x, mark.leader[0]], [mark.y, mark.leader[1]], color="grey", linewidth=0.6, zorder=1)
         if mark.label:
             axes.text(*mark.label, _text(mark.name), fontsize=8)
     axes.set_xticks([x for x, _ in plot.x_ticks], [text for _, text in plot.x_ticks])
