@@ -18,6 +18,9 @@ _WIDTH, _HEIGHT = 460, 320
 _LEFT, _RIGHT, _TOP, _BASE = 54, 446, 14, 268
 _LETTER, _LINE = 6.3, 13  # of a name in the chart
 
+#: Letters of a name in the chart; of a longer one only the candidate is shown there.
+_MAX_NAME = 28
+
 #: What a shape stands for besides the colour.
 SHAPES = {"head": "circle", "pixels": "triangle", "keras": "square"}
 
@@ -109,7 +112,7 @@ def accuracy_seconds(lines: Sequence[Line], cost: str) -> Plot:
                 SHAPES[style_of(result)],
                 y_of(low),
                 y_of(high),
-                result.candidate,
+                line.name if len(line.name) <= _MAX_NAME else result.candidate,
                 ahead,
             )
         )
