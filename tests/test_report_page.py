@@ -25,7 +25,7 @@ from tlfeat.compare import Comparison, compare_candidates, known_comparison, nam
 from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
 from tlfeat.plan import plan_extraction
-from tlfeat.provenance import commands
+from tlfeat.provenance import _training, commands
 from tlfeat.records import read_json, write_json
 from tlfeat.report import to_markdown
 from tlfeat.report_page import _in_script, choose_images, to_html, write_reports
@@ -230,6 +230,26 @@ def test_commands_can_be_typed_again_whatever_the_names(tmp_path: Path, make_pho
     assert ["tlfeat", "fit-keras", "--epochs", "3", *common] in words
     assert ["tlfeat", "compare", "--heads", "none", "--keras", "none", *common] in words
     assert words[-1] == ["tlfeat", "report", *common]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        pytest.param({"mode": "scratch", "dense": [128], "learning_rate": 1e-3}, "--from-scratch", id="scratch"),
+        pytest.param(
+            {"mode": "finetuned", "unfreeze_last": 9, "learning_rate": 1e-4, "dense": [], "trains_batchnorm": True},
+            "--unfreeze-last 9 --dense 0 --train-batchnorm",
+            id="finetuned",
+        ),
+        pytest.param(
+            {"recipe": "potato-as-written", "dense": [512, 256], "plateau": 2, "augment": "flip=horizontal"},
+            "--recipe potato --as-written --dense 512,256 --augment flip=horizontal --reduce-on-plateau 2",
+            id="recipe",
+        ),
+    ],
+)
+def test_options_of_training_are_those_that_are_not_usual(settings: dict[str, Any], words: str) -> None:
+    assert shlex.join(_training(settings)) == words
 
 
 def test_the_tables_say_the_frontier_and_the_break_even(cache: Path) -> None:

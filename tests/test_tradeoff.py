@@ -75,6 +75,8 @@ def test_seconds_count_what_they_say() -> None:
         1.0,
     ]
     assert [seconds_of(network, cost) for cost in ("choosing and fitting", "from image files")] == [55.0, 55.0]
+    to_its_cut = a_result("keras-frozen", kind="keras", extract_s=7.0, fit_s=50.0)
+    assert [seconds_of(to_its_cut, cost) for cost in ("choosing and fitting", "from image files")] == [50.0, 57.0]
     assert seconds_of(a_result("knn", fit_s=1.0), "from image files") is None
     assert seconds_of(a_result("knn"), "choosing and fitting") is None
 
@@ -87,6 +89,7 @@ def test_each_network_is_held_against_the_best_head_with_a_timed_extraction() ->
         a_result("logreg", accuracy=0.8, extract_s=30.0, search_s=1.0, fit_s=1.0),
         a_result("keras-frozen", kind="keras", accuracy=0.8, fit_s=12.0),
         a_result("keras-scratch", kind="keras", accuracy=0.5, decode_s=5.0, fit_s=300.0),
+        a_result("keras-finetuned", kind="keras", accuracy=0.5, extract_s=25.0, fit_s=4.0),
     ]
-    assert break_evens(results) == [BreakEven(3, 4, 4), BreakEven(3, 5, 1)]
+    assert break_evens(results) == [BreakEven(3, 4, 4), BreakEven(3, 5, 1), BreakEven(3, 6, 3)]
     assert break_evens(results[:2] + results[4:]) == []

@@ -214,8 +214,11 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
     for path in sorted(folder.glob("*/result.json")):
         try:
             result = Result.from_dict(read_json(path))
+            own = dict(data.cache.fingerprint)
+            if result.kind == "keras":  # a network may be trained on pixels that are scaled in another way
+                own["preprocess"] = result.fingerprint.get("preprocess")
             is_same = result.split.digest == split.info.digest and (
-                result.candidate.startswith("pixels+") or result.fingerprint == data.cache.fingerprint
+                result.candidate.startswith("pixels+") or result.fingerprint == own
             )
         except (DataError, TypeError, KeyError, AttributeError):
             continue  # of an older version, or damaged

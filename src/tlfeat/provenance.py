@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tlfeat.cache import Cache
 from tlfeat.decode import RESIZE
 from tlfeat.evaluate import TEST_FRACTION
 from tlfeat.records import Result, SplitInfo
+
+#: Settings of training that have an option, and what ``fit-keras`` takes of its own accord.
+_USUAL = {
+    "dense": 128,
+    "dropout": 0.2,
+    "augment": "none",
+    "views": 0,
+    "optimizer": "adam",
+    "loss": "sparse_categorical_crossentropy",
+    "learning_rate": None,
+    "head_epochs": 0,
+    "head_learning_rate": 1e-3,
+    "plateau": 0,
+    "epochs": 0,
+    "patience": 0,
+    "keep": "best",
+    "trains_batchnorm": False,
+    "batch_size": 32,
+    "preprocess": None,
+    "cut": "float32",
+}
+
+#: Options that are not called as their setting is.
+_RENAMED = {"plateau": "--reduce-on-plateau", "trains_batchnorm": "--train-batchnorm"}
 
 
 def commands(cache: Cache, results: Iterable[Result]) -> list[str]:
@@ -70,18 +94,21 @@ def _fit(cache: Cache, result: Result) -> tuple[str, ...]:
     return (*words, *common)
 
 
-def _training(settings: dict[str, Any]) -> list[str]:
-    """Return the options of ``fit-keras``: those that differ from what it takes of its own accord."""
-    from tlfeat.finetune import TrainSettings
-
-    mode = settings.get("mode", "frozen")
-    usual = TrainSettings(mode=mode, seed=settings.get("seed", 0)).to_dict()
-    words = {"scratch": ["--from-scratch"], "finetuned": ["--unfreeze-last", str(settings.get("unfreeze_last"))]}.get(
-        mode, []
-    )
-    for name, value in settings.items():
-        if name in ("model", "mode", "seed", "unfreeze_last") or value == usual.get(name):
-            continue
-        option = f"--{name.replace('_', '-')}"
-        words = [*words, option] if value is True else [*words, option, str(value)]
+def _training(settings: Mapping[str, Any]) -> list[str]:
+    """Return the options of ``fit-keras``: those that differ from the usual; with a recipe all, as they change it."""
+    mode, recipe = settings.get("mode", "frozen"), str(settings.get("recipe") or "")
+    words = ["--recipe", recipe.removesuffix("-as-written")] if recipe else []
+    words += ["--as-written"] if recipe.endswith("-as-written") else []
+    words += ["--from-scratch"] if mode == "scratch" else []
+    words += ["--unfreeze-last", str(settings.get("unfreeze_last"))] if mode == "finetuned" else []
+    usual = {**_USUAL, "learning_rate": 1e-4 if mode == "finetuned" else 1e-3}
+    for name in (name for name in usual if settings.get(name) is not None):
+        value = settings[name]
+        if isinstance(value, list):
+            value = ",".join(map(str, value)) or 0
+        option = _RENAMED.get(name, f"--{name.replace('_', '-')}")
+        if isinstance(value, bool):
+            words += [option] if value else []
+        elif recipe or str(value) != str(usual[name]):
+            words += [option, str(value)]
     return words

@@ -218,8 +218,8 @@ def tradeoff_sentences(comparison: Comparison) -> list[str]:
     return [
         *sentences,
         f"break-even: extraction ({seconds(head.result.timing.extract_s)}, once) and a fit of {head.name} each time "
-        f"({seconds(seconds_of(head.result, 'choosing and fitting'))}) cost less than decoding once and training in "
-        f"Keras each time: {told}.",
+        f"({seconds(seconds_of(head.result, 'choosing and fitting'))}) cost less than training in Keras each "
+        f"time and decoding (or extraction up to its cut) once: {told}.",
     ]
 
 

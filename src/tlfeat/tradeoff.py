@@ -26,9 +26,14 @@ def seconds_of(result: Result, cost: str) -> float | None:
     chosen_s = (timing.decode_s or 0.0) + (timing.search_s or 0.0) + timing.fit_s
     if cost == "choosing and fitting":
         return chosen_s
-    if result.kind == "keras":  # it reads the image files itself
-        return chosen_s
+    if result.kind == "keras":  # it reads the image files itself, or extracts what crosses its cut
+        return (timing.extract_s or 0.0) + chosen_s
     return None if timing.extract_s is None else timing.extract_s + chosen_s
+
+
+def _once_s(result: Result) -> float:
+    """Return what a network takes once, however often it is trained: decoding, or extraction up to its cut."""
+    return (result.timing.decode_s or 0.0) + (result.timing.extract_s or 0.0)
 
 
 def frontier(points: Sequence[tuple[float | None, float]]) -> list[bool]:
@@ -59,7 +64,7 @@ def break_even(
     head_s : float or None
         Of choosing and fitting a head on cached rows, every time.
     decode_s : float or None
-        Of decoding for Keras, once; None counts as none (it decodes while it trains).
+        Of decoding for Keras, or extraction up to its cut, once; None counts as none (it decodes while it trains).
     keras_s : float or None
         Of all epochs, every time.
 
@@ -97,7 +102,7 @@ def break_evens(results: Sequence[Result]) -> list[BreakEven]:
     head = max(heads, key=lambda i: results[i].score.accuracy)
     head_s = seconds_of(results[head], "choosing and fitting")
     return [
-        BreakEven(head, i, break_even(results[head].timing.extract_s, head_s, r.timing.decode_s, r.timing.fit_s))
+        BreakEven(head, i, break_even(results[head].timing.extract_s, head_s, _once_s(r), r.timing.fit_s))
         for i, r in enumerate(results)
         if r.kind == "keras" and r.timing.fit_s is not None
     ]
