@@ -315,6 +315,23 @@ def test_markup_in_class_and_file_names_is_escaped_in_the_report(workplace: Path
     assert "plain &amp; simple" in page
 
 
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_places_that_a_report_cannot_be_written_to_are_named(data: Path, cache: Path, command: str) -> None:
+    Path("folder").mkdir()
+    Path("file").touch()
+    heads = ("--heads", "lda", "--keras", "none", "--no-pixels") if command == "compare" else ()
+    for words, code, told in (
+        (("--html", "folder"), USAGE, "folder/comparison.html"),
+        (("--plots", "file"), USAGE, "--plots wants a folder"),
+        (("--map", "tsen"), USAGE, "Did you mean 'tsne'"),
+    ):
+        ran = Ran(command, "--cache", cache, *heads, *words)
+        assert ran.code == code and told in ran.error, ran.error
+    assert Ran("compare", "--cache", cache, "--heads", "lda", "--keras", "none", "--no-pixels").code == DONE
+    ran = Ran(command, "--cache", cache, *heads, "--html", "file/page.html")
+    assert ran.code == KNOWN and "Cannot write file" in ran.error
+
+
 # --- caches ---------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,11 +90,34 @@ def test_compare_reuses_equal_results_and_fits_others_again(work: Path) -> None:
 def test_reports_are_written_in_four_forms(work: Path) -> None:
     tlfeat("compare", "--keras", "none", "--heads", "logreg", "--output", "rep", cwd=work)
     page = (work / "rep" / "comparison.html").read_text()
-    assert "<svg" in page and "http://" not in page and "https://" not in page and "<script" not in page
+    assert (
+        "<svg" in page
+        and "https://" not in page
+        and set(re.findall(r"http://[^\"']+", page)) == {"http://www.w3.org/2000/svg"}
+    )
     assert "| pixels+logreg |" in (work / "rep" / "comparison.md").read_text()
     lines = list(csv.DictReader(io.StringIO((work / "rep" / "comparison.csv").read_text())))
     assert {line["model"] for line in lines} == {"logreg", "pixels+logreg"}
     assert len(json.loads((work / "rep" / "comparison.json").read_text())) == 2
+
+
+def test_the_page_is_made_again_from_what_was_fitted(work: Path) -> None:
+    run = tlfeat("report", cwd=work, expect=3)
+    assert "tlfeat compare" in run.stderr and run.stderr.count("\n") == 1
+    compared = as_json(
+        "compare", "--keras", "none", "--heads", "logreg", "--map", "none", "--html", "a/b.html", cwd=work
+    )
+    assert "Map of the embeddings" not in (work / "a" / "b.html").read_text()
+    assert not list(work.glob("cache/reports/*/comparison.html"))
+    tlfeat("fit-sklearn", "--model", "knn", cwd=work)
+    reported = as_json("report", "--map", "pca", "--plots", "plots", cwd=work)
+    assert [r["is_reused"] for r in reported] == [True] * 3
+    assert {r["path"] for r in reported} > {r["path"] for r in compared}
+    (page,) = work.glob("cache/reports/*/comparison.html")
+    assert "Map of the embeddings" in page.read_text()
+    names = {path.name for path in (work / "plots").iterdir()}
+    assert {"accuracy-seconds.svg", "map-pca.png", "confusion-pixels+logreg.svg"} <= names
+    assert "--seed" in tlfeat("report", "--seed", "1", cwd=work, expect=3).stderr
 
 
 def test_results_go_to_stdout_and_remarks_to_stderr_and_quiet_is_quiet(work: Path) -> None:

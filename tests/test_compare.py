@@ -18,7 +18,8 @@ from tlfeat.compare import Comparison, compare_candidates
 from tlfeat.intervals import difference_interval, mcnemar, proportion_interval
 from tlfeat.plan import plan_extraction
 from tlfeat.records import Result, read_json, write_json
-from tlfeat.report import result_text, table_rows, to_csv, to_html, write_reports
+from tlfeat.report import result_text, table_rows, to_csv, write_tables
+from tlfeat.report_page import to_html
 
 
 @pytest.fixture
@@ -51,6 +52,11 @@ def test_intervals_differences_and_p_values_allow_for_groups(cache: Path) -> Non
     assert line.p_value == mcnemar(true, other, best, groups)
 
 
+def page_of(cache: Path, found: Comparison) -> str:
+    with open_data(cache, seed=0) as data:
+        return to_html(found, data)
+
+
 def test_every_form_of_the_report_has_the_difference_and_the_calibration(cache: Path, tmp_path: Path) -> None:
     found, _ = compared(cache)
     _, rows = table_rows(found)
@@ -61,12 +67,13 @@ def test_every_form_of_the_report_has_the_difference_and_the_calibration(cache: 
         float(line["difference_ci95_low"]) <= float(line["difference_to_best"]) <= float(line["difference_ci95_high"])
     )
     assert {"ci95_low", "macro_f1_ci95_high", "ece", "ece_upper", "log_loss"} <= set(line)
-    records = json.loads(write_reports(found, tmp_path / "report")["json"].read_text())
+    records = json.loads(write_tables(found, tmp_path / "report")["json"].read_text())
     assert records[0]["calibration"]["table"] and records[0]["per_class"][0]["recall_ci95"]
     assert records[1]["difference_ci95"] == list(found.lines[1].difference_ci95)
-    page = to_html(found)
-    assert "How far the probabilities of" in page and "Of each class" in page
-    assert page.count("<circle") == len(found.lines) + len(records[0]["calibration"]["table"])
+    page = page_of(cache, found)
+    assert "How far the probabilities can be believed</h2>" in page and "Each class of" in page
+    n_bins = sum(len(record["calibration"]["table"]) for record in records)
+    assert page.count('class="reach"') == 3 * len(found.lines) + n_bins
     text = result_text(found.lines[0].result)
     assert "calibration        ECE" in text and "with --reject" in text and text.count("95 % interval") == 3
 
@@ -85,7 +92,7 @@ def test_a_result_of_an_older_version_is_reused_and_shown_without_what_it_lacks(
     again, _ = compared(cache)
     assert all(line.is_reused for line in again.lines)
     assert "calibration" not in result_text(again.lines[0].result)
-    assert "How far the probabilities of" not in to_html(again)
+    assert "How far the probabilities" not in page_of(cache, again)
     assert "accuracy" in to_csv(again)
 
 

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
-    ["extract", "fit-sklearn", "fit-keras", "recipes", "summary", "compare"]
+    ["extract", "fit-sklearn", "fit-keras", "recipes", "summary", "compare", "report"]
     + ["sweep", "curve", "audit", "predict", "export", "backbones", "layers"]
     + [f"cache {name}" for name in ("info", "verify", "export", "import")]
 )  # fmt: skip

@@ -81,6 +81,17 @@ ResizeOption = Annotated[
 DtypeOption = Annotated[
     str | None, typer.Option("--dtype", help="Of the stored rows: float32, or float16 at half the size. [float32]")
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE.html", help="Write the page here, not to comparison.html in --output."),
+]
+PlotsOption = Annotated[
+    Path | None, typer.Option("--plots", metavar="DIR", help="Write the charts there as PNG and SVG files, for papers.")
+]
+MapOption = Annotated[
+    str,
+    typer.Option("--map", help="Maps of the embeddings: comma-separated pca, tsne, umap (if installed); all, or none."),
+]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", help="Folder for the reports; cache/reports/... by default.")
 ]
@@ -495,6 +506,9 @@ def compare(
         list[str] | None,
         typer.Option("--recipe", help="With a recipe, as it should be and as written; may be repeated."),
     ] = None,
+    html: HtmlOption = None,
+    plots: PlotsOption = None,
+    maps: MapOption = "pca,tsne",
     output: OutputOption = None,
     cache: CacheOption = None,
     test_fraction: FractionOption = 0.2,
@@ -506,7 +520,7 @@ def compare(
 ) -> None:
     """Line up raw pixels, every head, the frozen, the fine-tuned and the from-scratch network on one split."""
     import tlfeat.compare as comparing
-    from tlfeat import candidates, report, workspace
+    from tlfeat import candidates, embedding_map, report_page, workspace
     from tlfeat.heads import find_head
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -514,6 +528,8 @@ def compare(
         chosen_heads = _parse_list(heads, comparing.ALL_HEADS)
         for head in chosen_heads:
             find_head(head)
+        kinds = embedding_map.choose_kinds(maps)
+        report_page.check_places(html, plots)
         path = cache or workspace.newest_cache()
         with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
             console.say(f"Comparing on {path}: {data.split.info.n_test:,} test images")
@@ -528,19 +544,69 @@ def compare(
                 recipes=recipe or [],
                 on_progress=progress,
             )
-        paths = report.write_reports(found, output or workspace.report_dir(path.stem))
+            paths = report_page.write_reports(
+                found,
+                data,
+                output or workspace.report_dir(path.stem),
+                html=html,
+                layer=layer,
+                maps=kinds,
+                plots=plots,
+                on_progress=progress,
+            )
     for note in found.notes:
         console.warn(note)
     for name, why in found.skipped:
         console.warn(f"{name} was not run: {why}")
-    reused = [line.result.candidate for line in found.lines if line.is_reused]
+    reused = [line.name for line in found.lines if line.is_reused]
     if reused:
         console.say(f"Reused from earlier commands: {', '.join(reused)} (--fresh fits them again)")
-    text = aligned(*report.table_rows(found)) + "\n\n" + "\n".join(report.legend(found))
-    console.result(text, [line.to_record() for line in found.lines])
+    _show_comparison(console, found, paths)
     console.detail(f"Split {found.split.digest}, layer {layer or 'chosen by default'}")
-    console.say(f"Report: {paths['html']} (and .md, .csv, .json)")
     console.say(f"Next: tlfeat predict {found.lines[0].result.model} IMAGE...")
+
+
+@app.command(short_help="The page of a comparison again, from what was fitted.")
+def report(
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="Layer whose rows the map shows; that of the best head by default.")
+    ] = None,
+    html: HtmlOption = None,
+    plots: PlotsOption = None,
+    maps: MapOption = "pca,tsne",
+    output: OutputOption = None,
+    cache: CacheOption = None,
+    test_fraction: FractionOption = 0.2,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make the page and the tables of every model that was fitted on a cache with this split; fits nothing."""
+    from tlfeat import candidates, embedding_map, report_page, workspace
+    from tlfeat.compare import known_comparison
+
+    console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with errors_as_exit_codes(), console.progress() as progress:
+        kinds = embedding_map.choose_kinds(maps)
+        report_page.check_places(html, plots)
+        path = cache or workspace.newest_cache()
+        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+            found = known_comparison(data, on_progress=progress)
+            paths = report_page.write_reports(
+                found,
+                data,
+                output or workspace.report_dir(path.stem),
+                html=html,
+                layer=layer,
+                maps=kinds,
+                plots=plots,
+                on_progress=progress,
+            )
+    for note in found.notes:
+        console.warn(note)
+    _show_comparison(console, found, paths)
+    console.detail(f"Split {found.split.digest}")
 
 
 @app.command(short_help="Which layer: accuracy against the depth of a backbone.")
@@ -916,6 +982,18 @@ def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
     console.detail(f"Split {outcome.result.split.digest}; {outcome.result.environment.packages}")
     console.say(f"Model: {outcome.result.model}")
     console.say("Next: tlfeat compare" + (f" --cache {cache}" if cache else ""))
+
+
+def _show_comparison(console: Console, found: Any, paths: dict[str, Path]) -> None:
+    from tlfeat import report
+
+    text = aligned(*report.table_rows(found)) + "\n\n" + "\n".join(report.legend(found))
+    console.result(text, [line.to_record() for line in found.lines])
+    console.say(
+        f"Report: {paths['html']} ({paths['html'].stat().st_size / 1e6:.1f} MB; tables: {paths['md']}, .csv, .json)"
+    )
+    if "plots" in paths:
+        console.say(f"Charts: {paths['plots']}")
 
 
 def _show_finding(console: Console, finding: Any, paths: dict[str, Path]) -> None:

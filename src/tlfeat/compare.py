@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tlfeat import workspace
 from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_sklearn, other_backbone
 from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
 from tlfeat.heads import HEADS, find_head
 from tlfeat.intervals import difference_interval, holm, mcnemar
-from tlfeat.leaks import leak_sentence
+from tlfeat.leaks import find_leaks, leak_sentence, score_without
 from tlfeat.progress import OnProgress, silent
 from tlfeat.recipes import TrainSettings, find_recipe
-from tlfeat.records import Result, SplitInfo
+from tlfeat.records import Result, SplitInfo, read_json
 
 #: Below this the difference to the best candidate is called real, after Holm's correction.
 SIGNIFICANCE = 0.05
@@ -45,6 +47,8 @@ class Line:
         Accuracy less that of the best candidate, a share.
     difference_ci95 : (float, float)
         Its 95 % interval on the same test images (not adjusted for the number of candidates).
+    name : str
+        The candidate, with the settings that tell it from others of the same name.
     """
 
     result: Result
@@ -52,13 +56,15 @@ class Line:
     p_value: float
     is_within_noise: bool
     image_s: float | None
-    difference: float = 0.0
-    difference_ci95: tuple[float, float] = (0.0, 0.0)
+    difference: float
+    difference_ci95: tuple[float, float]
+    name: str
 
     def to_record(self) -> dict[str, Any]:
         """Return one flat record for scripts; `fit-sklearn --json` gives the same keys."""
         return {
             **record(self.result),
+            "name": self.name,
             "p_value_vs_best": self.p_value,
             "is_within_noise_of_best": self.is_within_noise,
             "difference_to_best": self.difference,
@@ -199,6 +205,63 @@ def compare_candidates(
     return _line_up(data, outcomes, skipped, others)
 
 
+def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Comparison:
+    """Line up all candidates that were fitted on this cache and split before; fits nothing.
+
+    Raises
+    ------
+    DataError
+        There is none; the message says how to make one.
+    """
+    folder = workspace.models_dir(data.stem)
+    split = data.split
+    results = []
+    for path in sorted(folder.glob("*/result.json")):
+        try:
+            result = Result.from_dict(read_json(path))
+            own = dict(data.cache.fingerprint)
+            if result.kind == "keras":  # a network may be trained on pixels that are scaled in another way
+                own["preprocess"] = result.fingerprint.get("preprocess")
+            is_same = result.split.digest == split.info.digest and (
+                result.candidate.startswith("pixels+") or result.fingerprint == own
+            )
+        except (DataError, TypeError, KeyError, AttributeError):
+            continue  # of an older version, or damaged
+        if is_same and len(result.predicted) == len(result.true) == split.info.n_test:
+            leaks = score_without(
+                find_leaks(data.cache, split, on_progress=on_progress),
+                split,
+                np.array(result.true),
+                np.array(result.predicted),
+            )
+            results.append(replace(result, model=str(path.parent), leaks=leaks))
+    if not results:
+        raise DataError(
+            f"No model in {folder} was fitted on {data.cache.path} with this split (seed {data.seed}). Run tlfeat "
+            f"compare, tlfeat fit-sklearn or tlfeat fit-keras first, with the same --seed and --test-fraction."
+        )
+    return _line_up(data, [Outcome(result, is_reused=True) for result in results], [])
+
+
+def names_of(results: Sequence[Result]) -> list[str]:
+    """Return a name a Result: the candidate, and where several have it, the settings in which they differ."""
+    names = []
+    for result in results:
+        settings = [other.settings for other in results if other.candidate == result.candidate]
+        differing = [
+            name
+            for name in dict.fromkeys(name for known in settings for name in known)
+            if name not in ("grid", "model") and len({str(known.get(name)) for known in settings}) > 1
+        ]
+        told = ", ".join(f"{name} {result.settings.get(name, '–')}" for name in differing)
+        names.append(f"{result.candidate} ({told})" if told else result.candidate)
+    n_named = Counter(names)
+    return [
+        name if n_named[name] == 1 else f"{name} [{result.model.rpartition('-')[2] or i}]"
+        for i, (name, result) in enumerate(zip(names, results, strict=True))
+    ]
+
+
 def _line_up(
     data: Data, outcomes: list[Outcome], skipped: list[tuple[str, str]], notes: Sequence[str] = ()
 ) -> Comparison:
@@ -221,8 +284,11 @@ def _line_up(
             _image_s(outcome.result),
             outcome.result.score.accuracy - best.score.accuracy,
             interval,
+            name,
         )
-        for outcome, p, interval in zip(outcomes, p_values, intervals, strict=True)
+        for outcome, p, interval, name in zip(
+            outcomes, p_values, intervals, names_of([outcome.result for outcome in outcomes]), strict=True
+        )
     ]
     return Comparison(
         cache=data.cache.path,

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tlfeat.errors import BadImage, DataError
 from tlfeat.images import content_key
@@ -152,23 +152,34 @@ def _silence_pillow() -> None:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Return height and width in pixels as the header of a picture states them; a `BadImage` where it has none."""
+    """Return height and width in pixels as the header of a picture states them, EXIF orientation applied.
+
+    Raises
+    ------
+    BadImage
+        It has no such header.
+    """
     try:
         _silence_pillow()
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return image.height, image.width
+            lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.width, image.height) if lies_on_its_side else (image.height, image.width)
     except Exception as error:  # as in `decode_bytes`: Pillow's plugins let almost any exception out
         raise BadImage("not an image in a known format") from error
 
 
 def jpeg_thumbnail(data: bytes, side: int) -> bytes:
     """Return a picture as a small JPEG of at most `side` pixels a side; a `BadImage` as in `decode_bytes`."""
+    out = io.BytesIO()
+    Image.fromarray(thumbnail(data, side)).save(out, "JPEG", quality=70)
+    return out.getvalue()
+
+
+def thumbnail(data: bytes, side: int) -> Pixels:
+    """Return a picture at most `side` pixels high and wide, its aspect kept; a `BadImage` as in `decode_bytes`."""
     height, width = image_size(data)
     scale = side / max(height, width)
-    pixels = decode_bytes(data, (max(1, round(scale * height)), max(1, round(scale * width))))
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=70)
-    return out.getvalue()
+    return decode_bytes(data, (max(1, round(scale * height)), max(1, round(scale * width))))
 
 
 def _to_pixels(image: Image.Image, size: tuple[int, int] | None, resize: str) -> Pixels:

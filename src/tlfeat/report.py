@@ -1,18 +1,18 @@
-"""A comparison as text: terminal table, Markdown, CSV, JSON and one self-contained HTML page."""
+"""A comparison as text: terminal table, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 from tlfeat.compare import Comparison, Line
 from tlfeat.console import aligned
+from tlfeat.errors import counted
 from tlfeat.evaluate import confused_pairs
-from tlfeat.figures import csv_text, markdown_table, page, percent_axis
+from tlfeat.figures import csv_text, markdown_table
 from tlfeat.leaks import leak_sentence
-from tlfeat.records import Calibration, Environment, Result, write_json, write_text
+from tlfeat.records import Calibration, Result, write_json, write_text
+from tlfeat.tradeoff import break_evens, frontier, seconds_of
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.
 _MAX_CONFUSION_COLUMNS = 15
@@ -120,20 +120,15 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _fit_s(line: Line) -> float:
-    timing = line.result.timing
-    return (timing.decode_s or 0.0) + (timing.search_s or 0.0) + (timing.fit_s or 0.0)
-
-
 def _cells(line: Line) -> tuple[str, ...]:
     result, low_high = line.result, line.result.score.ci95
     verdict = "within noise" if line.is_within_noise else f"worse, p = {line.p_value:.2g}"
     return (
-        result.candidate,
+        line.name,
         percent(result.score.accuracy),
         f"{100 * low_high[0]:.1f} to {100 * low_high[1]:.1f}",
         f"{result.score.macro_f1:.3f}",
-        seconds(_fit_s(line)),
+        seconds(seconds_of(result, "choosing and fitting")),
         seconds(line.image_s),
         size(result.model_bytes),
         f"{_points_of(line.difference)} points ({' to '.join(map(_points_of, line.difference_ci95))}), {verdict}",
@@ -195,12 +190,37 @@ def legend(comparison: Comparison) -> list[str]:
             f"Heads on {', '.join(layers)} of {comparison.backbone}. Extraction, once for all heads: "
             f"{seconds(extract.extract_s)}.",
         )
+    sentences += tradeoff_sentences(comparison)
     leaks = comparison.lines[0].result.leaks
     if leaks is not None and leaks.images:
         sentences.insert(
             1, f"{leak_sentence(leaks)} without leaks: accuracy on the other {leaks.n_test:,} test images."
         )
     return sentences
+
+
+def tradeoff_sentences(comparison: Comparison) -> list[str]:
+    """Return who is on the frontier of accuracy and seconds, and after how many trainings extraction has paid."""
+    results = [line.result for line in comparison.lines]
+    costs = [seconds_of(result, "choosing and fitting") for result in results]
+    ahead = frontier(list(zip(costs, [result.score.accuracy for result in results], strict=True)))
+    names = [line.name for line, is_ahead in zip(comparison.lines, ahead, strict=True) if is_ahead]
+    sentences = [f"frontier: none is both faster to fit and more accurate than {', '.join(names)}."] if names else []
+    evens = break_evens(results)
+    if not evens:
+        return sentences
+    head = comparison.lines[evens[0].head]
+    told = ", ".join(
+        f"{comparison.lines[even.keras].name} "
+        + ("never" if even.n_trainings is None else f"after {counted(even.n_trainings, 'training')}")
+        for even in evens
+    )
+    return [
+        *sentences,
+        f"break-even: extraction ({seconds(head.result.timing.extract_s)}, once) and a fit of {head.name} each time "
+        f"({seconds(seconds_of(head.result, 'choosing and fitting'))}) cost less than training in Keras each "
+        f"time and decoding (or extraction up to its cut) once: {told}.",
+    ]
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -235,97 +255,10 @@ def _ends(record: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def to_html(comparison: Comparison) -> str:
-    """Return one page that needs nothing from elsewhere; every text in it is escaped."""
-    headings, rows = table_rows(comparison)
-    best = comparison.lines[0].result
-    mistakes = sorted(
-        (
-            (certainty, path, best.classes[true], best.classes[predicted])
-            for certainty, path, true, predicted in zip(
-                best.certainty, best.test_paths, best.true, best.predicted, strict=True
-            )
-            if true != predicted
-        ),
-        reverse=True,
-    )
-    return page(
-        "report.html",
-        title=f"tlfeat: {comparison.cache.stem}",
-        comparison=comparison,
-        headings=headings,
-        rows=rows,
-        legend=legend(comparison),
-        best=best,
-        pairs=confused_pairs(best.score, best.classes),
-        mistakes=mistakes[:20],
-        points=_points(comparison),
-        calibration=best.score.calibration and calibration_text(best.score.calibration),
-        reliability=_reliability(best.score.calibration),
-        environment=json.dumps(Environment.current().to_dict(), indent=1),
-        fingerprint=json.dumps(best.fingerprint, indent=1),
-        percent=percent,
-        ends=lambda interval: " to ".join(f"{100 * end:.1f}" for end in interval) if interval else "–",
-    )
-
-
-def _points(comparison: Comparison) -> dict[str, Any]:
-    """Place every candidate in a chart of 640 x 310 units: seconds (log) to the right, accuracy upwards."""
-    lines = comparison.lines
-    xs = [math.log10(max(_fit_s(line), 1e-3)) for line in lines]
-    intervals = [line.result.score.ci95 for line in lines]
-    left, right = math.floor(min(xs)), math.floor(max(xs)) + 1
-    bottom, top, step = percent_axis(min(low for low, _ in intervals), max(high for _, high in intervals))
-
-    def x_of(power: float) -> float:
-        return round(60 + 540 * (power - left) / (right - left), 1)
-
-    def y_of(value: float) -> float:
-        return round(270 - 250 * (100 * value - bottom) / (top - bottom), 1)
-
-    candidates = [
-        {
-            "name": line.result.candidate,
-            "kind": line.result.kind,
-            "x": x_of(x),
-            "y": y_of(line.result.score.accuracy),
-            "low": y_of(low),
-            "high": y_of(high),
-            "text": f"{line.result.candidate}: {percent(line.result.score.accuracy)}, {seconds(_fit_s(line))}",
-        }
-        for line, x, (low, high) in zip(lines, xs, intervals, strict=True)
-    ]
-    return {
-        "candidates": candidates,
-        "x_ticks": [(x_of(power), f"{10.0**power:,.3g} s") for power in range(left, right + 1)],
-        "y_ticks": [(y_of(tick / 100), f"{tick} %") for tick in range(bottom, top + 1, step)],
-    }
-
-
-def _reliability(found: Calibration | None) -> list[dict[str, Any]]:
-    """Place every bin of the reliability table in a square of 240 units that starts at (60, 10)."""
-    if found is None:
-        return []
-    return [
-        {
-            "n": bin_["n"],
-            "x": round(60 + 240 * bin_["probability"], 1),
-            "y": round(250 - 240 * bin_["right"], 1),
-            "low": round(250 - 240 * bin_["right_ci95"][0], 1),
-            "high": round(250 - 240 * bin_["right_ci95"][1], 1),
-            "probability": percent(bin_["probability"]),
-            "right": percent(bin_["right"]),
-            "ci95": " to ".join(f"{100 * end:.1f}" for end in bin_["right_ci95"]),
-        }
-        for bin_ in found.table
-    ]
-
-
-def write_reports(comparison: Comparison, folder: Path) -> dict[str, Path]:
-    """Write comparison.md, .csv, .json and .html into `folder` and return their paths by ending."""
-    paths = {ending: folder / f"comparison.{ending}" for ending in ("md", "csv", "json", "html")}
+def write_tables(comparison: Comparison, folder: Path) -> dict[str, Path]:
+    """Write comparison.md, .csv and .json into `folder` and return their paths by ending."""
+    paths = {ending: folder / f"comparison.{ending}" for ending in ("md", "csv", "json")}
     write_text(paths["md"], to_markdown(comparison))
     write_text(paths["csv"], to_csv(comparison))
     write_json(paths["json"], [line.to_record() for line in comparison.lines])
-    write_text(paths["html"], to_html(comparison))
     return paths

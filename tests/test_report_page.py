@@ -1,0 +1,281 @@
+"""The page of a comparison as a file: whole, escaped, small, from Results that exist."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shlex
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import MakePhotos
+from made_results import a_result, as_network, keep_network
+from tlfeat import workspace
+from tlfeat.candidates import open_data
+from tlfeat.charts import accuracy_seconds, learning_curves
+from tlfeat.compare import Comparison, compare_candidates, known_comparison, names_of
+from tlfeat.embedding_map import make_map
+from tlfeat.errors import DataError
+from tlfeat.plan import plan_extraction
+from tlfeat.provenance import _training, commands
+from tlfeat.records import read_json, write_json
+from tlfeat.report import to_markdown
+from tlfeat.report_page import _in_script, choose_images, to_html, write_reports
+from tlfeat.tradeoff import COSTS
+
+
+@pytest.fixture
+def cache(make_photos: MakePhotos) -> Path:
+    return plan_extraction(make_photos(n=20, classes=("cat", "dog", "newt")), backbone="pixels").run().cache
+
+
+def page_of(cache: Path, *, heads: tuple[str, ...] = ("logreg", "knn"), maps: bool = True) -> tuple[str, Comparison]:
+    with open_data(cache, seed=0) as data:
+        found = compare_candidates(data, heads=heads, keras_modes=(), has_pixels=False)
+        keep_network(workspace.models_dir(data.stem), found.lines[0].result)
+        found = known_comparison(data)
+        layout = make_map(data.cache, data.split, "pixels") if maps else None
+        return to_html(found, data, layout), found
+
+
+def document(page: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
+    return json.loads(text)
+
+
+class Reader(HTMLParser):
+    """Collects what an HTML parser makes of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_only_its_own_script_may_run(cache: Path) -> None:
+    page, _ = page_of(cache)
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    assert len(scripts) == 1 and page.count("<script") == 2
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = next(a["content"] or "" for tag, a in Reader(page).tags if a.get("http-equiv"))
+    assert f"script-src 'sha256-{digest}';" in policy and policy.startswith("default-src 'none';")
+    assert "unsafe-eval" not in policy and "script-src 'unsafe" not in policy
+    for tag, attributes in Reader(page).tags:
+        assert tag not in ("link", "iframe", "img", "object", "embed", "form")
+        assert not [name for name in attributes if name.startswith("on")]
+        assert (attributes.get("href") or "#").startswith("#") and "src" not in attributes
+    assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|\beval\(", scripts[0])
+
+
+def test_every_part_is_there_without_scripts(cache: Path) -> None:
+    page, found = page_of(cache)
+    static = page.partition('<script type="application/json"')[0]
+    for line in found.lines:
+        assert static.count(line.name) > 4
+    for title in ("Accuracy against seconds", "Learning curves", "What is taken for what", "Most certain mistakes",
+                  "How far the probabilities can be believed", "Map of the embeddings", "How it was made"):  # fmt: skip
+        assert f">{title}</h2>" in static
+    assert static.count('<svg xmlns="http://www.w3.org/2000/svg" class="plot"') == len(COSTS) + 2 + len(found.lines)
+    assert "<noscript>" in static and "Epoch 2 (chosen): loss 0.5, validation loss 0.6" in static
+    assert found.split.digest in static and "tlfeat fit-sklearn --model knn" in static
+    assert "Map of the embeddings" not in page_of(cache, maps=False)[0]
+
+
+def test_numbers_of_the_script_are_those_of_the_results(cache: Path) -> None:
+    page, found = page_of(cache)
+    known = document(page)
+    assert known["classes"] == found.classes and known["nTests"] == found.split.n_test
+    for candidate, line in zip(known["candidates"], found.lines, strict=True):
+        counts = np.zeros_like(line.result.score.confusion)
+        for image, predicted in zip(known["tests"], candidate["predicted"], strict=True):
+            counts[known["labels"][image], predicted] += 1
+        assert counts.tolist() == line.result.score.confusion == candidate["confusion"]
+        assert candidate["certainty"] == pytest.approx([1e4 * p for p in line.result.certainty], abs=0.6)
+    paths = [known["paths"][i] for i in known["tests"]]
+    assert paths == found.lines[0].result.test_paths
+    assert [m["kind"] for m in known["maps"]] == ["pca", "tsne"]
+    for layout in known["maps"]:
+        points = np.array(layout["points"]).reshape(-1, 2)
+        assert len(points) == len(known["paths"]) and points.min() >= 0 and points.max() == 1000
+    assert all(len(size) == 2 for size in known["pictures"])
+
+
+@pytest.mark.parametrize("text", ["</script><script>alert(1)</script>", "<!-- <script>", "]]>", "\u2028\u2029", "&lt;"])
+def test_nothing_ends_the_block_of_data(text: str) -> None:
+    written = _in_script({text: [text]})
+    assert not set("<>&\u2028\u2029") & set(written)
+    assert json.loads(written) == {text: [text]}
+
+
+def test_of_many_test_images_the_surest_mistakes_are_kept(cache: Path) -> None:
+    with open_data(cache, seed=0) as data:
+        found = compare_candidates(data, heads=("logreg",), keras_modes=(), has_pixels=False)
+        result = found.lines[0].result
+        n = len(result.true)
+        true = np.zeros(n, dtype=int).tolist()
+        certainty = np.linspace(0.1, 0.9, n).tolist()
+        wrong = {2: 1, 5: 1, 7: 2}
+        result = replace(result, true=true, predicted=[wrong.get(i, 0) for i in range(n)], certainty=certainty)
+        chosen = choose_images(data.split, [result], np.array([0, 1]), max_tests=2)
+    assert chosen.tests.tolist() == [5, 7]
+    assert chosen.at.tolist()[:2] == [0, 1] and len(set(chosen.at.tolist())) == len(chosen.at)
+
+
+def test_pictures_that_are_gone_leave_a_reason_on_the_page(cache: Path) -> None:
+    with open_data(cache, seed=0) as data:
+        found = compare_candidates(data, heads=("logreg",), keras_modes=(), has_pixels=False)
+        root = data.cache.table.images.root
+        (root / data.split.paths[0]).unlink()
+        Image.new("RGB", (9, 9)).save(root / data.split.paths[1])
+        layout = make_map(data.cache, data.split, "pixels", ["pca"])
+        pictures = document(to_html(found, data, layout))["pictures"]
+        assert "cannot be read" in pictures[0] and pictures[1] == "changed since it was embedded"
+        assert len(pictures[2]) == 2 and isinstance(pictures[2], list)
+        for path in data.split.paths[1:]:
+            (root / path).unlink()
+        assert set(document(to_html(found, data, layout))["pictures"]) == {"no picture"}
+
+
+def test_the_page_of_imported_rows_has_everything_but_pictures(tmp_path: Path) -> None:
+    from tlfeat.transfer import import_rows
+
+    rng = np.random.default_rng(0)
+    labels = [f"class {i % 2}" for i in range(60)]
+    rows = rng.normal(size=(60, 3)) + 3 * np.array([[i % 2] for i in range(60)])
+    np.save(tmp_path / "rows.npy", rows.astype(np.float32))
+    (tmp_path / "t.csv").write_text("label\n" + "\n".join(labels) + "\n")
+    import_rows(tmp_path / "rows.npy", tmp_path / "t.csv", Path("c.h5"), name="speech")
+    with open_data(Path("c.h5"), seed=0) as data:
+        found = compare_candidates(data, heads=("lda",), keras_modes=())
+        paths = write_reports(found, data, Path("out"))
+        assert commands(data.cache, [line.result for line in found.lines])[0].startswith("tlfeat cache import ROWS.npy")
+    page = paths["html"].read_text()
+    assert set(document(page)["pictures"]) == {"no picture"} and "row 3" in page
+
+
+def test_two_thousand_pictures_stay_below_five_megabytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for c in range(2):
+        (tmp_path / "many" / f"class {c}").mkdir(parents=True)
+        for i in range(1000):  # coarse noise: about what the detail of photographs takes
+            small = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+            image = Image.fromarray(small).resize((128, 96), Image.Resampling.BICUBIC)
+            image.save(tmp_path / "many" / f"class {c}" / f"{i}.jpg", quality=85)
+    cache = plan_extraction(tmp_path / "many", backbone="pixels").run().cache
+    with open_data(cache, seed=0) as data:
+        found = compare_candidates(data, heads=("lda",), keras_modes=(), has_pixels=False)
+        page = to_html(found, data, make_map(data.cache, data.split, "pixels", ["pca"]))
+    known = document(page)
+    assert len(known["pictures"]) == 2000 and all(isinstance(size, list) for size in known["pictures"])
+    assert 2_000_000 < len(page.encode()) < 5_000_000
+    assert known["sheets"]["side"] >= 64
+
+
+def test_known_results_of_the_same_split_are_lined_up_and_nothing_is_fitted(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_data(cache, seed=0) as data:
+        with pytest.raises(DataError, match="tlfeat compare"):
+            known_comparison(data)
+        fitted = compare_candidates(data, heads=("logreg", "knn"), keras_modes=(), has_pixels=False)
+    with open_data(cache, seed=1) as other:
+        compare_candidates(other, heads=("lda",), keras_modes=(), has_pixels=False)
+    monkeypatch.setattr("tlfeat.candidates.fit_head", lambda *a, **k: pytest.fail("fitted"))
+    folder = workspace.models_dir(cache.stem)
+    write_json(folder / "broken" / "result.json", {"candidate": "x"})
+    with open_data(cache, seed=0) as data:
+        found = known_comparison(data)
+        known, expected = (
+            {line.result.model: json.dumps(line.result.to_dict()) for line in comparison.lines}
+            for comparison in (found, fitted)
+        )
+        assert known == expected and len(known) == 2
+        assert all(line.is_reused for line in found.lines)
+        older = read_json(folder / Path(fitted.lines[0].result.model).name / "result.json")
+        older["fingerprint"] = {"backbone": "another"}
+        write_json(folder / "other" / "result.json", older)
+        assert len(known_comparison(data).lines) == 2
+
+
+def test_several_results_of_one_candidate_are_told_apart() -> None:
+    settings = [{"layer": "a", "seed": 0, "grid": "x"}, {"layer": "b", "seed": 0, "grid": "y"}]
+    results = [a_result("svm", settings=s) for s in settings] + [a_result("knn", settings={"k": 3})]
+    assert names_of(results) == ["svm (layer a)", "svm (layer b)", "knn"]
+    twins = [replace(a_result("svm"), model=f"models/svm-{name}") for name in ("12ab", "34cd")]
+    assert names_of(twins) == ["svm [12ab]", "svm [34cd]"]
+
+
+def test_commands_can_be_typed_again_whatever_the_names(tmp_path: Path, make_photos: MakePhotos) -> None:
+    photos = make_photos(n=10).rename(tmp_path / "my photos; $(touch x)")
+    cache = plan_extraction(photos, backbone="pixels", cache=Path("a b.h5")).run().cache
+    with open_data(cache, seed=3, test_fraction=0.3) as data:
+        found = compare_candidates(data, heads=("logreg",), keras_modes=())
+        lines = commands(data.cache, [line.result for line in found.lines] + [as_network(found.lines[0].result)])
+    words = [shlex.split(line) for line in lines]
+    assert words[0] == ["tlfeat", "extract", str(photos), "--backbone", "pixels", "--cache", "a b.h5"]
+    common = ["--cache", "a b.h5", "--seed", "3", "--test-fraction", "0.3"]
+    assert ["tlfeat", "fit-sklearn", "--model", "logreg", "--layer", "pixels", *common] in words
+    assert ["tlfeat", "fit-keras", "--epochs", "3", *common] in words
+    assert ["tlfeat", "compare", "--heads", "none", "--keras", "none", *common] in words
+    assert words[-1] == ["tlfeat", "report", *common]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        pytest.param({"mode": "scratch", "dense": [128], "learning_rate": 1e-3}, "--from-scratch", id="scratch"),
+        pytest.param(
+            {"mode": "finetuned", "unfreeze_last": 9, "learning_rate": 1e-4, "dense": [], "trains_batchnorm": True},
+            "--unfreeze-last 9 --dense 0 --train-batchnorm",
+            id="finetuned",
+        ),
+        pytest.param(
+            {"recipe": "potato-as-written", "dense": [512, 256], "plateau": 2, "augment": "flip=horizontal"},
+            "--recipe potato --as-written --dense 512,256 --augment flip=horizontal --reduce-on-plateau 2",
+            id="recipe",
+        ),
+    ],
+)
+def test_options_of_training_are_those_that_are_not_usual(settings: dict[str, Any], words: str) -> None:
+    assert shlex.join(_training(settings)) == words
+
+
+def test_the_tables_say_the_frontier_and_the_break_even(cache: Path) -> None:
+    _, found = page_of(cache)
+    text = to_markdown(found)
+    assert "- frontier: none is both faster to fit and more accurate than" in text
+    assert not re.search("break-even", text)  # rows of pixels are no extraction
+    lines = [replace(line, result=replace(line.result, layer=line.result.layer and "avg_pool")) for line in found.lines]
+    assert re.search(
+        r"- break-even: extraction .* keras-frozen after 1 training\.", to_markdown(replace(found, lines=lines))
+    )
+
+
+def test_names_in_the_chart_do_not_cover_each_other(cache: Path) -> None:
+    _, found = page_of(cache)
+    lines = [replace(found.lines[0], result=replace(r, score=found.lines[0].result.score)) for r in
+             (a_result(f"candidate-{i}", fit_s=1 + 0.01 * i, accuracy=0.9) for i in range(6))]  # fmt: skip
+    plot = accuracy_seconds(lines, "the last fit alone")
+    boxes = [(m.label[0], m.label[1] - 10, m.label[0] + 6 * len(m.name), m.label[1]) for m in plot.marks if m.label]
+    assert len(boxes) >= 5
+    for i, a in enumerate(boxes):
+        assert not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in boxes[:i])
+
+
+def test_learning_curves_skip_what_is_not_a_number() -> None:
+    history = {"loss": [float("nan"), 0.5], "val_loss": [1.0, float("inf")]}
+    (plot,) = learning_curves(replace(a_result("keras-frozen", kind="keras"), history=history))
+    assert len(plot.marks) == 2 and len(plot.columns) == 2
+    assert learning_curves(a_result("svm")) == []
