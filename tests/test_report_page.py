@@ -26,6 +26,7 @@ from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
 from tlfeat.plan import plan_extraction
 from tlfeat.provenance import _training, commands
+from tlfeat.recipes import find_recipe
 from tlfeat.records import read_json, write_json
 from tlfeat.report import to_markdown
 from tlfeat.report_page import _in_script, choose_images, to_html, write_reports
@@ -242,8 +243,13 @@ def test_commands_can_be_typed_again_whatever_the_names(tmp_path: Path, make_pho
             id="finetuned",
         ),
         pytest.param(
-            {"recipe": "potato-as-written", "dense": [512, 256], "plateau": 2, "augment": "flip=horizontal"},
-            "--recipe potato --as-written --dense 512,256 --augment flip=horizontal --reduce-on-plateau 2",
+            {
+                **find_recipe("inception-last15").make(is_as_written=True).to_dict(),
+                "dense": [512, 256],
+                "plateau": 2,
+                "augment": "flip=horizontal",
+            },
+            "--recipe inception-last15 --as-written --dense 512,256 --augment flip=horizontal --reduce-on-plateau 2",
             id="recipe",
         ),
     ],

@@ -353,6 +353,7 @@ def fit_keras(
     batch_size: BatchSizeOption = None,
     cut: CutOption = None,
     cut_gb: CutGbOption = 20.0,
+    plots: PlotsOption = None,
     cache: CacheOption = None,
     test_fraction: FractionOption = 0.2,
     fresh: FreshOption = False,
@@ -426,6 +427,11 @@ def fit_keras(
                 on_progress=progress,
             )
     _show_result(console, outcome, path if cache else None)
+    if plots:
+        from tlfeat.plots import learning_curves
+
+        with errors_as_exit_codes():
+            console.say(f"Learning curves: {', '.join(map(str, learning_curves(outcome.result, plots)))}")
 
 
 @app.command(short_help="The tutorials' recipes: what each does, where it comes from.")

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from tlfeat.cache import Cache
 from tlfeat.decode import RESIZE
 from tlfeat.evaluate import TEST_FRACTION
+from tlfeat.recipes import RECIPES, TrainSettings
 from tlfeat.records import Result, SplitInfo
 
-#: Settings of training that have an option, and what ``fit-keras`` takes of its own accord.
-_USUAL = {
-    "dense": 128,
-    "dropout": 0.2,
-    "augment": "none",
-    "views": 0,
-    "optimizer": "adam",
-    "loss": "sparse_categorical_crossentropy",
-    "learning_rate": None,
-    "head_epochs": 0,
-    "head_learning_rate": 1e-3,
-    "plateau": 0,
-    "epochs": 0,
-    "patience": 0,
-    "keep": "best",
-    "trains_batchnorm": False,
-    "batch_size": 32,
-    "preprocess": None,
-    "cut": "float32",
-}
+#: Settings of training that have an option of ``fit-keras``, but for those that say the mode.
+_OPTIONS = tuple(
+    f.name for f in fields(TrainSettings) if f.name not in ("mode", "unfreeze_last", "recipe", "is_flattened", "seed")
+)
 
 #: Options that are not called as their setting is.
 _RENAMED = {"plateau": "--reduce-on-plateau", "trains_batchnorm": "--train-batchnorm"}
@@ -95,20 +81,22 @@ def _fit(cache: Cache, result: Result) -> tuple[str, ...]:
 
 
 def _training(settings: Mapping[str, Any]) -> list[str]:
-    """Return the options of ``fit-keras``: those that differ from the usual; with a recipe all, as they change it."""
-    mode, recipe = settings.get("mode", "frozen"), str(settings.get("recipe") or "")
-    words = ["--recipe", recipe.removesuffix("-as-written")] if recipe else []
-    words += ["--as-written"] if recipe.endswith("-as-written") else []
+    """Return the options of ``fit-keras``: those that differ from the recipe's, or from what it takes by default."""
+    mode, name = str(settings.get("mode", "frozen")), str(settings.get("recipe") or "")
+    is_as_written = name.endswith("-as-written")
+    recipe = next((r for r in RECIPES if r.name == name.removesuffix("-as-written")), None)
+    usual = (recipe.make(is_as_written=is_as_written) if recipe else TrainSettings(mode)).to_dict()
+    words = ["--recipe", recipe.name, *(["--as-written"] if is_as_written else [])] if recipe else []
     words += ["--from-scratch"] if mode == "scratch" else []
-    words += ["--unfreeze-last", str(settings.get("unfreeze_last"))] if mode == "finetuned" else []
-    usual = {**_USUAL, "learning_rate": 1e-4 if mode == "finetuned" else 1e-3}
-    for name in (name for name in usual if settings.get(name) is not None):
-        value = settings[name]
+    if mode == "finetuned" and not (recipe and settings.get("unfreeze_last") == usual.get("unfreeze_last")):
+        words += ["--unfreeze-last", str(settings.get("unfreeze_last"))]
+    for option in _OPTIONS:
+        value = settings.get(option)
+        if value is None or value == usual.get(option):
+            continue
+        words.append(_RENAMED.get(option, f"--{option.replace('_', '-')}"))
         if isinstance(value, list):
-            value = ",".join(map(str, value)) or 0
-        option = _RENAMED.get(name, f"--{name.replace('_', '-')}")
-        if isinstance(value, bool):
-            words += [option] if value else []
-        elif recipe or str(value) != str(usual[name]):
-            words += [option, str(value)]
+            words.append(",".join(map(str, value)) or "0")
+        elif not isinstance(value, bool):
+            words.append(str(value))
     return words

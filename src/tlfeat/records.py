@@ -89,11 +89,11 @@ def distribution_version(module: str) -> str:
 class Timing(Record):
     """Wall seconds of one candidate; None is "not measured", never "no time"."""
 
-    extract_s: float | None = None  # all images of the cache, building the network included, summed over runs
+    extract_s: float | None = None  # all images of the cache (or up to the cut), summed over runs
     extract_s_per_image: float | None = None  # decode to append, building the network left out
-    decode_s: float | None = None  # Keras: all images to pixels on disk, once before the first epoch
+    decode_s: float | None = None  # Keras, of older versions: all images, once before the first epoch
     search_s: float | None = None  # choosing hyper-parameters by cross-validation
-    fit_s: float | None = None  # the final fit (for Keras: all epochs, validation included)
+    fit_s: float | None = None  # the final fit (for Keras: all epochs, validation and decoding included)
     reject_s: float | None = None  # statistics and thresholds for `predict --reject`
     predict_s_per_image: float | None = None  # rows (heads) or pixels (Keras) to probabilities
 

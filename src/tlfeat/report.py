@@ -168,7 +168,7 @@ def legend(comparison: Comparison) -> list[str]:
         (
             line.result.timing
             for line in comparison.lines
-            if line.result.timing.extract_s and line.result.layer != "pixels"
+            if line.result.timing.extract_s and line.result.kind == "head" and line.result.layer != "pixels"
         ),
         None,
     )
@@ -176,8 +176,8 @@ def legend(comparison: Comparison) -> list[str]:
         f"{split.n_test:,} test images that chose nothing; learned from {split.n_train + split.n_val:,} "
         f"({split.n_val:,} of them are what Keras stops early on; heads cross-validate on all). Split: "
         f"{split.origin}, seed {split.seed}.",
-        "fit: choosing parameters and fitting, without extraction; for Keras decoding once and all epochs with "
-        "validation.",
+        "fit: choosing parameters and fitting, without extraction; for Keras all epochs with validation, and decoding "
+        "in the first one. Where the frozen layers ran once, that is extraction and not in it.",
         "image: one image from file to probabilities in a batch, decoding and network included.",
         "against the best: difference of accuracies with its 95 % interval (Tango 1998), on the same test images; "
         "within noise means p >= 0.05 (McNemar's mid-p test, Holm-adjusted). Being chosen on these images flatters "
