@@ -8,7 +8,7 @@ network and the reading of the images are in its total.
 The two run in alternation. An ordinary epoch is timed by itself after two batches of warm-up; totals over more epochs
 are that time the number of epochs, plus the warm-up once. From the cut really runs all its epochs.
 
-    python benchmarks/finetune.py potato/ [--only inception-last15] [--rounds 2] [--images 600]
+    python benchmarks/finetune.py potato/ [--only inception-last15] [--rounds 2]
 
 Weights are random: they change nothing in the time.
 """
@@ -35,6 +35,7 @@ from tlfeat.decode import decode_all
 from tlfeat.encoder import PixelEncoder
 from tlfeat.evaluate import Split, make_split
 from tlfeat.extract import extract_rows
+from tlfeat.figures import markdown_table
 from tlfeat.images import ImageSet, load_images
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.recipes import TrainSettings, find_recipe
@@ -148,20 +149,20 @@ def from_the_cut(case: Case, images: ImageSet, split: Split) -> dict[str, Any]:
     }
 
 
-def measure(case: Case, images: ImageSet, split: Split, n_rounds: int) -> dict[str, Any]:
+def measure(
+    case: Case, images: ImageSet, split: Split, n_rounds: int, earlier: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Run more rounds and add them to those of an earlier run."""
     files = ((i, images.root / path) for i, path in enumerate(split.paths))
     pixels = np.empty((len(split.paths), *case.size, 3), np.uint8)
     for decoded in decode_all(files, case.size):
         pixels[decoded.i] = decoded.pixels
-    whole, tail = [], []
+    whole, tail = (earlier["ordinary"], earlier["from_the_cut"]) if earlier else ([], [])
     for number in range(n_rounds):
         tail.append(from_the_cut(case, images, split))
         whole.append(ordinary(case, pixels, split))
         print(f"{case.name}, round {number + 1}: ordinary {whole[-1]}, from the cut {tail[-1]}", file=sys.stderr)
-    ratios = {
-        n: [(w["warm_up_s"] + n * w["epoch_s"]) / t["total_s"][str(n)] for w, t in zip(whole, tail, strict=True)]
-        for n in case.aims
-    }
+    ratios = {n: [_total_s(w, n) / t["total_s"][str(n)] for w, t in zip(whole, tail, strict=True)] for n in case.aims}
     epoch = [w["epoch_s"] / t["epoch_s"] for w, t in zip(whole, tail, strict=True)]
     # what would be left if extraction were free and an epoch of the tail cost its share of the multiply-adds alone:
     # forwards 1, backwards 2 for what trains
@@ -176,20 +177,63 @@ def measure(case: Case, images: ImageSet, split: Split, n_rounds: int) -> dict[s
         "multiply_add_ratio": round((1 + 2 * above) / max(3 * above, 1e-9), 1) if above > 1e-6 else None,
         "ordinary": whole,
         "from_the_cut": tail,
-        "load": os.getloadavg()[0],
+        "load": [*(earlier["load"] if earlier else []), round(os.getloadavg()[0], 1)],
         "environment": Environment.current().to_dict(),
     }
 
 
+def to_markdown(found: dict[str, Any]) -> str:
+    """Return one line a case: medians of the rounds, the ratios with the smallest and the largest."""
+    headings = ["", "images", "below the cut", "values an image", "epoch, ordinary", "epoch, from the cut", "filling"]
+    headings += ["times faster an epoch", "multiply-adds allow", "10 epochs", "30 epochs", "50 epochs", "aim"]
+    rows = []
+    for name, of in found.items():
+        tails, wholes = of["from_the_cut"], of["ordinary"]
+        totals = [
+            _range([_total_s(w, n) / t["total_s"][str(n)] for w, t in zip(wholes, tails, strict=True)])
+            if str(n) in tails[0]["total_s"]
+            else "–"
+            for n in EPOCHS
+        ]
+        rows.append(
+            [
+                name,
+                f"{of['n_train']:,} + {of['n_val']:,}",
+                f"{100 * tails[0]['share_below']:.1f} %",
+                f"{tails[0]['values_an_image']:,}",
+                f"{statistics.median(w['epoch_s'] for w in wholes):.0f} s",
+                f"{statistics.median(t['epoch_s'] for t in tails):.2f} s",
+                f"{statistics.median(t['before_s'] for t in tails):.0f} s",
+                _range([w["epoch_s"] / t["epoch_s"] for w, t in zip(wholes, tails, strict=True)]),
+                f"{of['multiply_add_ratio']:g}" if of["multiply_add_ratio"] else "no bound",
+                *totals,
+                ", ".join(f"{n}: {aim:g}" for n, aim in of["aims"].items()),
+            ]
+        )
+    return markdown_table(headings, rows)
+
+
+def _total_s(whole: dict[str, float], n_epochs: int) -> float:
+    return whole["warm_up_s"] + n_epochs * whole["epoch_s"]
+
+
+def _range(ratios: list[float]) -> str:
+    middle = f"{statistics.median(ratios):.1f}"
+    return middle if len(ratios) == 1 else f"{middle} ({min(ratios):.1f} to {max(ratios):.1f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of class folders")
+    parser.add_argument("data", type=Path, nargs="?", help="folder of class folders; without it: the table alone")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
-    images = load_images(args.data)
     results_path = RESULTS.resolve()
     found = json.loads(results_path.read_text()) if results_path.exists() else {}
+    if args.data is None:
+        print(to_markdown(found))
+        return
+    images = load_images(args.data)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         extract_rows(images, PixelEncoder(), Path("split.h5"))
@@ -197,13 +241,9 @@ def main() -> None:
             split = make_split(cache.table)
         for case in CASES:
             if args.only.lower() in case.name.lower():
-                found[case.name] = measure(case, images, split, args.rounds)
+                found[case.name] = measure(case, images, split, args.rounds, found.get(case.name))
                 results_path.write_text(json.dumps(found, indent=1) + "\n")
-    for name, of in found.items():
-        print(
-            f"{name}: {of['epoch_ratio'][1]} times an epoch; "
-            + "; ".join(f"{n} epochs {r[1]}" for n, r in of["ratio"].items())
-        )
+    print(to_markdown(found))
 
 
 if __name__ == "__main__":
