@@ -25,7 +25,6 @@ from tlfeat.decode import RESIZES, decode_batches, decode_file
 from tlfeat.encoder import Rows
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.export import TOLERANCE, Check, as_network, export_model
-from tlfeat.finetune import TrainSettings
 from tlfeat.formats import FORMATS, Run, find_format
 from tlfeat.kernel_heads import KernelHead
 from tlfeat.linear import Columns
@@ -35,6 +34,7 @@ from tlfeat.neighbour_heads import NeighbourHead
 from tlfeat.network import import_keras
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
+from tlfeat.recipes import TrainSettings
 from tlfeat.records import Result, read_json
 
 pytestmark = pytest.mark.keras
@@ -53,7 +53,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]
             found = {name: fit_sklearn(data, name, layer="avg_pool") for name in HEADS}
             found["two layers"] = fit_sklearn(data, "ridge", layer=["avg_pool", "block2_conv:gem"], is_searched=False)
             found["pixels"] = fit_pixel_baseline(data)
-            found["keras-frozen"] = fit_keras(data, TrainSettings(dense=8, epochs=10))
+            found["keras-frozen"] = fit_keras(data, TrainSettings(dense=(8,), epochs=10))
         yield {name: Path(outcome.result.model).resolve() for name, outcome in found.items()}
 
 

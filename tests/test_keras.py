@@ -227,16 +227,16 @@ def test_every_way_of_training_gives_a_result_on_the_split_of_the_heads(digits_c
     with open_data(digits_cache, seed=0) as data:
         head = fit_sklearn(data, "logreg").result
         results = {
-            mode: fit_keras(data, TrainSettings(mode, epochs=40, patience=40, unfreeze_last=4)).result
+            mode: fit_keras(data, TrainSettings(mode, epochs=12, patience=12, unfreeze_last=4)).result
             for mode in ("frozen", "finetuned", "scratch")
         }
-        again = fit_keras(data, TrainSettings("frozen", epochs=40, patience=40))
+        again = fit_keras(data, TrainSettings("frozen", epochs=12, patience=12))
     trainable = {mode: result.chosen["trainable_parameters"] for mode, result in results.items()}
     assert trainable["frozen"] < trainable["finetuned"] < trainable["scratch"]
     for mode, result in results.items():
         assert result.split == head.split
         assert result.test_keys == head.test_keys
-        assert len(result.history["val_loss"]) == result.chosen["epochs_run"] == 40, mode
+        assert len(result.history["val_loss"]) == result.chosen["epochs_run"] == 12, mode
         assert len(result.history["epoch_s"]) == result.chosen["epochs_run"]
         assert len(result.predicted) == result.split.n_test
     assert results["frozen"].score.accuracy > 0.6, "a frozen pretrained backbone is far above 1 in 5"
