@@ -35,7 +35,7 @@ from tlfeat.network import import_keras
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
-from tlfeat.records import Result, read_json
+from tlfeat.records import Result, read_json, write_json
 
 pytestmark = pytest.mark.keras
 
@@ -298,6 +298,10 @@ def test_without_the_images_noise_is_what_a_file_is_checked_on(digits: dict[str,
 
     lonely = tmp_path / "lonely" / "model"
     shutil.copytree(digits["svm"], lonely)
+    exported = export_model(lonely, "openvino", output=tmp_path / "m.xml")
+    assert exported.check.what == "16 test images", "the model says which cache it was fitted on"
+    about = read_json(lonely / "model.json")
+    write_json(lonely / "model.json", {**about, "cache": str(tmp_path / "gone.h5")})
     exported = export_model(lonely, "openvino", output=tmp_path / "m.xml")
     assert exported.check.what == "16 pictures of noise (no test image was found)"
     assert "lonely: 40 images to learn from" in (tmp_path / "m.xml.card.md").read_text()

@@ -303,7 +303,7 @@ def _fit_rows(
         if rejector:
             save_rejector(rejector, to)
 
-    return Outcome(_save(folder, result, source, save_model), is_reused=False)
+    return Outcome(_save(folder, result, source, data.cache.path, save_model), is_reused=False)
 
 
 def fit_keras(
@@ -390,7 +390,9 @@ def fit_keras(
         fingerprint=fingerprint,
     )
     source = {**data.cache.source.get("encoder", {}), "preprocess": spec.preprocess}
-    saved = _save(folder, result, source, lambda to: finetune.save_model(trained.model, to / "model.keras"))
+    saved = _save(
+        folder, result, source, data.cache.path, lambda to: finetune.save_model(trained.model, to / "model.keras")
+    )
     if trained.is_interrupted:
         n_epochs = counted(trained.chosen["epochs_run"], "epoch")
         raise Interrupted(
@@ -510,7 +512,9 @@ def _known_result(folder: Path, data: Data) -> Result | None:
     return known
 
 
-def _save(folder: Path, result: Result, encoder: dict[str, Any], save_model: Callable[[Path], Any]) -> Result:
+def _save(
+    folder: Path, result: Result, encoder: dict[str, Any], cache: Path, save_model: Callable[[Path], Any]
+) -> Result:
     saved = result
 
     def fill(aside: Path) -> None:
@@ -530,6 +534,7 @@ def _save(folder: Path, result: Result, encoder: dict[str, Any], save_model: Cal
                 "classes": result.classes,
                 "fingerprint": result.fingerprint,
                 "encoder": encoder,
+                "cache": str(cache.resolve()),  # where the images are to be found again
             },
         )
 

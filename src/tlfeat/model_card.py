@@ -21,7 +21,7 @@ from tlfeat.evaluate import TEST_FRACTION, make_split
 from tlfeat.figures import markdown_table, page
 from tlfeat.leaks import leak_sentence
 from tlfeat.network import DIGITS, PREPROCESS
-from tlfeat.records import Result, distribution_version
+from tlfeat.records import Result, distribution_version, read_json
 from tlfeat.report import calibration_text, percent, size
 
 ROLES = ("train", "val", "test")
@@ -60,12 +60,15 @@ class DataSet:
 
 
 def read_data_set(folder: Path, result: Result) -> DataSet:
-    """Look up the data of a saved model in its cache: ``cache/NAME.h5`` for a model in ``cache/models/NAME/``.
+    """Look up the data of a saved model in the cache that model.json names.
+
+    A model of an older version, in ``cache/models/NAME/``, was fitted on ``cache/NAME.h5``.
 
     Where that is gone, or holds other images by now, less is said; nothing fails.
     """
     try:
-        with open_cache(folder.parents[2] / f"{folder.parent.name}.h5") as cache:
+        named = read_json(folder / "model.json").get("cache")
+        with open_cache(Path(str(named)) if named else folder.parents[2] / f"{folder.parent.name}.h5") as cache:
             images = cache.table.images
             fraction = TEST_FRACTION if result.split.test_fraction is None else result.split.test_fraction
             split = make_split(cache.table, seed=result.split.seed, test_fraction=fraction)
