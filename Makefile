@@ -41,6 +41,9 @@ bench: .venv/installed  ## every figure of docs/benchmarks.md; hours
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/resizing.py
 	$(BIN)/python benchmarks/runtimes.py
+	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/finetune.py potato/  # a folder of class folders
 
 soak: .venv/installed  ## killed writers, power cuts, damaged caches and pictures by the thousand; hours
 	$(BIN)/python benchmarks/soak_cache.py
