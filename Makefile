@@ -43,7 +43,7 @@ bench: .venv/installed  ## every figure of docs/benchmarks.md; hours
 	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/export.py
-	$(BIN)/python benchmarks/finetune.py potato/  # a folder of class folders
+	$(BIN)/python benchmarks/finetune.py $(POTATO)  # POTATO=folder of class folders; without it the table of the last run
 
 soak: .venv/installed  ## killed writers, power cuts, damaged caches and pictures by the thousand; hours
 	$(BIN)/python benchmarks/soak_cache.py
