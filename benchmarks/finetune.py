@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat import finetune, workspace
+from tlfeat.augment import Augmentation
 from tlfeat.cache import open_cache
 from tlfeat.decode import decode_all
 from tlfeat.encoder import PixelEncoder
@@ -57,7 +58,7 @@ class Case:
     aims: dict[int, float]
 
 
-_PLAIN = {"augment": find_recipe("inception-last15").settings.augment.__class__(), "keep": "last"}
+_PLAIN = {"augment": Augmentation(), "keep": "last"}
 CASES = (
     Case(
         "InceptionV3, last 15 layers",
@@ -221,8 +222,6 @@ def measure(
         tail.append(from_the_cut(case, images, split))
         whole.append(ordinary(case, pixels, split))
         print(f"{case.name}, round {number + 1}: ordinary {whole[-1]}, from the cut {tail[-1]}", file=sys.stderr)
-    ratios = {n: [_total_s(w, n) / t["total_s"][str(n)] for w, t in zip(whole, tail, strict=True)] for n in case.aims}
-    epoch = [w["epoch_s"] / t["epoch_s"] for w, t in zip(whole, tail, strict=True)]
     # what would be left if extraction were free and an epoch of the tail cost its share of the multiply-adds alone:
     # forwards 1, backwards 2 for what trains
     above = 1 - tail[0]["share_below"]
@@ -231,8 +230,6 @@ def measure(
         "n_train": len(split.where("train")),
         "n_val": len(split.where("val")),
         "aims": case.aims,
-        "ratio": {n: [round(min(r), 1), round(statistics.median(r), 1), round(max(r), 1)] for n, r in ratios.items()},
-        "epoch_ratio": [round(x, 1) for x in (min(epoch), statistics.median(epoch), max(epoch))],
         "multiply_add_ratio": round((1 + 2 * above) / max(3 * above, 1e-9), 1) if above > 1e-6 else None,
         "ordinary": whole,
         "from_the_cut": tail,

@@ -156,6 +156,8 @@ def test_what_would_take_too_much_disk_is_not_written(data: Data) -> None:
     settings = TrainSettings(**LAST_BLOCK, seed=5)
     result = fit_keras(data, settings, max_cut_bytes=1000, say=said.append).result
     assert "would take" in result.chosen["fed"]
+    nothing = fit_keras(data, settings, max_cut_bytes=0, say=said.append, is_fresh=True).result
+    assert "the limit is 0 GB" in nothing.chosen["fed"], "0 is a limit, too"
     assert not said
     fit_keras(data, settings, say=said.append, is_fresh=True)
     assert "is computed once and kept: at most" in said[0]
@@ -282,6 +284,33 @@ def test_a_loss_that_is_not_finite_leaves_the_best_weights() -> None:
     assert (state.ended, state.n_epochs) == ("diverged", 2)
     assert np.isfinite(model.variables[0].numpy()).all()
     np.testing.assert_array_equal(model.variables[0], state.best[0])
+
+
+TWO_PHASES = {**LAST_BLOCK, "head_epochs": 2}
+
+
+def test_a_second_phase_that_diverges_at_once_leaves_the_weights_of_the_first(data: Data) -> None:
+    settings = TrainSettings(**{**TWO_PHASES, "optimizer": "sgd", "learning_rate": 1e30})
+    result = fit_keras(data, settings).result
+    assert (result.chosen["ended"], result.chosen["epochs_run"]) == ("diverged", 2)
+    assert all(np.isfinite(weights).all() for weights in weights_of(result))
+
+
+def test_ctrl_c_in_the_first_epoch_of_the_second_phase_loses_nothing_of_the_first(data: Data) -> None:
+    settings = TrainSettings(**TWO_PHASES, seed=21, batch_size=8)
+    whole = fit_keras(data, settings).result
+    shutil.rmtree(whole.model)
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        if what == "training keras-finetuned, at most 4 epochs" and done > 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="Stopped after 2 epochs"):
+        fit_keras(data, settings, on_progress=on_progress)
+    resumed = fit_keras(data, settings).result
+    assert any("went on from epoch 2" in note for note in resumed.notes)
+    assert resumed.history["loss"] == whole.history["loss"]
+    assert resumed.predicted == whole.predicted
 
 
 def test_a_first_epoch_that_diverges_is_an_error_that_says_what_to_do(data: Data) -> None:

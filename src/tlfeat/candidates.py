@@ -362,7 +362,7 @@ def fit_keras(
         resize,
         data.stem,
         embeddings=data.cache if is_own_scaling else None,
-        max_cut_bytes=max_cut_bytes or finetune.MAX_CUT_BYTES,
+        max_cut_bytes=finetune.MAX_CUT_BYTES if max_cut_bytes is None else max_cut_bytes,
         say=say,
         on_progress=on_progress,
     )
@@ -505,11 +505,13 @@ def _known_result(folder: Path, data: Data) -> Result | None:
         known = replace(Result.from_dict(read_json(path)), model=str(folder)) if path.exists() else None
     except (DataError, TypeError, KeyError):
         return None  # half-written by an older version or damaged: fit again
-    if known is not None:  # the paths of the images may be others today, and an older version did not look for leaks
-        found = find_leaks(data.cache, data.split)
-        leaks = score_without(found, data.split, np.array(known.true), np.array(known.predicted))
-        known = replace(known, leaks=leaks)
-    return known
+    return known and with_leaks(known, data)
+
+
+def with_leaks(known: Result, data: Data, *, on_progress: OnProgress = silent) -> Result:
+    """Return a saved Result with today's leaks: paths may be others, and an older version did not look for them."""
+    found = find_leaks(data.cache, data.split, on_progress=on_progress)
+    return replace(known, leaks=score_without(found, data.split, np.array(known.true), np.array(known.predicted)))
 
 
 def _save(

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_sklearn, other_backbone
+from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_sklearn, other_backbone, with_leaks
 from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
 from tlfeat.heads import HEADS, find_head
 from tlfeat.intervals import difference_interval, holm, mcnemar
-from tlfeat.leaks import find_leaks, leak_sentence, score_without
+from tlfeat.leaks import leak_sentence
 from tlfeat.progress import OnProgress, silent
 from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Result, SplitInfo, read_json
@@ -228,13 +228,7 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
         except (DataError, TypeError, KeyError, AttributeError):
             continue  # of an older version, or damaged
         if is_same and len(result.predicted) == len(result.true) == split.info.n_test:
-            leaks = score_without(
-                find_leaks(data.cache, split, on_progress=on_progress),
-                split,
-                np.array(result.true),
-                np.array(result.predicted),
-            )
-            results.append(replace(result, model=str(path.parent), leaks=leaks))
+            results.append(with_leaks(replace(result, model=str(path.parent)), data, on_progress=on_progress))
     if not results:
         raise DataError(
             f"No model in {folder} was fitted on {data.cache.path} with this split (seed {data.seed}). Run tlfeat "

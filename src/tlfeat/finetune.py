@@ -29,7 +29,7 @@ from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.pixelstore import PixelStore, open_pixels_of
 from tlfeat.plan import DEFAULT_BACKBONE
 from tlfeat.progress import OnProgress, silent
-from tlfeat.recipes import TrainSettings
+from tlfeat.recipes import OPTIMIZERS, TrainSettings
 from tlfeat.runtime import has_gpu
 from tlfeat.training import State, begin_phase, make_batches, run_phase
 
@@ -194,9 +194,8 @@ class Network:
     def compile(self, model: Any, rate: float) -> None:
         """Get a model ready to train."""
         keras = import_keras()
-        makers = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}
         model.compile(
-            optimizer=getattr(keras.optimizers, makers[self.settings.optimizer])(rate),
+            optimizer=getattr(keras.optimizers, OPTIMIZERS[self.settings.optimizer])(rate),
             loss=self.settings.loss,
             metrics=["accuracy"],
             jit_compile=has_gpu(),  # XLA is 8 times slower on a CPU
@@ -282,6 +281,11 @@ class Sources:
             return "next to nothing lies below the cut"
         if settings.augment and not settings.views:
             return "pictures change in every epoch (--views N would keep N changed copies of each)"
+        names = [crossing.embedding for crossing in cut.crossings]
+        if self._are_embedded(names) and settings.cut == "float32" and not settings.views:
+            assert self.embeddings is not None
+            found = CutRows(cut, names, self.embeddings, [], self.split.keys, {})
+            return found, float(self.embeddings.timing["extract_s"])
         source = CutSource(
             self.spec,
             some_images(self.images, [self.split.paths[i] for i in self.split.where("train", "val")]),
@@ -292,11 +296,6 @@ class Sources:
             settings.views,
             settings.seed,
         )
-        names = [crossing.embedding for crossing in cut.crossings]
-        if self._are_embedded(names) and settings.cut == "float32" and not settings.views:
-            assert self.embeddings is not None
-            found = CutRows(cut, names, self.embeddings, [], self.split.keys, {})
-            return found, float(self.embeddings.timing["extract_s"])
         n_bytes = source.n_bytes(cut)
         if n_bytes > self.max_cut_bytes:
             return (
@@ -491,7 +490,7 @@ def _pixel_feed(store: PixelStore, settings: TrainSettings) -> Callable[..., Any
 def _cut_feed(rows: CutRows, settings: TrainSettings) -> Callable[..., Any]:
     def feed(positions: Labels, epoch: int | None) -> tuple[Any, npt.NDArray[np.bool_]]:
         is_there = rows.is_there(positions)
-        tensors = rows(positions[is_there], None if epoch is None else epoch)
+        tensors = rows(positions[is_there], epoch)
         return (tensors[0] if len(tensors) == 1 else tuple(tensors)), is_there
 
     return feed

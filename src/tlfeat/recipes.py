@@ -17,7 +17,8 @@ MODES = {
     "scratch": "same architecture from random weights",
 }
 
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+#: By the names that Keras gives them.
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}
 
 #: What the last layer gives, by the loss that it is trained with.
 LOSSES = {
@@ -121,7 +122,10 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"No way of training called '{self.mode}'. Known: {', '.join(MODES)}.")
-        for value, known, of in ((self.optimizer, OPTIMIZERS, "optimizers"), (self.loss, tuple(LOSSES), "losses")):
+        for value, known, of in (
+            (self.optimizer, tuple(OPTIMIZERS), "optimizers"),
+            (self.loss, tuple(LOSSES), "losses"),
+        ):
             if value not in known:
                 raise UsageError(f"'{value}' is none of the {of}. {nearest(value, list(known), of=of)}")
         if self.batch_size < 1 or self.unfreeze_last < 1 or not 0 <= self.dropout < 1:

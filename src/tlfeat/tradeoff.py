@@ -10,7 +10,7 @@ from tlfeat.records import Result
 
 #: What may count as the time of a candidate, in the order in which it is offered.
 COSTS = {
-    "choosing and fitting": "choosing parameters and fitting; for Keras decoding once and all epochs",
+    "choosing and fitting": "choosing parameters and fitting; for Keras all epochs, decoding in the first",
     "from image files": "the same with extraction, which all heads share",
     "the last fit alone": "fitting once with the parameters that were chosen; for Keras all epochs",
 }

@@ -184,8 +184,8 @@ def run_phase(
     everything = [*variables, *model.optimizer.variables]
     if state.current:
         _assign(everything, state.current)
-    elif state.best:  # a phase begins with the best weights of the one before
-        state.best = _values(variables)
+    elif state.best:  # a phase begins with the best weights of the one before, and may end before its first epoch
+        state.best, state.current = _values(variables), _values(everything)
     monitor = "loss" if val is None else "val_loss"
     first = state.n_epochs - state.n_before
 
