@@ -148,7 +148,7 @@ def measure(name: str, shared: Path, work: Path) -> Record:
     """Compare the two runtimes on one network."""
     if name in REAL:
         spec = BackboneSpec(**backbone_options(REAL[name], shared))
-        pixels = pictures(shared, KerasEncoder(spec, ()).input_size)
+        pixels = pictures(shared, spec.size)
     else:
         pixels = pictures(shared, catalog.find(name).input_size)
         spec = awakened(name, pixels, work / f"{name}.weights.h5")

@@ -20,7 +20,7 @@ from tlfeat.cli import app
 from tlfeat.curve import (
     Curve,
     Saving,
-    finding,
+    curve_finding,
     labels_needed,
     labels_saved,
     learning_curve,
@@ -281,13 +281,13 @@ def test_a_head_that_cannot_learn_from_so_few_is_left_out_there_alone(
     found = run_curve(cache, heads=("logreg", "knn"))
     assert [place.count for place in found.lines["knn"]] == [2, 5, 0]
     assert found.skipped == [("knn on 1 a class", "too few")]
-    rows = finding(found).rows
+    rows = curve_finding(found).rows
     assert rows[0][3] == "–"
     assert rows[1][3] != "–"
 
 
 def test_the_report_has_bands_words_and_every_count(cache: Path, tmp_path: Path) -> None:
-    found = finding(run_curve(cache, heads=("logreg", "knn")))
+    found = curve_finding(run_curve(cache, heads=("logreg", "knn")))
     paths = write_finding(found, tmp_path / "report")
     assert to_svg(found.chart).count('class="band"') == 2
     text = paths["md"].read_text()
@@ -360,7 +360,7 @@ def test_networks_learn_on_the_same_draws_and_are_kept(tmp_path: Path, monkeypat
     }
     found = run_curve(report.cache, **options)
     assert [(place.count, place.n_labels) for place in found.lines["keras-frozen"]] == [(2, 10), (0, 50)]
-    assert [row[3] == "–" for row in finding(found).rows] == [True, False, False]
+    assert [row[3] == "–" for row in curve_finding(found).rows] == [True, False, False]
     monkeypatch.setattr(finetune, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     assert run_curve(report.cache, **options).lines.keys() == found.lines.keys()
     with open_data(report.cache, seed=0) as data:

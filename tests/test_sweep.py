@@ -23,7 +23,7 @@ from tlfeat.extract import extract_rows
 from tlfeat.figures import document, to_svg, write_finding
 from tlfeat.images import load_images
 from tlfeat.network import BackboneSpec
-from tlfeat.sweep import Sweep, choose_depth, finding, plan_sweep, sentences, sweep_layers
+from tlfeat.sweep import Sweep, choose_depth, plan_sweep, sentences, sweep_finding, sweep_layers
 
 
 class DeepEncoder(PixelEncoder):
@@ -172,7 +172,7 @@ def test_without_held_out_images_no_layer_is_recommended(make_photos: MakePhotos
     found = run_sweep(make_cache(split_photos(make_photos, "few", n_train=1), tmp_path / "c.h5"))
     assert found.chosen is None
     assert "Label one more image" in sentences(found)[0]
-    assert to_svg(finding(found).chart).count("<polyline") == 1  # the test images alone
+    assert to_svg(sweep_finding(found).chart).count("<polyline") == 1  # the test images alone
 
 
 def test_a_result_of_before_held_out_accuracies_is_fitted_again(make_photos: MakePhotos, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_one_class_is_an_error(make_photos: MakePhotos, tmp_path: Path) -> None:
 def test_the_report_has_every_layer_in_every_file_and_nothing_unescaped(
     make_photos: MakePhotos, tmp_path: Path
 ) -> None:
-    found = finding(run_sweep(make_cache(make_photos(n=8, classes=("<b>cat", "dog")), tmp_path / "c&<i>.h5")))
+    found = sweep_finding(run_sweep(make_cache(make_photos(n=8, classes=("<b>cat", "dog")), tmp_path / "c&<i>.h5")))
     paths = write_finding(found, tmp_path / "report")
     assert {path.suffix for path in paths.values()} == {".md", ".csv", ".json", ".html", ".svg"}
     for ending in ("md", "csv", "html", "svg"):

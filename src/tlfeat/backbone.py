@@ -22,7 +22,6 @@ from tlfeat.network import (
     build_base,
     import_keras,
     preprocess,
-    stored_input_size,
     weights_digest,
 )
 from tlfeat.progress import OnProgress, silent
@@ -121,11 +120,7 @@ class KerasEncoder:
     @cached_property
     def input_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        if self.spec.input_size is not None:
-            return self.spec.input_size
-        if self.spec.model_file is not None:
-            return stored_input_size(self.spec.model_file)
-        return catalog.find(self.spec.backbone).input_size
+        return self.spec.size
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -198,7 +193,7 @@ class KerasEncoder:
     def _frozen(self) -> Any:
         """The Keras model from preprocessed pixels to the layers."""
         base = build_base(self.spec, self.input_size)
-        outputs = [_embedding_output(base, self.spec, name) for name in self.layers]
+        outputs = [embedding_output(base, self.spec, name) for name in self.layers]
         frozen = import_keras().Model(base.inputs[0], outputs)
         frozen.trainable = False
         return frozen
@@ -218,7 +213,7 @@ class LayerInfo:
 
 def list_layers(spec: BackboneSpec) -> list[LayerInfo]:
     """Return every layer of the backbone, in order, `avg_pool` first where no layer has that name."""
-    base = build_base(spec, KerasEncoder(spec, ()).input_size)
+    base = build_base(spec, spec.size)
     found = []
     for index, layer in enumerate(base.layers):
         shape = _output_shape(layer)
@@ -274,7 +269,7 @@ def list_cut_points(spec: BackboneSpec, *, n_most: int = MAX_CUT_POINTS) -> list
     last one at each resolution comes first, then those after a merge of branches, then the others, each time the one
     farthest from those that are taken.
     """
-    base = build_base(spec, KerasEncoder(spec, ()).input_size)
+    base = build_base(spec, spec.size)
     operations = import_keras().Model(base.inputs, base.outputs).operations  # each after all that it needs
     place = {id(operation): i for i, operation in enumerate(operations)}
     parents = [
@@ -379,7 +374,7 @@ def _output_shape(layer: Any) -> tuple[int | None, ...] | None:
     return tuple(output.shape) if hasattr(output, "shape") else None
 
 
-def _embedding_output(base: Any, spec: BackboneSpec, name: str) -> Any:
+def embedding_output(base: Any, spec: BackboneSpec, name: str) -> Any:
     """Return the symbolic vector of shape (n, width) that `name` stands for."""
     layer_name, _, pool = name.partition(":")
     known = [layer.name for layer in base.layers]

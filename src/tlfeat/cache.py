@@ -532,7 +532,7 @@ class Cache:
     def _row_problems(self, layer: str) -> tuple[list[int], list[str]]:
         """Return the rows of a layer that are no good, in order, and what is wrong with its rows, in words."""
         found = self._bad_rows(layer)
-        said = _in_words(layer, found)
+        said = bad_rows_text(layer, found)
         if n_beyond := self._n_beyond(layer):
             said.append(f"layer '{layer}': {counted(n_beyond, 'row')} beyond the number that is recorded")
         return sorted({row for rows in found.values() for row in rows}), said
@@ -588,7 +588,7 @@ class Cache:
                 with self._h5():
                     block, digests = rows[start:stop][good], keys[start:stop][good]
                 to.append({layer: block}, [digest.tobytes().hex() for digest in digests])
-        return _in_words(layer, found)
+        return bad_rows_text(layer, found)
 
     def _drop_rows(self, layer: str, bad: list[int]) -> None:
         group = self._file["layers"][layer]
@@ -851,7 +851,7 @@ def _describe_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str
     )
 
 
-def _in_words(layer: str, found: Mapping[str, Sequence[int]]) -> list[str]:
+def bad_rows_text(layer: str, found: Mapping[str, Sequence[int]]) -> list[str]:
     return [f"layer '{layer}', {_ranges(numbers)}: {reason}" for reason, numbers in found.items()]
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.backbone import KerasEncoder
 from tlfeat.blocks import RowSource, View
 from tlfeat.cache import Cache, open_cache
 from tlfeat.decode import read_file
@@ -40,7 +39,7 @@ from tlfeat.search import COARSE_ROWS
 MODEL_FORMAT_VERSION = 1
 
 #: Between the layers of a head that takes several; no layer's name holds it.
-_SIDE_BY_SIDE = "+"
+SIDE_BY_SIDE = "+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +184,7 @@ def fit_sklearn(
     layers = choose_layers(data.cache, layer)
     settings = {
         "model": head,
-        "layer": _SIDE_BY_SIDE.join(layers),
+        "layer": SIDE_BY_SIDE.join(layers),
         "seed": data.seed,
         "is_searched": is_searched,
         "file_format": file_format,
@@ -243,8 +242,8 @@ def _fit_rows(
 ) -> Outcome:
     split = data.split
     find_leaks(data.cache, split, on_progress=on_progress)  # first, so that its rows and those of the fit never meet
-    folder = _folder(data, candidate, settings["layer"], settings, cache.fingerprint)
-    if not is_fresh and (known := _known_result(folder, data)) is not None:
+    folder = model_folder(data, candidate, settings["layer"], settings, cache.fingerprint)
+    if not is_fresh and (known := known_result(folder, data)) is not None:
         return Outcome(known, is_reused=True)
     learn_at, test_at = split.where("train", "val"), split.where("test")
     on_progress(f"fitting {candidate}", 0, 0)
@@ -273,12 +272,12 @@ def _fit_rows(
     timing = cache.timing
     n_embedded = timing["n_embedded"]
     source = cache.source.get("encoder", {})
-    result = _result(
+    result = make_result(
         candidate,
         "head",
         data,
         cache,
-        _SIDE_BY_SIDE.join(fitted.layers),
+        SIDE_BY_SIDE.join(fitted.layers),
         settings,
         fitted.chosen,
         probabilities,
@@ -303,7 +302,7 @@ def _fit_rows(
         if rejector:
             save_rejector(rejector, to)
 
-    return Outcome(_save(folder, result, source, data.cache.path, save_model), is_reused=False)
+    return Outcome(save_outcome(folder, result, source, data.cache.path, save_model), is_reused=False)
 
 
 def fit_keras(
@@ -343,17 +342,17 @@ def fit_keras(
     spec = spec if is_own_scaling else replace(spec, preprocess=settings.preprocess)
     identity = {"model": settings.name, **settings.to_dict()}
     fingerprint = {**data.cache.fingerprint, "preprocess": spec.mode}
-    folder = _folder(data, settings.name, "", identity, fingerprint)
+    folder = model_folder(data, settings.name, "", identity, fingerprint)
     state_path = workspace.training_state_path(folder)
     find_leaks(data.cache, split, on_progress=on_progress)
     if is_fresh:
         state_path.unlink(missing_ok=True)
-    elif (known := _known_result(folder, data)) is not None and known.chosen.get("ended") != "interrupted":
+    elif (known := known_result(folder, data)) is not None and known.chosen.get("ended") != "interrupted":
         return Outcome(known, is_reused=True)
     images, test_at = data.cache.table.images, split.where("test")
     test_files = [images.root / split.paths[i] for i in test_at]
     _check_unchanged(test_files, [split.keys[i] for i in test_at])
-    size, resize = KerasEncoder(spec, ()).input_size, str(fingerprint.get("resize"))
+    size, resize = spec.size, str(fingerprint.get("resize"))
     sources = finetune.Sources(
         spec,
         images,
@@ -375,7 +374,7 @@ def fit_keras(
     started_s = time.perf_counter()
     probabilities = finetune.predict_files(trained.model, test_files, size, resize)
     predict_s = time.perf_counter() - started_s
-    result = _result(
+    result = make_result(
         settings.name,
         "keras",
         data,
@@ -390,7 +389,7 @@ def fit_keras(
         fingerprint=fingerprint,
     )
     source = {**data.cache.source.get("encoder", {}), "preprocess": spec.preprocess}
-    saved = _save(
+    saved = save_outcome(
         folder, result, source, data.cache.path, lambda to: finetune.save_model(trained.model, to / "model.keras")
     )
     if trained.is_interrupted:
@@ -427,7 +426,7 @@ def spec_of(cache: Cache) -> BackboneSpec:
 def other_backbone(data: Data, recipe: Recipe) -> str:
     """Return in words how the backbone of the cache differs from the one that a recipe names; "" where it does not."""
     spec = spec_of(data.cache)
-    size = KerasEncoder(spec, ()).input_size
+    size = spec.size
     if spec.backbone == recipe.backbone and size == recipe.input_size:
         return ""
     own, named = ("{} at {}x{}".format(*pair) for pair in ((spec.name, *size), (recipe.backbone, *recipe.input_size)))
@@ -440,7 +439,7 @@ def encoder_name(cache: Cache) -> str:
     return Path(str(cache.source.get("encoder", {}).get("backbone", ""))).stem if name == "own model" else name
 
 
-def _result(
+def make_result(
     candidate: str,
     kind: str,
     data: Data,
@@ -486,7 +485,7 @@ def _result(
     )
 
 
-def _folder(data: Data, candidate: str, layer: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
+def model_folder(data: Data, candidate: str, layer: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
     identity = workspace.digest(
         {
             "settings": settings,
@@ -499,7 +498,7 @@ def _folder(data: Data, candidate: str, layer: str, settings: dict[str, Any], fi
     return workspace.models_dir(data.stem) / f"{candidate}{layer_part}-{identity}"
 
 
-def _known_result(folder: Path, data: Data) -> Result | None:
+def known_result(folder: Path, data: Data) -> Result | None:
     path = folder / "result.json"
     try:
         known = replace(Result.from_dict(read_json(path)), model=str(folder)) if path.exists() else None
@@ -514,7 +513,7 @@ def with_leaks(known: Result, data: Data, *, on_progress: OnProgress = silent) -
     return replace(known, leaks=score_without(found, data.split, np.array(known.true), np.array(known.predicted)))
 
 
-def _save(
+def save_outcome(
     folder: Path, result: Result, encoder: dict[str, Any], cache: Path, save_model: Callable[[Path], Any]
 ) -> Result:
     saved = result

@@ -669,7 +669,7 @@ def sweep(
         )
         with candidates.open_data(report.cache, seed=seed, test_fraction=test_fraction) as opened:
             found = sweeping.sweep_layers(opened, job.cuts, head=model, is_fresh=fresh, on_progress=progress)
-        finding = sweeping.finding(found)
+        finding = sweeping.sweep_finding(found)
         paths = figures.write_finding(finding, output or workspace.report_dir(report.cache.stem))
     _show_finding(console, finding, paths)
     if found.chosen is not None:
@@ -726,7 +726,7 @@ def curve(
                 on_progress=progress,
             )
             hint = "" if modes else curving.keras_hint(data, keras_wanted, keras_draws)
-        finding = curving.finding(found)
+        finding = curving.curve_finding(found)
         paths = figures.write_finding(finding, output or workspace.report_dir(path.stem))
     for note in found.notes:
         console.warn(note)

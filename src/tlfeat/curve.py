@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.backbone import KerasEncoder
 from tlfeat.candidates import Data, choose_layers, encoder_name, open_pixels, spec_of
 from tlfeat.encoder import Rows
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, counted
@@ -35,7 +34,7 @@ COUNTS = "1,2,5,10,20,50,all"
 KERAS_MODES = ("frozen", "scratch")
 
 #: Below this many images a class Keras trains on all of them: a fold of one image says nothing about when to stop.
-_MIN_FOR_VALIDATION = 10
+MIN_FOR_VALIDATION = 10
 
 #: Fewer times as many labels than that are called about as many.
 _ABOUT_EQUAL = 1.1
@@ -118,7 +117,7 @@ class Curve:
 
 
 #: Fits on the images at the given positions and tests: (positions, count, draw) to a trial without its identity.
-_Run = Callable[[Labels, int, int], Trial]
+RunTrial = Callable[[Labels, int, int], Trial]
 
 
 def _union(*counts: Sequence[int]) -> list[int]:
@@ -196,7 +195,7 @@ def learning_curve(
     learn_at = data.split.where("train", "val")
     counts, notes = _within(counts, data.split, learn_at)
     keras_counts, _ = _within(keras_counts or counts, data.split, learn_at)
-    book = _Book(data, learn_at, is_fresh, on_progress)
+    book = TrialBook(data, learn_at, is_fresh, on_progress)
     if heads:
         rows = data.cache.read(layer, data.split.keys)
         for head in heads:
@@ -255,7 +254,7 @@ def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list
     return kept, notes
 
 
-def _head_run(data: Data, candidate: str, head: str, rows: Rows) -> _Run:
+def _head_run(data: Data, candidate: str, head: str, rows: Rows) -> RunTrial:
     split, test_at = data.split, data.split.where("test")
 
     def run(positions: Labels, count: int, draw: int) -> Trial:
@@ -274,7 +273,7 @@ def _marks(is_right: npt.NDArray[np.bool_]) -> str:
 
 def _run_keras(
     data: Data,
-    book: _Book,
+    book: TrialBook,
     mode: str,
     counts: Sequence[int],
     n_draws: int,
@@ -286,8 +285,8 @@ def _run_keras(
     candidate = f"keras-{mode}"
     spec, split, test_at = spec_of(data.cache), data.split, data.split.where("test")
     train_settings = TrainSettings(mode=mode, **options)
-    settings = {"train": {**train_settings.to_dict(), "seed": data.seed}, "val": [VAL_FRACTION, _MIN_FOR_VALIDATION]}
-    size, resize = KerasEncoder(spec, ()).input_size, str(data.cache.fingerprint.get("resize"))
+    settings = {"train": {**train_settings.to_dict(), "seed": data.seed}, "val": [VAL_FRACTION, MIN_FOR_VALIDATION]}
+    size, resize = spec.size, str(data.cache.fingerprint.get("resize"))
     images = data.cache.table.images
     with finetune.Sources(spec, images, split, size, resize, data.stem, embeddings=data.cache) as sources:
 
@@ -313,7 +312,7 @@ def _for_keras(split: Split, positions: Labels, count: int, *, seed: int, draw: 
     if not count:
         return split
     roles = [role if role == "test" else "" for role in split.roles]
-    n_train = count - round(VAL_FRACTION * count) if count >= _MIN_FOR_VALIDATION else count
+    n_train = count - round(VAL_FRACTION * count) if count >= MIN_FOR_VALIDATION else count
     train = draw_per_class(split, positions, n_train, seed=seed, draw=draw)  # nested: part of `positions`
     for i in positions:
         roles[i] = "val"
@@ -322,7 +321,7 @@ def _for_keras(split: Split, positions: Labels, count: int, *, seed: int, draw: 
     return replace(split, roles=roles)
 
 
-class _Book:
+class TrialBook:
     """Runs trials, writes each to disk when it is finished, and reads those that are there."""
 
     def __init__(self, data: Data, learn_at: Labels, is_fresh: bool, on_progress: OnProgress) -> None:
@@ -342,7 +341,7 @@ class _Book:
         except KnownError as error:
             self.skipped.append((candidate, str(error)))
 
-    def run(self, candidate: str, counts: Sequence[int], n_draws: int, settings: dict[str, Any], run: _Run) -> None:
+    def run(self, candidate: str, counts: Sequence[int], n_draws: int, settings: dict[str, Any], run: RunTrial) -> None:
         """Bring one candidate's curve together; draw by draw, so that one that is stopped has whole curves."""
         plan = [(count, draw) for draw in range(n_draws) for count in counts if count or draw == 0]
         trials: dict[int, list[Trial]] = {count: [] for count in counts}
@@ -362,7 +361,7 @@ class _Book:
         if places:
             self.lines[candidate] = places
 
-    def _trial(self, candidate: str, count: int, draw: int, settings: dict[str, Any], run: _Run) -> Trial:
+    def _trial(self, candidate: str, count: int, draw: int, settings: dict[str, Any], run: RunTrial) -> Trial:
         split, seed = self.data.split, self.data.seed
         at = draw_per_class(split, self.learn_at, count, seed=seed, draw=draw) if count else self.learn_at
         learned = "\n".join(split.keys[i] for i in at)
@@ -548,7 +547,7 @@ def _few(n: float) -> str:
 # --- words, chart, table --------------------------------------------------------------------------------------
 
 
-def finding(curve: Curve) -> Finding:
+def curve_finding(curve: Curve) -> Finding:
     """Return words, chart, table and records of the curves."""
     n_classes = len(curve.classes)
     names = {
@@ -650,7 +649,7 @@ def _legend(curve: Curve) -> list[str]:
         *(
             [
                 "Networks: every labelled image counts, those too that training stops early on "
-                f"({100 * VAL_FRACTION:.0f} %; none below {_MIN_FOR_VALIDATION} a class: the training loss stops it)."
+                f"({100 * VAL_FRACTION:.0f} %; none below {MIN_FOR_VALIDATION} a class: the training loss stops it)."
             ]
             if has_keras
             else []

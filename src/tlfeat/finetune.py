@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.augment import augment
-from tlfeat.backbone import KerasEncoder
 from tlfeat.cache import Cache
 from tlfeat.cut import Crossing, Cut, CutRows, CutSource, some_images, split_graph
 from tlfeat.decode import Pixels, decode_batches
@@ -429,7 +428,7 @@ def _connect(
     found = sources.rows(cut, settings)
     if isinstance(found, str):
         store = sources.pixels()
-        return network.pixel_model(trunk, tail), _pixel_feed(store, settings), f"pixels: {found}", None
+        return network.pixel_model(trunk, tail), pixel_feed(store, settings), f"pixels: {found}", None
     rows, spent_s = found
     for role in ("train", "val"):
         at = split.where(role)
@@ -438,7 +437,7 @@ def _connect(
             raise DataError(f"None of the {role} images can be read any more; the first: {split.paths[at[0]]}.")
         rows.hold(there, is_training=role == "train")
     fed_with = f"{', '.join(rows.layers)}" + (f" of {settings.views} views" if settings.views else "")
-    return network.tail_model(tail), _cut_feed(rows, settings), fed_with, spent_s
+    return network.tail_model(tail), cut_feed(rows, settings), fed_with, spent_s
 
 
 def _changing(tail: Any, head: Sequence[Any]) -> list[Any]:
@@ -475,7 +474,7 @@ def _notes(split: Split, settings: TrainSettings, state: State, sources: Sources
     return notes
 
 
-def _pixel_feed(store: PixelStore, settings: TrainSettings) -> Callable[..., Any]:
+def pixel_feed(store: PixelStore, settings: TrainSettings) -> Callable[..., Any]:
     def feed(positions: Labels, epoch: int | None) -> tuple[Any, npt.NDArray[np.bool_]]:
         pixels, is_there = store.read(positions)
         pixels = pixels if is_there.all() else pixels[is_there]
@@ -487,7 +486,7 @@ def _pixel_feed(store: PixelStore, settings: TrainSettings) -> Callable[..., Any
     return feed
 
 
-def _cut_feed(rows: CutRows, settings: TrainSettings) -> Callable[..., Any]:
+def cut_feed(rows: CutRows, settings: TrainSettings) -> Callable[..., Any]:
     def feed(positions: Labels, epoch: int | None) -> tuple[Any, npt.NDArray[np.bool_]]:
         is_there = rows.is_there(positions)
         tensors = rows(positions[is_there], epoch)
@@ -572,7 +571,7 @@ def summarise(
         whole = load_model((model.parent if model.is_file() else model) / "model.keras")
     else:
         spec = BackboneSpec(backbone or DEFAULT_BACKBONE, "random", input_size, preprocess)
-        whole = Network(spec, KerasEncoder(spec, ()).input_size, n_classes, settings).whole
+        whole = Network(spec, spec.size, n_classes, settings).whole
     lines: list[str] = []
     whole.summary(
         expand_nested=True, show_trainable=True, line_length=110, print_fn=lambda text, **_: lines.append(text)

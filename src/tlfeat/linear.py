@@ -28,7 +28,7 @@ _MEMORY = 10
 MAX_COVARIANCE = 4096
 
 #: Lanes where each holds width x width sums.
-_WIDE_LANES = 4
+WIDE_LANES = 4
 
 #: Rows that the shared metric is computed from; it decides the speed, never the solution.
 _METRIC_ROWS = 8192
@@ -81,7 +81,7 @@ def _weighted(losses: Rows, weights: Rows) -> Floats:
     return sums
 
 
-def _targets(labels: Labels, k: int) -> Rows:
+def signed_targets(labels: Labels, k: int) -> Rows:
     """+1 for the class and -1 for the others, of shape (m, 1, k)."""
     if k == 1:
         return np.where(labels == 1, 1, -1).astype(np.float32)[:, None, None]
@@ -92,7 +92,7 @@ def _targets(labels: Labels, k: int) -> Rows:
 
 def _squared_hinge(z: Rows, labels: Labels, weights: Rows) -> Floats:
     """The squared hinge of every class against the rest, as in LinearSVC."""
-    targets = _targets(labels, z.shape[2])
+    targets = signed_targets(labels, z.shape[2])
     z *= -targets
     z += 1
     np.maximum(z, 0, out=z)
@@ -104,7 +104,7 @@ def _squared_hinge(z: Rows, labels: Labels, weights: Rows) -> Floats:
 
 def _squared(z: Rows, labels: Labels, weights: Rows) -> Floats:
     """Half the squared distance to +1 or -1, as in RidgeClassifier."""
-    z -= _targets(labels, z.shape[2])
+    z -= signed_targets(labels, z.shape[2])
     losses = 0.5 * np.einsum("ipk,ipk->ip", z, z)
     z *= weights[:, :, None]
     return _weighted(losses, weights)
@@ -209,7 +209,7 @@ def covariance(view: RowSource, columns: Columns) -> Rows:
             total += x.T @ x
         return [total]
 
-    total: Rows = add_up(view.shape[0], work, _WIDE_LANES)[0]
+    total: Rows = add_up(view.shape[0], work, WIDE_LANES)[0]
     total /= np.float32(view.shape[0])
     return total
 
@@ -540,10 +540,10 @@ def least_squares(
             x = np.concatenate([columns.scaled(view[block]), np.ones((len(weights[block]), 1), np.float32)], axis=1)
             x *= np.sqrt(weights[block])[:, None]
             outer += x.T @ x
-            onto += x.T @ (_targets(labels[block], k)[:, 0] * np.sqrt(weights[block])[:, None])
+            onto += x.T @ (signed_targets(labels[block], k)[:, 0] * np.sqrt(weights[block])[:, None])
         return [outer, onto]
 
-    outer, onto = (sums.astype(np.float64) / total for sums in add_up(view.shape[0], work, _WIDE_LANES))
+    outer, onto = (sums.astype(np.float64) / total for sums in add_up(view.shape[0], work, WIDE_LANES))
     # the intercept, the last row and column, is not penalised
     outer[np.arange(view.shape[1]), np.arange(view.shape[1])] += penalty
     solution = np.linalg.solve(outer, onto)

@@ -139,7 +139,7 @@ class Penalised:
 
         def scores(i: int) -> Floats:
             folds = [fits[fold].columns.to_rows(*solutions[fold, i]) for fold in range(n_folds)]
-            return _held_scores(view, problem, folds)
+            return held_scores(view, problem, folds)
 
         def start(i: int) -> tuple[Rows, Floats]:
             found = [solutions[fold, i] for fold in range(n_folds)]
@@ -194,7 +194,7 @@ class Penalised:
         return LinearHead(view.mapping, problem.n_classes, *found[0])
 
 
-def _held_scores(view: View, problem: Problem, folds: Sequence[tuple[Rows, Floats]]) -> Floats:
+def held_scores(view: View, problem: Problem, folds: Sequence[tuple[Rows, Floats]]) -> Floats:
     """Scores (n_images, n_classes) of each image under the coefficients of its fold; NaN for images of no fold."""
     scores = np.full((len(problem.labels), problem.n_classes), np.nan)
 
@@ -244,7 +244,7 @@ class Discriminant:
         ]
 
         def scores(i: int) -> Floats:
-            return _held_scores(view, problem, [of_fold[i] for of_fold in solutions])
+            return held_scores(view, problem, [of_fold[i] for of_fold in solutions])
 
         return judged(problem, values, scores, criterion_weights)
 

@@ -93,6 +93,15 @@ class BackboneSpec:
         return Path(self.backbone) if self.is_own_model else None
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels."""
+        if self.input_size is not None:
+            return self.input_size
+        if self.model_file is not None:
+            return stored_input_size(self.model_file)
+        return catalog.find(self.backbone).input_size
+
+    @property
     def mode(self) -> str:
         """The preprocessing in force."""
         if self.preprocess is not None:

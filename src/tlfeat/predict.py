@@ -29,7 +29,7 @@ from tlfeat.reject import Rejector, check_coverage, load_rejector
 UNKNOWN = "unknown"
 
 #: One forward pass of 8 pictures costs little more than one of a single picture.
-_BATCH_SIZE = 8
+BATCH_SIZE = 8
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -91,7 +91,7 @@ class Model:
 
     def __init__(self, folder: Path, *, is_trusted: bool = False, coverage: float | None = None) -> None:
         folder = folder.parent if folder.is_file() else folder  # model.json or head.skops was named
-        about = _read_about(folder)
+        about = read_about(folder)
         self.rejector: Rejector | None = None
         self.coverage = coverage
         if coverage is not None:
@@ -99,7 +99,7 @@ class Model:
             self.rejector = load_rejector(folder)
         self.classes: list[str] = about["classes"]
         self.layer: str = about["layer"]
-        self.encoder = _rebuild_encoder(folder, about)
+        self.encoder = rebuild_encoder(folder, about)
         self.head: Any = None
         self.network: Any = None
         self.classify: Callable[[Rows], Probabilities]
@@ -171,7 +171,7 @@ class _Network:
     """A whole Keras network as an `Encoder` whose one layer is the probabilities."""
 
     layers = ("probabilities",)
-    batch_size = _BATCH_SIZE
+    batch_size = BATCH_SIZE
     is_parallel = False
     runtime = "keras"
     notes = ()
@@ -189,7 +189,7 @@ class _Network:
     def encode(self, pixels: Pixels) -> dict[str, Rows]:
         from tlfeat import finetune
 
-        return {"probabilities": finetune.predict_pixels(self.model, pixels, batch_size=_BATCH_SIZE).astype(np.float32)}
+        return {"probabilities": finetune.predict_pixels(self.model, pixels, batch_size=BATCH_SIZE).astype(np.float32)}
 
 
 def to_text(predictions: Sequence[Prediction]) -> str:
@@ -238,7 +238,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _read_about(folder: Path) -> dict[str, Any]:
+def read_about(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     if not path.exists():
         raise ModelError(
@@ -260,7 +260,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
+def rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
     """Build the encoder that the model was fitted behind, or refuse: other rows would give confident nonsense."""
     from tlfeat.backbone import KerasEncoder
     from tlfeat.encoder import PixelEncoder
@@ -281,7 +281,7 @@ def _rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
             about["layer"].split("+") if about["layer"] else [],
             resize=there.get("resize", ""),
             dtype=there.get("dtype", ""),
-            batch_size=_BATCH_SIZE,
+            batch_size=BATCH_SIZE,
         )
     here = dict(encoder.fingerprint)
     if here != there:

@@ -213,7 +213,7 @@ def sentences(sweep: Sweep) -> list[str]:
     low, high = best.result.score.ci95
     found = [
         f"Take {best.layer}: {percent(held_out)} of the {n:,} images to learn from are right when held out, the most "
-        f"of {counted(len(depths), 'layer')}. {_reuse(best.cut)}".rstrip(),
+        f"of {counted(len(depths), 'layer')}. {reuse_text(best.cut)}".rstrip(),
         f"On the {sweep.split.n_test:,} test images, which had no say in it, {sweep.head} on {best.layer} is right on "
         f"{percent(best.result.score.accuracy)} (95 % interval {100 * low:.1f} to {100 * high:.1f}).",
     ]
@@ -223,7 +223,7 @@ def sentences(sweep: Sweep) -> list[str]:
         found.append(
             f"The shallowest layer within one standard error ({error:.1f} points) of it is {shallow.layer}: "
             f"{percent(shallow.result.held_out_accuracy or 0.0)} held out, {percent(shallow.result.score.accuracy)} on "
-            f"the test images. {_reuse(shallow.cut)}".rstrip()
+            f"the test images. {reuse_text(shallow.cut)}".rstrip()
         )
     top = max(depths, key=lambda depth: depth.result.score.accuracy)
     if top.result.score.accuracy > best.result.score.accuracy:
@@ -234,7 +234,7 @@ def sentences(sweep: Sweep) -> list[str]:
     return found
 
 
-def _reuse(cut: CutPoint | None) -> str:
+def reuse_text(cut: CutPoint | None) -> str:
     if cut is None:
         return ""
     if cut.n_reused == cut.n_weight_layers:
@@ -245,7 +245,7 @@ def _reuse(cut: CutPoint | None) -> str:
     )
 
 
-def finding(sweep: Sweep) -> Finding:
+def sweep_finding(sweep: Sweep) -> Finding:
     """Return words, chart, table and records of a sweep."""
     rows, held, tested = [], [], []
     n = sweep.split.n_train + sweep.split.n_val

@@ -35,7 +35,7 @@ def digest(document: Mapping[str, Any], n_digits: int = 8) -> str:
 def default_cache_path(images: ImageSet, encoder_name: str, fingerprint: Mapping[str, Any]) -> Path:
     """Return ``cache/DATA-BACKBONE-XXXXXXXX.h5``; other data or another fingerprint give another name."""
     identity = digest({**fingerprint, "source": str(images.source)})
-    return CACHE_DIR / f"{_safe(images.name)}-{_safe(encoder_name)}-{identity}.h5"
+    return CACHE_DIR / f"{safe_name(images.name)}-{safe_name(encoder_name)}-{identity}.h5"
 
 
 def baseline_cache_path(cache: Path) -> Path:
@@ -75,7 +75,7 @@ def training_state_path(model: Path) -> Path:
 
 def export_file(model: Path, suffix: str) -> Path:
     """Return where a saved model is exported to: a name of data, backbone, head and layer."""
-    return CACHE_DIR / "exports" / f"{_safe(model.parent.name)}-{model.name}{suffix}"
+    return CACHE_DIR / "exports" / f"{safe_name(model.parent.name)}-{model.name}{suffix}"
 
 
 def report_dir(cache_stem: str) -> Path:
@@ -99,5 +99,5 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:60] or "data"
