@@ -28,11 +28,11 @@ from accuracy_and_time import ROOT, backbone_options, cpu, distinct, stage, tabl
 from tlfeat.candidates import fit_keras, fit_sklearn, open_data
 from tlfeat.decode import decode_batches
 from tlfeat.export import export_model
-from tlfeat.finetune import TrainSettings
 from tlfeat.formats import FORMATS
 from tlfeat.heads import HEADS
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
+from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, distribution_version, read_json, write_json
 from tlfeat.report import size
 

@@ -40,13 +40,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from tlfeat.decode import decode_bytes
-from tlfeat.example import (
-    EXAMPLE_DIGITS,
-    PRETEXT_DIGITS,
-    DigitHalves,
-    digits_backbone_path,
-    load_digit_halves,
-)
+from tlfeat.example import EXAMPLE_DIGITS, PRETEXT_DIGITS, DigitHalves, digits_backbone_path, load_digit_halves
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]

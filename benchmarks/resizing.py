@@ -32,10 +32,11 @@ from threadpoolctl import threadpool_limits
 
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, say, stage, table, unpack, versions_of
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import RESIZE, RESIZES, Pixels, decode_bytes
+from tlfeat.decode import RESIZE, RESIZES, decode_bytes
 from tlfeat.images import ImageSet, load_images
 from tlfeat.network import BackboneSpec
 from tlfeat.records import Environment, distribution_version, read_json, write_json
+from tlfeat.types import Pixels
 
 #: (set, height and width wanted); strong reduction with real detail is that of cats_dogs at 96 and 64.
 CASES = (

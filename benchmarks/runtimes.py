@@ -30,13 +30,14 @@ from typing import Any
 import numpy as np
 
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, say, table, versions_of
-from tlfeat import backbone, catalog
+from tlfeat import catalog
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import Pixels, decode_bytes
+from tlfeat.decode import decode_bytes
 from tlfeat.network import BackboneSpec, build_base, preprocess
 from tlfeat.records import Environment, distribution_version, read_json, write_json
 from tlfeat.report import seconds
-from tlfeat.runtime import CONVERSION, TOLERANCE, largest_difference
+from tlfeat.runtime import CONVERSION, TOLERANCE, convert, largest_difference
+from tlfeat.types import Pixels
 
 #: Key on the command line to the options in `accuracy_and_time.backbone_options`.
 REAL = {"shared:mobilenet_v2_0.35": "v2", "shared:mobilenet_1.0": "v1"}
@@ -163,7 +164,7 @@ def measure(name: str, shared: Path, work: Path) -> Record:
     gc.collect()  # ConvNeXt XLarge: 1.4 GB for each copy of the weights
 
     converting_s = []
-    convert = backbone.convert
+    convert = convert
 
     def timed(*args: Any) -> None:
         started_s = time.perf_counter()
@@ -172,7 +173,7 @@ def measure(name: str, shared: Path, work: Path) -> Record:
         finally:
             converting_s.append(time.perf_counter() - started_s)
 
-    backbone.convert = timed
+    convert = timed
     KerasEncoder(spec, layers, runtime="openvino", networks_dir=work, n_threads=1).prepare()
     gc.collect()
     again = KerasEncoder(spec, layers, runtime="openvino", networks_dir=work, n_threads=1)

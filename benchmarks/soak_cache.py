@@ -37,12 +37,13 @@ from PIL import Image
 import tlfeat.journal
 from tlfeat.cache import Cache, ImageTable, create_cache, open_cache, repair_cache
 from tlfeat.cachefile import in_child
-from tlfeat.encoder import PixelEncoder, Rows
+from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import CacheDamaged, CacheError, TlfeatError
 from tlfeat.extract import extract_rows
 from tlfeat.images import ImageSet, content_key, load_images
 from tlfeat.journal import JournalledFile
 from tlfeat.records import Environment, write_json
+from tlfeat.types import Rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTOR_BYTES = 512

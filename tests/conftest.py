@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from tlfeat import workspace
-from tlfeat.decode import Pixels
-from tlfeat.encoder import PixelEncoder, Rows
-from tlfeat.progress import OnProgress, silent
+from tlfeat.encoder import PixelEncoder
+from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 SHARED = Path(os.environ.get("TLFEAT_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -112,7 +112,7 @@ def test_a_result_of_an_older_version_gets_its_leaks_when_it_is_shown_again(leak
 
 def test_leaks_are_looked_for_once_for_all_candidates(leaky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    looked = leaks.find_duplicates
+    looked = find_duplicates
     monkeypatch.setattr(leaks, "find_duplicates", lambda *a, **k: calls.append(1) or looked(*a, **k))
     extract_rows(load_images(leaky), PixelEncoder(), Path("a.h5"))
     with open_data(Path("a.h5"), seed=0) as data:

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from tlfeat.cache import Cache, ImageTable, create_cache, open_cache, repair_cache
 from tlfeat.cli import app
-from tlfeat.encoder import Rows
 from tlfeat.errors import CacheError
 from tlfeat.images import ImageSet, content_key
+from tlfeat.types import Rows
 
 FINGERPRINT = {"backbone": "test", "dtype": "float32"}
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("cache-v*.h5"))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from tlfeat.calibration import Probabilities, best_temperature, calibration, softmax
+from tlfeat.calibration import best_temperature, calibration, softmax
 from tlfeat.errors import ModelError
-from tlfeat.intervals import Labels
+from tlfeat.types import Labels, Probabilities
 
 
 def drawn(n: int, n_classes: int = 4, *, temperature: float = 1.0, seed: int = 0) -> tuple[Probabilities, Labels]:

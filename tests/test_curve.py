@@ -30,11 +30,13 @@ from tlfeat.curve import (
 )
 from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError, UsageError
-from tlfeat.evaluate import Labels, Split, draw_per_class, make_split
+from tlfeat.evaluate import Split, draw_per_class, make_split
 from tlfeat.extract import extract_rows
 from tlfeat.figures import to_svg, write_finding
+from tlfeat.heads import fit_head
 from tlfeat.images import load_images
 from tlfeat.intervals import mean_interval
+from tlfeat.types import Labels
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_draws_keep_groups_whole(n: int) -> None:
 
 def test_no_test_image_is_ever_learned_from(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[int] = set()
-    original = curving.fit_head
+    original = fit_head
 
     def watching(name: str, rows: Any, split: Split, positions: Labels, **options: Any) -> Any:
         seen.update(positions.tolist())
@@ -218,7 +220,7 @@ Counting = Callable[..., Any]
 def n_fitted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the fits, and stops the one numbered "stop at" as Ctrl-C would."""
     counted: Counter[str] = Counter()
-    original = curving.fit_head
+    original = fit_head
 
     def counting(*args: Any, **options: Any) -> Any:
         if counted["stop at"] and counted["fits"] + 1 >= counted["stop at"]:
@@ -270,7 +272,7 @@ def test_a_damaged_trial_is_fitted_again(cache: Path, n_fitted: Counter[str]) ->
 def test_a_head_that_cannot_learn_from_so_few_is_left_out_there_alone(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = curving.fit_head
+    original = fit_head
 
     def fussy(name: str, rows: Any, *args: Any, **options: Any) -> Any:
         if name == "knn" and len(rows) < 3:

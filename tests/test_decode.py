@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from tlfeat import decode
-from tlfeat.decode import Decoded, Pixels, decode_all, decode_bytes, decode_file
+from tlfeat.decode import Decoded, decode_all, decode_bytes, decode_file
 from tlfeat.errors import BadImage
 from tlfeat.images import content_key
+from tlfeat.types import Pixels
 
 SIZE = (12, 16)  # height, width
 

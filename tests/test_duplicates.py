@@ -11,8 +11,8 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from tlfeat import duplicates
 from tlfeat.duplicates import Pair, find_duplicates
-from tlfeat.encoder import Rows
 from tlfeat.images import content_key
+from tlfeat.types import Rows
 
 N_PHOTOS = 30
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos, picture
-from tlfeat.decode import Decoded, Pixels
+from tlfeat.decode import Decoded
 from tlfeat.embed import Profile, embed_files
-from tlfeat.encoder import PixelEncoder, Rows
-from tlfeat.progress import OnProgress, silent
+from tlfeat.encoder import PixelEncoder
+from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 
 @pytest.fixture

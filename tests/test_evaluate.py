@@ -18,10 +18,11 @@ from sklearn import metrics
 
 from tlfeat.cache import ImageTable
 from tlfeat.errors import DataError, UsageError
-from tlfeat.evaluate import Labels, Split, confused_pairs, folds, make_split, score
+from tlfeat.evaluate import Split, confused_pairs, folds, make_split, score
 from tlfeat.images import ImageSet
 from tlfeat.intervals import wilson_interval
 from tlfeat.records import Score
+from tlfeat.types import Labels
 
 
 def key_of(picture: object) -> str:

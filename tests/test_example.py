@@ -16,9 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from tlfeat import example
-from tlfeat.decode import Pixels, decode_bytes
-from tlfeat.encoder import Rows
+from tlfeat.decode import decode_bytes
 from tlfeat.errors import DataError, UsageError
+from tlfeat.types import Pixels, Rows
 
 #: Chosen on the development half by ``benchmarks/pretrain_digits.py``.
 BEST_LAYER = "block4_conv:flatten"

@@ -22,20 +22,20 @@ from tlfeat.blocks import MAPPINGS
 from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn, open_data
 from tlfeat.cli import app
 from tlfeat.decode import RESIZES, decode_batches, decode_file
-from tlfeat.encoder import Rows
 from tlfeat.errors import ModelError, UsageError
-from tlfeat.export import TOLERANCE, Check, as_network, export_model
+from tlfeat.export import TOLERANCE, as_network, export_model
 from tlfeat.formats import FORMATS, Run, find_format
 from tlfeat.kernel_heads import KernelHead
 from tlfeat.linear import Columns
 from tlfeat.linear_heads import LinearHead
-from tlfeat.model_card import DataSet, model_card
+from tlfeat.model_card import Check, DataSet, model_card, read_data_set
 from tlfeat.neighbour_heads import NeighbourHead
 from tlfeat.network import import_keras
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
 from tlfeat.records import Result, read_json, write_json
+from tlfeat.types import Rows
 
 pytestmark = pytest.mark.keras
 
@@ -60,7 +60,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]
 def files_to_test(folder: Path, n: int = 60) -> list[Path]:
     """Test images of a model that `_check` of the export itself does not look at first."""
     result = Result.from_dict(read_json(folder / "result.json"))
-    data = export.read_data_set(folder, result)
+    data = read_data_set(folder, result)
     assert data.root is not None
     return [data.root / path for path in result.test_paths[::-1][:n]]
 

@@ -16,12 +16,10 @@ import pytest
 
 from conftest import CountingEncoder, MakePhotos, picture
 from tlfeat.cache import open_cache
-from tlfeat.decode import Pixels
-from tlfeat.encoder import Rows
 from tlfeat.errors import CacheError, DataError, FingerprintError, Interrupted
 from tlfeat.extract import extract_rows
 from tlfeat.images import load_images
-from tlfeat.progress import OnProgress, silent
+from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 WRITER = """
 import sys, time

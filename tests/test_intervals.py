@@ -16,7 +16,6 @@ from scipy.stats import binom, binomtest
 
 from tlfeat.errors import ModelError
 from tlfeat.intervals import (
-    Labels,
     design_effect,
     difference_interval,
     holm,
@@ -25,6 +24,7 @@ from tlfeat.intervals import (
     proportion_interval,
     wilson_interval,
 )
+from tlfeat.types import Labels
 
 
 def numbers(*values: int) -> Labels:

@@ -18,12 +18,12 @@ from tlfeat import catalog
 from tlfeat.backbone import KerasEncoder, list_backbones, list_layers
 from tlfeat.cache import open_cache
 from tlfeat.candidates import fit_keras, fit_sklearn, open_data
-from tlfeat.decode import Pixels
 from tlfeat.errors import ModelError, UsageError, WeightsError
 from tlfeat.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
+from tlfeat.types import Pixels
 
 pytestmark = pytest.mark.keras
 

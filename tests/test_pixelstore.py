@@ -16,10 +16,11 @@ import pytest
 
 from conftest import MakePhotos
 from tlfeat import pixelstore
-from tlfeat.decode import Pixels, decode_bytes, decode_file, read_file
+from tlfeat.decode import decode_bytes, decode_file, read_file
 from tlfeat.errors import CacheError
 from tlfeat.images import content_key
 from tlfeat.pixelstore import PixelStore, n_bytes, open_pixels_of
+from tlfeat.types import Pixels
 
 SIZE = (9, 7)
 RECORD = 4 + 9 * 7 * 3

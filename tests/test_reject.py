@@ -20,9 +20,7 @@ from typer.testing import CliRunner
 from conftest import SHARED, MakePhotos, needs_shared
 from tlfeat.candidates import fit_sklearn, open_data
 from tlfeat.cli import app
-from tlfeat.encoder import Rows
 from tlfeat.errors import ModelError, UsageError
-from tlfeat.intervals import Labels
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.reject import (
@@ -35,6 +33,7 @@ from tlfeat.reject import (
     load_rejector,
     save_rejector,
 )
+from tlfeat.types import Labels, Rows
 
 WIDTH = 96
 

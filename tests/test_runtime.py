@@ -16,11 +16,11 @@ from PIL import Image
 
 from tlfeat import backbone, runtime
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import RESIZES, Pixels, decode_bytes, pixel_type
-from tlfeat.encoder import Rows
+from tlfeat.decode import RESIZES, decode_bytes, pixel_type
 from tlfeat.errors import ShapeError, UsageError
 from tlfeat.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.runtime import TOLERANCE, TensorFlowRuntime, choose_runtime, is_converted, largest_difference
+from tlfeat.types import Pixels, Rows
 
 pytestmark = pytest.mark.keras
 

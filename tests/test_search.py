@@ -14,15 +14,16 @@ from tlfeat import heads, linear_heads, search
 from tlfeat.blocks import MAPPINGS, View, add_up, steady_threads
 from tlfeat.cache import ImageTable
 from tlfeat.calibration import best_temperature, softmax
-from tlfeat.encoder import Rows
-from tlfeat.evaluate import Labels, Split, make_split
+from tlfeat.errors import DataError
+from tlfeat.evaluate import Split, make_split
 from tlfeat.heads import HEADS, fit_head, predict_probabilities
 from tlfeat.images import ImageSet, content_key
 from tlfeat.kernel_heads import Kernel
-from tlfeat.linear import Columns, Effort, Fit, Metric, Solution, columns_of, fit_paths, sums_by_group
+from tlfeat.linear import MAX_COVARIANCE, Columns, Effort, Fit, Metric, Solution, columns_of, fit_paths, sums_by_group
 from tlfeat.linear_heads import Discriminant, Penalised
 from tlfeat.neighbour_heads import Neighbours, vote
 from tlfeat.search import Problem, Setting
+from tlfeat.types import Labels, Rows
 
 NAMES = [head.name for head in HEADS]
 
@@ -528,7 +529,7 @@ def test_thousands_of_columns_and_few_images_take_seconds(name: str, monkeypatch
     at = split.where("train", "val")
     fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
     assert fitted.chosen["rows"] != "whitened"
-    assert max(sizes, default=0) <= heads.MAX_COVARIANCE
+    assert max(sizes, default=0) <= MAX_COVARIANCE
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
@@ -542,7 +543,7 @@ def test_rows_that_are_not_finite_are_refused_by_every_head(name: str, value: fl
     at = split.where("train", "val")
     rows = in_order(problem.rows, split, at)
     rows[7, 3] = value
-    with pytest.raises(heads.DataError, match="NaN or infinity"):
+    with pytest.raises(DataError, match="NaN or infinity"):
         fit_head(name, rows, split, at)
 
 

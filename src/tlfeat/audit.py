@@ -15,13 +15,12 @@ import numpy.typing as npt
 
 from tlfeat.cache import Cache
 from tlfeat.duplicates import N_NEIGHBOURS, Duplicates, find_duplicates, nearest_images
-from tlfeat.encoder import Rows
 from tlfeat.errors import DataError
-from tlfeat.evaluate import Labels, Split, make_split
+from tlfeat.evaluate import Split, make_split
 from tlfeat.heads import fit_head
 from tlfeat.leaks import layer_for_duplicates, picture_files
-from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Record
+from tlfeat.types import Labels, OnProgress, Rows, silent
 
 #: Pairs of pictures that an audit compares; a fit looks at fewer.
 MAX_PAIRS = 1_000_000

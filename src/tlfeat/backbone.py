@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tlfeat import catalog, workspace
-from tlfeat.decode import RESIZE, Pixels, n_cores, pixel_type
-from tlfeat.encoder import Rows, check_pixels
+from tlfeat.decode import RESIZE, n_cores, pixel_type
+from tlfeat.encoder import check_pixels
 from tlfeat.errors import UsageError, nearest
 from tlfeat.network import (
     DIGITS,
@@ -24,7 +24,6 @@ from tlfeat.network import (
     preprocess,
     weights_digest,
 )
-from tlfeat.progress import OnProgress, silent
 from tlfeat.runtime import (
     CannotConvert,
     OpenVinoRuntime,
@@ -36,6 +35,7 @@ from tlfeat.runtime import (
     has_gpu,
     is_converted,
 )
+from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 #: How a map (height, width, channels) becomes a vector.
 POOLS = ("avg", "max", "gem", "flatten")

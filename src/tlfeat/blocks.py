@@ -12,14 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.encoder import Rows
-
-Floats = npt.NDArray[np.float64]
+from tlfeat.types import Rows, RowSource
 
 #: One block of 1,280 columns takes 5 MB; a matrix product of this height runs at full speed.
 BLOCK_ROWS = 1024
@@ -28,17 +26,6 @@ BLOCK_ROWS = 1024
 N_LANES = 16
 
 _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("_pool", default=None)
-
-
-class RowSource(Protocol):
-    """What heads read rows from: an array, or rows in a file that are larger than memory."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n_images, width)."""
-
-    def __getitem__(self, block: slice, /) -> Rows:
-        """Rows of a block, float32 of shape (m, width)."""
 
 
 def _by_length(x: Rows) -> Rows:

@@ -39,7 +39,6 @@ from tlfeat.cachefile import (
     FORMAT_VERSION,
     HDF5_MAGIC,
     NUMBER_COLUMNS,
-    ROW_TYPES,
     TEXT_COLUMNS,
     attribute,
     check_structure,
@@ -50,11 +49,11 @@ from tlfeat.cachefile import (
     is_complete,
     layer_datasets,
 )
-from tlfeat.encoder import Rows
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, FingerprintError, counted
 from tlfeat.images import ImageSet
 from tlfeat.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.records import Environment
+from tlfeat.types import ROW_TYPES, Rows
 
 #: A chunk of rows has at most this many, and as few as keep it inside HDF5's chunk cache of 1 MiB.
 _CHUNK_ROWS, _CHUNK_BYTES = 64, 1 << 20

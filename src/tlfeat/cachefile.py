@@ -28,6 +28,7 @@ from h5py._objects import phil
 from tlfeat import errors
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, KnownError
 from tlfeat.journal import FULL
+from tlfeat.types import ROW_TYPES
 
 try:
     import resource
@@ -36,17 +37,19 @@ except ImportError:  # Windows, where there is no fork either
     pass
 
 FORMAT = "tlfeat-cache"
-FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)
 
-#: The dtype of rows on the disk, by the dtype that the fingerprint names.
-ROW_TYPES = {"float32": "<f4", "float16": "<f2"}
+FORMAT_VERSION = 2
+
+READABLE_VERSIONS = (1, 2)
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 ROOT_ATTRIBUTES = ("format", "format_version", "fingerprint", "environment", "source", "timing", "compression")
+
 LAYER_DATASETS = ("rows", "keys", "crc32", "n_rows")
+
 TEXT_COLUMNS = ("path", "key", "label", "split", "group", "status", "error")
+
 NUMBER_COLUMNS = ("size", "mtime_ns")
 
 #: Deflate shrinks at most 1,032 times: what declares more than that is not there.
@@ -214,9 +217,6 @@ class _Stored:
                 raise CacheDamaged(f"{self.path}: {dataset.name} has a chunk of another size than it declares.")
 
 
-# --- a process that may crash -----------------------------------------------------------------------------
-
-
 def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> Any:
     """Return what `work` returns (JSON values), run in a child process with limits on time and memory.
 
@@ -309,9 +309,6 @@ def _receive(pipe: int, limit_s: float) -> bytes | None:
         if not part:
             return b"".join(parts)
         parts.append(part)
-
-
-# --- errors in words --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.errors import ModelError
-from tlfeat.intervals import Labels, wilson_interval
+from tlfeat.intervals import wilson_interval
 from tlfeat.records import Calibration
-
-Probabilities = npt.NDArray[np.float64]
+from tlfeat.types import Labels, Probabilities
 
 #: Bins of the reliability table (Guo et al. 2017 take 15), fewer where a bin would hold less than 20 images.
 _MAX_BINS, _IMAGES_A_BIN = 15, 20

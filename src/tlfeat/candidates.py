@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.blocks import RowSource, View
+from tlfeat.blocks import View
 from tlfeat.cache import Cache, open_cache
 from tlfeat.decode import read_file
-from tlfeat.encoder import PixelEncoder, Rows, resolve_embedding
+from tlfeat.encoder import PixelEncoder, resolve_embedding
 from tlfeat.errors import BadImage, CacheError, DataError, Interrupted, counted
-from tlfeat.evaluate import TEST_FRACTION, Labels, Split, folds, make_split, score
+from tlfeat.evaluate import TEST_FRACTION, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
 from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
 from tlfeat.images import content_key
@@ -30,11 +30,11 @@ from tlfeat.leaks import find_leaks, score_without
 from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.memory import available_memory
 from tlfeat.network import BackboneSpec, weights_digest
-from tlfeat.progress import OnProgress, silent
 from tlfeat.recipes import Recipe, TrainSettings
 from tlfeat.records import Environment, Result, Timing, read_json, write_json
 from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.search import COARSE_ROWS
+from tlfeat.types import Labels, OnProgress, Rows, RowSource, silent
 
 MODEL_FORMAT_VERSION = 1
 

@@ -10,6 +10,7 @@ import typer
 
 from tlfeat.console import Console, aligned, errors_as_exit_codes, one_line
 from tlfeat.errors import CacheError, DataError, UsageError, counted
+from tlfeat.reject import COVERAGE
 
 app = typer.Typer(
     help="Embed images once with a frozen Keras backbone, fit scikit-learn heads in seconds, compare honestly.",
@@ -808,7 +809,7 @@ def predict(
         if coverage is not None and not reject:
             raise UsageError("--coverage says how much --reject lets through: add --reject.")
         if reject and coverage is None:
-            coverage = predicting.COVERAGE
+            coverage = COVERAGE
         files = predicting.find_files(images)
         loaded = predicting.Model(model, is_trusted=trust, coverage=coverage)
         found = list(loaded.predict(files, n_top=top, on_progress=progress))

@@ -16,9 +16,9 @@ from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, Usage
 from tlfeat.heads import HEADS, find_head
 from tlfeat.intervals import difference_interval, holm, mcnemar
 from tlfeat.leaks import leak_sentence
-from tlfeat.progress import OnProgress, silent
 from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Result, SplitInfo, read_json
+from tlfeat.types import OnProgress, silent
 
 #: Below this the difference to the best candidate is called real, after Holm's correction.
 SIGNIFICANCE = 0.05

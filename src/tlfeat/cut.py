@@ -17,15 +17,11 @@ from tlfeat import workspace
 from tlfeat.augment import Augmentation, augment
 from tlfeat.backbone import KerasEncoder, multiply_adds
 from tlfeat.cache import Cache, open_cache
-from tlfeat.cachefile import ROW_TYPES
-from tlfeat.decode import Pixels
-from tlfeat.encoder import Rows
-from tlfeat.evaluate import Labels
 from tlfeat.extract import extract_rows
 from tlfeat.images import ImageSet
 from tlfeat.memory import available_memory
 from tlfeat.network import BackboneSpec, import_keras
-from tlfeat.progress import OnProgress, silent
+from tlfeat.types import ROW_TYPES, Labels, OnProgress, Pixels, Rows, silent
 
 #: Below this share of the network's multiply-adds under the cut, pictures are as good to start from.
 _LEAST_SHARE = 0.1

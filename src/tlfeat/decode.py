@@ -25,7 +25,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tlfeat.errors import BadImage, DataError
 from tlfeat.images import content_key
+from tlfeat.types import Pixels
 
 #: Name to what it does to pixels; the first is the default.
 RESIZES = {
@@ -41,6 +41,7 @@ RESIZES = {
     "load_img": "bilinear with antialiasing, rounded to uint8: keras.utils.load_img(interpolation='bilinear')",
     "dataset": "bilinear without antialiasing, float32: keras.utils.image_dataset_from_directory",
 }
+
 RESIZE = "antialias"
 
 #: Larger pictures are refused from their header, before any pixel is decoded: 100 million pixels are 300 MB.
@@ -59,10 +60,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 _PILLOW = r"PIL\."
 
 _one_large_at_a_time = threading.Lock()
-_LUT_16_TO_8 = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
-#: uint8, or float32 where resizing does not round; 0 to 255 either way.
-Pixels = npt.NDArray[Any]
+_LUT_16_TO_8 = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def pixel_type(resize: str) -> str:

@@ -28,9 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.decode import decode_all, decode_bytes, image_size, n_cores, read_file
-from tlfeat.encoder import Rows
 from tlfeat.errors import BadImage, counted
-from tlfeat.progress import OnProgress, silent
+from tlfeat.types import OnProgress, Rows, silent
 
 #: Correlation of two small pictures from which they are called copies: in three sets the lowest of 360 cropped copies
 #: had 0.912, and the highest of 28,000 pairs of other pictures 0.903 (two hands that show the same sign).

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from tlfeat.decode import Decoded, decode_all, n_cores
-from tlfeat.encoder import Encoder, Rows
-from tlfeat.progress import OnProgress, silent
+from tlfeat.encoder import Encoder
+from tlfeat.types import OnProgress, Rows, silent
 
 
 @dataclass(slots=True)

@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.cache import Cache
-from tlfeat.encoder import Rows
 from tlfeat.errors import UsageError, nearest
-from tlfeat.evaluate import Labels, Split
+from tlfeat.evaluate import Split
 from tlfeat.memory import available_memory
-from tlfeat.progress import OnProgress, silent
 from tlfeat.records import distribution_version
+from tlfeat.types import Labels, OnProgress, Rows, silent
 
 #: Ways of laying out a map; UMAP where the package `umap-learn` is installed.
 KINDS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}

@@ -10,13 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
-from tlfeat.decode import RESIZE, Pixels
+from tlfeat.decode import RESIZE
 from tlfeat.errors import ShapeError, UsageError, nearest
-from tlfeat.progress import OnProgress, silent
-
-Rows = npt.NDArray[np.float32]
+from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 
 @runtime_checkable

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.cache import ImageTable
-from tlfeat.calibration import Probabilities, calibration
+from tlfeat.calibration import calibration
 from tlfeat.errors import DataError, UsageError, counted
-from tlfeat.intervals import Labels as Labels
 from tlfeat.intervals import macro_intervals, proportion_interval
 from tlfeat.records import Score, SplitInfo
+from tlfeat.types import Labels, Probabilities
 
 TEST_FRACTION = 0.2
 #: Of what is not test; Keras needs it for early stopping, heads cross-validate on train and val together.

@@ -26,7 +26,7 @@ from tlfeat.embed import Embedded, Profile, embed_files
 from tlfeat.encoder import Encoder
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.images import ImageSet
-from tlfeat.progress import OnProgress, silent
+from tlfeat.types import OnProgress, silent
 
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
 _SETTLED_NS = 2_000_000_000

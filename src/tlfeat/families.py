@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tlfeat.blocks import MAPPINGS, Floats, RowSource, View, blocks_of, in_threads
+from tlfeat.blocks import MAPPINGS, View, blocks_of, in_threads
 from tlfeat.calibration import best_temperature, log_loss, softmax
-from tlfeat.encoder import Rows
-from tlfeat.evaluate import Labels
 from tlfeat.linear import Columns, columns_of, covariance, sums_by_group
 from tlfeat.search import Explored, Problem, Values
+from tlfeat.types import Floats, Labels, Rows, RowSource
 
 
 class PlainHead:

@@ -20,17 +20,17 @@ from tlfeat import workspace
 from tlfeat.augment import augment
 from tlfeat.cache import Cache
 from tlfeat.cut import Crossing, Cut, CutRows, CutSource, some_images, split_graph
-from tlfeat.decode import Pixels, decode_batches
+from tlfeat.decode import decode_batches
 from tlfeat.errors import DataError, Interrupted, ModelError, counted
-from tlfeat.evaluate import Labels, Split
+from tlfeat.evaluate import Split
 from tlfeat.images import ImageSet
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.pixelstore import PixelStore, open_pixels_of
 from tlfeat.plan import DEFAULT_BACKBONE
-from tlfeat.progress import OnProgress, silent
 from tlfeat.recipes import OPTIMIZERS, TrainSettings
 from tlfeat.runtime import has_gpu
 from tlfeat.training import State, begin_phase, make_batches, run_phase
+from tlfeat.types import Labels, OnProgress, Pixels, silent
 
 #: Of BatchNormalization from scratch: statistics of the last 10 batches or so.
 _SCRATCH_MOMENTUM = 0.9

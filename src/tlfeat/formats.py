@@ -29,12 +29,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.decode import Pixels
 from tlfeat.errors import ModelError, UsageError, nearest
 from tlfeat.head_layers import PROBABILITIES
 from tlfeat.network import import_keras, short_reason, silent_stderr
 from tlfeat.records import distribution_version
 from tlfeat.runtime import freeze, to_openvino
+from tlfeat.types import Pixels
 
 Probabilities = npt.NDArray[np.float32]
 

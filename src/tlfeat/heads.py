@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.blocks import Floats, RowSource, blocks_of, in_threads, steady_threads
+from tlfeat.blocks import blocks_of, in_threads, steady_threads
 from tlfeat.calibration import best_temperature, softmax
 from tlfeat.errors import DataError, ModelError, UsageError, nearest
-from tlfeat.evaluate import Labels, Split, folds
+from tlfeat.evaluate import Split, folds
 from tlfeat.kernel_heads import Kernel
 from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.linear_heads import Discriminant, Penalised
 from tlfeat.neighbour_heads import Neighbours
 from tlfeat.search import Family, Found, Problem, Setting, Values, hold_out, search
+from tlfeat.types import Floats, Labels, RowSource
 
 N_FOLDS = 5
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.errors import ModelError
+from tlfeat.types import Labels
 
-Labels = npt.NDArray[np.int64]
 Interval = tuple[float, float]
 
 _Z = 1.959963984540054  # normal quantile at 0.975

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.blocks import Floats, blocks_of, in_threads
-from tlfeat.encoder import Rows
-from tlfeat.evaluate import Labels
+from tlfeat.blocks import blocks_of, in_threads
 from tlfeat.families import PlainHead, columns_by_fold, judged, two_sided
 from tlfeat.linear import Columns
 from tlfeat.search import Explored, Problem, Setting, Values
+from tlfeat.types import Floats, Labels, Rows
 
 
 class KernelHead(PlainHead):

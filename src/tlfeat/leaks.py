@@ -12,11 +12,11 @@ from tlfeat import workspace
 from tlfeat.cache import Cache
 from tlfeat.duplicates import Duplicates, Pair, find_duplicates
 from tlfeat.errors import counted
-from tlfeat.evaluate import Labels, Split
+from tlfeat.evaluate import Split
 from tlfeat.intervals import proportion_interval
 from tlfeat.memory import available_memory
-from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Leaks
+from tlfeat.types import Labels, OnProgress, silent
 
 _found: dict[str, LeakedImages] = {}
 

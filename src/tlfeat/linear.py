@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.blocks import Floats, RowSource, View, add_up, blocks_of, in_threads
-from tlfeat.encoder import Rows
-from tlfeat.evaluate import Labels
+from tlfeat.blocks import View, add_up, blocks_of, in_threads
+from tlfeat.types import Floats, Labels, Rows, RowSource
 
 #: Curvature pairs that L-BFGS keeps.
 _MEMORY = 10

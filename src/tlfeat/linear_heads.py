@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.blocks import Floats, View, blocks_of, in_threads
-from tlfeat.encoder import Rows
-from tlfeat.evaluate import Labels
+from tlfeat.blocks import View, blocks_of, in_threads
 from tlfeat.families import PlainHead, columns_by_fold, judged, two_sided
 from tlfeat.linear import (
     MAX_COVARIANCE,
@@ -27,6 +25,7 @@ from tlfeat.linear import (
     sums_by_group,
 )
 from tlfeat.search import Explored, Problem, Setting, Values
+from tlfeat.types import Floats, Labels, Rows
 
 #: A search only has to tell settings apart; the head that is kept is solved further.
 _SEARCH = Effort(tolerance=1e-3, max_rounds=40)

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.blocks import Floats, blocks_of, in_threads
-from tlfeat.encoder import Rows
-from tlfeat.evaluate import Labels
+from tlfeat.blocks import blocks_of, in_threads
 from tlfeat.families import PlainHead, columns_by_fold, judged
 from tlfeat.search import Explored, Problem, Setting, Values
+from tlfeat.types import Floats, Labels, Rows
 
 
 class NeighbourHead(PlainHead):

@@ -25,9 +25,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.decode import Pixels, decode_file, n_cores, pixel_type
+from tlfeat.decode import decode_file, n_cores, pixel_type
 from tlfeat.errors import CacheError
 from tlfeat.journal import FULL
+from tlfeat.types import Pixels
 from tlfeat.workspace import PIXELS_DIR, digest
 
 _CHECKSUM = struct.Struct("<I")

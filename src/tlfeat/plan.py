@@ -10,13 +10,13 @@ from typing import Any
 from tlfeat import example, workspace
 from tlfeat.backbone import POOLS, KerasEncoder
 from tlfeat.cache import open_cache
-from tlfeat.cachefile import ROW_TYPES
 from tlfeat.decode import RESIZE, RESIZES
 from tlfeat.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.errors import UsageError, nearest
 from tlfeat.extract import ExtractReport, extract_rows
 from tlfeat.images import ImageSet, load_images, parse_class_map
 from tlfeat.network import DIGITS, BackboneSpec
+from tlfeat.types import ROW_TYPES
 
 DEFAULT_BACKBONE = "mobilenet_v2"  # 14 MB of weights, 1,280 columns, the fastest per image that is still good
 

@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.console import aligned
-from tlfeat.decode import Decoded, Pixels
+from tlfeat.decode import Decoded
 from tlfeat.embed import embed_files
-from tlfeat.encoder import Encoder, Rows
+from tlfeat.encoder import Encoder
 from tlfeat.errors import DataError, ModelError
 from tlfeat.heads import load_head, predict_probabilities
 from tlfeat.images import load_images
-from tlfeat.progress import OnProgress, silent
 from tlfeat.records import read_json
-from tlfeat.reject import COVERAGE as COVERAGE
 from tlfeat.reject import Rejector, check_coverage, load_rejector
+from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 #: The label of a picture that is refused.
 UNKNOWN = "unknown"

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-#: Called with (what is being done, steps done, steps in all); 0 in all is "no one knows".
-OnProgress = Callable[[str, int, int], None]
-
 _SHOW_AFTER_S = 1.0
+
 _PLAIN_EVERY_S = 10.0
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Show nothing; the default of every function that reports progress."""
 
 
 class Progress:

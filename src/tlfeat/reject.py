@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.blocks import RowSource
-from tlfeat.calibration import Probabilities
-from tlfeat.encoder import Rows
 from tlfeat.errors import ModelError, UsageError
-from tlfeat.intervals import Labels
+from tlfeat.types import Labels, Probabilities, Rows, RowSource
 
 #: Share of known pictures that is answered, unless asked otherwise.
 COVERAGE = 0.95

@@ -20,14 +20,14 @@ from tlfeat.compare import Comparison
 from tlfeat.console import one_line
 from tlfeat.embedding_map import KINDS, EmbeddingMap, make_map
 from tlfeat.errors import DataError, UsageError
-from tlfeat.evaluate import Labels, Split, confused_pairs
+from tlfeat.evaluate import Split, confused_pairs
 from tlfeat.figures import page
 from tlfeat.leaks import picture_files
-from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Environment, Result, write_text
 from tlfeat.report import calibration_text, coverage_text, legend, percent, seconds, table_rows, write_tables
 from tlfeat.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
 from tlfeat.tradeoff import COSTS, seconds_of
+from tlfeat.types import Labels, OnProgress, silent
 
 #: Pictures get what the rest of the page leaves of this, and at least a tenth of it.
 PAGE_BYTES = 4_500_000

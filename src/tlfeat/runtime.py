@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.decode import Pixels
-from tlfeat.encoder import Rows
 from tlfeat.errors import TlfeatError, UsageError, nearest
 from tlfeat.records import distribution_version
+from tlfeat.types import Pixels, Rows
 
 RUNTIMES = ("auto", "openvino", "tensorflow")
 

@@ -13,14 +13,11 @@ from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from tlfeat.blocks import Floats, RowSource, View
-from tlfeat.encoder import Rows
-from tlfeat.evaluate import Labels
+from tlfeat.blocks import View
 from tlfeat.linear import MAX_COVARIANCE
+from tlfeat.types import Bools, Floats, Labels, Rows, RowSource
 
-Bools = npt.NDArray[np.bool_]
 Values = Mapping[str, Any]
 
 #: Losses below this are equal: where classes lie far apart the loss would choose no penalty at all.

@@ -22,9 +22,9 @@ from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head
 from tlfeat.intervals import wilson_interval
 from tlfeat.plan import ExtractionJob, plan_extraction
-from tlfeat.progress import OnProgress, silent
 from tlfeat.records import Environment, Result, SplitInfo, read_json, write_json
 from tlfeat.report import percent, seconds
+from tlfeat.types import OnProgress, silent
 
 
 @dataclass(frozen=True, slots=True)

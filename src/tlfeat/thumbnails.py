@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlfeat.decode import Pixels, n_cores, read_file, thumbnail
+from tlfeat.decode import n_cores, read_file, thumbnail
 from tlfeat.errors import BadImage
 from tlfeat.images import content_key
-from tlfeat.progress import OnProgress, silent
+from tlfeat.types import OnProgress, Pixels, silent
 
 #: Places of a sheet: a hundred JPEGs of their own would repeat 0.6 kB of tables each, one sheet of all is slow to show.
 COLUMNS, ROWS = 10, 10

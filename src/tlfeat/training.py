@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.errors import CacheError
-from tlfeat.evaluate import Labels
 from tlfeat.network import import_keras
-from tlfeat.progress import OnProgress
 from tlfeat.recipes import Phase
+from tlfeat.types import Labels, OnProgress
 
 #: The state is written to disk so often at most: a kill costs these seconds, or one epoch where that is longer.
 _SAVE_EVERY_S = 5.0

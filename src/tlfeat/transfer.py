@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tlfeat.cache import ImageTable, create_cache, open_cache
-from tlfeat.encoder import Rows
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images import ImageSet, read_table
 from tlfeat.records import write_text
+from tlfeat.types import Rows
 
 
 def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tuple[int, int]:

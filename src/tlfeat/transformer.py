@@ -13,10 +13,11 @@ from tlfeat.backbone import KerasEncoder
 from tlfeat.cache import open_cache
 from tlfeat.decode import Decoded, read_file
 from tlfeat.embed import embed_files
-from tlfeat.encoder import Encoder, PixelEncoder, Rows, embedding_name
+from tlfeat.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.errors import DataError
 from tlfeat.images import content_key
 from tlfeat.network import BackboneSpec
+from tlfeat.types import Rows
 
 
 class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
