@@ -38,7 +38,7 @@ from tlfeat.images import ImageSet, load_images
 from tlfeat.plan import plan_extraction
 from tlfeat.progress import Progress
 from tlfeat.records import Environment, read_json, write_json, write_text
-from tlfeat.report import percent, seconds, size
+from tlfeat.text import percent, seconds, size
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_SEED = 0

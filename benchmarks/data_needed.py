@@ -23,7 +23,7 @@ from tlfeat import curve, figures, sweep
 from tlfeat.candidates import open_data
 from tlfeat.progress import Progress
 from tlfeat.records import read_json, write_json, write_text
-from tlfeat.report import percent
+from tlfeat.text import markdown_table, percent
 
 SETS = ("cats_dogs", "potato", "sign_digits")
 HEADS = ("logreg", "knn")
@@ -114,7 +114,7 @@ def sweep_table(sets: dict[str, Record]) -> str:
             row += [f"**{percent(own['held_out_accuracy'])}**" if is_chosen else percent(own["held_out_accuracy"])]
             row += [percent(own["accuracy"])]
         rows.append(row)
-    return "\n".join([*_sentences(found), figures.markdown_table(headings, rows)])
+    return "\n".join([*_sentences(found), markdown_table(headings, rows)])
 
 
 def curve_tables(sets: dict[str, Record]) -> str:
@@ -122,7 +122,7 @@ def curve_tables(sets: dict[str, Record]) -> str:
     found = {name: record["curve"] for name, record in sets.items() if "curve" in record}
     parts = []
     for name, own in found.items():
-        table = figures.markdown_table(own["table"]["headings"], own["table"]["rows"])
+        table = markdown_table(own["table"]["headings"], own["table"]["rows"])
         parts.append("\n".join([*_sentences({name: own}), table, ""]))
     return "\n".join(parts).rstrip()
 

@@ -34,7 +34,7 @@ from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, distribution_version, read_json, write_json
-from tlfeat.report import size
+from tlfeat.text import size
 
 SETS = ("cats_dogs", "sign_digits")
 N_IMAGES = 200

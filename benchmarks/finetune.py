@@ -37,11 +37,11 @@ from tlfeat.decode import decode_all
 from tlfeat.encoder import PixelEncoder
 from tlfeat.evaluate import Split, make_split
 from tlfeat.extract import extract_rows
-from tlfeat.figures import markdown_table
 from tlfeat.images import ImageSet, load_images
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Environment
+from tlfeat.text import markdown_table
 
 RESULTS = Path(__file__).parent / "results" / "finetune.json"
 EPOCHS = (10, 30, 50)

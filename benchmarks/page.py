@@ -24,10 +24,10 @@ from accuracy_and_time import ROOT, backbone_options, cpu, stage, unpack
 from tlfeat.candidates import Data, open_data
 from tlfeat.compare import compare_candidates
 from tlfeat.embedding_map import make_map
-from tlfeat.figures import markdown_table
 from tlfeat.plan import plan_extraction
 from tlfeat.records import Environment, read_json, write_json
 from tlfeat.report_page import map_layer, to_html
+from tlfeat.text import markdown_table
 
 SETS = ("cats_dogs", "potato", "sign_digits")
 HEADS = ("logreg", "svm", "knn")

@@ -35,8 +35,8 @@ from tlfeat.backbone import KerasEncoder
 from tlfeat.decode import decode_bytes
 from tlfeat.network import BackboneSpec, build_base, preprocess
 from tlfeat.records import Environment, distribution_version, read_json, write_json
-from tlfeat.report import seconds
 from tlfeat.runtime import CONVERSION, TOLERANCE, convert, largest_difference
+from tlfeat.text import seconds
 from tlfeat.types import Pixels
 
 #: Key on the command line to the options in `accuracy_and_time.backbone_options`.

@@ -49,10 +49,11 @@ from tlfeat.cachefile import (
     is_complete,
     layer_datasets,
 )
-from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, FingerprintError, counted
+from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, FingerprintError
 from tlfeat.images import ImageSet
 from tlfeat.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.records import Environment
+from tlfeat.text import counted
 from tlfeat.types import ROW_TYPES, Rows
 
 #: A chunk of rows has at most this many, and as few as keep it inside HDF5's chunk cache of 1 MiB.

@@ -21,7 +21,7 @@ from tlfeat.blocks import View
 from tlfeat.cache import Cache, open_cache
 from tlfeat.decode import read_file
 from tlfeat.encoder import PixelEncoder, resolve_embedding
-from tlfeat.errors import BadImage, CacheError, DataError, Interrupted, counted
+from tlfeat.errors import BadImage, CacheError, DataError, Interrupted
 from tlfeat.evaluate import TEST_FRACTION, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
 from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
@@ -34,6 +34,7 @@ from tlfeat.recipes import Recipe, TrainSettings
 from tlfeat.records import Environment, Result, Timing, read_json, write_json
 from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.search import COARSE_ROWS
+from tlfeat.text import counted
 from tlfeat.types import Labels, OnProgress, Rows, RowSource, silent
 
 MODEL_FORMAT_VERSION = 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlfeat.compare import Line
-from tlfeat.figures import page, percent_axis
+from tlfeat.figures import percent_axis
 from tlfeat.records import Calibration, Result
-from tlfeat.report import percent, seconds
+from tlfeat.text import page, percent, seconds
 from tlfeat.tradeoff import frontier, seconds_of
 
 #: Of a chart, in its own units; narrow, so that it can be read on a telephone.

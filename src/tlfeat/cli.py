@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from tlfeat.console import Console, aligned, errors_as_exit_codes, one_line
-from tlfeat.errors import CacheError, DataError, UsageError, counted
+from tlfeat.console import Console, errors_as_exit_codes
+from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.reject import COVERAGE
+from tlfeat.text import aligned, counted, one_line
 
 app = typer.Typer(
     help="Embed images once with a frozen Keras backbone, fit scikit-learn heads in seconds, compare honestly.",

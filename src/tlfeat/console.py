@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tlfeat.errors import DataError, TlfeatError
 from tlfeat.progress import Progress
+from tlfeat.text import one_line, printable
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -74,30 +75,6 @@ def errors_as_exit_codes() -> Iterator[None]:
     except BrokenPipeError:  # `tlfeat layers ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-
-
-def printable(text: str) -> str:
-    """Return text that any terminal can show: no control characters but newline and tab, no lone surrogates."""
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-
-
-def one_line(text: str) -> str:
-    """Return a file name or label on one line, whatever is in it."""
-    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def aligned(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, n_left: int = 1) -> str:
-    """Return a plain table: the first `n_left` columns to the left, the others to the right."""
-    cells = [[one_line(str(cell)) for cell in row] for row in [headings, *rows]]
-    widths = [max(len(row[j]) for row in cells) for j in range(len(headings))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if j < n_left else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
-    return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0].rstrip()), *lines[1:]])
 
 
 #: How pixels reach the network, of a fingerprint.

@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.candidates import Data, choose_layers, encoder_name, open_pixels, spec_of
-from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, counted
+from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.evaluate import VAL_FRACTION, Split, draw_per_class
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head, fit_head, predict_probabilities
 from tlfeat.intervals import mean_interval, wilson_interval
 from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, Record, SplitInfo, distribution_version, read_json, write_json
-from tlfeat.report import percent, seconds
+from tlfeat.text import counted, percent, seconds
 from tlfeat.types import Labels, OnProgress, Rows, silent
 
 COUNTS = "1,2,5,10,20,50,all"

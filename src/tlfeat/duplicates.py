@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.decode import decode_all, decode_bytes, image_size, n_cores, read_file
-from tlfeat.errors import BadImage, counted
+from tlfeat.errors import BadImage
+from tlfeat.text import counted
 from tlfeat.types import OnProgress, Rows, silent
 
 #: Correlation of two small pictures from which they are called copies: in three sets the lowest of 360 cropped copies

@@ -81,11 +81,6 @@ class Interrupted(KnownError):
     exit_code = 130
 
 
-def counted(n: int, noun: str, plural: str = "") -> str:
-    """Return "1 image" or "1,200 images"."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
 def nearest(word: str, known: list[str] | tuple[str, ...], *, of: str) -> str:
     """Return "Did you mean ...?" for a misspelt `word`, or the `known` names where none is near.
 

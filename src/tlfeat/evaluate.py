@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from tlfeat.cache import ImageTable
 from tlfeat.calibration import calibration
-from tlfeat.errors import DataError, UsageError, counted
+from tlfeat.errors import DataError, UsageError
 from tlfeat.intervals import macro_intervals, proportion_interval
 from tlfeat.records import Score, SplitInfo
+from tlfeat.text import counted
 from tlfeat.types import Labels, Probabilities
 
 TEST_FRACTION = 0.2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat.records import Environment, write_json, write_text
+from tlfeat.text import csv_text, markdown_table, page
 
 #: Of the chart, in its own units; the page scales it.
 _WIDTH, _HEIGHT, _LEFT, _TOP = 760, 420, 60, 16
+
 _LABEL_GAP = 14  # between the names at the ends of lines, so that equal ends can be read
+
 _MAX_TICK = 22  # letters of a name below the chart
 
 
@@ -88,49 +89,6 @@ def percent_axis(lowest: float, highest: float) -> tuple[int, int, int]:
     step = next(s for s in (1, 2, 5, 10, 20) if s >= 20 * (highest - lowest))
     bottom = step * math.floor(100 * lowest / step)
     return bottom, max(bottom + step, min(100, step * math.ceil(100 * highest / step))), step
-
-
-def page(template: str, **values: Any) -> str:
-    """Fill a template; every text in HTML and SVG is escaped, and nothing may be left out."""
-    import jinja2
-
-    loader = jinja2.PackageLoader("tlfeat")
-    filled: str = (
-        jinja2.Environment(
-            autoescape=jinja2.select_autoescape(("html", "svg")),
-            undefined=jinja2.StrictUndefined,
-            loader=loader,
-            trim_blocks=True,
-        )
-        .get_template(template)
-        .render(**values)
-    )
-    return filled
-
-
-def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line a record, plain numbers, without the nested fields; an interval becomes two columns."""
-    flat = [
-        {
-            name: value
-            for name, value in (
-                {**r, "ci95_low": r["ci95"][0], "ci95_high": r["ci95"][1]} if r.get("ci95") else r
-            ).items()
-            if not isinstance(value, list | tuple | dict)
-        }
-        for r in records
-    ]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(dict.fromkeys(name for r in flat for name in r)))
-    writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue()
-
-
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; a bar within a cell does not end it."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (headings, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(headings), *lines[1:]])
 
 
 def to_markdown(finding: Finding) -> str:

@@ -21,7 +21,7 @@ from tlfeat.augment import augment
 from tlfeat.cache import Cache
 from tlfeat.cut import Crossing, Cut, CutRows, CutSource, some_images, split_graph
 from tlfeat.decode import decode_batches
-from tlfeat.errors import DataError, Interrupted, ModelError, counted
+from tlfeat.errors import DataError, Interrupted, ModelError
 from tlfeat.evaluate import Split
 from tlfeat.images import ImageSet
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
@@ -29,6 +29,7 @@ from tlfeat.pixelstore import PixelStore, open_pixels_of
 from tlfeat.plan import DEFAULT_BACKBONE
 from tlfeat.recipes import OPTIMIZERS, TrainSettings
 from tlfeat.runtime import has_gpu
+from tlfeat.text import counted
 from tlfeat.training import State, begin_phase, make_batches, run_phase
 from tlfeat.types import Labels, OnProgress, Pixels, silent
 

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tlfeat.errors import DataError, UsageError, counted
+from tlfeat.errors import DataError, UsageError
+from tlfeat.text import counted
 
 #: What is looked at; everything else in the folder is passed over and counted.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})

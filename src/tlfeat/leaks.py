@@ -11,11 +11,11 @@ import numpy as np
 from tlfeat import workspace
 from tlfeat.cache import Cache
 from tlfeat.duplicates import Duplicates, Pair, find_duplicates
-from tlfeat.errors import counted
 from tlfeat.evaluate import Split
 from tlfeat.intervals import proportion_interval
 from tlfeat.memory import available_memory
 from tlfeat.records import Leaks
+from tlfeat.text import counted
 from tlfeat.types import Labels, OnProgress, silent
 
 _found: dict[str, LeakedImages] = {}

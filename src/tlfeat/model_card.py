@@ -18,11 +18,11 @@ from tlfeat import catalog
 from tlfeat.cache import open_cache
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate import TEST_FRACTION, make_split
-from tlfeat.figures import markdown_table, page
 from tlfeat.leaks import leak_sentence
 from tlfeat.network import DIGITS, PREPROCESS
 from tlfeat.records import Result, distribution_version, read_json
-from tlfeat.report import calibration_text, percent, size
+from tlfeat.report import calibration_text
+from tlfeat.text import markdown_table, page, percent, size
 
 ROLES = ("train", "val", "test")
 

@@ -13,12 +13,11 @@ import numpy as np
 
 from tlfeat.charts import accuracy_seconds
 from tlfeat.compare import Comparison, Line
-from tlfeat.console import one_line
 from tlfeat.embedding_map import KINDS, EmbeddingMap
 from tlfeat.errors import DataError
 from tlfeat.evaluate import Split
 from tlfeat.records import Result
-from tlfeat.report import percent
+from tlfeat.text import one_line, percent
 from tlfeat.tradeoff import seconds_of
 
 #: Dots an inch of the PNG files: what journals ask of line art with text.

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.console import aligned
 from tlfeat.decode import Decoded
 from tlfeat.embed import embed_files
 from tlfeat.encoder import Encoder
@@ -22,6 +21,7 @@ from tlfeat.heads import load_head, predict_probabilities
 from tlfeat.images import load_images
 from tlfeat.records import read_json
 from tlfeat.reject import Rejector, check_coverage, load_rejector
+from tlfeat.text import aligned
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 #: The label of a picture that is refused.

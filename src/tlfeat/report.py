@@ -6,39 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat.compare import Comparison, Line
-from tlfeat.console import aligned
-from tlfeat.errors import counted
 from tlfeat.evaluate import confused_pairs
-from tlfeat.figures import csv_text, markdown_table
 from tlfeat.leaks import leak_sentence
 from tlfeat.records import Calibration, Result, write_json, write_text
+from tlfeat.text import aligned, counted, csv_text, markdown_table, percent, seconds, size
 from tlfeat.tradeoff import break_evens, frontier, seconds_of
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.
 _MAX_CONFUSION_COLUMNS = 15
 
 _HEADINGS = ("model", "accuracy", "95 % interval", "macro F1", "fit", "image", "size", "against the best")
-
-
-def percent(value: float) -> str:
-    """Return a share as a percentage with one decimal."""
-    return f"{100 * value:.1f} %"
-
-
-def seconds(value: float | None) -> str:
-    """Return a duration with a unit that keeps two or three digits."""
-    if value is None:
-        return "–"
-    if value < 0.001:
-        return f"{1e6 * value:.0f} µs"
-    if value < 1:
-        return f"{1e3 * value:.1f} ms" if value < 0.1 else f"{1e3 * value:.0f} ms"
-    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
-
-
-def size(n_bytes: int) -> str:
-    """Return a number of bytes in kB or MB (powers of ten)."""
-    return f"{n_bytes / 1e3:.0f} kB" if n_bytes < 1e6 else f"{n_bytes / 1e6:.1f} MB"
 
 
 def result_text(result: Result) -> str:

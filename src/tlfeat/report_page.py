@@ -17,14 +17,13 @@ from tlfeat import provenance, workspace
 from tlfeat.candidates import Data, choose_layers
 from tlfeat.charts import Plot, accuracy_seconds, learning_curves, per_class_rows, reliability, style_of, to_svg
 from tlfeat.compare import Comparison
-from tlfeat.console import one_line
 from tlfeat.embedding_map import KINDS, EmbeddingMap, make_map
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate import Split, confused_pairs
-from tlfeat.figures import page
 from tlfeat.leaks import picture_files
 from tlfeat.records import Environment, Result, write_text
-from tlfeat.report import calibration_text, coverage_text, legend, percent, seconds, table_rows, write_tables
+from tlfeat.report import calibration_text, coverage_text, legend, table_rows, write_tables
+from tlfeat.text import one_line, page, percent, seconds
 from tlfeat.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
 from tlfeat.tradeoff import COSTS, seconds_of
 from tlfeat.types import Labels, OnProgress, silent

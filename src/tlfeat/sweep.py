@@ -17,13 +17,13 @@ from tlfeat.cache import open_cache
 from tlfeat.candidates import Data, choose_layers, encoder_name, fit_sklearn
 from tlfeat.compare import record
 from tlfeat.encoder import embedding_name
-from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, counted
+from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head
 from tlfeat.intervals import wilson_interval
 from tlfeat.plan import ExtractionJob, plan_extraction
 from tlfeat.records import Environment, Result, SplitInfo, read_json, write_json
-from tlfeat.report import percent, seconds
+from tlfeat.text import counted, percent, seconds
 from tlfeat.types import OnProgress, silent
 
 

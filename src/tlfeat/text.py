@@ -1,0 +1,101 @@
+"""Numbers, tables and pages as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """Return text that any terminal can show: no control characters but newline and tab, no lone surrogates."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return a file name or label on one line, whatever is in it."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, n_left: int = 1) -> str:
+    """Return a plain table: the first `n_left` columns to the left, the others to the right."""
+    cells = [[one_line(str(cell)) for cell in row] for row in [headings, *rows]]
+    widths = [max(len(row[j]) for row in cells) for j in range(len(headings))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if j < n_left else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0].rstrip()), *lines[1:]])
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return "1 image" or "1,200 images"."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def page(template: str, **values: Any) -> str:
+    """Fill a template; every text in HTML and SVG is escaped, and nothing may be left out."""
+    import jinja2
+
+    loader = jinja2.PackageLoader("tlfeat")
+    filled: str = (
+        jinja2.Environment(
+            autoescape=jinja2.select_autoescape(("html", "svg")),
+            undefined=jinja2.StrictUndefined,
+            loader=loader,
+            trim_blocks=True,
+        )
+        .get_template(template)
+        .render(**values)
+    )
+    return filled
+
+
+def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line a record, plain numbers, without the nested fields; an interval becomes two columns."""
+    flat = [
+        {
+            name: value
+            for name, value in (
+                {**r, "ci95_low": r["ci95"][0], "ci95_high": r["ci95"][1]} if r.get("ci95") else r
+            ).items()
+            if not isinstance(value, list | tuple | dict)
+        }
+        for r in records
+    ]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(dict.fromkeys(name for r in flat for name in r)))
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; a bar within a cell does not end it."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (headings, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(headings), *lines[1:]])
+
+
+def percent(value: float) -> str:
+    """Return a share as a percentage with one decimal."""
+    return f"{100 * value:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration with a unit that keeps two or three digits."""
+    if value is None:
+        return "–"
+    if value < 0.001:
+        return f"{1e6 * value:.0f} µs"
+    if value < 1:
+        return f"{1e3 * value:.1f} ms" if value < 0.1 else f"{1e3 * value:.0f} ms"
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def size(n_bytes: int) -> str:
+    """Return a number of bytes in kB or MB (powers of ten)."""
+    return f"{n_bytes / 1e3:.0f} kB" if n_bytes < 1e6 else f"{n_bytes / 1e6:.1f} MB"
