@@ -37,8 +37,9 @@ from tlfeat.errors import TlfeatError
 from tlfeat.images import ImageSet, load_images
 from tlfeat.plan import plan_extraction
 from tlfeat.progress import Progress
-from tlfeat.records import Environment, read_json, write_json, write_text
+from tlfeat.records import Environment
 from tlfeat.text import percent, seconds, size
+from tlfeat.workspace import read_json, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_SEED = 0

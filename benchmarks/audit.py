@@ -32,7 +32,8 @@ from tlfeat.images import load_images
 from tlfeat.leaks import find_leaks
 from tlfeat.plan import plan_extraction
 from tlfeat.progress import Progress
-from tlfeat.records import Environment, read_json, write_json, write_text
+from tlfeat.records import Environment
+from tlfeat.workspace import read_json, write_json, write_text
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
 N_COPIES = 50

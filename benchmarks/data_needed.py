@@ -22,8 +22,8 @@ from accuracy_and_time import ROOT, backbone_options, cpu, say, stage, unpack
 from tlfeat import curve, figures, sweep
 from tlfeat.candidates import open_data
 from tlfeat.progress import Progress
-from tlfeat.records import read_json, write_json, write_text
 from tlfeat.text import markdown_table, percent
+from tlfeat.workspace import read_json, write_json, write_text
 
 SETS = ("cats_dogs", "potato", "sign_digits")
 HEADS = ("logreg", "knn")

@@ -33,8 +33,9 @@ from tlfeat.heads import HEADS
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
-from tlfeat.records import Environment, distribution_version, read_json, write_json
+from tlfeat.records import Environment, distribution_version
 from tlfeat.text import size
+from tlfeat.workspace import read_json, write_json
 
 SETS = ("cats_dogs", "sign_digits")
 N_IMAGES = 200

@@ -760,7 +760,7 @@ def cpu_name() -> str:
 
 def read_results(path: Path) -> dict[str, dict[str, Record]]:
     """Return the records of earlier runs: part, then network or set ("" where there is one), to record."""
-    from tlfeat.records import read_json
+    from tlfeat.workspace import read_json
 
     results: dict[str, dict[str, Record]] = read_json(path)["parts"] if path.exists() else {}
     return results
@@ -768,7 +768,7 @@ def read_results(path: Path) -> dict[str, dict[str, Record]]:
 
 def save_record(path: Path, part: str, key: str, record: Record) -> None:
     """Take a record into the file; a complete one gives way to nothing but a complete one."""
-    from tlfeat.records import write_json
+    from tlfeat.workspace import write_json
 
     results = read_results(path)
     known = results.setdefault(part, {}).get(key)

@@ -30,7 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.records import Environment, read_json, write_json
+from tlfeat.records import Environment
+from tlfeat.workspace import read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "heads.json"
 WIDTH = 1280

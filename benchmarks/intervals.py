@@ -22,7 +22,8 @@ from scipy.stats import beta, binom, norm
 from accuracy_and_time import ROOT, say, table
 from tlfeat.calibration import calibration
 from tlfeat.intervals import difference_interval, macro_intervals, mcnemar, proportion_interval, wilson_interval
-from tlfeat.records import Environment, read_json, write_json
+from tlfeat.records import Environment
+from tlfeat.workspace import read_json, write_json
 
 NS = (50, 100, 150, 200, 300, 400, 500, 1000, 2000)
 SHARES = tuple(float(p) for p in np.arange(0.5, 0.9951, 0.005).round(4))

@@ -25,9 +25,10 @@ from tlfeat.candidates import Data, open_data
 from tlfeat.compare import compare_candidates
 from tlfeat.embedding_map import make_map
 from tlfeat.plan import plan_extraction
-from tlfeat.records import Environment, read_json, write_json
+from tlfeat.records import Environment
 from tlfeat.report_page import map_layer, to_html
 from tlfeat.text import markdown_table
+from tlfeat.workspace import read_json, write_json
 
 SETS = ("cats_dogs", "potato", "sign_digits")
 HEADS = ("logreg", "svm", "knn")

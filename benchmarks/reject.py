@@ -37,8 +37,9 @@ from accuracy_and_time import ROOT, backbone_options, distinct, stage, table, un
 from tlfeat.candidates import open_data
 from tlfeat.images import load_images
 from tlfeat.plan import plan_extraction
-from tlfeat.records import Environment, read_json, write_json
+from tlfeat.records import Environment
 from tlfeat.reject import COVERAGE, fit_neighbours, fit_rejector
+from tlfeat.workspace import read_json, write_json
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
 CIFAR_IMAGES_PER_CLASS = 300

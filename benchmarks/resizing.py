@@ -35,8 +35,9 @@ from tlfeat.backbone import KerasEncoder
 from tlfeat.decode import RESIZE, RESIZES, decode_bytes
 from tlfeat.images import ImageSet, load_images
 from tlfeat.network import BackboneSpec
-from tlfeat.records import Environment, distribution_version, read_json, write_json
+from tlfeat.records import Environment, distribution_version
 from tlfeat.types import Pixels
+from tlfeat.workspace import read_json, write_json
 
 #: (set, height and width wanted); strong reduction with real detail is that of cats_dogs at 96 and 64.
 CASES = (

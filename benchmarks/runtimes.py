@@ -34,10 +34,11 @@ from tlfeat import catalog
 from tlfeat.backbone import KerasEncoder
 from tlfeat.decode import decode_bytes
 from tlfeat.network import BackboneSpec, build_base, preprocess
-from tlfeat.records import Environment, distribution_version, read_json, write_json
+from tlfeat.records import Environment, distribution_version
 from tlfeat.runtime import CONVERSION, TOLERANCE, convert, largest_difference
 from tlfeat.text import seconds
 from tlfeat.types import Pixels
+from tlfeat.workspace import read_json, write_json
 
 #: Key on the command line to the options in `accuracy_and_time.backbone_options`.
 REAL = {"shared:mobilenet_v2_0.35": "v2", "shared:mobilenet_1.0": "v1"}

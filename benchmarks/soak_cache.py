@@ -42,8 +42,9 @@ from tlfeat.errors import CacheDamaged, CacheError, TlfeatError
 from tlfeat.extract import extract_rows
 from tlfeat.images import ImageSet, content_key, load_images
 from tlfeat.journal import JournalledFile
-from tlfeat.records import Environment, write_json
+from tlfeat.records import Environment
 from tlfeat.types import Rows
+from tlfeat.workspace import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTOR_BYTES = 512

@@ -36,7 +36,8 @@ from PIL import Image, ImageOps, features
 
 from tlfeat.decode import RESIZES, decode_bytes, pixel_type
 from tlfeat.errors import BadImage
-from tlfeat.records import Environment, write_json
+from tlfeat.records import Environment
+from tlfeat.workspace import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (224, 224)

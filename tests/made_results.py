@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlfeat.records import Environment, Result, Score, SplitInfo, Timing, write_json
+from tlfeat.records import Environment, Result, Score, SplitInfo, Timing
+from tlfeat.workspace import write_json
 
 HISTORY = {
     "loss": [0.9, 0.5, 0.4],

@@ -17,9 +17,10 @@ from tlfeat.candidates import open_data
 from tlfeat.compare import Comparison, compare_candidates
 from tlfeat.intervals import difference_interval, mcnemar, proportion_interval
 from tlfeat.plan import plan_extraction
-from tlfeat.records import Result, read_json, write_json
+from tlfeat.records import Result
 from tlfeat.report import result_text, table_rows, to_csv, write_tables
 from tlfeat.report_page import to_html
+from tlfeat.workspace import read_json, write_json
 
 
 @pytest.fixture

@@ -34,8 +34,9 @@ from tlfeat.network import import_keras
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
-from tlfeat.records import Result, read_json, write_json
+from tlfeat.records import Result
 from tlfeat.types import Rows
+from tlfeat.workspace import read_json, write_json
 
 pytestmark = pytest.mark.keras
 

@@ -27,10 +27,10 @@ from tlfeat.errors import DataError
 from tlfeat.plan import plan_extraction
 from tlfeat.provenance import _training, commands
 from tlfeat.recipes import find_recipe
-from tlfeat.records import read_json, write_json
 from tlfeat.report import to_markdown
 from tlfeat.report_page import _in_script, choose_images, to_html, write_reports
 from tlfeat.tradeoff import COSTS
+from tlfeat.workspace import read_json, write_json
 
 
 @pytest.fixture

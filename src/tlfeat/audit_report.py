@@ -11,8 +11,8 @@ from pathlib import Path
 from tlfeat.audit import KINDS, Audit, Finding, to_document
 from tlfeat.decode import jpeg_thumbnail, read_file
 from tlfeat.errors import BadImage
-from tlfeat.records import write_json, write_text
 from tlfeat.text import aligned, counted, page
+from tlfeat.workspace import write_json, write_text
 
 #: Findings of one kind that the terminal shows; all of them are in audit.csv and audit.json.
 _MAX_LINES = 10

@@ -31,11 +31,12 @@ from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.memory import available_memory
 from tlfeat.network import BackboneSpec, weights_digest
 from tlfeat.recipes import Recipe, TrainSettings
-from tlfeat.records import Environment, Result, Timing, read_json, write_json
+from tlfeat.records import Environment, Result, Timing
 from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.search import COARSE_ROWS
 from tlfeat.text import counted
 from tlfeat.types import Labels, OnProgress, Rows, RowSource, silent
+from tlfeat.workspace import read_json, write_json
 
 MODEL_FORMAT_VERSION = 1
 

@@ -10,6 +10,7 @@ import typer
 
 from tlfeat.console import Console, errors_as_exit_codes
 from tlfeat.errors import CacheError, DataError, UsageError
+from tlfeat.records import record
 from tlfeat.reject import COVERAGE
 from tlfeat.text import aligned, counted, one_line
 
@@ -972,7 +973,6 @@ def cache_import(
 
 
 def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
-    import tlfeat.compare as comparing
     from tlfeat import report
     from tlfeat.leaks import leak_sentence
 
@@ -982,7 +982,7 @@ def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
         console.say("An equal result exists and is shown again (--fresh fits anew).")
     console.result(
         report.result_text(outcome.result),
-        {**comparing.record(outcome.result), "is_reused": outcome.is_reused},
+        {**record(outcome.result), "is_reused": outcome.is_reused},
     )
     for note in outcome.result.leaks.notes if outcome.result.leaks else []:
         console.detail(f"Leaks: {note}")

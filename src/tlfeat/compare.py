@@ -17,13 +17,15 @@ from tlfeat.heads import HEADS, find_head
 from tlfeat.intervals import difference_interval, holm, mcnemar
 from tlfeat.leaks import leak_sentence
 from tlfeat.recipes import TrainSettings, find_recipe
-from tlfeat.records import Result, SplitInfo, read_json
+from tlfeat.records import Result, SplitInfo, record
 from tlfeat.types import OnProgress, silent
+from tlfeat.workspace import read_json
 
 #: Below this the difference to the best candidate is called real, after Holm's correction.
 SIGNIFICANCE = 0.05
 
 ALL_HEADS = tuple(head.name for head in HEADS)
+
 ALL_KERAS = ("frozen", "finetuned", "scratch")
 
 
@@ -85,49 +87,6 @@ class Comparison:
     lines: list[Line]
     skipped: list[tuple[str, str]]
     notes: list[str]
-
-
-def record(result: Result) -> dict[str, Any]:
-    """Return what scripts want of one Result, flat."""
-    return {
-        "model": result.candidate,
-        "kind": result.kind,
-        "backbone": result.backbone,
-        "layer": result.layer,
-        "accuracy": result.score.accuracy,
-        "ci95": list(result.score.ci95),
-        "balanced_accuracy": result.score.balanced_accuracy,
-        "macro_f1": result.score.macro_f1,
-        "balanced_accuracy_ci95": _list(result.score.balanced_accuracy_ci95),
-        "macro_f1_ci95": _list(result.score.macro_f1_ci95),
-        "per_class": result.score.per_class,
-        "calibration": result.score.calibration and result.score.calibration.to_dict(),
-        "n_train": result.split.n_train,
-        "n_val": result.split.n_val,
-        "n_test": result.split.n_test,
-        "coverage": result.coverage,
-        "extract_s": result.timing.extract_s,
-        "decode_s": result.timing.decode_s,
-        "search_s": result.timing.search_s,
-        "fit_s": result.timing.fit_s,
-        "reject_s": result.timing.reject_s,
-        "predict_s_per_image": result.timing.predict_s_per_image,
-        "model_bytes": result.model_bytes,
-        "chosen": result.chosen,
-        "classes": result.classes,
-        "confusion": result.score.confusion,
-        "split": result.split.digest,
-        "seed": result.split.seed,
-        "path": result.model,
-        "notes": result.notes,
-        "n_leaks": len(result.leaks.images) if result.leaks else 0,
-        "accuracy_without_leaks": result.leaks.accuracy if result.leaks else None,
-        "leaks": result.leaks.to_dict() if result.leaks else {},
-    }
-
-
-def _list(interval: tuple[float, float] | None) -> list[float] | None:
-    return None if interval is None else list(interval)
 
 
 def compare_candidates(

@@ -25,9 +25,10 @@ from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head, fit_head, predict_probabilities
 from tlfeat.intervals import mean_interval, wilson_interval
 from tlfeat.recipes import TrainSettings
-from tlfeat.records import Environment, Record, SplitInfo, distribution_version, read_json, write_json
+from tlfeat.records import Environment, Record, SplitInfo, distribution_version
 from tlfeat.text import counted, percent, seconds
 from tlfeat.types import Labels, OnProgress, Rows, silent
+from tlfeat.workspace import read_json, write_json
 
 COUNTS = "1,2,5,10,20,50,all"
 KERAS_MODES = ("frozen", "scratch")

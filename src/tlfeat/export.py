@@ -21,9 +21,10 @@ from tlfeat.head_layers import add_head
 from tlfeat.model_card import Check, DataSet, model_card, read_data_set
 from tlfeat.network import import_keras
 from tlfeat.predict import Model
-from tlfeat.records import Result, read_json, write_text
+from tlfeat.records import Result
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Pixels, silent
+from tlfeat.workspace import read_json, write_text
 
 #: Largest difference between a probability of the file and that of `predict`.
 TOLERANCE = 1e-4

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlfeat.records import Environment, write_json, write_text
+from tlfeat.records import Environment
 from tlfeat.text import csv_text, markdown_table, page
+from tlfeat.workspace import write_json, write_text
 
 #: Of the chart, in its own units; the page scales it.
 _WIDTH, _HEIGHT, _LEFT, _TOP = 760, 420, 60, 16

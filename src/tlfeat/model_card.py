@@ -20,9 +20,10 @@ from tlfeat.errors import TlfeatError
 from tlfeat.evaluate import TEST_FRACTION, make_split
 from tlfeat.leaks import leak_sentence
 from tlfeat.network import DIGITS, PREPROCESS
-from tlfeat.records import Result, distribution_version, read_json
+from tlfeat.records import Result, distribution_version
 from tlfeat.report import calibration_text
 from tlfeat.text import markdown_table, page, percent, size
+from tlfeat.workspace import read_json
 
 ROLES = ("train", "val", "test")
 

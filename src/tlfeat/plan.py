@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tlfeat.extract import ExtractReport, extract_rows
 from tlfeat.images import ImageSet, load_images, parse_class_map
 from tlfeat.network import DIGITS, BackboneSpec
 from tlfeat.types import ROW_TYPES
+from tlfeat.workspace import CACHE_DIR, digest, safe_name
 
 DEFAULT_BACKBONE = "mobilenet_v2"  # 14 MB of weights, 1,280 columns, the fastest per image that is still good
 
@@ -116,3 +117,9 @@ def plan_extraction(
 def _warnings(encoder_source: dict[str, Any]) -> list[str]:
     is_random = encoder_source.get("weights") == "random" and encoder_source.get("backbone") != DIGITS
     return ["RANDOM WEIGHTS: this backbone has learned nothing; accuracies say nothing about it"] if is_random else []
+
+
+def default_cache_path(images: ImageSet, encoder_name: str, fingerprint: Mapping[str, Any]) -> Path:
+    """Return ``cache/DATA-BACKBONE-XXXXXXXX.h5``; other data or another fingerprint give another name."""
+    identity = digest({**fingerprint, "source": str(images.source)})
+    return CACHE_DIR / f"{safe_name(images.name)}-{safe_name(encoder_name)}-{identity}.h5"

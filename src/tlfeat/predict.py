@@ -19,10 +19,10 @@ from tlfeat.encoder import Encoder
 from tlfeat.errors import DataError, ModelError
 from tlfeat.heads import load_head, predict_probabilities
 from tlfeat.images import load_images
-from tlfeat.records import read_json
 from tlfeat.reject import Rejector, check_coverage, load_rejector
 from tlfeat.text import aligned
 from tlfeat.types import OnProgress, Pixels, Rows, silent
+from tlfeat.workspace import read_json
 
 #: The label of a picture that is refused.
 UNKNOWN = "unknown"

@@ -7,16 +7,12 @@ file written today is read by name tomorrow: unknown keys are ignored, missing o
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Self
-
-from tlfeat.errors import DataError
 
 _RECORDED_MODULES = ("tensorflow", "keras", "sklearn", "numpy", "h5py", "PIL", "skops")
 
@@ -180,29 +176,44 @@ class Result(Record):
     format_version: int = 1
 
 
-def write_json(path: Path, document: object) -> None:
-    """Write `document` beside `path` and rename, so that a reader never sees half a file."""
-    write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+def record(result: Result) -> dict[str, Any]:
+    """Return what scripts want of one Result, flat."""
+    return {
+        "model": result.candidate,
+        "kind": result.kind,
+        "backbone": result.backbone,
+        "layer": result.layer,
+        "accuracy": result.score.accuracy,
+        "ci95": list(result.score.ci95),
+        "balanced_accuracy": result.score.balanced_accuracy,
+        "macro_f1": result.score.macro_f1,
+        "balanced_accuracy_ci95": _list(result.score.balanced_accuracy_ci95),
+        "macro_f1_ci95": _list(result.score.macro_f1_ci95),
+        "per_class": result.score.per_class,
+        "calibration": result.score.calibration and result.score.calibration.to_dict(),
+        "n_train": result.split.n_train,
+        "n_val": result.split.n_val,
+        "n_test": result.split.n_test,
+        "coverage": result.coverage,
+        "extract_s": result.timing.extract_s,
+        "decode_s": result.timing.decode_s,
+        "search_s": result.timing.search_s,
+        "fit_s": result.timing.fit_s,
+        "reject_s": result.timing.reject_s,
+        "predict_s_per_image": result.timing.predict_s_per_image,
+        "model_bytes": result.model_bytes,
+        "chosen": result.chosen,
+        "classes": result.classes,
+        "confusion": result.score.confusion,
+        "split": result.split.digest,
+        "seed": result.split.seed,
+        "path": result.model,
+        "notes": result.notes,
+        "n_leaks": len(result.leaks.images) if result.leaks else 0,
+        "accuracy_without_leaks": result.leaks.accuracy if result.leaks else None,
+        "leaks": result.leaks.to_dict() if result.leaks else {},
+    }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 beside `path` and rename; names that are not valid UTF-8 survive."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a `DataError` names the file and the place where it breaks."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}.") from error
+def _list(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)

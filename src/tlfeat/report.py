@@ -8,9 +8,10 @@ from typing import Any
 from tlfeat.compare import Comparison, Line
 from tlfeat.evaluate import confused_pairs
 from tlfeat.leaks import leak_sentence
-from tlfeat.records import Calibration, Result, write_json, write_text
+from tlfeat.records import Calibration, Result
 from tlfeat.text import aligned, counted, csv_text, markdown_table, percent, seconds, size
 from tlfeat.tradeoff import break_evens, frontier, seconds_of
+from tlfeat.workspace import write_json, write_text
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.
 _MAX_CONFUSION_COLUMNS = 15

@@ -15,16 +15,16 @@ from tlfeat import workspace
 from tlfeat.backbone import CutPoint, KerasEncoder, list_cut_points
 from tlfeat.cache import open_cache
 from tlfeat.candidates import Data, choose_layers, encoder_name, fit_sklearn
-from tlfeat.compare import record
 from tlfeat.encoder import embedding_name
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head
 from tlfeat.intervals import wilson_interval
 from tlfeat.plan import ExtractionJob, plan_extraction
-from tlfeat.records import Environment, Result, SplitInfo, read_json, write_json
+from tlfeat.records import Environment, Result, SplitInfo, record
 from tlfeat.text import counted, percent, seconds
 from tlfeat.types import OnProgress, silent
+from tlfeat.workspace import read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import numpy as np
 from tlfeat.cache import ImageTable, create_cache, open_cache
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images import ImageSet, read_table
-from tlfeat.records import write_text
 from tlfeat.types import Rows
+from tlfeat.workspace import write_text
 
 
 def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tuple[int, int]:

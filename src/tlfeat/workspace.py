@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tlfeat.errors import CacheError
-from tlfeat.images import ImageSet
+from tlfeat.errors import CacheError, DataError
 
 CACHE_DIR = Path("cache")
 
@@ -30,12 +29,6 @@ def digest(document: Mapping[str, Any], n_digits: int = 8) -> str:
     """Return the first hexadecimal digits of the sha256 of a JSON document with sorted keys."""
     text = json.dumps(document, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:n_digits]
-
-
-def default_cache_path(images: ImageSet, encoder_name: str, fingerprint: Mapping[str, Any]) -> Path:
-    """Return ``cache/DATA-BACKBONE-XXXXXXXX.h5``; other data or another fingerprint give another name."""
-    identity = digest({**fingerprint, "source": str(images.source)})
-    return CACHE_DIR / f"{safe_name(images.name)}-{safe_name(encoder_name)}-{identity}.h5"
 
 
 def baseline_cache_path(cache: Path) -> Path:
@@ -101,3 +94,31 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:60] or "data"
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write `document` beside `path` and rename, so that a reader never sees half a file."""
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 beside `path` and rename; names that are not valid UTF-8 survive."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a `DataError` names the file and the place where it breaks."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from error
