@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.backbone import KerasEncoder
@@ -23,7 +22,7 @@ from tlfeat.network import import_keras
 from tlfeat.predict import Model
 from tlfeat.records import Result
 from tlfeat.text import counted
-from tlfeat.types import OnProgress, Pixels, silent
+from tlfeat.types import OnProgress, Pixels, Probabilities, silent
 from tlfeat.workspace import read_json, write_text
 
 #: Largest difference between a probability of the file and that of `predict`.
@@ -31,8 +30,6 @@ TOLERANCE = 1e-4
 
 #: Test images that a file is checked on.
 N_CHECKED = 16
-
-Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,10 @@ from tlfeat.records import distribution_version
 from tlfeat.runtime import freeze, to_openvino
 from tlfeat.types import Pixels
 
-Probabilities = npt.NDArray[np.float32]
+Probabilities32 = npt.NDArray[np.float32]
 
 #: Pixels to labels and probabilities.
-Run = Callable[[Pixels], tuple[list[str], Probabilities]]
+Run = Callable[[Pixels], tuple[list[str], Probabilities32]]
 
 #: The last operator set that tf2onnx 1.17 knows is 18; onnxruntime has taken 17 since 1.12 (2022).
 _OPSET = 17
@@ -183,7 +183,7 @@ def _json(labels: Sequence[str]) -> str:
 def _load_keras(file: Path) -> Run:
     model = import_keras().saving.load_model(file, compile=False, safe_mode=True)
 
-    def run(pixels: Pixels) -> tuple[list[str], Probabilities]:
+    def run(pixels: Pixels) -> tuple[list[str], Probabilities32]:
         answer = model.predict_on_batch(pixels.astype(np.float32))
         return [label.decode() for label in answer["label"].tolist()], answer[PROBABILITIES]
 
@@ -195,7 +195,7 @@ def _load_onnx(file: Path) -> Run:
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
-    def run(pixels: Pixels) -> tuple[list[str], Probabilities]:
+    def run(pixels: Pixels) -> tuple[list[str], Probabilities32]:
         label, probabilities = session.run(["label", PROBABILITIES], {"pixels": pixels.astype(np.float32)})
         return label.tolist(), probabilities
 
@@ -210,7 +210,7 @@ def _load_openvino(file: Path) -> Run:
     # without the hint, processors that have bfloat16 compute in it
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def run(pixels: Pixels) -> tuple[list[str], Probabilities]:
+    def run(pixels: Pixels) -> tuple[list[str], Probabilities32]:
         answer = compiled(pixels.astype(np.float32))
         return [labels[i] for i in answer["class_index"].tolist()], answer[PROBABILITIES]
 
@@ -226,7 +226,7 @@ def _load_tflite(file: Path) -> Run:
     interpreter.allocate_tensors()  # says which delegate it takes, on stderr
     runner = interpreter.get_signature_runner()
 
-    def run(pixels: Pixels) -> tuple[list[str], Probabilities]:
+    def run(pixels: Pixels) -> tuple[list[str], Probabilities32]:
         answer = runner(pixels=pixels.astype(np.float32))
         return [labels[i] for i in answer["class_index"].tolist()], answer[PROBABILITIES]
 

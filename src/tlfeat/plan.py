@@ -109,7 +109,7 @@ def plan_extraction(
             ),
             spec.to_dict(),
         )
-    path = cache or workspace.default_cache_path(images, encoder.name, encoder.fingerprint)
+    path = cache or default_cache_path(images, encoder.name, encoder.fingerprint)
     origin = {"encoder": encoder_source, "class_map": list(class_map)}
     return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])
 

@@ -21,7 +21,7 @@ from tlfeat.heads import load_head, predict_probabilities
 from tlfeat.images import load_images
 from tlfeat.reject import Rejector, check_coverage, load_rejector
 from tlfeat.text import aligned
-from tlfeat.types import OnProgress, Pixels, Rows, silent
+from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent
 from tlfeat.workspace import read_json
 
 #: The label of a picture that is refused.
@@ -29,8 +29,6 @@ UNKNOWN = "unknown"
 
 #: One forward pass of 8 pictures costs little more than one of a single picture.
 BATCH_SIZE = 8
-
-Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,23 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+#: uint8, or float32 where resizing does not round; 0 to 255 either way. Shape (n_images, height, width, 3).
+Pixels = npt.NDArray[Any]
+
+#: Embeddings, shape (n_images, width).
+Rows = npt.NDArray[np.float32]
+
+#: Index of the class of each image, shape (n_images,).
+Labels = npt.NDArray[np.int64]
+
+#: Shape (n_images, n_classes); each line sums to 1.
+Probabilities = npt.NDArray[np.float64]
+
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+#: The dtype of rows on the disk, by the dtype that the fingerprint names.
+ROW_TYPES = {"float32": "<f4", "float16": "<f2"}
 
 
 class RowSource(Protocol):
@@ -22,24 +38,9 @@ class RowSource(Protocol):
         """Rows of a block, float32 of shape (m, width)."""
 
 
-#: The dtype of rows on the disk, by the dtype that the fingerprint names.
-ROW_TYPES = {"float32": "<f4", "float16": "<f2"}
-
-Probabilities = npt.NDArray[np.float64]
-
-#: uint8, or float32 where resizing does not round; 0 to 255 either way.
-Pixels = npt.NDArray[Any]
-
-Rows = npt.NDArray[np.float32]
-
-Labels = npt.NDArray[np.int64]
-
-#: Called with (what is being done, steps done, steps in all); 0 in all is "no one knows".
+#: Called with (what is being done, steps done, steps in all); 0 in all means that nobody knows.
 OnProgress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
     """Show nothing; the default of every function that reports progress."""
-
-
-Bools = npt.NDArray[np.bool_]
