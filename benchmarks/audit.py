@@ -27,8 +27,8 @@ from accuracy_and_time import ROOT, backbone_options, say, stage, unpack
 from tlfeat import audit as auditing
 from tlfeat.cache import open_cache
 from tlfeat.candidates import fit_sklearn, open_data
-from tlfeat.duplicates import SAME_ROW, find_duplicates
-from tlfeat.images import load_images
+from tlfeat.images.duplicates import SAME_ROW, find_duplicates
+from tlfeat.images.image_set import load_images
 from tlfeat.leaks import find_leaks
 from tlfeat.plan import plan_extraction
 from tlfeat.progress import Progress

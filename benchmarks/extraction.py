@@ -254,7 +254,7 @@ def run_tlfeat(task: Task, clock: Clock) -> None:
 
 def run_memory(task: Task, clock: Clock) -> None:
     """The same runtime, every picture decoded before: what the network alone takes on all cores."""
-    from tlfeat.decode import decode_all, n_cores
+    from tlfeat.images.decode import decode_all, n_cores
 
     job = plan(task)
     encoder = job.encoder
@@ -270,7 +270,7 @@ def run_memory(task: Task, clock: Clock) -> None:
 def run_bound(task: Task, clock: Clock) -> None:
     """What decoding and inference take in one thread, and how fast a thread a core gets through both."""
     from tlfeat.backbone import KerasEncoder
-    from tlfeat.decode import decode_bytes, decode_file, n_cores, read_file
+    from tlfeat.images.decode import decode_bytes, decode_file, n_cores, read_file
 
     job = plan(task)
     encoder = job.encoder

@@ -33,11 +33,11 @@ import numpy as np
 from tlfeat import finetune, workspace
 from tlfeat.augment import Augmentation
 from tlfeat.cache import open_cache
-from tlfeat.decode import decode_all
 from tlfeat.encoder import PixelEncoder
 from tlfeat.evaluate import Split, make_split
 from tlfeat.extract import extract_rows
-from tlfeat.images import ImageSet, load_images
+from tlfeat.images.decode import decode_all
+from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Environment

@@ -35,7 +35,7 @@ from sklearn.preprocessing import StandardScaler
 
 from accuracy_and_time import ROOT, backbone_options, distinct, stage, table, unpack, versions_of, write_sample
 from tlfeat.candidates import open_data
-from tlfeat.images import load_images
+from tlfeat.images.image_set import load_images
 from tlfeat.plan import plan_extraction
 from tlfeat.records import Environment
 from tlfeat.reject import COVERAGE, fit_neighbours, fit_rejector

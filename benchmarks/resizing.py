@@ -32,8 +32,8 @@ from threadpoolctl import threadpool_limits
 
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, say, stage, table, unpack, versions_of
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import RESIZE, RESIZES, decode_bytes
-from tlfeat.images import ImageSet, load_images
+from tlfeat.images.decode import RESIZE, RESIZES, decode_bytes
+from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.network import BackboneSpec
 from tlfeat.records import Environment, distribution_version
 from tlfeat.types import Pixels

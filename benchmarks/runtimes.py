@@ -32,7 +32,7 @@ import numpy as np
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, say, table, versions_of
 from tlfeat import catalog
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import decode_bytes
+from tlfeat.images.decode import decode_bytes
 from tlfeat.network import BackboneSpec, build_base, preprocess
 from tlfeat.records import Environment, distribution_version
 from tlfeat.runtime import CONVERSION, TOLERANCE, convert, largest_difference

@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from tlfeat.decode import RESIZES, decode_bytes, pixel_type
 from tlfeat.errors import BadImage
+from tlfeat.images.decode import RESIZES, decode_bytes, pixel_type
 from tlfeat.records import Environment
 from tlfeat.workspace import write_json
 

@@ -22,11 +22,11 @@ from tlfeat import leaks
 from tlfeat.audit import Audit, audit
 from tlfeat.cache import open_cache
 from tlfeat.candidates import fit_sklearn, open_data
-from tlfeat.duplicates import find_duplicates
 from tlfeat.encoder import PixelEncoder
 from tlfeat.evaluate import make_split
 from tlfeat.extract import extract_rows
-from tlfeat.images import load_images
+from tlfeat.images.duplicates import find_duplicates
+from tlfeat.images.image_set import load_images
 from tlfeat.records import Leaks, Result
 
 

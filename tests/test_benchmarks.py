@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from conftest import benchmark_script
-from tlfeat.images import ImageSet
+from tlfeat.images.image_set import ImageSet
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "accuracy_and_time.py"

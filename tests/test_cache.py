@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tlfeat.cache import Cache, ImageTable, create_cache, open_cache, repair_cache
+from tlfeat.cache import Cache, create_cache, open_cache, repair_cache
 from tlfeat.cli import app
 from tlfeat.errors import CacheError
-from tlfeat.images import ImageSet, content_key
+from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.types import Rows
 
 FINGERPRINT = {"backbone": "test", "dtype": "float32"}

@@ -34,7 +34,7 @@ from tlfeat.evaluate import Split, draw_per_class, make_split
 from tlfeat.extract import extract_rows
 from tlfeat.figures import to_svg, write_finding
 from tlfeat.heads import fit_head
-from tlfeat.images import load_images
+from tlfeat.images.image_set import load_images
 from tlfeat.intervals import mean_interval
 from tlfeat.types import Labels
 

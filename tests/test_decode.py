@@ -25,10 +25,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from tlfeat import decode
-from tlfeat.decode import Decoded, decode_all, decode_bytes, decode_file
 from tlfeat.errors import BadImage
-from tlfeat.images import content_key
+from tlfeat.images import decode
+from tlfeat.images.decode import Decoded, decode_all, decode_bytes, decode_file
+from tlfeat.images.image_set import content_key
 from tlfeat.types import Pixels
 
 SIZE = (12, 16)  # height, width

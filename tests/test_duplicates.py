@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from tlfeat import duplicates
-from tlfeat.duplicates import Pair, find_duplicates
-from tlfeat.images import content_key
+from tlfeat.images import duplicates
+from tlfeat.images.duplicates import Pair, find_duplicates
+from tlfeat.images.image_set import content_key
 from tlfeat.types import Rows
 
 N_PHOTOS = 30

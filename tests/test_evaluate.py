@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from tlfeat.cache import ImageTable
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate import Split, confused_pairs, folds, make_split, score
-from tlfeat.images import ImageSet
+from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.intervals import wilson_interval
 from tlfeat.records import Score
 from tlfeat.types import Labels

@@ -15,9 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from tlfeat import example
-from tlfeat.decode import decode_bytes
 from tlfeat.errors import DataError, UsageError
+from tlfeat.images import example
+from tlfeat.images.decode import decode_bytes
+from tlfeat.network import digits_backbone_path
 from tlfeat.types import Pixels, Rows
 
 #: Chosen on the development half by ``benchmarks/pretrain_digits.py``.
@@ -156,7 +157,7 @@ def test_impossible_number_of_labels_is_refused(per_class: int, tmp_path: Path) 
 
 
 def test_shipped_backbone_is_small() -> None:
-    assert example.digits_backbone_path().stat().st_size < 1_000_000
+    assert digits_backbone_path().stat().st_size < 1_000_000
 
 
 def pixels_of(files: list[Path], side_px: int) -> Pixels:

@@ -21,10 +21,10 @@ from tlfeat import export, formats, head_layers
 from tlfeat.blocks import MAPPINGS
 from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn, open_data
 from tlfeat.cli import app
-from tlfeat.decode import RESIZES, decode_batches, decode_file
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.export import TOLERANCE, as_network, export_model
 from tlfeat.formats import FORMATS, Run, find_format
+from tlfeat.images.decode import RESIZES, decode_batches, decode_file
 from tlfeat.kernel_heads import KernelHead
 from tlfeat.linear import Columns
 from tlfeat.linear_heads import LinearHead

@@ -18,7 +18,7 @@ from conftest import CountingEncoder, MakePhotos, picture
 from tlfeat.cache import open_cache
 from tlfeat.errors import CacheError, DataError, FingerprintError, Interrupted
 from tlfeat.extract import extract_rows
-from tlfeat.images import load_images
+from tlfeat.images.image_set import load_images
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 WRITER = """

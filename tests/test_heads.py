@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlfeat.cache import ImageTable
 from tlfeat.errors import DataError, ModelError, UsageError
 from tlfeat.evaluate import Split, make_split
 from tlfeat.heads import HEADS, fit_head, load_head, predict_probabilities, save_head
-from tlfeat.images import ImageSet, content_key
+from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.types import Rows
 
 NAMES = [head.name for head in HEADS]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images import MAX_LABEL_LENGTH, content_key, load_images, parse_class_map
+from tlfeat.images.image_set import MAX_LABEL_LENGTH, content_key, load_images, parse_class_map
 
 ODD_NAMES = {
     "spaces": "a b  c.png",

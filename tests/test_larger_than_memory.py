@@ -18,7 +18,7 @@ from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError
 from tlfeat.evaluate import make_split
 from tlfeat.extract import extract_rows
-from tlfeat.images import load_images
+from tlfeat.images.image_set import load_images
 
 
 @pytest.fixture

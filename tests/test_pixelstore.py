@@ -16,9 +16,9 @@ import pytest
 
 from conftest import MakePhotos
 from tlfeat import pixelstore
-from tlfeat.decode import decode_bytes, decode_file, read_file
 from tlfeat.errors import CacheError
-from tlfeat.images import content_key
+from tlfeat.images.decode import decode_bytes, decode_file, read_file
+from tlfeat.images.image_set import content_key
 from tlfeat.pixelstore import PixelStore, n_bytes, open_pixels_of
 from tlfeat.types import Pixels
 

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import pytest
 
-import tlfeat.decode
+import tlfeat.images.decode
 import tlfeat.journal
 from conftest import CountingEncoder, MakePhotos, picture
 from test_cache import FINGERPRINT, some_rows, table_of
@@ -29,7 +29,7 @@ from tlfeat.cachefile import in_child
 from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.extract import extract_rows
-from tlfeat.images import load_images
+from tlfeat.images.image_set import load_images
 from tlfeat.journal import JournalledFile
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -214,7 +214,7 @@ def test_ctrl_c_twice_stops_and_loses_nothing(
 def test_an_exception_in_a_decoding_thread_ends_the_run_and_loses_nothing(
     photos: Path, tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = tlfeat.decode.read_file
+    read = tlfeat.images.decode.read_file
 
     def failing(path: Path) -> bytes:
         if path.name == "7.png":
@@ -222,7 +222,7 @@ def test_an_exception_in_a_decoding_thread_ends_the_run_and_loses_nothing(
         return read(path)
 
     path = tmp_path / "c.h5"
-    monkeypatch.setattr(tlfeat.decode, "read_file", failing)
+    monkeypatch.setattr(tlfeat.images.decode, "read_file", failing)
     with pytest.raises(RuntimeError, match="a bug in a decoder"):
         extract_rows(load_images(photos), CountingEncoder(batch_size=2), path)
     monkeypatch.undo()
@@ -413,7 +413,7 @@ def test_a_clock_that_jumps_costs_a_look_at_the_files_and_never_a_wrong_row(
 def test_a_file_that_changes_while_it_is_read_gets_the_row_of_what_was_read_and_then_its_own(
     photos: Path, tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, file, read = tmp_path / "c.h5", photos / "dog" / "5.png", tlfeat.decode.read_file
+    path, file, read = tmp_path / "c.h5", photos / "dog" / "5.png", tlfeat.images.decode.read_file
     was = file.read_bytes()
 
     def then_changed(path: Path) -> bytes:
@@ -422,7 +422,7 @@ def test_a_file_that_changes_while_it_is_read_gets_the_row_of_what_was_read_and_
             picture(78).save(file)
         return data
 
-    monkeypatch.setattr(tlfeat.decode, "read_file", then_changed)
+    monkeypatch.setattr(tlfeat.images.decode, "read_file", then_changed)
     extract_rows(load_images(photos), CountingEncoder(), path)
     assert rows_by_path(path) == undisturbed
     monkeypatch.undo()

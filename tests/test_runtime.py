@@ -16,8 +16,8 @@ from PIL import Image
 
 from tlfeat import backbone, runtime
 from tlfeat.backbone import KerasEncoder
-from tlfeat.decode import RESIZES, decode_bytes, pixel_type
 from tlfeat.errors import ShapeError, UsageError
+from tlfeat.images.decode import RESIZES, decode_bytes, pixel_type
 from tlfeat.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.runtime import TOLERANCE, TensorFlowRuntime, choose_runtime, is_converted, largest_difference
 from tlfeat.types import Pixels, Rows

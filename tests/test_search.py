@@ -12,12 +12,11 @@ import pytest
 
 from tlfeat import heads, linear_heads, search
 from tlfeat.blocks import MAPPINGS, View, add_up, steady_threads
-from tlfeat.cache import ImageTable
 from tlfeat.calibration import best_temperature, softmax
 from tlfeat.errors import DataError
 from tlfeat.evaluate import Split, make_split
 from tlfeat.heads import HEADS, fit_head, predict_probabilities
-from tlfeat.images import ImageSet, content_key
+from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.kernel_heads import Kernel
 from tlfeat.linear import MAX_COVARIANCE, Columns, Effort, Fit, Metric, Solution, columns_of, fit_paths, sums_by_group
 from tlfeat.linear_heads import Discriminant, Penalised

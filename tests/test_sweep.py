@@ -20,7 +20,7 @@ from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError, UsageError
 from tlfeat.extract import extract_rows
 from tlfeat.figures import document, to_svg, write_finding
-from tlfeat.images import load_images
+from tlfeat.images.image_set import load_images
 from tlfeat.network import BackboneSpec
 from tlfeat.sweep import Sweep, choose_depth, plan_sweep, sentences, sweep_finding, sweep_layers
 from tlfeat.types import Pixels, Rows

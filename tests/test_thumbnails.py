@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from tlfeat.decode import thumbnail
-from tlfeat.images import content_key
-from tlfeat.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
+from tlfeat.images.decode import thumbnail
+from tlfeat.images.image_set import content_key
+from tlfeat.images.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
 
 
 def painted(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> str:

@@ -15,7 +15,7 @@ from conftest import CountingEncoder, MakePhotos
 from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError, FingerprintError
 from tlfeat.extract import extract_rows
-from tlfeat.images import load_images
+from tlfeat.images.image_set import load_images
 from tlfeat.transformer import ImageEmbedder
 
 

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from tlfeat.evaluate import make_split
     from tlfeat.export import export_model
     from tlfeat.extract import extract_rows
-    from tlfeat.images import ImageSet, load_images
+    from tlfeat.images.image_set import ImageSet, load_images
     from tlfeat.network import BackboneSpec
     from tlfeat.plan import plan_extraction
     from tlfeat.predict import Model

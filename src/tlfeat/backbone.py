@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tlfeat import catalog, workspace
-from tlfeat.decode import RESIZE, n_cores, pixel_type
 from tlfeat.encoder import check_pixels
 from tlfeat.errors import UsageError, nearest
+from tlfeat.images.decode import RESIZE, n_cores, pixel_type
 from tlfeat.network import (
     DIGITS,
     DIGITS_PARAMETERS,

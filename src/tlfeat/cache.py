@@ -24,7 +24,6 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +49,7 @@ from tlfeat.cachefile import (
     layer_datasets,
 )
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, FingerprintError
-from tlfeat.images import ImageSet
+from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.records import Environment
 from tlfeat.text import counted
@@ -86,36 +85,9 @@ _REPAIR_PATIENCE = 10
 #: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
 _LIBVER = ("v108", "v108")
 
-
 _STATUS = {"ok", "failed", "pending"}
+
 _KEY = re.compile("([0-9a-f]{64})?")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageTable:
-    """The path table: what the data set looked like and what became of every image.
-
-    Attributes
-    ----------
-    images : ImageSet
-    keys : list of str
-        Content keys; "" where the file could not be read or has not been looked at.
-    status : list of str
-        "ok", "failed" (then `errors` says why) or "pending" (the run did not get there).
-    sizes, mtimes_ns : sequence of int
-        Bytes and modification time, by which an unchanged file is recognised without reading it.
-    """
-
-    images: ImageSet
-    keys: list[str]
-    status: list[str]
-    errors: list[str]
-    sizes: Sequence[int]
-    mtimes_ns: Sequence[int]
-
-    def count(self, status: str) -> int:
-        """How many images have this status."""
-        return self.status.count(status)
 
 
 class Cache:

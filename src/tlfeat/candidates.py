@@ -19,13 +19,13 @@ import numpy.typing as npt
 from tlfeat import workspace
 from tlfeat.blocks import View
 from tlfeat.cache import Cache, open_cache
-from tlfeat.decode import read_file
 from tlfeat.encoder import PixelEncoder, resolve_embedding
 from tlfeat.errors import BadImage, CacheError, DataError, Interrupted
 from tlfeat.evaluate import TEST_FRACTION, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
 from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
-from tlfeat.images import content_key
+from tlfeat.images.decode import read_file
+from tlfeat.images.image_set import content_key
 from tlfeat.leaks import find_leaks, score_without
 from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.memory import available_memory

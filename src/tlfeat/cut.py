@@ -18,7 +18,7 @@ from tlfeat.augment import Augmentation, augment
 from tlfeat.backbone import KerasEncoder, multiply_adds
 from tlfeat.cache import Cache, open_cache
 from tlfeat.extract import extract_rows
-from tlfeat.images import ImageSet
+from tlfeat.images.image_set import ImageSet
 from tlfeat.memory import available_memory
 from tlfeat.network import BackboneSpec, import_keras
 from tlfeat.types import ROW_TYPES, Labels, OnProgress, Pixels, Rows, silent

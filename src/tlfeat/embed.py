@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tlfeat.decode import Decoded, decode_all, n_cores
 from tlfeat.encoder import Encoder
+from tlfeat.images.decode import Decoded, decode_all, n_cores
 from tlfeat.types import OnProgress, Rows, silent
 
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from tlfeat.decode import RESIZE
 from tlfeat.errors import ShapeError, UsageError, nearest
+from tlfeat.images.decode import RESIZE
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 

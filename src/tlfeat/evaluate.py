@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.cache import ImageTable
 from tlfeat.calibration import calibration
 from tlfeat.errors import DataError, UsageError
+from tlfeat.images.image_set import ImageTable
 from tlfeat.intervals import macro_intervals, proportion_interval
 from tlfeat.records import Score, SplitInfo
 from tlfeat.text import counted

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.cache import Cache, ImageTable, create_cache, open_cache
-from tlfeat.decode import Decoded, n_cores
+from tlfeat.cache import Cache, create_cache, open_cache
 from tlfeat.embed import Embedded, Profile, embed_files
 from tlfeat.encoder import Encoder
 from tlfeat.errors import CacheError, DataError, Interrupted
-from tlfeat.images import ImageSet
+from tlfeat.images.decode import Decoded, n_cores
+from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.types import OnProgress, silent
 
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.

@@ -20,10 +20,10 @@ from tlfeat import workspace
 from tlfeat.augment import augment
 from tlfeat.cache import Cache
 from tlfeat.cut import Crossing, Cut, CutRows, CutSource, some_images, split_graph
-from tlfeat.decode import decode_batches
 from tlfeat.errors import DataError, Interrupted, ModelError
 from tlfeat.evaluate import Split
-from tlfeat.images import ImageSet
+from tlfeat.images.decode import decode_batches
+from tlfeat.images.image_set import ImageSet
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.pixelstore import PixelStore, open_pixels_of
 from tlfeat.plan import DEFAULT_BACKBONE

@@ -10,8 +10,8 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.cache import Cache
-from tlfeat.duplicates import Duplicates, Pair, find_duplicates
 from tlfeat.evaluate import Split
+from tlfeat.images.duplicates import Duplicates, Pair, find_duplicates
 from tlfeat.intervals import proportion_interval
 from tlfeat.memory import available_memory
 from tlfeat.records import Leaks

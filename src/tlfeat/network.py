@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +345,16 @@ def _file_digest(path: Path) -> str:
 
 def short_reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+
+
+def digits_backbone_path() -> Path:
+    """Locate the backbone that ships with the package.
+
+    Returns
+    -------
+    Path
+        A Keras file (``.keras``, below 1 MB): a convolutional network trained on the digits 0 to 4
+        in their eight orientations. Input (n, 32, 32, 3), float RGB in [-1, 1]; its last layer is
+        the pooled output ``avg_pool``.
+    """
+    return Path(str(files("tlfeat") / "example_data" / "digits_cnn.keras"))

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.decode import Decoded
 from tlfeat.embed import embed_files
 from tlfeat.encoder import Encoder
 from tlfeat.errors import DataError, ModelError
 from tlfeat.heads import load_head, predict_probabilities
-from tlfeat.images import load_images
+from tlfeat.images.decode import Decoded
+from tlfeat.images.image_set import load_images
 from tlfeat.reject import Rejector, check_coverage, load_rejector
 from tlfeat.text import aligned
 from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent

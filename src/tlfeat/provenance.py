@@ -8,8 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from tlfeat.cache import Cache
-from tlfeat.decode import RESIZE
 from tlfeat.evaluate import TEST_FRACTION
+from tlfeat.images.decode import RESIZE
 from tlfeat.recipes import RECIPES, TrainSettings
 from tlfeat.records import Result, SplitInfo
 

@@ -20,11 +20,11 @@ from tlfeat.compare import Comparison
 from tlfeat.embedding_map import KINDS, EmbeddingMap, make_map
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate import Split, confused_pairs
+from tlfeat.images.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
 from tlfeat.leaks import picture_files
 from tlfeat.records import Environment, Result
 from tlfeat.report import calibration_text, coverage_text, legend, table_rows, write_tables
 from tlfeat.text import one_line, page, percent, seconds
-from tlfeat.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
 from tlfeat.tradeoff import COSTS, seconds_of
 from tlfeat.types import Labels, OnProgress, silent
 from tlfeat.workspace import write_text

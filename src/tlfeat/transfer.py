@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.cache import ImageTable, create_cache, open_cache
+from tlfeat.cache import create_cache, open_cache
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images import ImageSet, read_table
+from tlfeat.images.image_set import ImageSet, ImageTable, read_table
 from tlfeat.types import Rows
 from tlfeat.workspace import write_text
 

@@ -11,11 +11,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from tlfeat.backbone import KerasEncoder
 from tlfeat.cache import open_cache
-from tlfeat.decode import Decoded, read_file
 from tlfeat.embed import embed_files
 from tlfeat.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.errors import DataError
-from tlfeat.images import content_key
+from tlfeat.images.decode import Decoded, read_file
+from tlfeat.images.image_set import content_key
 from tlfeat.network import BackboneSpec
 from tlfeat.types import Rows
 

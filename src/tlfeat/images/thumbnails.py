@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlfeat.decode import n_cores, read_file, thumbnail
 from tlfeat.errors import BadImage
-from tlfeat.images import content_key
+from tlfeat.images.decode import n_cores, read_file, thumbnail
+from tlfeat.images.image_set import content_key
 from tlfeat.types import OnProgress, Pixels, silent
 
 #: Places of a sheet: a hundred JPEGs of their own would repeat 0.6 kB of tables each, one sheet of all is slow to show.
 COLUMNS, ROWS = 10, 10
+
 _EACH = COLUMNS * ROWS
 
 #: Pixels a side and JPEG quality, best first; sides are multiples of 16, so that no block holds two pictures.

@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.decode import decode_all, decode_bytes, image_size, n_cores, read_file
 from tlfeat.errors import BadImage
+from tlfeat.images.decode import decode_all, decode_bytes, image_size, n_cores, read_file
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Rows, silent
 
@@ -66,6 +66,7 @@ _WORTH_A_LOOK = 0.4
 _BLOCK = 1024
 
 Positions = npt.NDArray[np.int64]
+
 Grey = npt.NDArray[np.float32]
 
 
@@ -170,9 +171,6 @@ def find_duplicates(
     return Duplicates(sorted(pairs, key=lambda pair: (pair.one, pair.other)), notes)
 
 
-# --- equal bytes --------------------------------------------------------------------------------------------
-
-
 def _by_key(keys: Sequence[str]) -> tuple[list[int], list[list[int]]]:
     """Return the first position of every different key, and all its positions."""
     members: dict[str, list[int]] = {}
@@ -206,9 +204,6 @@ def _expand(pair: Pair, members: list[list[int]], is_asking: npt.NDArray[np.bool
         if learned := [i for i in theirs if not is_asking[i]]:
             found.update({i: Pair(i, learned[0], pair.kind, pair.similarity) for i in mine if is_asking[i]})
     return list(found.values())
-
-
-# --- candidates by rows -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,9 +321,6 @@ def _distinct(asking: Positions, nearest: Nearest) -> tuple[Positions, Grey]:
     pairs, cosines = pairs[is_there], nearest.cosines.ravel()[is_there]
     _, at = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True)
     return pairs[np.sort(at)], cosines[np.sort(at)]
-
-
-# --- confirmed by pictures ----------------------------------------------------------------------------------
 
 
 def _look(candidates: Positions, files: Sequence[Path], notes: list[str], on_progress: OnProgress) -> list[Pair]:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tlfeat.errors import BadImage, DataError
-from tlfeat.images import content_key
+from tlfeat.images.image_set import content_key
 from tlfeat.types import Pixels
 
 #: Name to what it does to pixels; the first is the default.

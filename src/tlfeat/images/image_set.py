@@ -17,7 +17,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,7 +37,6 @@ SPLIT_NAMES: Mapping[str, str] = {
     "test": "test",
     "testing": "test",
 }
-
 
 #: What a table may say of an image.
 TABLE_COLUMNS = ("path", "label", "split", "group")
@@ -323,3 +322,30 @@ def _is_visible_folder(path: Path) -> bool:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTable:
+    """The path table: what the data set looked like and what became of every image.
+
+    Attributes
+    ----------
+    images : ImageSet
+    keys : list of str
+        Content keys; "" where the file could not be read or has not been looked at.
+    status : list of str
+        "ok", "failed" (then `errors` says why) or "pending" (the run did not get there).
+    sizes, mtimes_ns : sequence of int
+        Bytes and modification time, by which an unchanged file is recognised without reading it.
+    """
+
+    images: ImageSet
+    keys: list[str]
+    status: list[str]
+    errors: list[str]
+    sizes: Sequence[int]
+    mtimes_ns: Sequence[int]
+
+    def count(self, status: str) -> int:
+        """How many images have this status."""
+        return self.status.count(status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,15 +12,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+
 PRETEXT_DIGITS = (0, 1, 2, 3, 4)
+
 """The digits that the shipped backbone was trained on."""
 
 EXAMPLE_DIGITS = (5, 6, 7, 8, 9)
+
 """The digits of the example task; the backbone never saw one of them."""
 
 SPLIT_SEED = 0
+
 MAX_GREY_LEVEL = 16
+
 TEST_IMAGE_COUNTS = {5: 91, 6: 90, 7: 89, 8: 87, 9: 90}
+
 """Images in the test half, by digit: what a whole folder is recognised by without loading scikit-learn."""
 
 
@@ -129,19 +134,6 @@ def write_digits(folder: Path, *, per_class: int = 10) -> Path:
         _write_images(written, per_class)
         _publish(written, folder, per_class)
     return folder
-
-
-def digits_backbone_path() -> Path:
-    """Locate the backbone that ships with the package.
-
-    Returns
-    -------
-    Path
-        A Keras file (``.keras``, below 1 MB): a convolutional network trained on the digits 0 to 4
-        in their eight orientations. Input (n, 32, 32, 3), float RGB in [-1, 1]; its last layer is
-        the pooled output ``avg_pool``.
-    """
-    return Path(str(files("tlfeat") / "example_data" / "digits_cnn.keras"))
 
 
 def _is_whole(folder: Path, per_class: int) -> bool:
