@@ -269,7 +269,7 @@ def run_memory(task: Task, clock: Clock) -> None:
 
 def run_bound(task: Task, clock: Clock) -> None:
     """What decoding and inference take in one thread, and how fast a thread a core gets through both."""
-    from tlfeat.backbone import KerasEncoder
+    from tlfeat.backbones.keras_encoder import KerasEncoder
     from tlfeat.images.decode import decode_bytes, decode_file, n_cores, read_file
 
     job = plan(task)
@@ -312,7 +312,7 @@ def run_bound(task: Task, clock: Clock) -> None:
 
 def run_convert(task: Task, clock: Clock) -> None:
     """Make random weights where they are not there yet, and the converted network: once, in no figure."""
-    from tlfeat.network import BackboneSpec, build_base
+    from tlfeat.backbones.network import BackboneSpec, build_base
 
     weights = Path(task["weights"])
     if not weights.exists():

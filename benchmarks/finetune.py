@@ -32,13 +32,13 @@ import numpy as np
 
 from tlfeat import finetune, workspace
 from tlfeat.augment import Augmentation
+from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.cache import open_cache
-from tlfeat.encoder import PixelEncoder
 from tlfeat.evaluate import Split, make_split
 from tlfeat.extract import extract_rows
 from tlfeat.images.decode import decode_all
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Environment
 from tlfeat.text import markdown_table

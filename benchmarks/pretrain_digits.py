@@ -39,9 +39,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from tlfeat.backbones.network import digits_backbone_path
 from tlfeat.images.decode import decode_bytes
 from tlfeat.images.example import EXAMPLE_DIGITS, PRETEXT_DIGITS, DigitHalves, load_digit_halves
-from tlfeat.network import digits_backbone_path
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]

@@ -31,10 +31,10 @@ from PIL import Image, ImageOps, features
 from threadpoolctl import threadpool_limits
 
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, say, stage, table, unpack, versions_of
-from tlfeat.backbone import KerasEncoder
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.images.decode import RESIZE, RESIZES, decode_bytes
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.network import BackboneSpec
 from tlfeat.records import Environment, distribution_version
 from tlfeat.types import Pixels
 from tlfeat.workspace import read_json, write_json

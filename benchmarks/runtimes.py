@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, say, table, versions_of
-from tlfeat import catalog
-from tlfeat.backbone import KerasEncoder
+from tlfeat.backbones import catalog
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec, build_base, preprocess
+from tlfeat.backbones.runtime import CONVERSION, TOLERANCE, convert, largest_difference
 from tlfeat.images.decode import decode_bytes
-from tlfeat.network import BackboneSpec, build_base, preprocess
 from tlfeat.records import Environment, distribution_version
-from tlfeat.runtime import CONVERSION, TOLERANCE, convert, largest_difference
 from tlfeat.text import seconds
 from tlfeat.types import Pixels
 from tlfeat.workspace import read_json, write_json

@@ -35,9 +35,9 @@ import numpy as np
 from PIL import Image
 
 import tlfeat.journal
+from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache import Cache, create_cache, open_cache, repair_cache
 from tlfeat.cachefile import in_child
-from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import CacheDamaged, CacheError, TlfeatError
 from tlfeat.extract import extract_rows
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key, load_images

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.catalog import BACKBONES, Backbone, find
+from tlfeat.backbones.catalog import BACKBONES, Backbone, find
 from tlfeat.errors import UsageError
 
 IMAGENET_MEAN_RGB = np.array([0.485, 0.456, 0.406])

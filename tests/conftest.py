@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tlfeat import workspace
-from tlfeat.encoder import PixelEncoder
+from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 SHARED = Path(os.environ.get("TLFEAT_SHARED", Path(__file__).parents[2] / "shared"))

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from conftest import benchmark_script
-from tlfeat.catalog import BACKBONES, Backbone, find
+from tlfeat.backbones.catalog import BACKBONES, Backbone, find
 from tlfeat.errors import UsageError
 
 # The quickest to build of each family; `benchmarks/verify_catalog.py` builds them all.

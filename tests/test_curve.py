@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from conftest import MakePhotos
 from test_evaluate import make_table
 from tlfeat import curve as curving
+from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.candidates import open_data
 from tlfeat.cli import app
 from tlfeat.curve import (
@@ -28,7 +29,6 @@ from tlfeat.curve import (
     saving_text,
     savings,
 )
-from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate import Split, draw_per_class, make_split
 from tlfeat.extract import extract_rows

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos, picture
+from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.embed import Profile, embed_files
-from tlfeat.encoder import PixelEncoder
 from tlfeat.images.decode import Decoded
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 

@@ -15,10 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from tlfeat.backbones.network import digits_backbone_path
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images import example
 from tlfeat.images.decode import decode_bytes
-from tlfeat.network import digits_backbone_path
 from tlfeat.types import Pixels, Rows
 
 #: Chosen on the development half by ``benchmarks/pretrain_digits.py``.
@@ -167,8 +167,8 @@ def pixels_of(files: list[Path], side_px: int) -> Pixels:
 
 @pytest.mark.keras
 def test_shipped_backbone_beats_raw_pixels_on_the_example(digits: Path) -> None:
-    from tlfeat.backbone import KerasEncoder
-    from tlfeat.network import DIGITS, BackboneSpec, build_base
+    from tlfeat.backbones.keras_encoder import KerasEncoder
+    from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base
 
     spec = BackboneSpec(DIGITS)
     train, test = (sorted((digits / part).rglob("*.png")) for part in ("train", "test"))

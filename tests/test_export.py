@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from conftest import SHARED, MakePhotos, needs_shared, picture
 from tlfeat import export, formats, head_layers
+from tlfeat.backbones.network import import_keras
 from tlfeat.blocks import MAPPINGS
 from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn, open_data
 from tlfeat.cli import app
@@ -30,7 +31,6 @@ from tlfeat.linear import Columns
 from tlfeat.linear_heads import LinearHead
 from tlfeat.model_card import Check, DataSet, model_card, read_data_set
 from tlfeat.neighbour_heads import NeighbourHead
-from tlfeat.network import import_keras
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from conftest import SHARED, MakePhotos, needs_shared
-from tlfeat import catalog
-from tlfeat.backbone import KerasEncoder, list_backbones, list_layers
+from tlfeat.backbones import catalog
+from tlfeat.backbones.graph import list_layers
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, list_backbones, preprocess
 from tlfeat.cache import open_cache
 from tlfeat.candidates import fit_keras, fit_sklearn, open_data
 from tlfeat.errors import ModelError, UsageError, WeightsError
-from tlfeat.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings

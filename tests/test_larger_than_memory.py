@@ -11,10 +11,10 @@ import pytest
 
 from conftest import MakePhotos
 from tlfeat import candidates, leaks, memory
+from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache import open_cache
 from tlfeat.candidates import StoredRows, open_data
 from tlfeat.console import errors_as_exit_codes
-from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError
 from tlfeat.evaluate import make_split
 from tlfeat.extract import extract_rows

@@ -24,9 +24,9 @@ import tlfeat.images.decode
 import tlfeat.journal
 from conftest import CountingEncoder, MakePhotos, picture
 from test_cache import FINGERPRINT, some_rows, table_of
+from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache import create_cache, open_cache
 from tlfeat.cachefile import in_child
-from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.extract import extract_rows
 from tlfeat.images.image_set import load_images

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlfeat import backbone, runtime
-from tlfeat.backbone import KerasEncoder
+from tlfeat.backbones import keras_encoder as backbone
+from tlfeat.backbones import runtime
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
+from tlfeat.backbones.runtime import TOLERANCE, TensorFlowRuntime, choose_runtime, is_converted, largest_difference
 from tlfeat.errors import ShapeError, UsageError
 from tlfeat.images.decode import RESIZES, decode_bytes, pixel_type
-from tlfeat.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
-from tlfeat.runtime import TOLERANCE, TensorFlowRuntime, choose_runtime, is_converted, largest_difference
 from tlfeat.types import Pixels, Rows
 
 pytestmark = pytest.mark.keras

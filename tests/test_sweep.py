@@ -13,15 +13,15 @@ from typer.testing import CliRunner
 
 from conftest import MakePhotos
 from tlfeat import workspace
-from tlfeat.backbone import CutPoint, _spread, list_cut_points
+from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.backbones.graph import CutPoint, _spread, list_cut_points
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.candidates import open_data
 from tlfeat.cli import app
-from tlfeat.encoder import PixelEncoder
 from tlfeat.errors import DataError, UsageError
 from tlfeat.extract import extract_rows
 from tlfeat.figures import document, to_svg, write_finding
 from tlfeat.images.image_set import load_images
-from tlfeat.network import BackboneSpec
 from tlfeat.sweep import Sweep, choose_depth, plan_sweep, sentences, sweep_finding, sweep_layers
 from tlfeat.types import Pixels, Rows
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from conftest import CountingEncoder, MakePhotos
-from tlfeat.encoder import PixelEncoder
+from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.errors import DataError, FingerprintError
 from tlfeat.extract import extract_rows
 from tlfeat.images.image_set import load_images

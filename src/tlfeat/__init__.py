@@ -65,17 +65,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tlfeat.backbone import KerasEncoder
+    from tlfeat.backbones.encoder import Encoder, PixelEncoder
+    from tlfeat.backbones.keras_encoder import KerasEncoder
+    from tlfeat.backbones.network import BackboneSpec
     from tlfeat.cache import Cache, open_cache
     from tlfeat.candidates import fit_keras, fit_sklearn, open_data
     from tlfeat.compare import compare_candidates
-    from tlfeat.encoder import Encoder, PixelEncoder
     from tlfeat.errors import TlfeatError
     from tlfeat.evaluate import make_split
     from tlfeat.export import export_model
     from tlfeat.extract import extract_rows
     from tlfeat.images.image_set import ImageSet, load_images
-    from tlfeat.network import BackboneSpec
     from tlfeat.plan import plan_extraction
     from tlfeat.predict import Model
     from tlfeat.records import Result

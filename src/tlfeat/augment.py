@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.network import import_keras
 from tlfeat.errors import ShapeError, UsageError, nearest
-from tlfeat.network import import_keras
 
 FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")
 

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
+from tlfeat.backbones.encoder import PixelEncoder, resolve_embedding
+from tlfeat.backbones.network import BackboneSpec, weights_digest
 from tlfeat.blocks import View
 from tlfeat.cache import Cache, open_cache
-from tlfeat.encoder import PixelEncoder, resolve_embedding
 from tlfeat.errors import BadImage, CacheError, DataError, Interrupted
 from tlfeat.evaluate import TEST_FRACTION, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
@@ -29,7 +30,6 @@ from tlfeat.images.image_set import content_key
 from tlfeat.leaks import find_leaks, score_without
 from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.memory import available_memory
-from tlfeat.network import BackboneSpec, weights_digest
 from tlfeat.recipes import Recipe, TrainSettings
 from tlfeat.records import Environment, Result, Timing
 from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector

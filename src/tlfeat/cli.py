@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tlfeat.backbones.graph import list_layers
+from tlfeat.backbones.network import list_backbones
 from tlfeat.console import Console, errors_as_exit_codes
 from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.records import record
@@ -847,11 +849,10 @@ def export(
 @app.command(short_help="The backbones that have a name.")
 def backbones(as_json: JsonOption = False) -> None:
     """List the backbones that have a name."""
-    from tlfeat import backbone
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
-        entries = backbone.list_backbones()
+        entries = list_backbones()
         rows = [
             (
                 e["name"],
@@ -873,13 +874,13 @@ def layers(
     as_json: JsonOption = False,
 ) -> None:
     """List the layers of a backbone and which of them can be embeddings."""
-    from tlfeat import backbone, network
+    from tlfeat.backbones import network
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
         is_file = name.endswith((".keras", ".h5", ".hdf5"))
         spec = network.BackboneSpec(name, "random", _parse_size(input_size), preprocess="none" if is_file else None)
-        found = backbone.list_layers(spec)
+        found = list_layers(spec)
         rows = [
             (
                 i.index,

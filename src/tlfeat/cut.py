@@ -15,126 +15,17 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.augment import Augmentation, augment
-from tlfeat.backbone import KerasEncoder, multiply_adds
+from tlfeat.backbones.graph import Cut
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache import Cache, open_cache
 from tlfeat.extract import extract_rows
 from tlfeat.images.image_set import ImageSet
 from tlfeat.memory import available_memory
-from tlfeat.network import BackboneSpec, import_keras
-from tlfeat.types import ROW_TYPES, Labels, OnProgress, Pixels, Rows, silent
-
-#: Below this share of the network's multiply-adds under the cut, pictures are as good to start from.
-_LEAST_SHARE = 0.1
+from tlfeat.types import Labels, OnProgress, Pixels, Rows, silent
 
 #: Tensors are held in memory if they take no more than this share of what is free.
 _HELD_SHARE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """One tensor that crosses the cut.
-
-    Attributes
-    ----------
-    layer : str
-        The operation of the backbone that gives it.
-    shape : tuple of int
-        Without the batch.
-    """
-
-    layer: str
-    shape: tuple[int, ...]
-
-    @property
-    def embedding(self) -> str:
-        """Its name in a cache."""
-        return self.layer if len(self.shape) == 1 else f"{self.layer}:flatten"
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The boundary between frozen and trainable layers of a backbone.
-
-    Attributes
-    ----------
-    crossings : tuple of Crossing
-        Every tensor that the part above needs from the part below.
-    share : float
-        Of the backbone's multiply-adds, those below the cut.
-    """
-
-    crossings: tuple[Crossing, ...]
-    share: float
-
-    @property
-    def n_values(self) -> int:
-        """Of one image."""
-        return sum(int(np.prod(crossing.shape)) for crossing in self.crossings)
-
-    @property
-    def is_worthwhile(self) -> bool:
-        """Whether there is something below it to compute once."""
-        return self.share >= _LEAST_SHARE
-
-    def n_bytes(self, n_images: int, dtype: str = "float32") -> int:
-        """Of the tensors of so many images on disk."""
-        return n_images * self.n_values * np.dtype(ROW_TYPES[dtype]).itemsize
-
-
-def split_graph(graph: Any) -> tuple[Any, Any, Cut]:
-    """Cut a Keras Functional model where the first layer that trains begins.
-
-    Parameters
-    ----------
-    graph : keras.Model
-        Its layers' ``trainable`` says what trains.
-
-    Returns
-    -------
-    trunk : keras.Model
-        From the model's input to the tensors that cross, in their order.
-    tail : keras.Model
-        From these to the model's output. Both share their layers with `graph`: training the tail trains the graph.
-    cut : Cut
-    """
-    nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
-    is_live: dict[int, bool] = {}  # by node: whether its output changes while training
-    crossing: dict[int, Any] = {}
-    compute, below = 0, 0
-    for node in nodes:
-        operation = node.operation
-        trains = not node.is_input and getattr(operation, "weights", None) and operation.trainable
-        is_live[id(node)] = bool(trains) or any(is_live[id(parent)] for parent in node.parent_nodes)
-        n = 0 if node.is_input else multiply_adds(operation)
-        compute += n
-        below += 0 if is_live[id(node)] else n
-    outputs = {id(tensor) for tensor in graph.outputs}
-    for node in nodes:
-        needed = [] if node.is_input or not is_live[id(node)] else node.input_tensors
-        own = [] if is_live[id(node)] else [tensor for tensor in node.outputs if id(tensor) in outputs]
-        for tensor in [*needed, *own]:
-            source = tensor._keras_history
-            origin = source.operation._inbound_nodes[source.node_index]
-            if not is_live[id(origin)]:
-                crossing[id(tensor)] = tensor
-    tensors = list(crossing.values())
-    crossings = tuple(
-        Crossing(tensor._keras_history.operation.name, tuple(int(d or 0) for d in tensor.shape[1:]))
-        for tensor in tensors
-    )
-    crossed = tensors if len(tensors) > 1 else tensors[0]
-    trunk = _part(graph.inputs[0], crossed, "below_the_cut")
-    tail = _part(crossed, graph.outputs[0], "above_the_cut")
-    return trunk, tail, Cut(crossings, below / max(compute, 1))
-
-
-def _part(inputs: Any, outputs: Any, name: str) -> Any:
-    """Return the model between tensors of one graph; where these are the same one, a model that passes it on."""
-    keras = import_keras()
-    if inputs is outputs:
-        inputs = keras.Input(inputs.shape[1:])
-        outputs = keras.layers.Identity()(inputs)
-    return keras.Model(inputs, outputs, name=name)
 
 
 class ViewEncoder:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlfeat.encoder import Encoder
+from tlfeat.backbones.encoder import Encoder
 from tlfeat.images.decode import Decoded, decode_all, n_cores
 from tlfeat.types import OnProgress, Rows, silent
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.backbone import KerasEncoder
-from tlfeat.encoder import PixelEncoder
+from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError, DataError, ModelError, UsageError
 from tlfeat.formats import Format, Run, find_format, write
 from tlfeat.head_layers import add_head
 from tlfeat.images.decode import decode_all, pixel_type
 from tlfeat.model_card import Check, DataSet, model_card, read_data_set
-from tlfeat.network import import_keras
 from tlfeat.predict import Model
 from tlfeat.records import Result
 from tlfeat.text import counted

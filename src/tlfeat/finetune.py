@@ -18,17 +18,18 @@ import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.augment import augment
+from tlfeat.backbones.graph import Crossing, Cut, split_graph
+from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
+from tlfeat.backbones.runtime import has_gpu
 from tlfeat.cache import Cache
-from tlfeat.cut import Crossing, Cut, CutRows, CutSource, some_images, split_graph
+from tlfeat.cut import CutRows, CutSource, some_images
 from tlfeat.errors import DataError, Interrupted, ModelError
 from tlfeat.evaluate import Split
 from tlfeat.images.decode import decode_batches
 from tlfeat.images.image_set import ImageSet
-from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.pixelstore import PixelStore, open_pixels_of
 from tlfeat.plan import DEFAULT_BACKBONE
 from tlfeat.recipes import OPTIMIZERS, TrainSettings
-from tlfeat.runtime import has_gpu
 from tlfeat.text import counted
 from tlfeat.training import State, begin_phase, make_batches, run_phase
 from tlfeat.types import Labels, OnProgress, Pixels, silent

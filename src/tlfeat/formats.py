@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.network import import_keras, short_reason, silent_stderr
+from tlfeat.backbones.runtime import freeze, to_openvino
 from tlfeat.errors import ModelError, UsageError, nearest
 from tlfeat.head_layers import PROBABILITIES
-from tlfeat.network import import_keras, short_reason, silent_stderr
 from tlfeat.records import distribution_version
-from tlfeat.runtime import freeze, to_openvino
 from tlfeat.types import Pixels
 
 Probabilities32 = npt.NDArray[np.float32]

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.network import import_keras
 from tlfeat.errors import ModelError
 from tlfeat.families import PlainHead
 from tlfeat.kernel_heads import KernelHead
 from tlfeat.linear_heads import LinearHead
 from tlfeat.neighbour_heads import NeighbourHead
-from tlfeat.network import import_keras
 
 #: Name of the output.
 PROBABILITIES = "probabilities"

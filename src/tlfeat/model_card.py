@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat import catalog
+from tlfeat.backbones import catalog
+from tlfeat.backbones.network import DIGITS, PREPROCESS
 from tlfeat.cache import open_cache
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate import TEST_FRACTION, make_split
 from tlfeat.leaks import leak_sentence
-from tlfeat.network import DIGITS, PREPROCESS
 from tlfeat.records import Result, distribution_version
 from tlfeat.report import calibration_text
 from tlfeat.text import markdown_table, page, percent, size

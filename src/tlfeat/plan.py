@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat import workspace
-from tlfeat.backbone import POOLS, KerasEncoder
+from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
+from tlfeat.backbones.graph import POOLS
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import DIGITS, BackboneSpec
 from tlfeat.cache import open_cache
-from tlfeat.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.errors import UsageError, nearest
 from tlfeat.extract import ExtractReport, extract_rows
 from tlfeat.images import example
 from tlfeat.images.decode import RESIZE, RESIZES
 from tlfeat.images.image_set import ImageSet, load_images, parse_class_map
-from tlfeat.network import DIGITS, BackboneSpec
 from tlfeat.types import ROW_TYPES
 from tlfeat.workspace import CACHE_DIR, digest, safe_name
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.encoder import Encoder
 from tlfeat.embed import embed_files
-from tlfeat.encoder import Encoder
 from tlfeat.errors import DataError, ModelError
 from tlfeat.heads import load_head, predict_probabilities
 from tlfeat.images.decode import Decoded
@@ -259,9 +259,9 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
     """Build the encoder that the model was fitted behind, or refuse: other rows would give confident nonsense."""
-    from tlfeat.backbone import KerasEncoder
-    from tlfeat.encoder import PixelEncoder
-    from tlfeat.network import BackboneSpec
+    from tlfeat.backbones.encoder import PixelEncoder
+    from tlfeat.backbones.keras_encoder import KerasEncoder
+    from tlfeat.backbones.network import BackboneSpec
 
     spec, there = about["encoder"], about["fingerprint"]
     encoder: Encoder

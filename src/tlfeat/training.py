@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError
-from tlfeat.network import import_keras
 from tlfeat.recipes import Phase
 from tlfeat.types import Labels, OnProgress
 

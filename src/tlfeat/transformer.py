@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from tlfeat.backbone import KerasEncoder
+from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache import open_cache
 from tlfeat.embed import embed_files
-from tlfeat.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.errors import DataError
 from tlfeat.images.decode import Decoded, read_file
 from tlfeat.images.image_set import content_key
-from tlfeat.network import BackboneSpec
 from tlfeat.types import Rows
 
 

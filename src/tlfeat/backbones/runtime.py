@@ -33,7 +33,6 @@ TOLERANCE = 1e-4
 #: Changes when the conversion below does, so that networks converted by an older tlfeat are converted again.
 CONVERSION = 2
 
-
 #: The last line of a converted network's .xml: a digest of what stands before it and of the weights in the .bin.
 _SEAL = b"\n<!-- sha256 "
 

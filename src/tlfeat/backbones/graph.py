@@ -1,202 +1,23 @@
-"""A frozen Keras backbone as an encoder: built once, all wanted layers as outputs, preprocessing inside."""
+"""What the graph of a Keras network says: its layers, its blocks, how layers are pooled, where training begins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tlfeat import catalog, workspace
-from tlfeat.encoder import check_pixels
+from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
 from tlfeat.errors import UsageError, nearest
-from tlfeat.images.decode import RESIZE, n_cores, pixel_type
-from tlfeat.network import (
-    DIGITS,
-    DIGITS_PARAMETERS,
-    DIGITS_WIDTH,
-    BackboneSpec,
-    build_base,
-    import_keras,
-    preprocess,
-    weights_digest,
-)
-from tlfeat.runtime import (
-    CannotConvert,
-    OpenVinoRuntime,
-    TensorFlowRuntime,
-    check_runtime,
-    choose_runtime,
-    convert,
-    converted_file,
-    has_gpu,
-    is_converted,
-)
-from tlfeat.types import OnProgress, Pixels, Rows, silent
+from tlfeat.types import ROW_TYPES
 
 #: How a map (height, width, channels) becomes a vector.
 POOLS = ("avg", "max", "gem", "flatten")
 
 _GEM_POWER = 3.0  # p of generalised-mean pooling, its usual starting value: Radenovic et al. 2018, section 3.2
+
 _GEM_FLOOR = 1e-6
-
-
-class KerasEncoder:
-    """A frozen Keras backbone as an `Encoder`: every wanted layer from one forward pass.
-
-    Parameters
-    ----------
-    spec : BackboneSpec
-    layers : sequence of str
-        Names of Keras layers, ``avg_pool`` for the pooled output; ``NAME:POOL`` chooses the pooling of a map
-        (``avg`` where nothing is said).
-    runtime : str, default="auto"
-        One of `runtime.RUNTIMES`. What OpenVINO cannot take is embedded by TensorFlow, and `notes` says so.
-    resize : str, default="antialias"
-        One of `decode.RESIZES`.
-    dtype : str, default="float32"
-        Of the stored rows, or "float16".
-    batch_size : int, optional
-        Images handed over at once; a sound one for the runtime by default.
-    n_threads : int, optional
-        Cores to use; all by default.
-    networks_dir : Path, optional
-        Where converted networks are kept; ``cache/networks`` by default.
-    """
-
-    def __init__(
-        self,
-        spec: BackboneSpec,
-        layers: Sequence[str],
-        *,
-        runtime: str = "auto",
-        resize: str = RESIZE,
-        dtype: str = "float32",
-        batch_size: int | None = None,
-        n_threads: int | None = None,
-        networks_dir: Path | None = None,
-    ) -> None:
-        self.spec = spec
-        self.layers = tuple(dict.fromkeys(layers))
-        self.resize = resize
-        self.dtype = dtype
-        self._n_threads = n_threads
-        self.networks_dir = networks_dir or workspace.NETWORKS_DIR
-        self.notes: list[str] = []
-        check_runtime(runtime)
-        self._asked_runtime = runtime
-        self._batch_size = batch_size
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    @property
-    def runtime(self) -> str:
-        return self._engine.name
-
-    @cached_property
-    def _wanted_runtime(self) -> str:
-        return choose_runtime(self._asked_runtime)  # late: where a GPU is, it imports TensorFlow
-
-    @property
-    def is_parallel(self) -> bool:
-        return self._engine.is_parallel
-
-    @property
-    def n_threads(self) -> int:
-        """Callers of `encode` at once."""
-        return self._n_threads or n_cores()
-
-    @property
-    def batch_size(self) -> int:
-        if self._batch_size is not None:
-            return self._batch_size
-        return 8 if self._wanted_runtime == "openvino" else 256 if has_gpu() else 32
-
-    @cached_property
-    def input_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.spec.size
-
-    @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """Architecture, digest of the weights, input size, preprocessing, resizing and dtype of the rows."""
-        return {
-            "backbone": "own model" if self.spec.is_own_model else self.spec.backbone,
-            "weights": weights_digest(self.spec),
-            "input_size": list(self.input_size),
-            "preprocess": self.spec.mode,
-            "resize": self.resize,
-            "dtype": self.dtype,
-        }
-
-    def prepare(self, on_progress: OnProgress = silent) -> None:
-        """Load the converted network, or build it with TensorFlow and convert it (5 to 20 s, the first time)."""
-        if self._wanted_runtime == "tensorflow":
-            on_progress("building the network with TensorFlow", 0, 0)
-        elif not self._converted_file.exists():
-            on_progress("building the network and converting it to OpenVINO, once", 0, 0)
-        self.encode(np.zeros((1, *self.input_size, 3), pixel_type(self.resize)))
-
-    def encode(self, pixels: Pixels) -> dict[str, Rows]:
-        check_pixels(pixels, self.input_size, pixel_type(self.resize))
-        return self._engine(pixels)
-
-    @cached_property
-    def _engine(self) -> OpenVinoRuntime | TensorFlowRuntime:
-        if self._wanted_runtime == "openvino":
-            file = self._converted_file
-            try:
-                if not is_converted(file):
-                    probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
-                    convert(self._forward, self.layers, probe.astype(pixel_type(self.resize)), file)
-                return OpenVinoRuntime(file, self.layers, self.n_threads)
-            except CannotConvert as error:
-                self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")
-        return TensorFlowRuntime(self._forward, self.layers, self.batch_size)
-
-    @property
-    def _converted_file(self) -> Path:
-        identity = workspace.digest({**self.fingerprint, "dtype": "float32", "layers": self.layers}, 16)
-        return converted_file(self.networks_dir, self.name, identity)
-
-    @cached_property
-    def _forward(self) -> Callable[[Pixels], list[Any]]:
-        keras = import_keras()
-        import tensorflow as tf
-
-        frozen = self._frozen()
-
-        @tf.function(  # type: ignore[untyped-decorator]
-            input_signature=[tf.TensorSpec((None, *self.input_size, 3), pixel_type(self.resize))],
-            autograph=False,
-            jit_compile=has_gpu() or None,
-        )
-        def forward(pixels: Any) -> Any:
-            x = preprocess(keras.ops.cast(pixels, "float32"), self.spec.mode)
-            return keras.tree.flatten(frozen(x, training=False))
-
-        return forward  # type: ignore[no-any-return]
-
-    def as_keras(self) -> Any:
-        """Return the Keras model from float32 RGB pixels of 0 to 255 to a list of vectors, one for each layer."""
-        keras = import_keras()
-        frozen = self._frozen()
-        pixels = keras.Input((*self.input_size, 3), name="pixels")
-        rows = frozen(preprocess(pixels, self.spec.mode), training=False)
-        return keras.Model(pixels, keras.tree.flatten(rows))
-
-    def _frozen(self) -> Any:
-        """The Keras model from preprocessed pixels to the layers."""
-        base = build_base(self.spec, self.input_size)
-        outputs = [embedding_output(base, self.spec, name) for name in self.layers]
-        frozen = import_keras().Model(base.inputs[0], outputs)
-        frozen.trainable = False
-        return frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,21 +172,6 @@ def _spread(points: Sequence[CutPoint], is_merge: Sequence[bool], n_most: int) -
     return sorted(kept)
 
 
-def list_backbones() -> list[dict[str, Any]]:
-    """Return what ``tlfeat backbones`` lists: the catalog, and the network that ships with tlfeat."""
-    digits = {
-        "name": DIGITS,
-        "keras_name": "",
-        "input_size": (32, 32),
-        "preprocess": "tf",
-        "width": DIGITS_WIDTH,
-        "parameters": DIGITS_PARAMETERS,
-        "paper": "ships with tlfeat: benchmarks/pretrain_digits.py",
-        "licence": "Apache-2.0",
-    }
-    return [digits, *(asdict(entry) for entry in catalog.BACKBONES)]
-
-
 def _output_shape(layer: Any) -> tuple[int | None, ...] | None:
     try:
         output = layer.output
@@ -426,3 +232,114 @@ def _pool(maps: Any, pool: str, layer_name: str) -> Any:
     if None in maps.shape[1:]:
         raise UsageError(f"'{layer_name}' has no fixed height and width and cannot be flattened.")
     return ops.reshape(maps, (-1, int(np.prod(maps.shape[1:]))))  # (n, h*w*c)
+
+
+#: Below this share of the network's multiply-adds under the cut, pictures are as good to start from.
+_LEAST_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """One tensor that crosses the cut.
+
+    Attributes
+    ----------
+    layer : str
+        The operation of the backbone that gives it.
+    shape : tuple of int
+        Without the batch.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+
+    @property
+    def embedding(self) -> str:
+        """Its name in a cache."""
+        return self.layer if len(self.shape) == 1 else f"{self.layer}:flatten"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The boundary between frozen and trainable layers of a backbone.
+
+    Attributes
+    ----------
+    crossings : tuple of Crossing
+        Every tensor that the part above needs from the part below.
+    share : float
+        Of the backbone's multiply-adds, those below the cut.
+    """
+
+    crossings: tuple[Crossing, ...]
+    share: float
+
+    @property
+    def n_values(self) -> int:
+        """Of one image."""
+        return sum(int(np.prod(crossing.shape)) for crossing in self.crossings)
+
+    @property
+    def is_worthwhile(self) -> bool:
+        """Whether there is something below it to compute once."""
+        return self.share >= _LEAST_SHARE
+
+    def n_bytes(self, n_images: int, dtype: str = "float32") -> int:
+        """Of the tensors of so many images on disk."""
+        return n_images * self.n_values * np.dtype(ROW_TYPES[dtype]).itemsize
+
+
+def split_graph(graph: Any) -> tuple[Any, Any, Cut]:
+    """Cut a Keras Functional model where the first layer that trains begins.
+
+    Parameters
+    ----------
+    graph : keras.Model
+        Its layers' ``trainable`` says what trains.
+
+    Returns
+    -------
+    trunk : keras.Model
+        From the model's input to the tensors that cross, in their order.
+    tail : keras.Model
+        From these to the model's output. Both share their layers with `graph`: training the tail trains the graph.
+    cut : Cut
+    """
+    nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+    is_live: dict[int, bool] = {}  # by node: whether its output changes while training
+    crossing: dict[int, Any] = {}
+    compute, below = 0, 0
+    for node in nodes:
+        operation = node.operation
+        trains = not node.is_input and getattr(operation, "weights", None) and operation.trainable
+        is_live[id(node)] = bool(trains) or any(is_live[id(parent)] for parent in node.parent_nodes)
+        n = 0 if node.is_input else multiply_adds(operation)
+        compute += n
+        below += 0 if is_live[id(node)] else n
+    outputs = {id(tensor) for tensor in graph.outputs}
+    for node in nodes:
+        needed = [] if node.is_input or not is_live[id(node)] else node.input_tensors
+        own = [] if is_live[id(node)] else [tensor for tensor in node.outputs if id(tensor) in outputs]
+        for tensor in [*needed, *own]:
+            source = tensor._keras_history
+            origin = source.operation._inbound_nodes[source.node_index]
+            if not is_live[id(origin)]:
+                crossing[id(tensor)] = tensor
+    tensors = list(crossing.values())
+    crossings = tuple(
+        Crossing(tensor._keras_history.operation.name, tuple(int(d or 0) for d in tensor.shape[1:]))
+        for tensor in tensors
+    )
+    crossed = tensors if len(tensors) > 1 else tensors[0]
+    trunk = _part(graph.inputs[0], crossed, "below_the_cut")
+    tail = _part(crossed, graph.outputs[0], "above_the_cut")
+    return trunk, tail, Cut(crossings, below / max(compute, 1))
+
+
+def _part(inputs: Any, outputs: Any, name: str) -> Any:
+    """Return the model between tensors of one graph; where these are the same one, a model that passes it on."""
+    keras = import_keras()
+    if inputs is outputs:
+        inputs = keras.Input(inputs.shape[1:])
+        outputs = keras.layers.Identity()(inputs)
+    return keras.Model(inputs, outputs, name=name)

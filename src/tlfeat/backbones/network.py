@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat import catalog
+from tlfeat.backbones import catalog
 from tlfeat.errors import UsageError, WeightsError, nearest
-from tlfeat.example import digits_backbone_path
 
 #: What is done to pixels of 0 to 255 before the first layer; the modes of keras.applications and two more.
 PREPROCESS = {
@@ -35,6 +34,7 @@ PREPROCESS = {
 
 #: The small network that ships with tlfeat; pretrained on the digits 0 to 4.
 DIGITS = "digits_cnn"
+
 DIGITS_WIDTH, DIGITS_PARAMETERS = 192, 191_392
 
 
@@ -358,3 +358,18 @@ def digits_backbone_path() -> Path:
         the pooled output ``avg_pool``.
     """
     return Path(str(files("tlfeat") / "example_data" / "digits_cnn.keras"))
+
+
+def list_backbones() -> list[dict[str, Any]]:
+    """Return what ``tlfeat backbones`` lists: the catalog, and the network that ships with tlfeat."""
+    digits = {
+        "name": DIGITS,
+        "keras_name": "",
+        "input_size": (32, 32),
+        "preprocess": "tf",
+        "width": DIGITS_WIDTH,
+        "parameters": DIGITS_PARAMETERS,
+        "paper": "ships with tlfeat: benchmarks/pretrain_digits.py",
+        "licence": "Apache-2.0",
+    }
+    return [digits, *(asdict(entry) for entry in catalog.BACKBONES)]

@@ -78,6 +78,7 @@ class Backbone:
 
 
 _KERAS_URL: Final = "https://storage.googleapis.com/tensorflow/keras-applications"
+
 _TF: Final = "_weights_tf_dim_ordering_tf_kernels"
 
 # weights_folder, paper, licence
@@ -86,64 +87,79 @@ _CONVNEXT: Final = (
     "Liu, Mao, Wu, Feichtenhofer, Darrell, Xie: A ConvNet for the 2020s. 2022, arXiv:2201.03545",
     "MIT (facebookresearch/ConvNeXt)",
 )
+
 _DENSENET: Final = (
     f"{_KERAS_URL}/densenet",
     "Huang, Liu, van der Maaten, Weinberger: Densely Connected Networks. 2016, arXiv:1608.06993",
     "BSD-3-Clause",
 )
+
 _EFFICIENTNET: Final = (
     "https://storage.googleapis.com/keras-applications",
     "Tan, Le: EfficientNet. 2019, arXiv:1905.11946",
     "Apache-2.0 (tensorflow/tpu)",
 )
+
 _EFFICIENTNET_V2: Final = (
     f"{_KERAS_URL}/efficientnet_v2",
     "Tan, Le: EfficientNetV2. 2021, arXiv:2104.00298",
     "Apache-2.0 (google/automl)",
 )
+
 _INCEPTION: Final = (
     f"{_KERAS_URL}/inception_v3",
     "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking Inception. 2015, arXiv:1512.00567",
     "Apache-2.0",
 )
+
 _INCEPTION_RESNET: Final = (
     f"{_KERAS_URL}/inception_resnet_v2",
     "Szegedy, Ioffe, Vanhoucke, Alemi: Inception-v4, Inception-ResNet. 2016, arXiv:1602.07261",
     "Apache-2.0",
 )
+
 _MOBILENET: Final = (
     f"{_KERAS_URL}/mobilenet",
     "Howard, Zhu, Chen, Kalenichenko, Wang et al.: MobileNets. 2017, arXiv:1704.04861",
     "Apache-2.0",
 )
+
 _MOBILENET_V2: Final = (
     f"{_KERAS_URL}/mobilenet_v2",
     "Sandler, Howard, Zhu, Zhmoginov, Chen: MobileNetV2. 2018, arXiv:1801.04381",
     "Apache-2.0",
 )
+
 _MOBILENET_V3: Final = (
     f"{_KERAS_URL}/mobilenet_v3",
     "Howard, Sandler, Chu, Chen, Chen et al.: Searching for MobileNetV3. 2019, arXiv:1905.02244",
     "Apache-2.0 (tensorflow/models)",
 )
+
 _NASNET: Final = (
     f"{_KERAS_URL}/nasnet",
     "Zoph, Vasudevan, Shlens, Le: Learning Transferable Architectures. 2017, arXiv:1707.07012",
     "Apache-2.0",
 )
+
 _RESNET: Final = (
     f"{_KERAS_URL}/resnet",
     "He, Zhang, Ren, Sun: Deep Residual Learning. 2015, arXiv:1512.03385",
     "MIT",
 )
+
 _RESNET_V2: Final = (
     f"{_KERAS_URL}/resnet",
     "He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks. 2016, arXiv:1603.05027",
     "BSD-3-Clause",
 )
+
 _VGG_PAPER: Final = "Simonyan, Zisserman: Very Deep Convolutional Networks. 2014, arXiv:1409.1556"
+
 _VGG16: Final = (f"{_KERAS_URL}/vgg16", _VGG_PAPER, "CC BY 4.0")
+
 _VGG19: Final = (f"{_KERAS_URL}/vgg19", _VGG_PAPER, "CC BY 4.0")
+
 _XCEPTION: Final = (f"{_KERAS_URL}/xception", "Chollet: Xception. 2016, arXiv:1610.02357", "MIT")
 
 # name, keras_name, input_size, preprocess, width, pooled_layer,
@@ -273,9 +289,11 @@ BACKBONES: Final[tuple[Backbone, ...]] = (
     Backbone("xception", "Xception", (299, 299), "tf", 2048, "block14_sepconv2_act",
              20_861_480, f"xception{_TF}_notop.h5", *_XCEPTION),
 )
+
 # fmt: on
 
 _OWN: Final = ("pixels", "digits_cnn")  # tlfeat's own, not of Keras: encoder.PixelEncoder and network.DIGITS
+
 _BY_NAME: Final = {backbone.name: backbone for backbone in BACKBONES}
 
 

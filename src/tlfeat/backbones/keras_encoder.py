@@ -1,0 +1,183 @@
+"""A frozen Keras backbone as an encoder: built once, all wanted layers as outputs, preprocessing inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlfeat import workspace
+from tlfeat.backbones.encoder import check_pixels
+from tlfeat.backbones.graph import embedding_output
+from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess, weights_digest
+from tlfeat.backbones.runtime import (
+    CannotConvert,
+    OpenVinoRuntime,
+    TensorFlowRuntime,
+    check_runtime,
+    choose_runtime,
+    convert,
+    converted_file,
+    has_gpu,
+    is_converted,
+)
+from tlfeat.images.decode import RESIZE, n_cores, pixel_type
+from tlfeat.types import OnProgress, Pixels, Rows, silent
+
+
+class KerasEncoder:
+    """A frozen Keras backbone as an `Encoder`: every wanted layer from one forward pass.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    layers : sequence of str
+        Names of Keras layers, ``avg_pool`` for the pooled output; ``NAME:POOL`` chooses the pooling of a map
+        (``avg`` where nothing is said).
+    runtime : str, default="auto"
+        One of `runtime.RUNTIMES`. What OpenVINO cannot take is embedded by TensorFlow, and `notes` says so.
+    resize : str, default="antialias"
+        One of `decode.RESIZES`.
+    dtype : str, default="float32"
+        Of the stored rows, or "float16".
+    batch_size : int, optional
+        Images handed over at once; a sound one for the runtime by default.
+    n_threads : int, optional
+        Cores to use; all by default.
+    networks_dir : Path, optional
+        Where converted networks are kept; ``cache/networks`` by default.
+    """
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        layers: Sequence[str],
+        *,
+        runtime: str = "auto",
+        resize: str = RESIZE,
+        dtype: str = "float32",
+        batch_size: int | None = None,
+        n_threads: int | None = None,
+        networks_dir: Path | None = None,
+    ) -> None:
+        self.spec = spec
+        self.layers = tuple(dict.fromkeys(layers))
+        self.resize = resize
+        self.dtype = dtype
+        self._n_threads = n_threads
+        self.networks_dir = networks_dir or workspace.NETWORKS_DIR
+        self.notes: list[str] = []
+        check_runtime(runtime)
+        self._asked_runtime = runtime
+        self._batch_size = batch_size
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def runtime(self) -> str:
+        return self._engine.name
+
+    @cached_property
+    def _wanted_runtime(self) -> str:
+        return choose_runtime(self._asked_runtime)  # late: where a GPU is, it imports TensorFlow
+
+    @property
+    def is_parallel(self) -> bool:
+        return self._engine.is_parallel
+
+    @property
+    def n_threads(self) -> int:
+        """Callers of `encode` at once."""
+        return self._n_threads or n_cores()
+
+    @property
+    def batch_size(self) -> int:
+        if self._batch_size is not None:
+            return self._batch_size
+        return 8 if self._wanted_runtime == "openvino" else 256 if has_gpu() else 32
+
+    @cached_property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.spec.size
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Architecture, digest of the weights, input size, preprocessing, resizing and dtype of the rows."""
+        return {
+            "backbone": "own model" if self.spec.is_own_model else self.spec.backbone,
+            "weights": weights_digest(self.spec),
+            "input_size": list(self.input_size),
+            "preprocess": self.spec.mode,
+            "resize": self.resize,
+            "dtype": self.dtype,
+        }
+
+    def prepare(self, on_progress: OnProgress = silent) -> None:
+        """Load the converted network, or build it with TensorFlow and convert it (5 to 20 s, the first time)."""
+        if self._wanted_runtime == "tensorflow":
+            on_progress("building the network with TensorFlow", 0, 0)
+        elif not self._converted_file.exists():
+            on_progress("building the network and converting it to OpenVINO, once", 0, 0)
+        self.encode(np.zeros((1, *self.input_size, 3), pixel_type(self.resize)))
+
+    def encode(self, pixels: Pixels) -> dict[str, Rows]:
+        check_pixels(pixels, self.input_size, pixel_type(self.resize))
+        return self._engine(pixels)
+
+    @cached_property
+    def _engine(self) -> OpenVinoRuntime | TensorFlowRuntime:
+        if self._wanted_runtime == "openvino":
+            file = self._converted_file
+            try:
+                if not is_converted(file):
+                    probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
+                    convert(self._forward, self.layers, probe.astype(pixel_type(self.resize)), file)
+                return OpenVinoRuntime(file, self.layers, self.n_threads)
+            except CannotConvert as error:
+                self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")
+        return TensorFlowRuntime(self._forward, self.layers, self.batch_size)
+
+    @property
+    def _converted_file(self) -> Path:
+        identity = workspace.digest({**self.fingerprint, "dtype": "float32", "layers": self.layers}, 16)
+        return converted_file(self.networks_dir, self.name, identity)
+
+    @cached_property
+    def _forward(self) -> Callable[[Pixels], list[Any]]:
+        keras = import_keras()
+        import tensorflow as tf
+
+        frozen = self._frozen()
+
+        @tf.function(  # type: ignore[untyped-decorator]
+            input_signature=[tf.TensorSpec((None, *self.input_size, 3), pixel_type(self.resize))],
+            autograph=False,
+            jit_compile=has_gpu() or None,
+        )
+        def forward(pixels: Any) -> Any:
+            x = preprocess(keras.ops.cast(pixels, "float32"), self.spec.mode)
+            return keras.tree.flatten(frozen(x, training=False))
+
+        return forward  # type: ignore[no-any-return]
+
+    def as_keras(self) -> Any:
+        """Return the Keras model from float32 RGB pixels of 0 to 255 to a list of vectors, one for each layer."""
+        keras = import_keras()
+        frozen = self._frozen()
+        pixels = keras.Input((*self.input_size, 3), name="pixels")
+        rows = frozen(preprocess(pixels, self.spec.mode), training=False)
+        return keras.Model(pixels, keras.tree.flatten(rows))
+
+    def _frozen(self) -> Any:
+        """The Keras model from preprocessed pixels to the layers."""
+        base = build_base(self.spec, self.input_size)
+        outputs = [embedding_output(base, self.spec, name) for name in self.layers]
+        frozen = import_keras().Model(base.inputs[0], outputs)
+        frozen.trainable = False
+        return frozen
