@@ -25,7 +25,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from accuracy_and_time import ROOT, backbone_options, say, stage, unpack
 from tlfeat import audit as auditing
-from tlfeat.cache import open_cache
+from tlfeat.cache.store import open_cache
 from tlfeat.candidates import fit_sklearn, open_data
 from tlfeat.images.duplicates import SAME_ROW, find_duplicates
 from tlfeat.images.image_set import load_images

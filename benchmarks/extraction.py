@@ -330,7 +330,7 @@ def run_check(task: Task, clock: Clock) -> None:
     import h5py
     import tensorflow as tf
 
-    from tlfeat.cache import open_cache
+    from tlfeat.cache.store import open_cache
 
     report = plan(task).run()
     with open_cache(report.cache) as cache:
@@ -360,7 +360,7 @@ def run_check(task: Task, clock: Clock) -> None:
 
 def run_storage(task: Task, clock: Clock) -> None:
     """`extract` into one kind of file, its size, and reading all rows again (from the page cache)."""
-    from tlfeat.cache import open_cache
+    from tlfeat.cache.store import open_cache
 
     run_tlfeat(task, clock)
     read_s = []

@@ -34,7 +34,7 @@ from tlfeat import finetune, workspace
 from tlfeat.augment import Augmentation
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
-from tlfeat.cache import open_cache
+from tlfeat.cache.store import open_cache
 from tlfeat.evaluate import Split, make_split
 from tlfeat.extract import extract_rows
 from tlfeat.images.decode import decode_all

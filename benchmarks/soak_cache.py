@@ -34,14 +34,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import tlfeat.journal
+import tlfeat.cache.journal
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cache import Cache, create_cache, open_cache, repair_cache
-from tlfeat.cachefile import in_child
+from tlfeat.cache.checks import in_child
+from tlfeat.cache.journal import JournalledFile
+from tlfeat.cache.repair import repair_cache
+from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.errors import CacheDamaged, CacheError, TlfeatError
 from tlfeat.extract import extract_rows
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key, load_images
-from tlfeat.journal import JournalledFile
 from tlfeat.records import Environment
 from tlfeat.types import Rows
 from tlfeat.workspace import write_json
@@ -92,11 +93,11 @@ class Disk:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        tlfeat.journal.os, before = self, tlfeat.journal.os  # type: ignore[assignment, attr-defined]
+        tlfeat.cache.journal.os, before = self, tlfeat.cache.journal.os  # type: ignore[assignment, attr-defined]
         try:
             yield
         finally:
-            tlfeat.journal.os = before  # type: ignore[attr-defined]
+            tlfeat.cache.journal.os = before  # type: ignore[attr-defined]
 
     def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
         handle = os.open(path, flags, mode)

@@ -21,7 +21,7 @@ from tlfeat import audit as auditing
 from tlfeat import leaks
 from tlfeat.audit import Audit, audit
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cache import open_cache
+from tlfeat.cache.store import open_cache
 from tlfeat.candidates import fit_sklearn, open_data
 from tlfeat.evaluate import make_split
 from tlfeat.extract import extract_rows

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tlfeat.cache import Cache, create_cache, open_cache, repair_cache
+from tlfeat.cache.repair import repair_cache
+from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.cli import app
 from tlfeat.errors import CacheError
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from conftest import CountingEncoder, MakePhotos, picture
-from tlfeat.cache import open_cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheError, DataError, FingerprintError, Interrupted
 from tlfeat.extract import extract_rows
 from tlfeat.images.image_set import load_images

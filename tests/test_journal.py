@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import tlfeat.journal
-from tlfeat.journal import JournalledFile
+import tlfeat.cache.journal
+from tlfeat.cache.journal import JournalledFile
 
 quick = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -173,7 +173,7 @@ def test_reading_that_fails_is_told_by_commit_and_never_raised_into_hdf5(
         raise OSError(errno.EIO, "Input/output error")
 
     with JournalledFile(file, is_writable=True) as opened:
-        monkeypatch.setattr(tlfeat.journal.os, "read", broken)  # type: ignore[attr-defined]
+        monkeypatch.setattr(tlfeat.cache.journal.os, "read", broken)  # type: ignore[attr-defined]
         assert opened.read(4) == bytes(4)
         opened.write(b"x")
         with pytest.raises(OSError, match="Input/output"):

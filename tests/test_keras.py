@@ -18,7 +18,7 @@ from tlfeat.backbones import catalog
 from tlfeat.backbones.graph import list_layers
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, list_backbones, preprocess
-from tlfeat.cache import open_cache
+from tlfeat.cache.store import open_cache
 from tlfeat.candidates import fit_keras, fit_sklearn, open_data
 from tlfeat.errors import ModelError, UsageError, WeightsError
 from tlfeat.plan import plan_extraction

@@ -12,8 +12,9 @@ import pytest
 from conftest import MakePhotos
 from tlfeat import candidates, leaks, memory
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cache import open_cache
-from tlfeat.candidates import StoredRows, open_data
+from tlfeat.cache.contents import StoredRows, read_rows
+from tlfeat.cache.store import open_cache
+from tlfeat.candidates import open_data
 from tlfeat.console import errors_as_exit_codes
 from tlfeat.errors import DataError
 from tlfeat.evaluate import make_split
@@ -90,7 +91,7 @@ def test_stored_rows_are_those_of_the_cache_side_by_side(cache: Path) -> None:
         assert stored.shape == (80, 2 * 192)
         expected = opened.read("pixels", keys)
         assert np.array_equal(stored[slice(5, 9)], np.concatenate([expected, expected], axis=1)[5:9])
-        assert np.array_equal(candidates.read_rows(opened, ["pixels", "pixels"], keys)[:, :192], expected)
+        assert np.array_equal(read_rows(opened, ["pixels", "pixels"], keys)[:, :192], expected)
 
 
 def test_available_memory_is_no_more_than_the_machine_has_and_sees_a_limit_on_the_process() -> None:

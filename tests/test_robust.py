@@ -20,17 +20,17 @@ import h5py
 import numpy as np
 import pytest
 
+import tlfeat.cache.journal
 import tlfeat.images.decode
-import tlfeat.journal
 from conftest import CountingEncoder, MakePhotos, picture
 from test_cache import FINGERPRINT, some_rows, table_of
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cache import create_cache, open_cache
-from tlfeat.cachefile import in_child
+from tlfeat.cache.checks import in_child
+from tlfeat.cache.journal import JournalledFile
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.extract import extract_rows
 from tlfeat.images.image_set import load_images
-from tlfeat.journal import JournalledFile
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -270,7 +270,7 @@ def test_a_disk_that_fills_up_or_fails_under_extract_loses_no_committed_row(
             return full if name == call else getattr(os, name)
 
     monkeypatch.setattr("tlfeat.cache._COMMIT_S", 0)
-    monkeypatch.setattr(tlfeat.journal, "os", Os())
+    monkeypatch.setattr(tlfeat.cache.journal, "os", Os())
     with pytest.raises(CacheError, match="disk is full"):
         extract_rows(load_images(photos), CountingEncoder(batch_size=4), path)
     monkeypatch.undo()

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from tlfeat.backbones.encoder import Encoder, PixelEncoder
     from tlfeat.backbones.keras_encoder import KerasEncoder
     from tlfeat.backbones.network import BackboneSpec
-    from tlfeat.cache import Cache, open_cache
+    from tlfeat.cache.store import Cache, open_cache
     from tlfeat.candidates import fit_keras, fit_sklearn, open_data
     from tlfeat.compare import compare_candidates
     from tlfeat.errors import TlfeatError

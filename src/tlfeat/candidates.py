@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.backbones.encoder import PixelEncoder, resolve_embedding
-from tlfeat.backbones.network import BackboneSpec, weights_digest
+from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.backbones.network import weights_digest
 from tlfeat.blocks import View
-from tlfeat.cache import Cache, open_cache
+from tlfeat.cache.contents import StoredRows, choose_layers, encoder_name, read_rows, spec_of
+from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import BadImage, CacheError, DataError, Interrupted
 from tlfeat.evaluate import TEST_FRACTION, Split, folds, make_split, score
 from tlfeat.extract import extract_rows
@@ -35,7 +36,7 @@ from tlfeat.records import Environment, Result, Timing
 from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.search import COARSE_ROWS
 from tlfeat.text import counted
-from tlfeat.types import Labels, OnProgress, Rows, RowSource, silent
+from tlfeat.types import Labels, OnProgress, RowSource, silent
 from tlfeat.workspace import read_json, write_json
 
 MODEL_FORMAT_VERSION = 1
@@ -71,53 +72,6 @@ def open_data(cache_path: Path | None, *, seed: int, test_fraction: float = TEST
     """Open a cache (the newest one for None) and make its split."""
     with open_cache(cache_path or workspace.newest_cache()) as cache:
         yield Data(cache, make_split(cache.table, seed=seed, test_fraction=test_fraction), seed)
-
-
-def choose_layers(cache: Cache, layers: Sequence[str] | str | None) -> list[str]:
-    """Return the layers to take: the named ones, else `avg_pool`, else the only one there is."""
-    names = list(cache.layers)
-    if not names:
-        raise CacheError(f"{cache.path} holds no rows yet. Run tlfeat extract again.")
-    wanted = [layers] if isinstance(layers, str) else list(layers or [])
-    if wanted:
-        return list(dict.fromkeys(resolve_embedding(layer, names) for layer in wanted))
-    return ["avg_pool" if "avg_pool" in names else names[0] if len(names) == 1 else resolve_embedding("", names)]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRows:
-    """Rows of several layers side by side, read from the cache whenever a block is wanted.
-
-    Attributes
-    ----------
-    cache : Cache
-    layers : list of str
-    keys : list of str
-        In the order of the rows in the file, else every block reads all of it.
-    """
-
-    cache: Cache
-    layers: list[str]
-    keys: list[str]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.keys), sum(self.cache.layers[layer][1] for layer in self.layers)
-
-    def __getitem__(self, block: slice, /) -> Rows:
-        found = [self.cache.read(layer, self.keys[block]) for layer in self.layers]
-        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-
-
-def read_rows(cache: Cache, layers: Sequence[str], keys: Sequence[str]) -> Rows:
-    """Return the rows of several layers side by side, float32 of shape (len(keys), width); no second copy of them."""
-    widths = [cache.layers[layer][1] for layer in layers]
-    if len(layers) == 1:
-        return cache.read(layers[0], keys)
-    rows = np.empty((len(keys), sum(widths)), np.float32)
-    for start in range(0, len(keys), 4096):
-        rows[start : start + 4096] = StoredRows(cache, list(layers), list(keys[start : start + 4096]))[:]
-    return rows
 
 
 def _beside_rows(width: int) -> int:
@@ -414,17 +368,6 @@ def _check_unchanged(files: Sequence[Path], keys: Sequence[str]) -> None:
             raise DataError(f"{file} has changed since it was embedded. Run the same tlfeat extract again.")
 
 
-def spec_of(cache: Cache) -> BackboneSpec:
-    """Return the `BackboneSpec` with which a cache was made; an error where it was not made by one."""
-    source = cache.source.get("encoder", {})
-    if source.get("backbone") in (None, "pixels", "imported"):
-        raise DataError(
-            f"{cache.path} was not made by a Keras backbone, so there is no network to train. Keras candidates "
-            f"need a cache from tlfeat extract."
-        )
-    return BackboneSpec.from_dict(source)
-
-
 def other_backbone(data: Data, recipe: Recipe) -> str:
     """Return in words how the backbone of the cache differs from the one that a recipe names; "" where it does not."""
     spec = spec_of(data.cache)
@@ -433,12 +376,6 @@ def other_backbone(data: Data, recipe: Recipe) -> str:
         return ""
     own, named = ("{} at {}x{}".format(*pair) for pair in ((spec.name, *size), (recipe.backbone, *recipe.input_size)))
     return f"{recipe.name} runs on {own}, the backbone of the cache; the recipe names {named}"
-
-
-def encoder_name(cache: Cache) -> str:
-    """Return the short name of the encoder that made a cache."""
-    name = str(cache.fingerprint.get("backbone", ""))
-    return Path(str(cache.source.get("encoder", {}).get("backbone", ""))).stem if name == "own model" else name
 
 
 def make_result(

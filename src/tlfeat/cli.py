@@ -10,6 +10,7 @@ import typer
 
 from tlfeat.backbones.graph import list_layers
 from tlfeat.backbones.network import list_backbones
+from tlfeat.cache.contents import choose_layers
 from tlfeat.console import Console, errors_as_exit_codes
 from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.records import record
@@ -313,7 +314,7 @@ def fit_sklearn(
         check_format(file_format)
         path = cache or workspace.newest_cache()
         with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
-            console.say(f"{model} on {'+'.join(candidates.choose_layers(data.cache, layer))} of {path}")
+            console.say(f"{model} on {'+'.join(choose_layers(data.cache, layer))} of {path}")
             outcome = candidates.fit_sklearn(
                 data,
                 model,
@@ -758,8 +759,8 @@ def audit(
 ) -> None:
     """Look for what is wrong with the images and labels of a cache; nothing is changed."""
     from tlfeat import audit as auditing
-    from tlfeat import audit_report, candidates, workspace
-    from tlfeat.cache import open_cache
+    from tlfeat import audit_report, workspace
+    from tlfeat.cache.store import open_cache
 
     console = Console(is_json=as_json, is_quiet=quiet)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -767,7 +768,7 @@ def audit(
         with open_cache(path) as opened:
             found = auditing.audit(
                 opened,
-                layer=candidates.choose_layers(opened, layer)[0],
+                layer=choose_layers(opened, layer)[0],
                 seed=seed,
                 test_fraction=test_fraction,
                 on_progress=progress,
@@ -901,7 +902,7 @@ def layers(
 def cache_info(cache: CacheOption = None, as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """Say what a cache holds: encoder, layers, images, splits, failures."""
     from tlfeat import workspace
-    from tlfeat.cache import open_cache
+    from tlfeat.cache.store import open_cache
     from tlfeat.console import cache_text
 
     console = Console(is_json=as_json, is_verbose=verbose)
@@ -920,7 +921,8 @@ def cache_verify(
 ) -> None:
     """Read every row and check it; exit code 3 if anything is wrong and was not repaired."""
     from tlfeat import workspace
-    from tlfeat.cache import open_cache, repair_cache
+    from tlfeat.cache.repair import repair_cache
+    from tlfeat.cache.store import open_cache
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.candidates import Data, choose_layers, encoder_name, open_pixels, spec_of
+from tlfeat.cache.contents import choose_layers, encoder_name, spec_of
+from tlfeat.candidates import Data, open_pixels
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.evaluate import VAL_FRACTION, Split, draw_per_class
 from tlfeat.figures import Chart, Finding, Point, Series

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.cache import Cache
+from tlfeat.cache.store import Cache
 from tlfeat.errors import UsageError, nearest
 from tlfeat.evaluate import Split
 from tlfeat.memory import available_memory

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones.encoder import Encoder
-from tlfeat.cache import Cache, create_cache, open_cache
+from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.embed import Embedded, Profile, embed_files
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.images.decode import Decoded, n_cores

@@ -21,7 +21,7 @@ from tlfeat.augment import augment
 from tlfeat.backbones.graph import Crossing, Cut, split_graph
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.backbones.runtime import has_gpu
-from tlfeat.cache import Cache
+from tlfeat.cache.store import Cache
 from tlfeat.cut import CutRows, CutSource, some_images
 from tlfeat.errors import DataError, Interrupted, ModelError
 from tlfeat.evaluate import Split

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.cache import Cache
+from tlfeat.cache.contents import picture_files
+from tlfeat.cache.store import Cache
 from tlfeat.evaluate import Split
 from tlfeat.images.duplicates import Duplicates, Pair, find_duplicates
 from tlfeat.intervals import proportion_interval
@@ -80,15 +80,6 @@ def _surest(found: Duplicates, split: Split) -> list[dict[str, Any]]:
 def layer_for_duplicates(cache: Cache) -> str:
     """Return the layer whose rows are compared: `avg_pool`, or the first by name."""
     return "avg_pool" if "avg_pool" in cache.layers else next(iter(cache.layers))
-
-
-def picture_files(cache: Cache, paths: list[str]) -> list[Path] | None:
-    """Return the files of images, None where the rows were imported or every file is gone."""
-    if cache.source.get("encoder", {}).get("backbone") == "imported":
-        return None
-    root = cache.table.images.root
-    files = [root / path for path in paths]
-    return files if any(file.exists() for file in files) else None
 
 
 def score_without(found: LeakedImages, split: Split, true: Labels, predicted: Labels) -> Leaks:

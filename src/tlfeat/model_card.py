@@ -16,7 +16,7 @@ import numpy as np
 
 from tlfeat.backbones import catalog
 from tlfeat.backbones.network import DIGITS, PREPROCESS
-from tlfeat.cache import open_cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate import TEST_FRACTION, make_split
 from tlfeat.leaks import leak_sentence

@@ -25,9 +25,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.cache.journal import FULL
 from tlfeat.errors import CacheError
 from tlfeat.images.decode import decode_file, n_cores, pixel_type
-from tlfeat.journal import FULL
 from tlfeat.types import Pixels
 from tlfeat.workspace import PIXELS_DIR, digest
 

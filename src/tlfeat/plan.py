@@ -12,7 +12,7 @@ from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.backbones.graph import POOLS
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
-from tlfeat.cache import open_cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import UsageError, nearest
 from tlfeat.extract import ExtractReport, extract_rows
 from tlfeat.images import example

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from tlfeat.cache import Cache
+from tlfeat.cache.store import Cache
 from tlfeat.evaluate import TEST_FRACTION
 from tlfeat.images.decode import RESIZE
 from tlfeat.recipes import RECIPES, TrainSettings

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from tlfeat import provenance, workspace
-from tlfeat.candidates import Data, choose_layers
+from tlfeat.cache.contents import choose_layers, picture_files
+from tlfeat.candidates import Data
 from tlfeat.charts import Plot, accuracy_seconds, learning_curves, per_class_rows, reliability, style_of, to_svg
 from tlfeat.compare import Comparison
 from tlfeat.embedding_map import KINDS, EmbeddingMap, make_map
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate import Split, confused_pairs
 from tlfeat.images.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
-from tlfeat.leaks import picture_files
 from tlfeat.records import Environment, Result
 from tlfeat.report import calibration_text, coverage_text, legend, table_rows, write_tables
 from tlfeat.text import one_line, page, percent, seconds

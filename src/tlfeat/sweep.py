@@ -15,8 +15,9 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import embedding_name
 from tlfeat.backbones.graph import CutPoint, list_cut_points
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.cache import open_cache
-from tlfeat.candidates import Data, choose_layers, encoder_name, fit_sklearn
+from tlfeat.cache.contents import choose_layers, encoder_name
+from tlfeat.cache.store import open_cache
+from tlfeat.candidates import Data, fit_sklearn
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head

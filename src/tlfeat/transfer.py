@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.cache import create_cache, open_cache
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.image_set import ImageSet, ImageTable, read_table
 from tlfeat.types import Rows
@@ -34,7 +34,7 @@ def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tupl
     tuple of int
         Images and columns written. Images that failed are left out.
     """
-    from tlfeat.candidates import choose_layers
+    from tlfeat.cache.contents import choose_layers
 
     if to.suffix not in (".npz", ".csv", ".parquet"):
         raise UsageError(f"Export to {to.suffix or 'a file without ending'} is not known. Use .npz, .csv or .parquet.")

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.cache import open_cache
+from tlfeat.cache.store import open_cache
 from tlfeat.embed import embed_files
 from tlfeat.errors import DataError
 from tlfeat.images.decode import Decoded, read_file

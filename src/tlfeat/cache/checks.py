@@ -26,8 +26,8 @@ import numpy as np
 from h5py._objects import phil
 
 from tlfeat import errors
+from tlfeat.cache.journal import FULL
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, KnownError
-from tlfeat.journal import FULL
 from tlfeat.types import ROW_TYPES
 
 try:

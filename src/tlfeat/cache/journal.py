@@ -39,6 +39,7 @@ _PAGE_BYTES = 4096
 
 #: Magic, size of the file afterwards, number of pages; then page numbers, pages and the sha256 of all before it.
 _HEAD = struct.Struct("<16sQQ")
+
 _MAGIC = b"tlfeat journal 1"
 
 _O_BINARY = getattr(os, "O_BINARY", 0)

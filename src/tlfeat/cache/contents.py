@@ -1,0 +1,88 @@
+"""What a cache holds, for those who read it: which layers, which rows, which encoder, which files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tlfeat.backbones.encoder import resolve_embedding
+from tlfeat.backbones.network import BackboneSpec
+from tlfeat.cache.store import Cache
+from tlfeat.errors import CacheError, DataError
+from tlfeat.types import Rows
+
+
+def choose_layers(cache: Cache, layers: Sequence[str] | str | None) -> list[str]:
+    """Return the layers to take: the named ones, else `avg_pool`, else the only one there is."""
+    names = list(cache.layers)
+    if not names:
+        raise CacheError(f"{cache.path} holds no rows yet. Run tlfeat extract again.")
+    wanted = [layers] if isinstance(layers, str) else list(layers or [])
+    if wanted:
+        return list(dict.fromkeys(resolve_embedding(layer, names) for layer in wanted))
+    return ["avg_pool" if "avg_pool" in names else names[0] if len(names) == 1 else resolve_embedding("", names)]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Rows of several layers side by side, read from the cache whenever a block is wanted.
+
+    Attributes
+    ----------
+    cache : Cache
+    layers : list of str
+    keys : list of str
+        In the order of the rows in the file, else every block reads all of it.
+    """
+
+    cache: Cache
+    layers: list[str]
+    keys: list[str]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.keys), sum(self.cache.layers[layer][1] for layer in self.layers)
+
+    def __getitem__(self, block: slice, /) -> Rows:
+        found = [self.cache.read(layer, self.keys[block]) for layer in self.layers]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def read_rows(cache: Cache, layers: Sequence[str], keys: Sequence[str]) -> Rows:
+    """Return the rows of several layers side by side, float32 of shape (len(keys), width); no second copy of them."""
+    widths = [cache.layers[layer][1] for layer in layers]
+    if len(layers) == 1:
+        return cache.read(layers[0], keys)
+    rows = np.empty((len(keys), sum(widths)), np.float32)
+    for start in range(0, len(keys), 4096):
+        rows[start : start + 4096] = StoredRows(cache, list(layers), list(keys[start : start + 4096]))[:]
+    return rows
+
+
+def spec_of(cache: Cache) -> BackboneSpec:
+    """Return the `BackboneSpec` with which a cache was made; an error where it was not made by one."""
+    source = cache.source.get("encoder", {})
+    if source.get("backbone") in (None, "pixels", "imported"):
+        raise DataError(
+            f"{cache.path} was not made by a Keras backbone, so there is no network to train. Keras candidates "
+            f"need a cache from tlfeat extract."
+        )
+    return BackboneSpec.from_dict(source)
+
+
+def encoder_name(cache: Cache) -> str:
+    """Return the short name of the encoder that made a cache."""
+    name = str(cache.fingerprint.get("backbone", ""))
+    return Path(str(cache.source.get("encoder", {}).get("backbone", ""))).stem if name == "own model" else name
+
+
+def picture_files(cache: Cache, paths: list[str]) -> list[Path] | None:
+    """Return the files of images, None where the rows were imported or every file is gone."""
+    if cache.source.get("encoder", {}).get("backbone") == "imported":
+        return None
+    root = cache.table.images.root
+    files = [root / path for path in paths]
+    return files if any(file.exists() for file in files) else None
