@@ -34,8 +34,8 @@ import numpy as np
 from tlfeat.candidates import open_data
 from tlfeat.compare import ALL_HEADS, ALL_KERAS, Comparison, compare_candidates
 from tlfeat.errors import TlfeatError
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.plan import plan_extraction
 from tlfeat.progress import Progress
 from tlfeat.records import Environment
 from tlfeat.text import percent, seconds, size

@@ -27,10 +27,10 @@ from accuracy_and_time import ROOT, backbone_options, say, stage, unpack
 from tlfeat import audit as auditing
 from tlfeat.cache.store import open_cache
 from tlfeat.candidates import fit_sklearn, open_data
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.duplicates import SAME_ROW, find_duplicates
 from tlfeat.images.image_set import load_images
 from tlfeat.leaks import find_leaks
-from tlfeat.plan import plan_extraction
 from tlfeat.progress import Progress
 from tlfeat.records import Environment
 from tlfeat.workspace import read_json, write_json, write_text

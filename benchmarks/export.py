@@ -27,10 +27,10 @@ import numpy as np
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, stage, table, unpack, versions_of
 from tlfeat.candidates import fit_keras, fit_sklearn, open_data
 from tlfeat.export import export_model
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.formats import FORMATS
 from tlfeat.heads import HEADS
 from tlfeat.images.decode import decode_batches
-from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, distribution_version

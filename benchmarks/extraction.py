@@ -225,7 +225,7 @@ def run_tfdata(task: Task, clock: Clock) -> None:
 
 def plan(task: Task) -> Any:
     """Return the job that ``tlfeat extract`` would run, into a cache file that is not there yet."""
-    from tlfeat.plan import plan_extraction
+    from tlfeat.extract.plan import plan_extraction
 
     cache = Path(task["cache"])
     for stale in cache.parent.glob(f"*{cache.name}*"):  # a journal, too, of a run that was killed

@@ -36,7 +36,7 @@ from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate import Split, make_split
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.images.decode import decode_all
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.recipes import TrainSettings, find_recipe

@@ -24,7 +24,7 @@ from accuracy_and_time import ROOT, backbone_options, cpu, stage, unpack
 from tlfeat.candidates import Data, open_data
 from tlfeat.compare import compare_candidates
 from tlfeat.embedding_map import make_map
-from tlfeat.plan import plan_extraction
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.records import Environment
 from tlfeat.report_page import map_layer, to_html
 from tlfeat.text import markdown_table

@@ -35,8 +35,8 @@ from sklearn.preprocessing import StandardScaler
 
 from accuracy_and_time import ROOT, backbone_options, distinct, stage, table, unpack, versions_of, write_sample
 from tlfeat.candidates import open_data
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.image_set import load_images
-from tlfeat.plan import plan_extraction
 from tlfeat.records import Environment
 from tlfeat.reject import COVERAGE, fit_neighbours, fit_rejector
 from tlfeat.workspace import read_json, write_json

@@ -41,7 +41,7 @@ from tlfeat.cache.journal import JournalledFile
 from tlfeat.cache.repair import repair_cache
 from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.errors import CacheDamaged, CacheError, TlfeatError
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key, load_images
 from tlfeat.records import Environment
 from tlfeat.types import Rows

@@ -24,7 +24,7 @@ from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
 from tlfeat.candidates import fit_sklearn, open_data
 from tlfeat.evaluate import make_split
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.images.duplicates import find_duplicates
 from tlfeat.images.image_set import load_images
 from tlfeat.records import Leaks, Result

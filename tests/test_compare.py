@@ -15,8 +15,8 @@ import pytest
 from conftest import MakePhotos
 from tlfeat.candidates import open_data
 from tlfeat.compare import Comparison, compare_candidates
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.intervals import difference_interval, mcnemar, proportion_interval
-from tlfeat.plan import plan_extraction
 from tlfeat.records import Result
 from tlfeat.report import result_text, table_rows, to_csv, write_tables
 from tlfeat.report_page import to_html

@@ -31,7 +31,7 @@ from tlfeat.curve import (
 )
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate import Split, draw_per_class, make_split
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.figures import to_svg, write_finding
 from tlfeat.heads import fit_head
 from tlfeat.images.image_set import load_images
@@ -347,7 +347,7 @@ def test_the_command_prints_one_document_and_says_what_comes_next(cache: Path) -
 @pytest.mark.keras
 def test_networks_learn_on_the_same_draws_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tlfeat import finetune
-    from tlfeat.plan import plan_extraction
+    from tlfeat.extract.plan import plan_extraction
 
     monkeypatch.chdir(tmp_path)
     report = plan_extraction().run()

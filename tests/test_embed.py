@@ -11,7 +11,7 @@ import pytest
 
 from conftest import MakePhotos, picture
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.embed import Profile, embed_files
+from tlfeat.extract.embed import Profile, embed_files
 from tlfeat.images.decode import Decoded
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 

@@ -15,7 +15,7 @@ from tlfeat.candidates import open_data
 from tlfeat.embedding_map import choose_kinds, lay_out, make_map, sample
 from tlfeat.errors import UsageError
 from tlfeat.evaluate import Split
-from tlfeat.plan import plan_extraction
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.records import SplitInfo
 
 

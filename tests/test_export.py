@@ -24,6 +24,7 @@ from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn, open_d
 from tlfeat.cli import app
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.export import TOLERANCE, as_network, export_model
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.formats import FORMATS, Run, find_format
 from tlfeat.images.decode import RESIZES, decode_batches, decode_file
 from tlfeat.kernel_heads import KernelHead
@@ -31,7 +32,6 @@ from tlfeat.linear import Columns
 from tlfeat.linear_heads import LinearHead
 from tlfeat.model_card import Check, DataSet, model_card, read_data_set
 from tlfeat.neighbour_heads import NeighbourHead
-from tlfeat.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
 from tlfeat.records import Result

@@ -17,7 +17,7 @@ import pytest
 from conftest import CountingEncoder, MakePhotos, picture
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheError, DataError, FingerprintError, Interrupted
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 

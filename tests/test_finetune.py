@@ -20,7 +20,7 @@ from tlfeat.backbones.network import BackboneSpec, import_keras
 from tlfeat.candidates import Data, fit_keras, open_data
 from tlfeat.cli import app
 from tlfeat.errors import DataError, Interrupted, UsageError
-from tlfeat.plan import plan_extraction
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.recipes import RECIPES, Phase, TrainSettings, choose_settings, describe, find_recipe
 from tlfeat.records import Result
 from tlfeat.training import State, make_batches, run_phase

@@ -21,7 +21,7 @@ from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_ke
 from tlfeat.cache.store import open_cache
 from tlfeat.candidates import fit_keras, fit_sklearn, open_data
 from tlfeat.errors import ModelError, UsageError, WeightsError
-from tlfeat.plan import plan_extraction
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
 from tlfeat.types import Pixels

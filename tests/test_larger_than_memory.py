@@ -18,7 +18,7 @@ from tlfeat.candidates import open_data
 from tlfeat.console import errors_as_exit_codes
 from tlfeat.errors import DataError
 from tlfeat.evaluate import make_split
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
 
 

@@ -16,7 +16,7 @@ from tlfeat.candidates import open_data
 from tlfeat.compare import compare_candidates, known_comparison
 from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
-from tlfeat.plan import plan_extraction
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.plots import file_names, learning_curves, write_plots
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tlfeat.console import profile_text
-from tlfeat.embed import Profile
+from tlfeat.extract.embed import Profile
 
 
 def text_of(**seconds: Any) -> str:

@@ -21,7 +21,7 @@ from conftest import SHARED, MakePhotos, needs_shared
 from tlfeat.candidates import fit_sklearn, open_data
 from tlfeat.cli import app
 from tlfeat.errors import ModelError, UsageError
-from tlfeat.plan import plan_extraction
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.reject import (
     UNCERTAIN,

@@ -24,7 +24,7 @@ from tlfeat.charts import accuracy_seconds, learning_curves
 from tlfeat.compare import Comparison, compare_candidates, known_comparison, names_of
 from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
-from tlfeat.plan import plan_extraction
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.provenance import _training, commands
 from tlfeat.recipes import find_recipe
 from tlfeat.report import to_markdown
@@ -150,7 +150,7 @@ def test_pictures_that_are_gone_leave_a_reason_on_the_page(cache: Path) -> None:
 
 
 def test_the_page_of_imported_rows_has_everything_but_pictures(tmp_path: Path) -> None:
-    from tlfeat.transfer import import_rows
+    from tlfeat.extract.transfer import import_rows
 
     rng = np.random.default_rng(0)
     labels = [f"class {i % 2}" for i in range(60)]

@@ -19,7 +19,7 @@ from tlfeat.backbones.network import BackboneSpec
 from tlfeat.candidates import open_data
 from tlfeat.cli import app
 from tlfeat.errors import DataError, UsageError
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.figures import document, to_svg, write_finding
 from tlfeat.images.image_set import load_images
 from tlfeat.sweep import Sweep, choose_depth, plan_sweep, sentences, sweep_finding, sweep_layers

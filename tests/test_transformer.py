@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline
 from conftest import CountingEncoder, MakePhotos
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.errors import DataError, FingerprintError
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
+from tlfeat.extract.transformer import ImageEmbedder
 from tlfeat.images.image_set import load_images
-from tlfeat.transformer import ImageEmbedder
 
 
 @pytest.fixture

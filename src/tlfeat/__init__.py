@@ -74,12 +74,12 @@ if TYPE_CHECKING:
     from tlfeat.errors import TlfeatError
     from tlfeat.evaluate import make_split
     from tlfeat.export import export_model
-    from tlfeat.extract import extract_rows
+    from tlfeat.extract.extract import extract_rows
+    from tlfeat.extract.plan import plan_extraction
+    from tlfeat.extract.transformer import ImageEmbedder
     from tlfeat.images.image_set import ImageSet, load_images
-    from tlfeat.plan import plan_extraction
     from tlfeat.predict import Model
     from tlfeat.records import Result
-    from tlfeat.transformer import ImageEmbedder
 
 
 def __getattr__(name: str) -> Any:

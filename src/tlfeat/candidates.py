@@ -24,7 +24,7 @@ from tlfeat.cache.contents import StoredRows, choose_layers, encoder_name, read_
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import BadImage, CacheError, DataError, Interrupted
 from tlfeat.evaluate import TEST_FRACTION, Split, folds, make_split, score
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
 from tlfeat.images.decode import read_file
 from tlfeat.images.image_set import content_key

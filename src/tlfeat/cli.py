@@ -236,8 +236,8 @@ def extract(
     verbose: VerboseOption = False,
 ) -> None:
     """Run images once through a frozen backbone and cache their embeddings."""
-    from tlfeat import plan
     from tlfeat.console import profile_text
+    from tlfeat.extract import plan
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -373,7 +373,8 @@ def fit_keras(
     Frozen layers run once where that changes nothing: what crosses the cut is kept on disk and only the tail trains.
     A run that is stopped leaves its best weights, and the same command goes on from its last epoch.
     """
-    from tlfeat import candidates, plan, recipes, workspace
+    from tlfeat import candidates, recipes, workspace
+    from tlfeat.extract import plan
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -948,7 +949,8 @@ def cache_export(
     as_json: JsonOption = False,
 ) -> None:
     """Write rows and labels for other tools."""
-    from tlfeat import transfer, workspace
+    from tlfeat import workspace
+    from tlfeat.extract import transfer
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
@@ -965,7 +967,8 @@ def cache_import(
     as_json: JsonOption = False,
 ) -> None:
     """Make a cache of rows from any other encoder, such as a text or speech model."""
-    from tlfeat import transfer, workspace
+    from tlfeat import workspace
+    from tlfeat.extract import transfer
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():

@@ -19,7 +19,7 @@ from tlfeat.backbones.graph import Cut
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.store import Cache, open_cache
-from tlfeat.extract import extract_rows
+from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import ImageSet
 from tlfeat.memory import available_memory
 from tlfeat.types import Labels, OnProgress, Pixels, Rows, silent

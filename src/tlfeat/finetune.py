@@ -25,10 +25,10 @@ from tlfeat.cache.store import Cache
 from tlfeat.cut import CutRows, CutSource, some_images
 from tlfeat.errors import DataError, Interrupted, ModelError
 from tlfeat.evaluate import Split
+from tlfeat.extract.plan import DEFAULT_BACKBONE
 from tlfeat.images.decode import decode_batches
 from tlfeat.images.image_set import ImageSet
 from tlfeat.pixelstore import PixelStore, open_pixels_of
-from tlfeat.plan import DEFAULT_BACKBONE
 from tlfeat.recipes import OPTIMIZERS, TrainSettings
 from tlfeat.text import counted
 from tlfeat.training import State, begin_phase, make_batches, run_phase

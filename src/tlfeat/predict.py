@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbones.encoder import Encoder
-from tlfeat.embed import embed_files
 from tlfeat.errors import DataError, ModelError
+from tlfeat.extract.embed import embed_files
 from tlfeat.heads import load_head, predict_probabilities
 from tlfeat.images.decode import Decoded
 from tlfeat.images.image_set import load_images

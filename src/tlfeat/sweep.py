@@ -19,10 +19,10 @@ from tlfeat.cache.contents import choose_layers, encoder_name
 from tlfeat.cache.store import open_cache
 from tlfeat.candidates import Data, fit_sklearn
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
+from tlfeat.extract.plan import ExtractionJob, plan_extraction
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head
 from tlfeat.intervals import wilson_interval
-from tlfeat.plan import ExtractionJob, plan_extraction
 from tlfeat.records import Environment, Result, SplitInfo, record
 from tlfeat.text import counted, percent, seconds
 from tlfeat.types import OnProgress, silent

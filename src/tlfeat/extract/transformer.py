@@ -13,8 +13,8 @@ from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.store import open_cache
-from tlfeat.embed import embed_files
 from tlfeat.errors import DataError
+from tlfeat.extract.embed import embed_files
 from tlfeat.images.decode import Decoded, read_file
 from tlfeat.images.image_set import content_key
 from tlfeat.types import Rows

@@ -22,8 +22,8 @@ import numpy as np
 
 from tlfeat.backbones.encoder import Encoder
 from tlfeat.cache.store import Cache, create_cache, open_cache
-from tlfeat.embed import Embedded, Profile, embed_files
 from tlfeat.errors import CacheError, DataError, Interrupted
+from tlfeat.extract.embed import Embedded, Profile, embed_files
 from tlfeat.images.decode import Decoded, n_cores
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.types import OnProgress, silent

@@ -14,7 +14,7 @@ from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import UsageError, nearest
-from tlfeat.extract import ExtractReport, extract_rows
+from tlfeat.extract.extract import ExtractReport, extract_rows
 from tlfeat.images import example
 from tlfeat.images.decode import RESIZE, RESIZES
 from tlfeat.images.image_set import ImageSet, load_images, parse_class_map
