@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.candidates import open_data
 from tlfeat.compare import ALL_HEADS, ALL_KERAS, Comparison, compare_candidates
 from tlfeat.errors import TlfeatError
+from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.progress import Progress

@@ -20,7 +20,7 @@ from typing import Any
 
 from accuracy_and_time import ROOT, backbone_options, cpu, say, stage, unpack
 from tlfeat import curve, figures, sweep
-from tlfeat.candidates import open_data
+from tlfeat.evaluate.data import open_data
 from tlfeat.progress import Progress
 from tlfeat.text import markdown_table, percent
 from tlfeat.workspace import read_json, write_json, write_text

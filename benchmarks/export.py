@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, stage, table, unpack, versions_of
-from tlfeat.candidates import fit_keras, fit_sklearn, open_data
+from tlfeat.candidates import fit_keras, fit_sklearn
+from tlfeat.evaluate.data import open_data
 from tlfeat.export import export_model
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.formats import FORMATS

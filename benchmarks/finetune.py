@@ -35,7 +35,7 @@ from tlfeat.augment import Augmentation
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.cache.store import open_cache
-from tlfeat.evaluate import Split, make_split
+from tlfeat.evaluate.split import Split, make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.decode import decode_all
 from tlfeat.images.image_set import ImageSet, load_images

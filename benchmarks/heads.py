@@ -292,7 +292,7 @@ def measure_gains(caches: Sequence[Path], n_seeds: int, save: Callable[[Any], No
     A cache is made with: tlfeat extract DATA --backbone ... --layer avg_pool --cache FILE
     """
     from tlfeat.blocks import steady_threads
-    from tlfeat.candidates import open_data
+    from tlfeat.evaluate.data import open_data
     from tlfeat.heads import HEADS, fit_head, predict_probabilities
     from tlfeat.search import Problem, Setting
 
@@ -408,7 +408,7 @@ def _short(value: Any) -> str:
 
 
 def gain_tables(runs: Sequence[dict[str, Any]]) -> str:
-    from tlfeat.intervals import wilson_interval
+    from tlfeat.evaluate.intervals import wilson_interval
 
     sets = list(dict.fromkeys(run["set"] for run in runs))
     lines = []

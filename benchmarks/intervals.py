@@ -20,8 +20,14 @@ import numpy as np
 from scipy.stats import beta, binom, norm
 
 from accuracy_and_time import ROOT, say, table
-from tlfeat.calibration import calibration
-from tlfeat.intervals import difference_interval, macro_intervals, mcnemar, proportion_interval, wilson_interval
+from tlfeat.evaluate.calibration import calibration
+from tlfeat.evaluate.intervals import (
+    difference_interval,
+    macro_intervals,
+    mcnemar,
+    proportion_interval,
+    wilson_interval,
+)
 from tlfeat.records import Environment
 from tlfeat.workspace import read_json, write_json
 

@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from accuracy_and_time import ROOT, backbone_options, cpu, stage, unpack
-from tlfeat.candidates import Data, open_data
 from tlfeat.compare import compare_candidates
 from tlfeat.embedding_map import make_map
+from tlfeat.evaluate.data import Data, open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.records import Environment
 from tlfeat.report_page import map_layer, to_html

@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from accuracy_and_time import ROOT, backbone_options, distinct, stage, table, unpack, versions_of, write_sample
-from tlfeat.candidates import open_data
+from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.image_set import load_images
 from tlfeat.records import Environment

@@ -18,12 +18,13 @@ from conftest import MakePhotos
 from test_cli import as_json, tlfeat
 from test_duplicates import photo
 from tlfeat import audit as auditing
-from tlfeat import leaks
 from tlfeat.audit import Audit, audit
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
-from tlfeat.candidates import fit_sklearn, open_data
-from tlfeat.evaluate import make_split
+from tlfeat.candidates import fit_sklearn
+from tlfeat.evaluate import leaks
+from tlfeat.evaluate.data import open_data
+from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.duplicates import find_duplicates
 from tlfeat.images.image_set import load_images

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from tlfeat.calibration import best_temperature, calibration, softmax
 from tlfeat.errors import ModelError
+from tlfeat.evaluate.calibration import best_temperature, calibration, softmax
 from tlfeat.types import Labels, Probabilities
 
 

@@ -16,7 +16,6 @@ from conftest import MakePhotos
 from test_evaluate import make_table
 from tlfeat import curve as curving
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.candidates import open_data
 from tlfeat.cli import app
 from tlfeat.curve import (
     Curve,
@@ -30,12 +29,13 @@ from tlfeat.curve import (
     savings,
 )
 from tlfeat.errors import DataError, UsageError
-from tlfeat.evaluate import Split, draw_per_class, make_split
+from tlfeat.evaluate.data import open_data
+from tlfeat.evaluate.intervals import mean_interval
+from tlfeat.evaluate.split import Split, draw_per_class, make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.figures import to_svg, write_finding
 from tlfeat.heads import fit_head
 from tlfeat.images.image_set import load_images
-from tlfeat.intervals import mean_interval
 from tlfeat.types import Labels
 
 

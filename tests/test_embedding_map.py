@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos
-from tlfeat.candidates import open_data
 from tlfeat.embedding_map import choose_kinds, lay_out, make_map, sample
 from tlfeat.errors import UsageError
-from tlfeat.evaluate import Split
+from tlfeat.evaluate.data import open_data
+from tlfeat.evaluate.split import Split
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.records import SplitInfo
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from tlfeat.errors import DataError, UsageError
-from tlfeat.evaluate import Split, confused_pairs, folds, make_split, score
+from tlfeat.evaluate.intervals import wilson_interval
+from tlfeat.evaluate.scores import confused_pairs, score
+from tlfeat.evaluate.split import Split, folds, make_split
 from tlfeat.images.image_set import ImageSet, ImageTable
-from tlfeat.intervals import wilson_interval
 from tlfeat.records import Score
 from tlfeat.types import Labels
 

@@ -20,9 +20,10 @@ from conftest import SHARED, MakePhotos, needs_shared, picture
 from tlfeat import export, formats, head_layers
 from tlfeat.backbones.network import import_keras
 from tlfeat.blocks import MAPPINGS
-from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn, open_data
+from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn
 from tlfeat.cli import app
 from tlfeat.errors import ModelError, UsageError
+from tlfeat.evaluate.data import open_data
 from tlfeat.export import TOLERANCE, as_network, export_model
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.formats import FORMATS, Run, find_format

@@ -17,9 +17,10 @@ from tlfeat import finetune, training
 from tlfeat.augment import Augmentation
 from tlfeat.backbones.graph import split_graph
 from tlfeat.backbones.network import BackboneSpec, import_keras
-from tlfeat.candidates import Data, fit_keras, open_data
+from tlfeat.candidates import fit_keras
 from tlfeat.cli import app
 from tlfeat.errors import DataError, Interrupted, UsageError
+from tlfeat.evaluate.data import Data, open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.recipes import RECIPES, Phase, TrainSettings, choose_settings, describe, find_recipe
 from tlfeat.records import Result

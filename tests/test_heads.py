@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tlfeat.errors import DataError, ModelError, UsageError
-from tlfeat.evaluate import Split, make_split
+from tlfeat.evaluate.split import Split, make_split
 from tlfeat.heads import HEADS, fit_head, load_head, predict_probabilities, save_head
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.types import Rows

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from tlfeat.errors import ModelError
-from tlfeat.intervals import (
+from tlfeat.evaluate.intervals import (
     design_effect,
     difference_interval,
     holm,

@@ -19,8 +19,9 @@ from tlfeat.backbones.graph import list_layers
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, list_backbones, preprocess
 from tlfeat.cache.store import open_cache
-from tlfeat.candidates import fit_keras, fit_sklearn, open_data
+from tlfeat.candidates import fit_keras, fit_sklearn
 from tlfeat.errors import ModelError, UsageError, WeightsError
+from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings

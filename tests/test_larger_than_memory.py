@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos
-from tlfeat import candidates, leaks, memory
+from tlfeat import candidates, memory
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.contents import StoredRows, read_rows
 from tlfeat.cache.store import open_cache
-from tlfeat.candidates import open_data
 from tlfeat.console import errors_as_exit_codes
 from tlfeat.errors import DataError
-from tlfeat.evaluate import make_split
+from tlfeat.evaluate import leaks
+from tlfeat.evaluate.data import open_data
+from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
 

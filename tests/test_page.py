@@ -20,8 +20,8 @@ from PIL import Image
 
 from made_results import keep_network
 from tlfeat import workspace
-from tlfeat.candidates import open_data
 from tlfeat.compare import compare_candidates, known_comparison
+from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.report_page import write_reports
 

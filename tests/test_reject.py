@@ -18,9 +18,10 @@ from sklearn.model_selection import StratifiedKFold
 from typer.testing import CliRunner
 
 from conftest import SHARED, MakePhotos, needs_shared
-from tlfeat.candidates import fit_sklearn, open_data
+from tlfeat.candidates import fit_sklearn
 from tlfeat.cli import app
 from tlfeat.errors import ModelError, UsageError
+from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.predict import Model
 from tlfeat.reject import (

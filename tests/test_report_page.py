@@ -19,11 +19,11 @@ from PIL import Image
 from conftest import MakePhotos
 from made_results import a_result, as_network, keep_network
 from tlfeat import workspace
-from tlfeat.candidates import open_data
 from tlfeat.charts import accuracy_seconds, learning_curves
 from tlfeat.compare import Comparison, compare_candidates, known_comparison, names_of
 from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
+from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.provenance import _training, commands
 from tlfeat.recipes import find_recipe

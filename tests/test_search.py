@@ -12,9 +12,9 @@ import pytest
 
 from tlfeat import heads, linear_heads, search
 from tlfeat.blocks import MAPPINGS, View, add_up, steady_threads
-from tlfeat.calibration import best_temperature, softmax
 from tlfeat.errors import DataError
-from tlfeat.evaluate import Split, make_split
+from tlfeat.evaluate.calibration import best_temperature, softmax
+from tlfeat.evaluate.split import Split, make_split
 from tlfeat.heads import HEADS, fit_head, predict_probabilities
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.kernel_heads import Kernel

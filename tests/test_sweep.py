@@ -16,9 +16,9 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.graph import CutPoint, _spread, list_cut_points
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.candidates import open_data
 from tlfeat.cli import app
 from tlfeat.errors import DataError, UsageError
+from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
 from tlfeat.figures import document, to_svg, write_finding
 from tlfeat.images.image_set import load_images

@@ -69,10 +69,11 @@ if TYPE_CHECKING:
     from tlfeat.backbones.keras_encoder import KerasEncoder
     from tlfeat.backbones.network import BackboneSpec
     from tlfeat.cache.store import Cache, open_cache
-    from tlfeat.candidates import fit_keras, fit_sklearn, open_data
+    from tlfeat.candidates import fit_keras, fit_sklearn
     from tlfeat.compare import compare_candidates
     from tlfeat.errors import TlfeatError
-    from tlfeat.evaluate import make_split
+    from tlfeat.evaluate.data import open_data
+    from tlfeat.evaluate.split import make_split
     from tlfeat.export import export_model
     from tlfeat.extract.extract import extract_rows
     from tlfeat.extract.plan import plan_extraction

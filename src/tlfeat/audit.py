@@ -16,10 +16,10 @@ import numpy.typing as npt
 from tlfeat.cache.contents import picture_files
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError
-from tlfeat.evaluate import Split, make_split
+from tlfeat.evaluate.leaks import layer_for_duplicates
+from tlfeat.evaluate.split import Split, make_split
 from tlfeat.heads import fit_head
 from tlfeat.images.duplicates import N_NEIGHBOURS, Duplicates, find_duplicates, nearest_images
-from tlfeat.leaks import layer_for_duplicates
 from tlfeat.records import Record
 from tlfeat.types import Labels, OnProgress, Rows, silent
 

@@ -23,12 +23,14 @@ from tlfeat.blocks import View
 from tlfeat.cache.contents import StoredRows, choose_layers, encoder_name, read_rows, spec_of
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import BadImage, CacheError, DataError, Interrupted
-from tlfeat.evaluate import TEST_FRACTION, Split, folds, make_split, score
+from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.leaks import find_leaks, score_without
+from tlfeat.evaluate.scores import score
+from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
 from tlfeat.images.decode import read_file
 from tlfeat.images.image_set import content_key
-from tlfeat.leaks import find_leaks, score_without
 from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.memory import available_memory
 from tlfeat.recipes import Recipe, TrainSettings
@@ -51,27 +53,6 @@ class Outcome:
 
     result: Result
     is_reused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What every candidate of one comparison shares: the cache and the one split."""
-
-    cache: Cache
-    split: Split
-    seed: int
-
-    @property
-    def stem(self) -> str:
-        """Models and reports lie under this name."""
-        return self.cache.stem
-
-
-@contextmanager
-def open_data(cache_path: Path | None, *, seed: int, test_fraction: float = TEST_FRACTION) -> Iterator[Data]:
-    """Open a cache (the newest one for None) and make its split."""
-    with open_cache(cache_path or workspace.newest_cache()) as cache:
-        yield Data(cache, make_split(cache.table, seed=seed, test_fraction=test_fraction), seed)
 
 
 def _beside_rows(width: int) -> int:

@@ -13,6 +13,7 @@ from tlfeat.backbones.network import list_backbones
 from tlfeat.cache.contents import choose_layers
 from tlfeat.console import Console, errors_as_exit_codes
 from tlfeat.errors import CacheError, DataError, UsageError
+from tlfeat.evaluate.data import open_data
 from tlfeat.records import record
 from tlfeat.reject import COVERAGE
 from tlfeat.text import aligned, counted, one_line
@@ -313,7 +314,7 @@ def fit_sklearn(
         find_head(model)
         check_format(file_format)
         path = cache or workspace.newest_cache()
-        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+        with open_data(path, seed=seed, test_fraction=test_fraction) as data:
             console.say(f"{model} on {'+'.join(choose_layers(data.cache, layer))} of {path}")
             outcome = candidates.fit_sklearn(
                 data,
@@ -421,7 +422,7 @@ def fit_keras(
                 console.warn(note)
             console.say(f"{job.encoder.name}: images embedded once into {job.cache_path}")
             path = job.run(on_progress=progress).cache
-        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as opened:
+        with open_data(path, seed=seed, test_fraction=test_fraction) as opened:
             console.say(f"{settings.name} on the images of {path}")
             if chosen and (note := candidates.other_backbone(opened, chosen)):
                 console.warn(note)
@@ -533,7 +534,7 @@ def compare(
 ) -> None:
     """Line up raw pixels, every head, the frozen, the fine-tuned and the from-scratch network on one split."""
     import tlfeat.compare as comparing
-    from tlfeat import candidates, embedding_map, report_page, workspace
+    from tlfeat import embedding_map, report_page, workspace
     from tlfeat.heads import find_head
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -544,7 +545,7 @@ def compare(
         kinds = embedding_map.choose_kinds(maps)
         report_page.check_places(html, plots)
         path = cache or workspace.newest_cache()
-        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+        with open_data(path, seed=seed, test_fraction=test_fraction) as data:
             console.say(f"Comparing on {path}: {data.split.info.n_test:,} test images")
             found = comparing.compare_candidates(
                 data,
@@ -596,7 +597,7 @@ def report(
     verbose: VerboseOption = False,
 ) -> None:
     """Make the page and the tables of every model that was fitted on a cache with this split; fits nothing."""
-    from tlfeat import candidates, embedding_map, report_page, workspace
+    from tlfeat import embedding_map, report_page, workspace
     from tlfeat.compare import known_comparison
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -604,7 +605,7 @@ def report(
         kinds = embedding_map.choose_kinds(maps)
         report_page.check_places(html, plots)
         path = cache or workspace.newest_cache()
-        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+        with open_data(path, seed=seed, test_fraction=test_fraction) as data:
             found = known_comparison(data, on_progress=progress)
             paths = report_page.write_reports(
                 found,
@@ -645,7 +646,7 @@ def sweep(
     verbose: VerboseOption = False,
 ) -> None:
     """Embed at the end of every block in one pass, fit a head on each, and say which layer to take."""
-    from tlfeat import candidates, figures, workspace
+    from tlfeat import figures, workspace
     from tlfeat import sweep as sweeping
     from tlfeat.heads import find_head
 
@@ -674,7 +675,7 @@ def sweep(
         console.say(
             f"{report.n_embedded:,} embedded, {report.n_known:,} known already, {len(report.failures):,} skipped"
         )
-        with candidates.open_data(report.cache, seed=seed, test_fraction=test_fraction) as opened:
+        with open_data(report.cache, seed=seed, test_fraction=test_fraction) as opened:
             found = sweeping.sweep_layers(opened, job.cuts, head=model, is_fresh=fresh, on_progress=progress)
         finding = sweeping.sweep_finding(found)
         paths = figures.write_finding(finding, output or workspace.report_dir(report.cache.stem))
@@ -707,8 +708,8 @@ def curve(
 ) -> None:
     """Fit on few labelled images, then on more: what each label buys, and how many a frozen backbone saves."""
     import tlfeat.compare as comparing
-    from tlfeat import candidates, figures, workspace
     from tlfeat import curve as curving
+    from tlfeat import figures, workspace
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -716,7 +717,7 @@ def curve(
         keras_wanted = curving.parse_counts(keras_counts or counts)
         modes = _parse_list(keras, curving.KERAS_MODES)
         path = cache or workspace.newest_cache()
-        with candidates.open_data(path, seed=seed, test_fraction=test_fraction) as data:
+        with open_data(path, seed=seed, test_fraction=test_fraction) as data:
             console.say(f"Labels and accuracy on {path}: {data.split.info.n_test:,} test images")
             found = curving.learning_curve(
                 data,
@@ -980,7 +981,7 @@ def cache_import(
 
 def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
     from tlfeat import report
-    from tlfeat.leaks import leak_sentence
+    from tlfeat.evaluate.leaks import leak_sentence
 
     for note in [*outcome.result.notes, *filter(None, [leak_sentence(outcome.result.leaks)])]:
         console.warn(note)

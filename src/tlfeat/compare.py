@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.candidates import Data, Outcome, fit_keras, fit_pixel_baseline, fit_sklearn, other_backbone, with_leaks
+from tlfeat.candidates import Outcome, fit_keras, fit_pixel_baseline, fit_sklearn, other_backbone, with_leaks
 from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
+from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
+from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.heads import HEADS, find_head
-from tlfeat.intervals import difference_interval, holm, mcnemar
-from tlfeat.leaks import leak_sentence
 from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Result, SplitInfo, record
 from tlfeat.types import OnProgress, silent

@@ -19,12 +19,13 @@ import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.cache.contents import choose_layers, encoder_name, spec_of
-from tlfeat.candidates import Data, open_pixels
+from tlfeat.candidates import open_pixels
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
-from tlfeat.evaluate import VAL_FRACTION, Split, draw_per_class
+from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.intervals import mean_interval, wilson_interval
+from tlfeat.evaluate.split import VAL_FRACTION, Split, draw_per_class
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads import find_head, fit_head, predict_probabilities
-from tlfeat.intervals import mean_interval, wilson_interval
 from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, Record, SplitInfo, distribution_version
 from tlfeat.text import counted, percent, seconds

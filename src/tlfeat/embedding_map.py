@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tlfeat import workspace
 from tlfeat.cache.store import Cache
 from tlfeat.errors import UsageError, nearest
-from tlfeat.evaluate import Split
+from tlfeat.evaluate.split import Split
 from tlfeat.memory import available_memory
 from tlfeat.records import distribution_version
 from tlfeat.types import Labels, OnProgress, Rows, silent

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tlfeat.blocks import MAPPINGS, View, blocks_of, in_threads
-from tlfeat.calibration import best_temperature, log_loss, softmax
+from tlfeat.evaluate.calibration import best_temperature, log_loss, softmax
 from tlfeat.linear import Columns, columns_of, covariance, sums_by_group
 from tlfeat.search import Explored, Problem, Values
 from tlfeat.types import Floats, Labels, Rows, RowSource

@@ -24,7 +24,7 @@ from tlfeat.backbones.runtime import has_gpu
 from tlfeat.cache.store import Cache
 from tlfeat.cut import CutRows, CutSource, some_images
 from tlfeat.errors import DataError, Interrupted, ModelError
-from tlfeat.evaluate import Split
+from tlfeat.evaluate.split import Split
 from tlfeat.extract.plan import DEFAULT_BACKBONE
 from tlfeat.images.decode import decode_batches
 from tlfeat.images.image_set import ImageSet

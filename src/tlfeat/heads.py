@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from tlfeat.blocks import blocks_of, in_threads, steady_threads
-from tlfeat.calibration import best_temperature, softmax
 from tlfeat.errors import DataError, ModelError, UsageError, nearest
-from tlfeat.evaluate import Split, folds
+from tlfeat.evaluate.calibration import best_temperature, softmax
+from tlfeat.evaluate.split import Split, folds
 from tlfeat.kernel_heads import Kernel
 from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.linear_heads import Discriminant, Penalised

@@ -18,10 +18,10 @@ from tlfeat.backbones import catalog
 from tlfeat.backbones.network import DIGITS, PREPROCESS
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import TlfeatError
-from tlfeat.evaluate import TEST_FRACTION, make_split
-from tlfeat.leaks import leak_sentence
+from tlfeat.evaluate.calibration import calibration_text
+from tlfeat.evaluate.leaks import leak_sentence
+from tlfeat.evaluate.split import TEST_FRACTION, make_split
 from tlfeat.records import Result, distribution_version
-from tlfeat.report import calibration_text
 from tlfeat.text import markdown_table, page, percent, size
 from tlfeat.workspace import read_json
 

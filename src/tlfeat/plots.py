@@ -15,7 +15,7 @@ from tlfeat.charts import accuracy_seconds
 from tlfeat.compare import Comparison, Line
 from tlfeat.embedding_map import KINDS, EmbeddingMap
 from tlfeat.errors import DataError
-from tlfeat.evaluate import Split
+from tlfeat.evaluate.split import Split
 from tlfeat.records import Result
 from tlfeat.text import one_line, percent
 from tlfeat.tradeoff import seconds_of

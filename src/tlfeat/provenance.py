@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from tlfeat.cache.store import Cache
-from tlfeat.evaluate import TEST_FRACTION
+from tlfeat.evaluate.split import TEST_FRACTION
 from tlfeat.images.decode import RESIZE
 from tlfeat.recipes import RECIPES, TrainSettings
 from tlfeat.records import Result, SplitInfo

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat.compare import Comparison, Line
-from tlfeat.evaluate import confused_pairs
-from tlfeat.leaks import leak_sentence
-from tlfeat.records import Calibration, Result
+from tlfeat.evaluate.calibration import calibration_text
+from tlfeat.evaluate.leaks import leak_sentence
+from tlfeat.evaluate.scores import confused_pairs
+from tlfeat.records import Result
 from tlfeat.text import aligned, counted, csv_text, markdown_table, percent, seconds, size
 from tlfeat.tradeoff import break_evens, frontier, seconds_of
 from tlfeat.workspace import write_json, write_text
@@ -61,14 +62,6 @@ def _interval(interval: tuple[float, float] | None, scale: int, n_digits: int) -
         return ""
     low, high = (f"{scale * end:.{n_digits}f}" for end in interval)
     return f"  (95 % interval {low} to {high})"
-
-
-def calibration_text(found: Calibration) -> str:
-    """Return the sentence about how far the probabilities can be believed."""
-    return (
-        f"ECE {percent(found.ece)} (perfect probabilities: {percent(found.ece_expected)}, up to "
-        f"{percent(found.ece_upper)}), log loss {found.log_loss:.3f}, Brier score {found.brier:.3f}"
-    )
 
 
 def coverage_text(result: Result) -> str:

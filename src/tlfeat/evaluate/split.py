@@ -10,20 +10,17 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tlfeat.calibration import calibration
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.image_set import ImageTable
-from tlfeat.intervals import macro_intervals, proportion_interval
-from tlfeat.records import Score, SplitInfo
+from tlfeat.records import SplitInfo
 from tlfeat.text import counted
-from tlfeat.types import Labels, Probabilities
+from tlfeat.types import Labels
 
 TEST_FRACTION = 0.2
+
 #: Of what is not test; Keras needs it for early stopping, heads cross-validate on train and val together.
 VAL_FRACTION = 0.15
 
@@ -276,75 +273,3 @@ def draw_per_class(split: Split, positions: Labels, n_per_class: int, *, seed: i
         whole = np.flatnonzero(np.diff(groups[own], append=-1)) + 1  # numbers of images that end with a group
         drawn.append(own[: whole[np.argmin(np.abs(whole - n_per_class))]])
     return np.sort(positions[np.concatenate(drawn)])
-
-
-def score(
-    true: Labels,
-    predicted: Labels,
-    classes: Sequence[str],
-    *,
-    groups: Labels | None = None,
-    probabilities: Probabilities | None = None,
-) -> Score:
-    """Return every test-set score of one candidate.
-
-    Parameters
-    ----------
-    true, predicted : int arrays of shape (n_images,)
-        Positions in `classes`.
-    groups : int array of shape (n_images,), optional
-        Images with the same number are not independent (`Split.groups`); intervals allow for it.
-    probabilities : float array of shape (n_images, n_classes), optional
-        For `Score.calibration`.
-
-    Notes
-    -----
-    Macro F1 is the plain mean of the classes' F1; a class that is never predicted has F1 0. Balanced accuracy
-    is the mean recall over classes. A class that is never predicted has no interval of its precision.
-    """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    numbers = np.arange(len(classes))
-    precision, recall, f1, support = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0)
-    right = true == predicted
-
-    def interval(chosen: npt.NDArray[np.bool_]) -> list[float] | None:
-        if not chosen.any():
-            return None
-        return list(proportion_interval(right[chosen], None if groups is None else groups[chosen]))
-
-    accuracy_ci95 = proportion_interval(right, groups)
-    balanced_ci95, macro_ci95 = macro_intervals(true, predicted, len(classes), groups)
-    return Score(
-        accuracy=int(right.sum()) / len(true),
-        ci95=accuracy_ci95,
-        balanced_accuracy=float(np.mean(recall)),
-        macro_f1=float(np.mean(f1)),
-        confusion=confusion_matrix(true, predicted, labels=numbers).tolist(),
-        per_class=[
-            {
-                "class": name,
-                "precision": float(precision[i]),
-                "precision_ci95": interval(predicted == i),
-                "recall": float(recall[i]),
-                "recall_ci95": interval(true == i),
-                "f1": float(f1[i]),
-                "n": int(support[i]),
-            }
-            for i, name in enumerate(classes)
-        ],
-        balanced_accuracy_ci95=balanced_ci95,
-        macro_f1_ci95=macro_ci95,
-        calibration=None if probabilities is None else calibration(probabilities, true),
-    )
-
-
-def confused_pairs(found: Score, classes: Sequence[str], *, n: int = 5) -> list[dict[str, Any]]:
-    """Return the most frequent confusions: true class, predicted class, how often."""
-    pairs = [
-        {"true": classes[i], "predicted": classes[j], "n": count}
-        for i, row in enumerate(found.confusion)
-        for j, count in enumerate(row)
-        if i != j and count
-    ]
-    return sorted(pairs, key=lambda pair: -int(str(pair["n"])))[:n]

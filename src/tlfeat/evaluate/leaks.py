@@ -10,9 +10,9 @@ import numpy as np
 from tlfeat import workspace
 from tlfeat.cache.contents import picture_files
 from tlfeat.cache.store import Cache
-from tlfeat.evaluate import Split
+from tlfeat.evaluate.intervals import proportion_interval
+from tlfeat.evaluate.split import Split
 from tlfeat.images.duplicates import Duplicates, Pair, find_duplicates
-from tlfeat.intervals import proportion_interval
 from tlfeat.memory import available_memory
 from tlfeat.records import Leaks
 from tlfeat.text import counted

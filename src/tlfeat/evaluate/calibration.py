@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.errors import ModelError
-from tlfeat.intervals import wilson_interval
+from tlfeat.evaluate.intervals import wilson_interval
 from tlfeat.records import Calibration
+from tlfeat.text import percent
 from tlfeat.types import Labels, Probabilities
 
 #: Bins of the reliability table (Guo et al. 2017 take 15), fewer where a bin would hold less than 20 images.
@@ -103,3 +104,11 @@ def best_temperature(scores: Probabilities, labels: Labels) -> float:
         lambda power: log_loss(scores, labels, ones, spread * np.exp(power)), bounds=(-3, 4), method="bounded"
     )
     return spread * float(np.exp(found.x))
+
+
+def calibration_text(found: Calibration) -> str:
+    """Return the sentence about how far the probabilities can be believed."""
+    return (
+        f"ECE {percent(found.ece)} (perfect probabilities: {percent(found.ece_expected)}, up to "
+        f"{percent(found.ece_upper)}), log loss {found.log_loss:.3f}, Brier score {found.brier:.3f}"
+    )
