@@ -30,7 +30,7 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.export import export_model
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.formats import FORMATS
-from tlfeat.heads import HEADS
+from tlfeat.heads.table import HEADS
 from tlfeat.images.decode import decode_batches
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings

@@ -97,7 +97,7 @@ def logistic(**options: Any) -> Any:
 def grid_search() -> Any:
     from sklearn.model_selection import GridSearchCV
 
-    from tlfeat.heads import C_PATH
+    from tlfeat.heads.table import C_PATH
 
     return GridSearchCV(scaled(logistic()), {"logisticregression__C": C_PATH}, cv=N_FOLDS)
 
@@ -143,10 +143,12 @@ def ours(name: str, *, search: str) -> Callable[..., Any]:
     """A head of tlfeat: its fit alone, the search of one way of taking the rows, or the whole search."""
 
     def run(x: Any, y: Any, x_test: Any) -> tuple[float, Any, float, dict[str, Any]]:
-        from tlfeat.blocks import steady_threads
-        from tlfeat.heads import find_head, predict_probabilities
-        from tlfeat.search import Problem, Setting, hold_out
-        from tlfeat.search import search as search_all
+        from tlfeat.heads.blocks import steady_threads
+        from tlfeat.heads.family import Problem, Setting
+        from tlfeat.heads.fit import predict_probabilities
+        from tlfeat.heads.search import hold_out
+        from tlfeat.heads.search import search as search_all
+        from tlfeat.heads.table import find_head
 
         head = find_head(name)
         n_classes = int(y.max()) + 1
@@ -291,10 +293,11 @@ def measure_gains(caches: Sequence[Path], n_seeds: int, save: Callable[[Any], No
 
     A cache is made with: tlfeat extract DATA --backbone ... --layer avg_pool --cache FILE
     """
-    from tlfeat.blocks import steady_threads
     from tlfeat.evaluate.data import open_data
-    from tlfeat.heads import HEADS, fit_head, predict_probabilities
-    from tlfeat.search import Problem, Setting
+    from tlfeat.heads.blocks import steady_threads
+    from tlfeat.heads.family import Problem, Setting
+    from tlfeat.heads.fit import fit_head, predict_probabilities
+    from tlfeat.heads.table import HEADS
 
     for path in caches:
         for seed in range(n_seeds):

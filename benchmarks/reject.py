@@ -36,9 +36,9 @@ from sklearn.preprocessing import StandardScaler
 from accuracy_and_time import ROOT, backbone_options, distinct, stage, table, unpack, versions_of, write_sample
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.heads.reject import COVERAGE, fit_neighbours, fit_rejector
 from tlfeat.images.image_set import load_images
 from tlfeat.records import Environment
-from tlfeat.reject import COVERAGE, fit_neighbours, fit_rejector
 from tlfeat.workspace import read_json, write_json
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")

@@ -617,7 +617,7 @@ def test_a_model_json_that_is_no_document_is_refused(model: Path, text: str) -> 
 def test_a_head_of_another_width_is_refused_with_both_widths(model: Path) -> None:
     from sklearn.linear_model import LogisticRegression
 
-    from tlfeat.heads import save_head
+    from tlfeat.heads.saved import save_head
 
     rows = np.random.default_rng(0).random((10, 5))
     save_head(LogisticRegression().fit(rows, [0, 1] * 5), model)
@@ -694,7 +694,7 @@ def test_a_tampered_head_is_refused_and_none_of_its_code_runs(
     ],
 )
 def test_a_head_whose_parts_do_not_fit_together_is_refused(model: Path, attribute: str, value: object) -> None:
-    from tlfeat.heads import load_head, save_head
+    from tlfeat.heads.saved import load_head, save_head
 
     head = load_head(model)
     setattr(head, attribute, value)

@@ -34,7 +34,7 @@ from tlfeat.evaluate.intervals import mean_interval
 from tlfeat.evaluate.split import Split, draw_per_class, make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.figures import to_svg, write_finding
-from tlfeat.heads import fit_head
+from tlfeat.heads.fit import fit_head
 from tlfeat.images.image_set import load_images
 from tlfeat.types import Labels
 

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from conftest import SHARED, MakePhotos, needs_shared, picture
 from tlfeat import export, formats, head_layers
 from tlfeat.backbones.network import import_keras
-from tlfeat.blocks import MAPPINGS
 from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn
 from tlfeat.cli import app
 from tlfeat.errors import ModelError, UsageError
@@ -27,12 +26,13 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.export import TOLERANCE, as_network, export_model
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.formats import FORMATS, Run, find_format
+from tlfeat.heads.blocks import MAPPINGS
+from tlfeat.heads.columns import Columns
+from tlfeat.heads.kernel import KernelHead
+from tlfeat.heads.linear import LinearHead
+from tlfeat.heads.neighbours import NeighbourHead
 from tlfeat.images.decode import RESIZES, decode_batches, decode_file
-from tlfeat.kernel_heads import KernelHead
-from tlfeat.linear import Columns
-from tlfeat.linear_heads import LinearHead
 from tlfeat.model_card import Check, DataSet, model_card, read_data_set
-from tlfeat.neighbour_heads import NeighbourHead
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings
 from tlfeat.records import Result

@@ -10,7 +10,9 @@ import pytest
 
 from tlfeat.errors import DataError, ModelError, UsageError
 from tlfeat.evaluate.split import Split, make_split
-from tlfeat.heads import HEADS, fit_head, load_head, predict_probabilities, save_head
+from tlfeat.heads.fit import fit_head, predict_probabilities
+from tlfeat.heads.saved import load_head, save_head
+from tlfeat.heads.table import HEADS
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.types import Rows
 

@@ -23,8 +23,7 @@ from tlfeat.cli import app
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.predict import Model
-from tlfeat.reject import (
+from tlfeat.heads.reject import (
     UNCERTAIN,
     UNLIKE,
     Rejector,
@@ -34,6 +33,7 @@ from tlfeat.reject import (
     load_rejector,
     save_rejector,
 )
+from tlfeat.predict import Model
 from tlfeat.types import Labels, Rows
 
 WIDTH = 96

@@ -10,18 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlfeat import heads, linear_heads, search
-from tlfeat.blocks import MAPPINGS, View, add_up, steady_threads
 from tlfeat.errors import DataError
 from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, make_split
-from tlfeat.heads import HEADS, fit_head, predict_probabilities
+from tlfeat.heads import linear as linear_heads
+from tlfeat.heads import search
+from tlfeat.heads import table as heads
+from tlfeat.heads.blocks import MAPPINGS, View, add_up, steady_threads
+from tlfeat.heads.columns import MAX_COVARIANCE, Columns, columns_of, sums_by_group
+from tlfeat.heads.discriminant import Discriminant
+from tlfeat.heads.family import Explored, Problem, Setting
+from tlfeat.heads.fit import fit_head, predict_probabilities
+from tlfeat.heads.kernel import Kernel
+from tlfeat.heads.lbfgs import Effort, Fit, Metric, Solution, fit_paths
+from tlfeat.heads.linear import Penalised
+from tlfeat.heads.neighbours import Neighbours, vote
+from tlfeat.heads.table import HEADS
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
-from tlfeat.kernel_heads import Kernel
-from tlfeat.linear import MAX_COVARIANCE, Columns, Effort, Fit, Metric, Solution, columns_of, fit_paths, sums_by_group
-from tlfeat.linear_heads import Discriminant, Penalised
-from tlfeat.neighbour_heads import Neighbours, vote
-from tlfeat.search import Problem, Setting
 from tlfeat.types import Labels, Rows
 
 NAMES = [head.name for head in HEADS]
@@ -237,7 +242,7 @@ def test_a_metric_changes_the_way_and_not_the_solution() -> None:
 
 
 def test_a_metric_is_taken_for_many_rows_and_saves_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlfeat import linear
+    from tlfeat.heads import lbfgs as linear
 
     problem = problem_of(n=4000, width=40)
     rng = np.random.default_rng(0)
@@ -458,7 +463,7 @@ def test_the_loss_decides_among_settings_that_accuracy_cannot_tell_apart() -> No
     right[0, :901], right[1, :900], right[2, :700] = True, True, True
     trials = search._Trials(weights)
     values = [{"C": 1.0}, {"C": 2.0}, {"C": 3.0}]
-    trials.add(whole(), search.Explored(values, right, np.array([0.5, 0.3, 0.1]), lambda i: np.empty(0)))
+    trials.add(whole(), Explored(values, right, np.array([0.5, 0.3, 0.1]), lambda i: np.empty(0)))
     best, criterion = trials.best()
     assert trials.entries[best][0].values == {"C": 2.0}
     assert criterion == pytest.approx(0.9)

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.network import weights_digest
-from tlfeat.blocks import View
 from tlfeat.cache.contents import StoredRows, choose_layers, encoder_name, read_rows, spec_of
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import BadImage, CacheError, DataError, Interrupted
@@ -28,15 +27,18 @@ from tlfeat.evaluate.leaks import find_leaks, score_without
 from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
-from tlfeat.heads import N_FOLDS, FittedHead, Head, find_head, fit_head, predict_probabilities, save_head
+from tlfeat.heads.blocks import View
+from tlfeat.heads.columns import MAX_COVARIANCE
+from tlfeat.heads.fit import N_FOLDS, FittedHead, fit_head, predict_probabilities
+from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
+from tlfeat.heads.saved import save_head
+from tlfeat.heads.search import COARSE_ROWS
+from tlfeat.heads.table import Head, find_head
 from tlfeat.images.decode import read_file
 from tlfeat.images.image_set import content_key
-from tlfeat.linear import MAX_COVARIANCE
 from tlfeat.memory import available_memory
 from tlfeat.recipes import Recipe, TrainSettings
 from tlfeat.records import Environment, Result, Timing
-from tlfeat.reject import Rejector, coverage_table, fit_rejector, save_rejector
-from tlfeat.search import COARSE_ROWS
 from tlfeat.text import counted
 from tlfeat.types import Labels, OnProgress, RowSource, silent
 from tlfeat.workspace import read_json, write_json

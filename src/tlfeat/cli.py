@@ -14,8 +14,8 @@ from tlfeat.cache.contents import choose_layers
 from tlfeat.console import Console, errors_as_exit_codes
 from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.evaluate.data import open_data
+from tlfeat.heads.reject import COVERAGE
 from tlfeat.records import record
-from tlfeat.reject import COVERAGE
 from tlfeat.text import aligned, counted, one_line
 
 app = typer.Typer(
@@ -307,7 +307,8 @@ def fit_sklearn(
 ) -> None:
     """Fit a scikit-learn head on cached rows and test it; no TensorFlow in the process."""
     from tlfeat import candidates, workspace
-    from tlfeat.heads import check_format, find_head
+    from tlfeat.heads.saved import check_format
+    from tlfeat.heads.table import find_head
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -535,7 +536,7 @@ def compare(
     """Line up raw pixels, every head, the frozen, the fine-tuned and the from-scratch network on one split."""
     import tlfeat.compare as comparing
     from tlfeat import embedding_map, report_page, workspace
-    from tlfeat.heads import find_head
+    from tlfeat.heads.table import find_head
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -648,7 +649,7 @@ def sweep(
     """Embed at the end of every block in one pass, fit a head on each, and say which layer to take."""
     from tlfeat import figures, workspace
     from tlfeat import sweep as sweeping
-    from tlfeat.heads import find_head
+    from tlfeat.heads.table import find_head
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:

@@ -25,7 +25,8 @@ from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import mean_interval, wilson_interval
 from tlfeat.evaluate.split import VAL_FRACTION, Split, draw_per_class
 from tlfeat.figures import Chart, Finding, Point, Series
-from tlfeat.heads import find_head, fit_head, predict_probabilities
+from tlfeat.heads.fit import fit_head, predict_probabilities
+from tlfeat.heads.table import find_head
 from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, Record, SplitInfo, distribution_version
 from tlfeat.text import counted, percent, seconds

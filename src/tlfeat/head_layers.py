@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import ModelError
-from tlfeat.families import PlainHead
-from tlfeat.kernel_heads import KernelHead
-from tlfeat.linear_heads import LinearHead
-from tlfeat.neighbour_heads import NeighbourHead
+from tlfeat.heads.family import PlainHead
+from tlfeat.heads.kernel import KernelHead
+from tlfeat.heads.linear import LinearHead
+from tlfeat.heads.neighbours import NeighbourHead
 
 #: Name of the output.
 PROBABILITIES = "probabilities"

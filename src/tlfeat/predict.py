@@ -16,10 +16,11 @@ import numpy.typing as npt
 from tlfeat.backbones.encoder import Encoder
 from tlfeat.errors import DataError, ModelError
 from tlfeat.extract.embed import embed_files
-from tlfeat.heads import load_head, predict_probabilities
+from tlfeat.heads.fit import predict_probabilities
+from tlfeat.heads.reject import Rejector, check_coverage, load_rejector
+from tlfeat.heads.saved import load_head
 from tlfeat.images.decode import Decoded
 from tlfeat.images.image_set import load_images
-from tlfeat.reject import Rejector, check_coverage, load_rejector
 from tlfeat.text import aligned
 from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent
 from tlfeat.workspace import read_json

@@ -23,7 +23,7 @@ from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import wilson_interval
 from tlfeat.extract.plan import ExtractionJob, plan_extraction
 from tlfeat.figures import Chart, Finding, Point, Series
-from tlfeat.heads import find_head
+from tlfeat.heads.table import find_head
 from tlfeat.records import Environment, Result, SplitInfo, record
 from tlfeat.text import counted, percent, seconds
 from tlfeat.types import OnProgress, silent

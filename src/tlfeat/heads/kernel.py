@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.blocks import blocks_of, in_threads
-from tlfeat.families import PlainHead, columns_by_fold, judged, two_sided
-from tlfeat.linear import Columns
-from tlfeat.search import Explored, Problem, Setting, Values
+from tlfeat.heads.blocks import blocks_of, in_threads
+from tlfeat.heads.columns import Columns, columns_by_fold
+from tlfeat.heads.family import Explored, PlainHead, Problem, Setting, Values, judged, two_sided
 from tlfeat.types import Floats, Labels, Rows
 
 

@@ -10,210 +10,23 @@ Centring and scaling columns never touches the rows: they are folded into the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.blocks import View, add_up, blocks_of, in_threads
-from tlfeat.types import Floats, Labels, Rows, RowSource
+from tlfeat.heads.blocks import View, add_up
+from tlfeat.heads.columns import MAX_COVARIANCE, WIDE_LANES, Columns, covariance
+from tlfeat.heads.losses import LOSSES, Loss, signed_targets
+from tlfeat.types import Floats, Labels, Rows
 
 #: Curvature pairs that L-BFGS keeps.
 _MEMORY = 10
 
-#: Above this many columns the covariance is not decomposed: d^3 operations and d^2 values.
-MAX_COVARIANCE = 4096
-
-#: Lanes where each holds width x width sums.
-WIDE_LANES = 4
-
 #: Rows that the shared metric is computed from; it decides the speed, never the solution.
 _METRIC_ROWS = 8192
-
-
-# --- losses -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A loss of scores z and a class.
-
-    Attributes
-    ----------
-    of : callable
-        Takes scores (m, n_fits, k), labels (m,) and weights (m, n_fits); returns the weighted sums (n_fits,) and
-        overwrites the scores with the weighted derivatives.
-    curvature : float
-        A typical second derivative, where the metric starts.
-    """
-
-    of: Callable[[Rows, Labels, Rows], Floats]
-    curvature: float
-
-
-def _logistic(z: Rows, labels: Labels, weights: Rows) -> Floats:
-    """Cross-entropy: of the sigmoid for one column (two classes), else of the softmax."""
-    if z.shape[2] == 1:
-        sign = np.where(labels == 1, -1, 1).astype(np.float32)[:, None, None]
-        z *= sign
-        e = np.exp(-np.abs(z))
-        losses = np.maximum(z, 0) + np.log1p(e)
-        np.divide(np.where(z >= 0, 1, e), 1 + e, out=z)
-        z *= sign
-        z *= weights[:, :, None]
-        return _weighted(losses[:, :, 0], weights)
-    at = np.arange(len(z))
-    z -= z.max(axis=2, keepdims=True)
-    own = z[at, :, labels]
-    np.exp(z, out=z)
-    total = z.sum(axis=2)
-    losses = np.log(total) - own
-    z *= (weights / total)[:, :, None]
-    z[at, :, labels] -= weights
-    return _weighted(losses, weights)
-
-
-def _weighted(losses: Rows, weights: Rows) -> Floats:
-    sums: Floats = np.einsum("ip,ip->p", losses, weights, dtype=np.float64)
-    return sums
-
-
-def signed_targets(labels: Labels, k: int) -> Rows:
-    """+1 for the class and -1 for the others, of shape (m, 1, k)."""
-    if k == 1:
-        return np.where(labels == 1, 1, -1).astype(np.float32)[:, None, None]
-    targets = np.full((len(labels), 1, k), -1, np.float32)
-    targets[np.arange(len(labels)), 0, labels] = 1
-    return targets
-
-
-def _squared_hinge(z: Rows, labels: Labels, weights: Rows) -> Floats:
-    """The squared hinge of every class against the rest, as in LinearSVC."""
-    targets = signed_targets(labels, z.shape[2])
-    z *= -targets
-    z += 1
-    np.maximum(z, 0, out=z)
-    losses = np.einsum("ipk,ipk->ip", z, z)
-    z *= -2 * targets
-    z *= weights[:, :, None]
-    return _weighted(losses, weights)
-
-
-def _squared(z: Rows, labels: Labels, weights: Rows) -> Floats:
-    """Half the squared distance to +1 or -1, as in RidgeClassifier."""
-    z -= signed_targets(labels, z.shape[2])
-    losses = 0.5 * np.einsum("ipk,ipk->ip", z, z)
-    z *= weights[:, :, None]
-    return _weighted(losses, weights)
-
-
-LOSSES = {
-    "logistic": Loss(_logistic, 0.2),
-    "squared hinge": Loss(_squared_hinge, 1.0),
-    "squared": Loss(_squared, 1.0),
-}
-
-
-# --- columns: centred and scaled without touching the rows ---------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """An affine map of the columns, ``(x - shift) / scale @ rotation``, of images that a fit may see.
-
-    Attributes
-    ----------
-    shift, scale : arrays of shape (width,)
-    rotation : array of shape (width, n_columns), optional
-    """
-
-    shift: Floats
-    scale: Floats
-    rotation: Rows | None = None
-
-    def scaled(self, x: Rows) -> Rows:
-        """Centre and scale rows (m, width); for those who need them so, and in blocks."""
-        return np.asarray((x - self.shift.astype(np.float32)) / self.scale.astype(np.float32), dtype=np.float32)
-
-    def to_rows(self, coef: Rows, intercept: Floats) -> tuple[Rows, Floats]:
-        """Turn coefficients for mapped columns into those for the columns as they are."""
-        turned = coef if self.rotation is None else self.rotation @ coef
-        scaled = (turned / self.scale[:, None]).astype(np.float32)
-        return scaled, intercept - self.shift @ scaled
-
-    def gradient(self, of_rows: Rows, of_intercept: Floats) -> Rows:
-        """Turn a gradient in coefficients of the columns as they are into one for mapped columns."""
-        scaled = ((of_rows - np.outer(self.shift, of_intercept)) / self.scale[:, None]).astype(np.float32)
-        return scaled if self.rotation is None else self.rotation.T @ scaled
-
-
-def sums_by_group(view: RowSource, group_of: Labels, n_groups: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return what means and deviations are made of, for each group of images.
-
-    Parameters
-    ----------
-    view : RowSource of shape (n_images, width)
-    group_of : int array of shape (n_images,)
-        From 0 to ``n_groups - 1``.
-
-    Returns
-    -------
-    origin : array of shape (width,)
-        What was taken from the rows before they were squared, so that large means cost no digits.
-    n : array of shape (n_groups,)
-    sums, squares : arrays of shape (n_groups, width)
-        Of the rows less the origin.
-    """
-    origin: Floats = np.asarray(view[blocks_of(view.shape[0])[0]].mean(axis=0, dtype=np.float64))
-
-    def work(blocks: list[slice]) -> list[Floats]:
-        sums: Floats = np.zeros((n_groups, view.shape[1]))
-        squares: Floats = np.zeros((n_groups, view.shape[1]))
-        for block in blocks:
-            x = view[block] - origin.astype(np.float32)
-            members = (group_of[block] == np.arange(n_groups)[:, None]).astype(np.float32)
-            sums += members @ x
-            np.multiply(x, x, out=x)
-            squares += members @ x
-        return [sums, squares]
-
-    sums, squares = add_up(view.shape[0], work)
-    n = np.bincount(group_of, minlength=n_groups).astype(np.float64)
-    return origin.astype(np.float32).astype(np.float64), n, sums, squares
-
-
-def columns_of(origin: Floats, n: float, sums: Floats, squares: Floats, scaling: str) -> Columns:
-    """Return the map that centres columns and brings them to deviation 1, ``each`` or in ``common``.
-
-    A constant column is only centred; it then is 0 whatever the scale.
-    """
-    mean = sums / n
-    variance = np.maximum(squares / n - mean**2, 0)
-    # what rounding makes of a constant: float32 squares of values up to the largest
-    variance[variance <= 1e-6 * np.maximum(mean**2, 1e-6 * squares.max() / n)] = 0
-    if scaling == "common":
-        variance = np.full_like(variance, variance.mean())
-    return Columns(origin + mean, np.where(variance > 0, np.sqrt(variance), 1))
-
-
-def covariance(view: RowSource, columns: Columns) -> Rows:
-    """Return the second moments of the mapped columns, (width, width), without rotating; of every row given."""
-
-    def work(blocks: list[slice]) -> list[Rows]:
-        total: Rows = np.zeros((view.shape[1], view.shape[1]), np.float32)
-        for block in blocks:
-            x = columns.scaled(view[block])
-            total += x.T @ x
-        return [total]
-
-    total: Rows = add_up(view.shape[0], work, WIDE_LANES)[0]
-    total /= np.float32(view.shape[0])
-    return total
-
-
-# --- many fits at once --------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -547,58 +360,3 @@ def least_squares(
     outer[np.arange(view.shape[1]), np.arange(view.shape[1])] += penalty
     solution = np.linalg.solve(outer, onto)
     return solution[:-1].astype(np.float32), solution[-1]
-
-
-# --- linear discriminant analysis ---------------------------------------------------------------------------
-
-
-def discriminants(
-    counts: Floats, sums: Floats, scatter: Rows, shrinkages: Sequence[float], *, is_balanced: bool = False
-) -> Iterator[tuple[Rows, Floats]]:
-    """Give coefficients (width, n_classes) and intercepts of linear discriminant analysis for each shrinkage.
-
-    Gaussian classes with one covariance (Fisher 1936), shrunk towards a multiple of the identity (Friedman 1989,
-    JASA 84).
-
-    Parameters
-    ----------
-    counts : array of shape (n_classes,)
-    sums : array of shape (n_classes, width)
-    scatter : array of shape (width, width)
-        Sum of the outer products of all rows, about the same origin as `sums`.
-    shrinkages : sequence of float
-        In (0, 1].
-    is_balanced : bool, default=False
-        Take all classes to be equally frequent.
-    """
-    means = sums / np.maximum(counts, 1)[:, None]  # a class that a fold lacks lies at 0 and is never its answer
-    within = (scatter - (means * counts[:, None]).T @ means) / counts.sum()
-    values, vectors = np.linalg.eigh(within.astype(np.float32))
-    values = np.maximum(values, 0)
-    turned = means @ vectors
-    priors = np.full(len(counts), 1 / len(counts)) if is_balanced else counts / counts.sum()
-    priors = np.where(counts > 0, priors, 1e-100)
-    for shrinkage in shrinkages:
-        damped = (1 - shrinkage) * values + shrinkage * max(float(values.mean()), 1e-12)
-        coef = vectors @ (turned / damped).T
-        intercept = np.log(priors) - 0.5 * np.einsum("kd,dk->k", means, coef)
-        yield coef.astype(np.float32), intercept
-
-
-def scatters(view: View, columns: Columns, fold_of: Labels, n_folds: int) -> Rows:
-    """Return for each fold (the last one: images of no fold) the sum of outer products of its mapped rows.
-
-    Of shape (n_folds + 1, width, width), float32: at 4,096 columns 400 MB for five folds.
-    """
-    width = view.shape[1]
-
-    def of(fold: int) -> Rows:
-        total = np.zeros((width, width), np.float32)
-        for block in blocks_of(view.shape[0]):
-            mine = fold_of[block] == fold
-            if mine.any():
-                x = columns.scaled(view[block][mine])
-                total += x.T @ x
-        return total
-
-    return np.stack(in_threads(of, range(n_folds + 1)))

@@ -8,31 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.blocks import View, blocks_of, in_threads
-from tlfeat.families import PlainHead, columns_by_fold, judged, two_sided
-from tlfeat.linear import (
-    MAX_COVARIANCE,
-    Columns,
-    Effort,
-    Fit,
-    Metric,
-    Solution,
-    discriminants,
-    fit_paths,
-    least_squares,
-    n_columns,
-    scatters,
-    sums_by_group,
-)
-from tlfeat.search import Explored, Problem, Setting, Values
+from tlfeat.heads.blocks import View, blocks_of, in_threads
+from tlfeat.heads.columns import MAX_COVARIANCE, columns_by_fold
+from tlfeat.heads.family import Explored, PlainHead, Problem, Setting, Values, two_sided
+from tlfeat.heads.lbfgs import Effort, Fit, Metric, Solution, fit_paths, least_squares, n_columns
 from tlfeat.types import Floats, Labels, Rows
 
 #: A search only has to tell settings apart; the head that is kept is solved further.
 _SEARCH = Effort(tolerance=1e-3, max_rounds=40)
+
 _FINAL = Effort(tolerance=1e-5, max_rounds=200)
 
 #: A path ends when so many values were clearly worse in loss and no better in accuracy, and none better in between.
 _PATIENCE = 6
+
 _CLEARLY_WORSE = 1.1
 
 
@@ -205,66 +194,3 @@ def held_scores(view: View, problem: Problem, folds: Sequence[tuple[Rows, Floats
 
     in_threads(fill, blocks_of(len(scores)))
     return scores
-
-
-@dataclass(frozen=True, slots=True)
-class Discriminant:
-    """Linear discriminant analysis with shrunk covariance; see ``linear.discriminants``."""
-
-    shrinkages: tuple[float, ...]
-    row_choices: tuple[str, ...] = ("standardised", "root")
-    max_rows: int = 2**62
-
-    def grid(self, n_learned: int) -> Sequence[Values]:
-        return [{"shrinkage": value} for value in self.shrinkages]
-
-    def coarse(self, grid: Sequence[Values]) -> Sequence[Values]:
-        return grid[::2]
-
-    def explore(
-        self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows
-    ) -> Explored:
-        view = setting.view(problem)
-        columns, counts, sums, squares = self._moments(problem, setting)
-        total = squares.sum(axis=0)
-
-        solutions = [
-            [
-                columns.to_rows(*solution)
-                for solution in discriminants(
-                    counts.sum(axis=0) - counts[fold],
-                    sums.sum(axis=0) - sums[fold],
-                    total - squares[fold],
-                    [float(v["shrinkage"]) for v in values],
-                    is_balanced=setting.is_balanced,
-                )
-            ]
-            for fold in range(problem.n_folds)
-        ]
-
-        def scores(i: int) -> Floats:
-            return held_scores(view, problem, [of_fold[i] for of_fold in solutions])
-
-        return judged(problem, values, scores, criterion_weights)
-
-    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> LinearHead:
-        columns, counts, sums, squares = self._moments(problem, setting)
-        found = discriminants(
-            counts.sum(axis=0),
-            sums.sum(axis=0),
-            squares.sum(axis=0),
-            [float(setting.values["shrinkage"])],
-            is_balanced=setting.is_balanced,
-        )
-        mapping = setting.view(problem).mapping
-        return LinearHead(mapping, problem.n_classes, *columns.to_rows(*next(found)))
-
-    def _moments(self, problem: Problem, setting: Setting) -> tuple[Columns, Floats, Floats, Rows]:
-        """Counts, sums and scatter of the classes in each fold (the last one: images of no fold)."""
-        view, k, n_folds = setting.view(problem), problem.n_classes, problem.n_folds
-        fold_of = np.where(problem.fold_of < 0, n_folds, problem.fold_of)
-        _, columns = columns_by_fold(view, problem.fold_of, n_folds, setting.scaling)
-        origin, counts, sums, _ = sums_by_group(view, fold_of * k + problem.labels, (n_folds + 1) * k)
-        centred = (sums - counts[:, None] * (columns.shift - origin)) / columns.scale
-        squares = scatters(view, columns, fold_of, n_folds)
-        return columns, counts.reshape(-1, k), centred.reshape(n_folds + 1, k, -1), squares

@@ -1,30 +1,85 @@
-"""Which rows, which parameters: every head tries its settings on images held out and keeps what holds.
+"""What kinds of heads share: what a fitted head is, the columns of each fold, how held-out scores are judged.
 
-A setting is a way of taking the rows (`ROW_CHOICES`, and which layers), a weighting of the classes and the head's own
-parameters. All folds and settings of one way share passes, decompositions or neighbours (`Family.explore`); ways are
-compared on a coarse grid first, on at most `COARSE_ROWS` images, and only the best one gets the whole grid.
+A fitted head is plain arrays; it does to new rows what its setting says and gives scores and probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from tlfeat.blocks import View
-from tlfeat.linear import MAX_COVARIANCE
+from tlfeat.evaluate.calibration import best_temperature, log_loss, softmax
+from tlfeat.heads.blocks import MAPPINGS, View, blocks_of, in_threads
 from tlfeat.types import Bools, Floats, Labels, Rows, RowSource
 
+
+class PlainHead:
+    """What every fitted head has."""
+
+    def __init__(self, mapping: str, n_classes: int, width: int) -> None:
+        self.mapping = mapping
+        self.classes_: Labels = np.arange(n_classes)
+        self.n_features_in_ = width
+        self.temperature = 1.0
+
+    def check(self) -> None:
+        """Raise ValueError unless the parts, which may come from a stranger's file, fit together."""
+        for name, shape in {"classes_": (len(self.classes_),), **self._shapes()}.items():
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray) or array.shape != shape or not np.isfinite(array).all():
+                raise ValueError(f"{name} is not an array of {shape} finite numbers")
+        numbers = [getattr(self, name) for name in ("temperature", "k", "sharpness", "gamma") if hasattr(self, name)]
+        if self.mapping not in MAPPINGS or not all(isinstance(n, int | float) and n > 0 for n in numbers):
+            raise ValueError("a mapping or a number that no head has")
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The arrays and the shapes that they must have."""
+        raise NotImplementedError
+
+    def scores(self, rows: RowSource) -> Floats:
+        """Return scores of shape (n_images, n_classes); the largest is the class."""
+        blocks = blocks_of(rows.shape[0])
+        if not blocks:
+            return np.empty((0, len(self.classes_)))
+        return np.concatenate(in_threads(lambda block: self._scores(MAPPINGS[self.mapping](rows[block])), blocks))
+
+    def _scores(self, x: Rows) -> Floats:
+        raise NotImplementedError
+
+    def predict_proba(self, rows: RowSource) -> Floats:
+        """Return probabilities of shape (n_images, n_classes)."""
+        return softmax(self.scores(rows), self.temperature)
+
+    def predict(self, rows: RowSource) -> Labels:
+        """Return the most probable class of each image."""
+        best: Labels = self.scores(rows).argmax(axis=1)
+        return best
+
+
+def two_sided(z: Floats | Rows) -> Floats:
+    """One score for two classes becomes one each, whose softmax is the sigmoid."""
+    return np.asarray(np.concatenate([-z / 2, z / 2], axis=1) if z.shape[1] == 1 else z, dtype=np.float64)
+
+
+def judged(
+    problem: Problem, values: Sequence[Values], scores: Callable[[int], Floats], criterion_weights: Rows
+) -> Explored:
+    """Judge held-out scores, made for one value at a time, by their log loss at their best temperature."""
+    held = np.flatnonzero(problem.fold_of >= 0)
+    labels, weights = problem.labels[held], criterion_weights[held]
+    right = np.zeros((len(values), len(problem.labels)), bool)
+    losses = np.zeros(len(values))
+    for i in range(len(values)):
+        found = scores(i)[held]
+        right[i, held] = found.argmax(axis=1) == labels
+        losses[i] = log_loss(found, labels, weights, best_temperature(found, labels))
+    return Explored(values, right, losses, scores)
+
+
 Values = Mapping[str, Any]
-
-#: Losses below this are equal: where classes lie far apart the loss would choose no penalty at all.
-_AS_GOOD_AS_NONE = 0.01
-
-#: Images at most for the coarse comparison of ways to take the rows.
-COARSE_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,119 +258,3 @@ class Family(Protocol):
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> Head:
         """Fit on all images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search chose.
-
-    Attributes
-    ----------
-    setting : Setting
-    criterion : float
-        Accuracy, balanced where classes are uneven, over the images held out, under the chosen setting.
-    scores : array of shape (n_images, n_classes)
-        Held-out scores; NaN where an image was in no fold or not drawn.
-    start : object
-    n_settings : int
-        Tried in all.
-    """
-
-    setting: Setting
-    criterion: float
-    scores: Floats
-    start: Any
-    n_settings: int
-
-
-@dataclass(slots=True)
-class _Trials:
-    """Settings side by side on the same held-out images."""
-
-    weights: Rows
-    entries: list[tuple[Setting, Explored, int]] = field(default_factory=list)
-
-    def add(self, setting: Setting, explored: Explored) -> None:
-        for i, values in enumerate(explored.values):
-            if np.isfinite(explored.loss[i]):  # else some fold did not get so far
-                at = Setting(setting.rows, setting.columns, setting.is_balanced, values)
-                self.entries.append((at, explored, i))
-
-    def best(self) -> tuple[int, float]:
-        """Return the entry of the lowest loss among those that the best accuracy cannot be told from.
-
-        Accuracy on a thousand images moves by tenths of points for no reason, the loss much less. So the accuracy
-        decides what is worse by more than one standard error of the paired difference, and the loss among the rest (the
-        one-standard-error rule of Breiman et al. 1984, section 3.4.3, on paired differences).
-        """
-        rights = [explored.right[i] for _, explored, i in self.entries]
-        weights = self.weights.astype(np.float64) / self.weights.sum(dtype=np.float64)
-        criterion = np.array([weights[right].sum() for right in rights])
-        top = rights[int(criterion.argmax())]
-        # the variance of a weighted mean of paired differences of 0 and 1
-        errors = np.array([np.sqrt((weights[top ^ right] ** 2).sum()) for right in rights])
-        losses = np.maximum([explored.loss[i] for _, explored, i in self.entries], _AS_GOOD_AS_NONE)
-        near = criterion >= criterion.max() - errors
-        best = int(np.where(near, losses, np.inf).argmin())
-        return best, float(criterion[best])
-
-
-def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) -> Found:
-    """Choose the setting of a head on images held out.
-
-    Parameters
-    ----------
-    problem : Problem
-        With at least one fold.
-    family : Family
-    layers : sequence of (int, int)
-        Columns that may be taken.
-    """
-    some, _ = _drawn(problem, min(COARSE_ROWS, family.max_rows))
-    grid = family.grid(_n_learned(some))
-    ways = [
-        Setting(rows, columns, is_balanced, {})
-        for columns, rows, is_balanced in product(
-            layers, family.row_choices, (False, True) if problem.is_uneven else (False,)
-        )
-        # a rotation of many columns takes their number cubed
-        if ROW_CHOICES[rows].scaling != "whiten" or columns[1] - columns[0] <= MAX_COVARIANCE
-    ]
-    n_settings = 0
-    if len(ways) > 1:
-        coarse = _Trials(_held_weights(some))
-        for way in ways:
-            coarse.add(way, family.explore(some, way, family.coarse(grid), coarse.weights))
-        n_settings = len(coarse.entries)
-        chosen = coarse.entries[coarse.best()[0]][0]
-        ways = [Setting(chosen.rows, chosen.columns, chosen.is_balanced, {})]
-    return hold_out(problem, family, ways[0], grid, n_settings)
-
-
-def hold_out(problem: Problem, family: Family, setting: Setting, values: Sequence[Values], n_before: int = 0) -> Found:
-    """Choose among values for one way of taking the rows; with one value, only its held-out scores are new."""
-    part, positions = _drawn(problem, family.max_rows)
-    trials = _Trials(_held_weights(part))
-    trials.add(setting, family.explore(part, setting, values, trials.weights))
-    best, criterion = trials.best()
-    chosen, explored, i = trials.entries[best]
-    scores = np.full((len(problem.labels), problem.n_classes), np.nan)
-    scores[positions] = explored.scores(i)
-    return Found(chosen, criterion, scores, explored.start(i), n_before + len(trials.entries))
-
-
-def _drawn(problem: Problem, n: int) -> tuple[Problem, Labels]:
-    """The problem of at most `n` images, and their positions."""
-    positions = problem.subset(n)
-    return problem if len(positions) == len(problem.labels) else problem.part(positions), positions
-
-
-def _held_weights(problem: Problem) -> Rows:
-    weights = problem.weights(problem.is_uneven).copy()
-    weights[problem.fold_of < 0] = 0
-    return weights
-
-
-def _n_learned(problem: Problem) -> int:
-    """Images that are left to learn from when the largest fold is held out."""
-    return len(problem.labels) - int(np.bincount(problem.fold_of[problem.fold_of >= 0]).max())

@@ -22,6 +22,7 @@ from tlfeat.types import Labels, Probabilities, Rows, RowSource
 
 #: Share of known pictures that is answered, unless asked otherwise.
 COVERAGE = 0.95
+
 LOWEST_COVERAGE, HIGHEST_COVERAGE = 0.5, 0.999
 
 #: Coverages for which thresholds are kept; between two of them they are interpolated.
@@ -44,6 +45,7 @@ _CHUNK = 2_000
 _MAX_FILE_BYTES = 64_000_000
 
 UNLIKE = "unlike the pictures it learned from"
+
 UNCERTAIN = "too uncertain between classes"
 
 

@@ -1,0 +1,90 @@
+"""A fitted head as a file, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tlfeat.errors import ModelError, UsageError, nearest
+
+# --- save and load ------------------------------------------------------------------------------------------
+
+#: What heads are made of beyond skops' own list; nothing in them runs a caller's code.
+_TRUSTED = (
+    "tlfeat.linear_heads.LinearHead",
+    "tlfeat.neighbour_heads.NeighbourHead",
+    "tlfeat.kernel_heads.KernelHead",
+    "sklearn.calibration._CalibratedClassifier",  # in pipelines that earlier versions saved
+    "sklearn.calibration._SigmoidCalibration",
+)
+
+FORMATS = ("skops", "joblib")
+
+
+def check_format(file_format: str) -> None:
+    """Raise `UsageError` unless heads can be saved as `file_format`."""
+    if file_format not in FORMATS:
+        raise UsageError(f"No format '{file_format}'. {nearest(file_format, FORMATS, of='formats')}")
+
+
+def save_head(pipeline: Any, folder: Path, *, file_format: str = "skops") -> Path:
+    """Write the fitted head as ``head.skops`` or ``head.joblib`` into `folder` and return the file."""
+    check_format(file_format)
+    if file_format == "joblib":
+        import joblib
+
+        path = folder / "head.joblib"
+        joblib.dump(pipeline, path, compress=3)
+        return path
+    import skops.io
+
+    path = folder / "head.skops"
+    skops.io.dump(pipeline, path)
+    return path
+
+
+def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
+    """Load a head from its folder; a ``head.skops`` of a stranger runs no code of theirs.
+
+    Parameters
+    ----------
+    folder : Path
+    is_trusted : bool, default=False
+        Also load ``head.joblib``, which can run any code that its maker put in.
+
+    Raises
+    ------
+    ModelError
+        No head there, damaged, types outside the trusted list, or a joblib file without trust.
+    """
+    skops_file, joblib_file = folder / "head.skops", folder / "head.joblib"
+    if skops_file.exists():
+        import skops.io
+
+        try:
+            untrusted = sorted(set(skops.io.get_untrusted_types(file=skops_file)) - set(_TRUSTED))
+            if untrusted:
+                raise ModelError(
+                    f"{skops_file} holds types that no head of tlfeat has: {', '.join(untrusted)}. It was not "
+                    f"loaded and none of its code ran."
+                )
+            loaded = skops.io.load(skops_file, trusted=list(_TRUSTED))
+            if hasattr(loaded, "check"):  # what earlier versions saved are pipelines of scikit-learn
+                loaded.check()
+            return loaded
+        except ModelError:
+            raise
+        except Exception as error:  # a damaged archive fails anywhere: zipfile, json, numpy, skops
+            raise ModelError(f"{skops_file} is damaged: {type(error).__name__}: {error}") from error
+    if joblib_file.exists():
+        if not is_trusted:
+            raise ModelError(
+                f"{joblib_file} is a pickle and can run code when loaded. If you made it yourself, add --trust."
+            )
+        import joblib
+
+        try:
+            return joblib.load(joblib_file)
+        except Exception as error:  # a damaged pickle fails anywhere
+            raise ModelError(f"{joblib_file} is damaged: {type(error).__name__}: {error}") from error
+    raise ModelError(f"There is no head in {folder}.")
