@@ -29,11 +29,11 @@ from tlfeat.candidates import fit_keras, fit_sklearn
 from tlfeat.evaluate.data import open_data
 from tlfeat.export import export_model
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.finetune.settings import TrainSettings
 from tlfeat.formats import FORMATS
 from tlfeat.heads.table import HEADS
 from tlfeat.images.decode import decode_batches
 from tlfeat.predict import Model
-from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, distribution_version
 from tlfeat.text import size
 from tlfeat.workspace import read_json, write_json

@@ -30,16 +30,20 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat import finetune, workspace
-from tlfeat.augment import Augmentation
+from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.split import Split, make_split
 from tlfeat.extract.extract import extract_rows
+from tlfeat.finetune import train as finetune
+from tlfeat.finetune.augment import Augmentation
+from tlfeat.finetune.network import Network
+from tlfeat.finetune.recipes import find_recipe
+from tlfeat.finetune.settings import TrainSettings
+from tlfeat.finetune.sources import Sources
 from tlfeat.images.decode import decode_all
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Environment
 from tlfeat.text import markdown_table
 
@@ -132,8 +136,8 @@ def from_the_cut(case: Case, images: ImageSet, split: Split) -> dict[str, Any]:
     n_epochs = max(case.aims)
     settings = replace(case.settings, epochs=n_epochs, patience=n_epochs)
     started_s = time.perf_counter()
-    network = finetune.Network(spec, case.size, len(split.classes), settings)
-    with finetune.Sources(spec, images, split, case.size, "antialias", "bench") as sources:
+    network = Network(spec, case.size, len(split.classes), settings)
+    with Sources(spec, images, split, case.size, "antialias", "bench") as sources:
         trained = finetune.train(network, split, sources)
     total_s = time.perf_counter() - started_s
     epochs_s = trained.history["epoch_s"]
@@ -166,13 +170,13 @@ def agreement(weights: Path, images: ImageSet, split: Split, *, n_epochs: int = 
     for optimizer, rate in (("sgd", 1e-3), ("adam", 1e-4)):
         settings = TrainSettings("finetuned", unfreeze_last=11, keep="last", epochs=n_epochs, patience=n_epochs)
         settings = replace(settings, optimizer=optimizer, learning_rate=rate)
-        networks = [finetune.Network(spec, (224, 224), len(split.classes), settings) for _ in range(3)]
+        networks = [Network(spec, (224, 224), len(split.classes), settings) for _ in range(3)]
         before = _weights(networks[0].whole)
         rng = np.random.default_rng(0)
         for weight in networks[2].whole.trainable_weights:
             noise = 1 + 1e-7 * rng.standard_normal(weight.shape)
             weight.assign((weight.numpy() * noise).astype(np.float32))
-        with finetune.Sources(spec, images, split, (224, 224), "antialias", "bench") as sources:
+        with Sources(spec, images, split, (224, 224), "antialias", "bench") as sources:
             finetune.train(networks[0], split, sources)
             _train_plainly(networks[1], split, sources, n_epochs)
             _train_plainly(networks[2], split, sources, n_epochs)
@@ -186,7 +190,7 @@ def agreement(weights: Path, images: ImageSet, split: Split, *, n_epochs: int = 
     return found
 
 
-def _train_plainly(network: finetune.Network, split: Split, sources: finetune.Sources, n_epochs: int) -> None:
+def _train_plainly(network: Network, split: Split, sources: Sources, n_epochs: int) -> None:
     settings, train_at = network.settings, split.where("train")
     network.compile(network.whole, settings.rate)
     for epoch in range(n_epochs):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tlfeat.augment import FILLS, FLIPS, Augmentation, Matrices, apply, image_seeds, splitmix64, uniform
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import ShapeError, UsageError
+from tlfeat.finetune.augment import FILLS, FLIPS, Augmentation, Matrices, apply, image_seeds, splitmix64, uniform
 
 SIZE = (48, 64)
 EVERYTHING = Augmentation("horizontal_and_vertical", rotation=0.2, zoom=0.3, shear=0.25)

@@ -346,8 +346,8 @@ def test_the_command_prints_one_document_and_says_what_comes_next(cache: Path) -
 
 @pytest.mark.keras
 def test_networks_learn_on_the_same_draws_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlfeat import finetune
     from tlfeat.extract.plan import plan_extraction
+    from tlfeat.finetune import train as finetune
 
     monkeypatch.chdir(tmp_path)
     report = plan_extraction().run()

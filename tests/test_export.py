@@ -25,6 +25,7 @@ from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.export import TOLERANCE, as_network, export_model
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.finetune.settings import TrainSettings
 from tlfeat.formats import FORMATS, Run, find_format
 from tlfeat.heads.blocks import MAPPINGS
 from tlfeat.heads.columns import Columns
@@ -34,7 +35,6 @@ from tlfeat.heads.neighbours import NeighbourHead
 from tlfeat.images.decode import RESIZES, decode_batches, decode_file
 from tlfeat.model_card import Check, DataSet, model_card, read_data_set
 from tlfeat.predict import Model
-from tlfeat.recipes import TrainSettings
 from tlfeat.records import Result
 from tlfeat.types import Rows
 from tlfeat.workspace import read_json, write_json

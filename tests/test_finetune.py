@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tlfeat import finetune, training
-from tlfeat.augment import Augmentation
 from tlfeat.backbones.graph import split_graph
 from tlfeat.backbones.network import BackboneSpec, import_keras
 from tlfeat.candidates import fit_keras
@@ -22,9 +20,15 @@ from tlfeat.cli import app
 from tlfeat.errors import DataError, Interrupted, UsageError
 from tlfeat.evaluate.data import Data, open_data
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.recipes import RECIPES, Phase, TrainSettings, choose_settings, describe, find_recipe
+from tlfeat.finetune import epochs as training
+from tlfeat.finetune.augment import Augmentation
+from tlfeat.finetune.epochs import State, make_batches, run_phase
+from tlfeat.finetune.network import Network
+from tlfeat.finetune.recipes import RECIPES, choose_settings, describe, find_recipe
+from tlfeat.finetune.saved import load_model
+from tlfeat.finetune.settings import Phase, TrainSettings
+from tlfeat.finetune.sources import Sources
 from tlfeat.records import Result
-from tlfeat.training import State, make_batches, run_phase
 
 pytestmark = pytest.mark.keras
 
@@ -76,13 +80,13 @@ def branching_network(path: Path) -> Path:
     return path
 
 
-def network_of(data: Data, settings: TrainSettings) -> finetune.Network:
+def network_of(data: Data, settings: TrainSettings) -> Network:
     spec = BackboneSpec.from_dict(data.cache.source["encoder"])
-    return finetune.Network(spec, tuple(data.cache.fingerprint["input_size"]), len(data.split.classes), settings)
+    return Network(spec, tuple(data.cache.fingerprint["input_size"]), len(data.split.classes), settings)
 
 
 def weights_of(result: Result) -> list[Any]:
-    return [np.array(w.numpy()) for w in finetune.load_model(Path(result.model) / "model.keras").weights]
+    return [np.array(w.numpy()) for w in load_model(Path(result.model) / "model.keras").weights]
 
 
 # --- the cut --------------------------------------------------------------------------------------------------
@@ -112,7 +116,7 @@ def test_training_from_the_cut_gives_the_weights_of_plain_keras(own_data: tuple[
     network.compile(network.whole, settings.rate)
     train_at = data.split.where("train")
     spec, images = network.spec, data.cache.table.images
-    with finetune.Sources(spec, images, data.split, network.input_size, "antialias", "x") as sources:
+    with Sources(spec, images, data.split, network.input_size, "antialias", "x") as sources:
         for epoch in range(4):
             order = np.random.default_rng([0, epoch]).permutation(train_at)
             for start in range(0, len(order), 8):
@@ -167,7 +171,7 @@ def test_what_would_take_too_much_disk_is_not_written(data: Data) -> None:
 def test_frozen_batchnorm_keeps_its_statistics_and_a_trained_one_does_not(data: Data) -> None:
     for trains, settings in ((False, LAST_BLOCK), (True, {**LAST_BLOCK, "trains_batchnorm": True})):
         result = fit_keras(data, TrainSettings(**settings)).result
-        model = finetune.load_model(Path(result.model) / "model.keras")
+        model = load_model(Path(result.model) / "model.keras")
         base = next(layer for layer in model.layers if hasattr(layer, "layers"))
         before = network_of(data, TrainSettings()).graph.get_layer("block4_bn").moving_mean
         assert np.array_equal(base.get_layer("block4_bn").moving_mean, before) is not trains
@@ -182,21 +186,21 @@ def test_augmentation_changes_what_is_learned_and_draws_anew_in_every_epoch(data
 
 
 def test_mixed_precision_trains_and_leaves_a_network_in_float32(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = finetune.Network.__init__
+    original = Network.__init__
 
     def mixed(self: Any, *args: Any, precision: str = "mixed_float16") -> None:
         original(self, *args, precision=precision)
 
-    monkeypatch.setattr(finetune.Network, "__init__", mixed)
+    monkeypatch.setattr(Network, "__init__", mixed)
     spec = BackboneSpec("mobilenet_v2_0.35", "random", (32, 32))
-    network = finetune.Network(spec, (32, 32), 3, TrainSettings())
+    network = Network(spec, (32, 32), 3, TrainSettings())
     assert network.graph.get_layer("Conv_1").compute_dtype == "float16"
     assert network.head[-1].compute_dtype == "float32"
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
     np.testing.assert_allclose(network.whole(pixels), network.in_float32()(pixels), atol=2e-3)
     result = fit_keras(data, TrainSettings(**LAST_BLOCK, seed=3)).result
     assert result.history["loss"][-1] < result.history["loss"][0]
-    model = finetune.load_model(Path(result.model) / "model.keras")
+    model = load_model(Path(result.model) / "model.keras")
     assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
 
 
@@ -345,10 +349,10 @@ def test_a_test_image_that_has_gone_is_an_error_before_training(own_data: tuple[
 def built(name: str, *, is_as_written: bool = False, n_classes: int = 3, size: tuple[int, int] = (96, 96)) -> Any:
     recipe = find_recipe(name)
     settings = recipe.make(is_as_written=is_as_written)
-    return finetune.Network(BackboneSpec(recipe.backbone, "random"), size, n_classes, settings)
+    return Network(BackboneSpec(recipe.backbone, "random"), size, n_classes, settings)
 
 
-def head_of(network: finetune.Network) -> list[str]:
+def head_of(network: Network) -> list[str]:
     words = {
         "Dense": lambda layer: f"{layer.units} {layer.activation.__name__}",
         "Dropout": lambda layer: f"drop {layer.rate}",
@@ -416,7 +420,7 @@ def test_a_recipe_runs_from_images_to_a_result_with_two_classes(
     found = json.loads(run.stdout)
     assert found["model"] == "mobilenetv2-binary"
     assert found["chosen"]["fed"] == "avg_pool"
-    model = finetune.load_model(Path(found["path"]) / "model.keras")
+    model = load_model(Path(found["path"]) / "model.keras")
     probabilities = np.array(model(np.zeros((2, 32, 32, 3), np.float32)))
     assert probabilities.shape == (2, 2)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)

@@ -23,8 +23,8 @@ from tlfeat.candidates import fit_keras, fit_sklearn
 from tlfeat.errors import ModelError, UsageError, WeightsError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.finetune.settings import TrainSettings
 from tlfeat.predict import Model
-from tlfeat.recipes import TrainSettings
 from tlfeat.types import Pixels
 
 pytestmark = pytest.mark.keras

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos
-from tlfeat import pixelstore
 from tlfeat.errors import CacheError
+from tlfeat.finetune import pixel_store as pixelstore
+from tlfeat.finetune.pixel_store import PixelStore, n_bytes, open_pixels_of
 from tlfeat.images.decode import decode_bytes, decode_file, read_file
 from tlfeat.images.image_set import content_key
-from tlfeat.pixelstore import PixelStore, n_bytes, open_pixels_of
 from tlfeat.types import Pixels
 
 SIZE = (9, 7)

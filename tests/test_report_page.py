@@ -25,8 +25,8 @@ from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.finetune.recipes import find_recipe
 from tlfeat.provenance import _training, commands
-from tlfeat.recipes import find_recipe
 from tlfeat.report import to_markdown
 from tlfeat.report_page import _in_script, choose_images, to_html, write_reports
 from tlfeat.tradeoff import COSTS

@@ -27,6 +27,11 @@ from tlfeat.evaluate.leaks import find_leaks, score_without
 from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
+from tlfeat.finetune.network import Network
+from tlfeat.finetune.recipes import Recipe
+from tlfeat.finetune.saved import predict_files, save_model
+from tlfeat.finetune.settings import TrainSettings
+from tlfeat.finetune.sources import MAX_CUT_BYTES, Sources
 from tlfeat.heads.blocks import View
 from tlfeat.heads.columns import MAX_COVARIANCE
 from tlfeat.heads.fit import N_FOLDS, FittedHead, fit_head, predict_probabilities
@@ -37,7 +42,6 @@ from tlfeat.heads.table import Head, find_head
 from tlfeat.images.decode import read_file
 from tlfeat.images.image_set import content_key
 from tlfeat.memory import available_memory
-from tlfeat.recipes import Recipe, TrainSettings
 from tlfeat.records import Environment, Result, Timing
 from tlfeat.text import counted
 from tlfeat.types import Labels, OnProgress, RowSource, silent
@@ -271,7 +275,7 @@ def fit_keras(
     Interrupted
         Ctrl-C. The best weights so far are saved with their Result; the same call goes on from the last epoch.
     """
-    from tlfeat import finetune
+    from tlfeat.finetune import train as finetune
 
     spec, split = spec_of(data.cache), data.split
     digest = weights_digest(spec)
@@ -292,7 +296,7 @@ def fit_keras(
     test_files = [images.root / split.paths[i] for i in test_at]
     _check_unchanged(test_files, [split.keys[i] for i in test_at])
     size, resize = spec.size, str(fingerprint.get("resize"))
-    sources = finetune.Sources(
+    sources = Sources(
         spec,
         images,
         split,
@@ -300,18 +304,18 @@ def fit_keras(
         resize,
         data.stem,
         embeddings=data.cache if is_own_scaling else None,
-        max_cut_bytes=finetune.MAX_CUT_BYTES if max_cut_bytes is None else max_cut_bytes,
+        max_cut_bytes=MAX_CUT_BYTES if max_cut_bytes is None else max_cut_bytes,
         say=say,
         on_progress=on_progress,
     )
     with sources:
         on_progress("building the network with TensorFlow", 0, 0)
-        network = finetune.Network(spec, size, len(split.classes), settings)
+        network = Network(spec, size, len(split.classes), settings)
         trained = finetune.train(network, split, sources, state_path=state_path, on_progress=on_progress)
     on_progress(f"testing {settings.name}", 0, 0)
-    finetune.predict_files(trained.model, test_files[:1], size, resize)  # traces the graph; not part of the time
+    predict_files(trained.model, test_files[:1], size, resize)  # traces the graph; not part of the time
     started_s = time.perf_counter()
-    probabilities = finetune.predict_files(trained.model, test_files, size, resize)
+    probabilities = predict_files(trained.model, test_files, size, resize)
     predict_s = time.perf_counter() - started_s
     result = make_result(
         settings.name,
@@ -329,7 +333,7 @@ def fit_keras(
     )
     source = {**data.cache.source.get("encoder", {}), "preprocess": spec.preprocess}
     saved = save_outcome(
-        folder, result, source, data.cache.path, lambda to: finetune.save_model(trained.model, to / "model.keras")
+        folder, result, source, data.cache.path, lambda to: save_model(trained.model, to / "model.keras")
     )
     if trained.is_interrupted:
         n_epochs = counted(trained.chosen["epochs_run"], "epoch")

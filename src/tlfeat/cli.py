@@ -14,6 +14,7 @@ from tlfeat.cache.contents import choose_layers
 from tlfeat.console import Console, errors_as_exit_codes
 from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.evaluate.data import open_data
+from tlfeat.finetune.saved import summarise
 from tlfeat.heads.reject import COVERAGE
 from tlfeat.records import record
 from tlfeat.text import aligned, counted, one_line
@@ -375,8 +376,9 @@ def fit_keras(
     Frozen layers run once where that changes nothing: what crosses the cut is kept on disk and only the tail trains.
     A run that is stopped leaves its best weights, and the same command goes on from its last epoch.
     """
-    from tlfeat import candidates, recipes, workspace
+    from tlfeat import candidates, workspace
     from tlfeat.extract import plan
+    from tlfeat.finetune import recipes
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -448,7 +450,7 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="One of them; all by default.")] = None, as_json: JsonOption = False
 ) -> None:
     """Print the recipes of fit-keras with what each does and where it comes from."""
-    from tlfeat import recipes as book
+    from tlfeat.finetune import recipes as book
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
@@ -476,7 +478,7 @@ def summary(
     as_json: JsonOption = False,
 ) -> None:
     """Print the network that fit-keras would train, layer by layer, with random weights; nothing is downloaded."""
-    from tlfeat import finetune, recipes
+    from tlfeat.finetune import recipes
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
@@ -491,7 +493,7 @@ def summary(
             loss=loss,
             trains_batchnorm=train_batchnorm,
         )
-        found = finetune.summarise(
+        found = summarise(
             settings,
             model=model,
             backbone=backbone or (chosen.backbone if chosen else None),

@@ -16,8 +16,9 @@ from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, Usage
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.evaluate.leaks import leak_sentence
+from tlfeat.finetune.recipes import find_recipe
+from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.table import HEADS, find_head
-from tlfeat.recipes import TrainSettings, find_recipe
 from tlfeat.records import Result, SplitInfo, record
 from tlfeat.types import OnProgress, silent
 from tlfeat.workspace import read_json

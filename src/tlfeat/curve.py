@@ -25,9 +25,12 @@ from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import mean_interval, wilson_interval
 from tlfeat.evaluate.split import VAL_FRACTION, Split, draw_per_class
 from tlfeat.figures import Chart, Finding, Point, Series
+from tlfeat.finetune.network import Network
+from tlfeat.finetune.saved import predict_pixels
+from tlfeat.finetune.settings import TrainSettings
+from tlfeat.finetune.sources import Sources
 from tlfeat.heads.fit import fit_head, predict_probabilities
 from tlfeat.heads.table import find_head
-from tlfeat.recipes import TrainSettings
 from tlfeat.records import Environment, Record, SplitInfo, distribution_version
 from tlfeat.text import counted, percent, seconds
 from tlfeat.types import Labels, OnProgress, Rows, silent
@@ -283,7 +286,7 @@ def _run_keras(
     options: dict[str, Any],
     on_progress: OnProgress,
 ) -> None:
-    from tlfeat import finetune
+    from tlfeat.finetune import train as finetune
 
     candidate = f"keras-{mode}"
     spec, split, test_at = spec_of(data.cache), data.split, data.split.where("test")
@@ -291,19 +294,19 @@ def _run_keras(
     settings = {"train": {**train_settings.to_dict(), "seed": data.seed}, "val": [VAL_FRACTION, MIN_FOR_VALIDATION]}
     size, resize = spec.size, str(data.cache.fingerprint.get("resize"))
     images = data.cache.table.images
-    with finetune.Sources(spec, images, split, size, resize, data.stem, embeddings=data.cache) as sources:
+    with Sources(spec, images, split, size, resize, data.stem, embeddings=data.cache) as sources:
 
         def run(positions: Labels, count: int, draw: int) -> Trial:
             drawn = _for_keras(split, positions, count, seed=data.seed, draw=draw)
             seeded = replace(train_settings, seed=data.seed + draw)
-            network = finetune.Network(spec, size, len(split.classes), seeded)
+            network = Network(spec, size, len(split.classes), seeded)
             trained = finetune.train(network, drawn, sources, on_progress=on_progress)
             if trained.is_interrupted:
                 raise Interrupted("Stopped. Every draw that was finished is kept; the same command goes on from there.")
             pixels, is_there = sources.pixels().read(test_at)
             if not is_there.all():
                 raise DataError("Test images cannot be read any more. Run the same tlfeat extract again.")
-            predicted = finetune.predict_pixels(trained.model, pixels).argmax(axis=1)
+            predicted = predict_pixels(trained.model, pixels).argmax(axis=1)
             right = _marks(predicted == split.labels[test_at])
             return Trial(candidate, count, draw, len(positions), right, trained.fit_s, trained.chosen, trained.notes)
 

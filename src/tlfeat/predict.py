@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tlfeat.backbones.encoder import Encoder
 from tlfeat.errors import DataError, ModelError
 from tlfeat.extract.embed import embed_files
+from tlfeat.finetune.saved import load_model, predict_pixels
 from tlfeat.heads.fit import predict_probabilities
 from tlfeat.heads.reject import Rejector, check_coverage, load_rejector
 from tlfeat.heads.saved import load_head
@@ -102,9 +103,7 @@ class Model:
         self.network: Any = None
         self.classify: Callable[[Rows], Probabilities]
         if about["kind"] == "keras":
-            from tlfeat import finetune
-
-            self.network = finetune.load_model(folder / "model.keras")
+            self.network = load_model(folder / "model.keras")
             self._check_classes(folder, self.network.output_shape[-1])
             self.encoder, self.classify = _Network(self.network, self.encoder), lambda rows: rows.astype(np.float64)
         else:
@@ -185,9 +184,8 @@ class _Network:
         """The model is there."""
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:
-        from tlfeat import finetune
 
-        return {"probabilities": finetune.predict_pixels(self.model, pixels, batch_size=BATCH_SIZE).astype(np.float32)}
+        return {"probabilities": predict_pixels(self.model, pixels, batch_size=BATCH_SIZE).astype(np.float32)}
 
 
 def to_text(predictions: Sequence[Prediction]) -> str:

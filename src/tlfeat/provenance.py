@@ -9,8 +9,9 @@ from typing import Any
 
 from tlfeat.cache.store import Cache
 from tlfeat.evaluate.split import TEST_FRACTION
+from tlfeat.finetune.recipes import RECIPES
+from tlfeat.finetune.settings import TrainSettings
 from tlfeat.images.decode import RESIZE
-from tlfeat.recipes import RECIPES, TrainSettings
 from tlfeat.records import Result, SplitInfo
 
 #: Settings of training that have an option of ``fit-keras``, but for those that say the mode.

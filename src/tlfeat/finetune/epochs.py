@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError
-from tlfeat.recipes import Phase
+from tlfeat.finetune.settings import Phase
 from tlfeat.types import Labels, OnProgress
 
 #: The state is written to disk so often at most: a kill costs these seconds, or one epoch where that is longer.

@@ -4,185 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tlfeat.augment import Augmentation
 from tlfeat.errors import UsageError, nearest
-
-#: Ways to train, with what they say in tables.
-MODES = {
-    "frozen": "Dense head on the frozen backbone",
-    "finetuned": "last layers unfrozen",
-    "scratch": "same architecture from random weights",
-}
-
-#: By the names that Keras gives them.
-OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}
-
-#: What the last layer gives, by the loss that it is trained with.
-LOSSES = {
-    "sparse_categorical_crossentropy": "softmax",
-    "categorical_crossentropy": "softmax",
-    "binary_crossentropy": "sigmoid",
-}
-
-#: How what crosses the cut is stored, or not at all.
-CUTS = ("float32", "float16", "off")
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One stretch of training: which layers train, for how long, how fast."""
-
-    unfreeze_last: int
-    epochs: int
-    patience: int
-    rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """How to train; the defaults are those of the tutorials where these agree, else what is said beside it.
-
-    Parameters
-    ----------
-    mode : str, default="frozen"
-        One of `MODES`.
-    unfreeze_last : int, default=20
-        Layers at the end of the backbone, its pooling not counted, that train in mode ``finetuned`` (about the last
-        block of MobileNetV2).
-    dense : sequence of int, default=(128,)
-        Units of the hidden Dense layers, each with a ReLU.
-    dropout : float, default=0.2
-        After every hidden layer, or before the last layer where there is none; the value of MobileNetV2's own top.
-    augment : Augmentation, optional
-        Training images are changed at random in every epoch; nothing by default.
-    views : int, default=0
-        Take only so many changed copies of each image, over and over, so that what lies below the cut is computed
-        once for each of them; 0 draws anew in every epoch.
-    optimizer : str, default="adam"
-        One of `OPTIMIZERS`.
-    loss : str, default="sparse_categorical_crossentropy"
-        One of `LOSSES`; binary_crossentropy ends in one sigmoid and takes two classes.
-    learning_rate : float, optional
-        1e-3 by default, 1e-4 where pretrained layers train.
-    head_epochs : int, default=0
-        In mode ``finetuned``: train the head alone for so many epochs first, at `head_learning_rate`.
-    head_learning_rate : float, default=1e-3
-    plateau : int, default=0
-        Divide the learning rate by 10 after so many epochs without a lower validation loss (Keras'
-        ReduceLROnPlateau); 0 never does.
-    epochs : int, default=0
-        At most; `patience` usually ends training earlier. 0 is 20 epochs, but at least 500 steps; from scratch 30
-        and 800. (50 images make 2 steps an epoch: 20 epochs would stop a head that still learns.)
-    patience : int, default=0
-        Epochs without a lower validation loss before training stops. 0 is 3 epochs, but at least 75 steps; from
-        scratch 8 and 200, as its first epochs learn nothing that validation shows.
-    cut : str, default="float32"
-        How what crosses the cut is stored: float32, or float16 at half the size; "off" feeds pixels at every epoch.
-    keep : str, default="best"
-        Weights of the epoch with the lowest validation loss, or of the "last" epoch.
-    batch_size : int, default=32
-    trains_batchnorm : bool, default=False
-        Whether BatchNormalization among the unfrozen layers trains, on the statistics of each batch; otherwise, and
-        in all frozen layers, it runs in inference mode: its statistics were learned on a million images.
-    preprocess : str, optional
-        Another scaling of pixels than the backbone's own, one of ``network.PREPROCESS``.
-    is_flattened : bool, default=False
-        With the Flatten layer that two tutorials put on an output that is a vector already.
-    recipe : str, default=""
-        The name in tables.
-    seed : int, default=0
-    """
-
-    mode: str = "frozen"
-    unfreeze_last: int = 20
-    dense: Sequence[int] = (128,)
-    dropout: float = 0.2
-    augment: Augmentation = field(default_factory=Augmentation)
-    views: int = 0
-    optimizer: str = "adam"
-    loss: str = "sparse_categorical_crossentropy"
-    learning_rate: float | None = None
-    head_epochs: int = 0
-    head_learning_rate: float = 1e-3
-    plateau: int = 0
-    epochs: int = 0
-    patience: int = 0
-    cut: str = "float32"
-    keep: str = "best"
-    batch_size: int = 32
-    trains_batchnorm: bool = False
-    preprocess: str | None = None
-    is_flattened: bool = False
-    recipe: str = ""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UsageError(f"No way of training called '{self.mode}'. Known: {', '.join(MODES)}.")
-        for value, known, of in (
-            (self.optimizer, tuple(OPTIMIZERS), "optimizers"),
-            (self.loss, tuple(LOSSES), "losses"),
-        ):
-            if value not in known:
-                raise UsageError(f"'{value}' is none of the {of}. {nearest(value, list(known), of=of)}")
-        if self.batch_size < 1 or self.unfreeze_last < 1 or not 0 <= self.dropout < 1:
-            raise UsageError("--batch-size and --unfreeze-last are at least 1, --dropout is in [0, 1).")
-        if self.keep not in ("best", "last"):
-            raise UsageError(f"--keep is best or last, received '{self.keep}'.")
-        if self.cut not in CUTS:
-            raise UsageError(f"--cut is one of {', '.join(CUTS)}, received '{self.cut}'.")
-        if any(units < 1 for units in self.dense):
-            raise UsageError("--dense wants numbers of units, at least 1 each.")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise UsageError("--learning-rate is above 0.")
-        if self.views and not self.augment:
-            raise UsageError("--views says how many changed copies of each image to take: add --augment.")
-        if self.head_epochs and self.mode != "finetuned":
-            raise UsageError("--head-epochs trains the head before layers are unfrozen: add --unfreeze-last N.")
-
-    @property
-    def name(self) -> str:
-        """What it is called in tables."""
-        return self.recipe or f"keras-{self.mode}"
-
-    @property
-    def activation(self) -> str:
-        """Of the last layer."""
-        return LOSSES[self.loss]
-
-    @property
-    def rate(self) -> float:
-        """The learning rate in force; that of the last phase."""
-        return self.learning_rate or (1e-4 if self.mode == "finetuned" else 1e-3)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what decides the outcome, as JSON values; `unfreeze_last` only where it does."""
-        values = {**asdict(self), "learning_rate": self.rate, "augment": str(self.augment), "dense": list(self.dense)}
-        if self.mode != "finetuned":
-            del values["unfreeze_last"]
-        if not self.head_epochs:
-            del values["head_learning_rate"]
-        return values
-
-    def phases(self, n_train: int) -> list[Phase]:
-        """Return the stretches of training in force for `n_train` training images, in their order."""
-        epochs, patience = self.budget(n_train)
-        last = Phase(self.unfreeze_last if self.mode == "finetuned" else 0, epochs, patience, self.rate)
-        if not self.head_epochs:
-            return [last]
-        return [Phase(0, self.head_epochs, self.head_epochs, self.head_learning_rate), last]
-
-    def budget(self, n_train: int) -> tuple[int, int]:
-        """Return (epochs, patience) in force for `n_train` training images."""
-        n_steps = -(-n_train // self.batch_size)
-        epochs, steps, patience, patience_steps = (30, 800, 8, 200) if self.mode == "scratch" else (20, 500, 3, 75)
-        return (
-            self.epochs or max(epochs, -(-steps // n_steps)),
-            self.patience or max(patience, -(-patience_steps // n_steps)),
-        )
+from tlfeat.finetune.augment import Augmentation
+from tlfeat.finetune.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +51,12 @@ class Recipe:
 
 
 _AS_THE_LAST_EPOCH = {"keep": "last", "patience": 10_000}
+
 _RESCALED = (
     "As written pixels are scaled to 0 to 1, and {name} was trained on something else ({own}): the features of the "
     "frozen layers suffer. By default the backbone gets what it was trained on."
 )
+
 _LAST_EPOCH = (
     "As written all epochs run and the last one's weights are kept. By default those of the epoch with the lowest "
     "validation loss are."

@@ -6,20 +6,24 @@ goes through the same fast extraction as every embedding, into a cache of its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.augment import Augmentation, augment
 from tlfeat.backbones.graph import Cut
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.store import Cache, open_cache
+from tlfeat.evaluate.split import Split
 from tlfeat.extract.extract import extract_rows
+from tlfeat.finetune.augment import Augmentation, augment
+from tlfeat.finetune.pixel_store import PixelStore, open_pixels_of
+from tlfeat.finetune.settings import TrainSettings
 from tlfeat.images.image_set import ImageSet
 from tlfeat.memory import available_memory
 from tlfeat.types import Labels, OnProgress, Pixels, Rows, silent
@@ -216,3 +220,136 @@ def some_images(images: ImageSet, paths: Sequence[str]) -> ImageSet:
         name: [getattr(images, name)[i] for i in at] for name in ("paths", "labels", "splits", "groups")
     }
     return replace(images, **lists)
+
+
+#: Tensors at the cut take at most so much disk, whatever is free, unless a caller says otherwise.
+MAX_CUT_BYTES = 20e9
+
+
+@dataclass
+class Sources:
+    """Where training gets its images from: pixels kept on disk, or what crosses a cut; opened when wanted.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+    images : ImageSet
+    split : Split
+    size : tuple of int
+        Height and width in pixels.
+    resize : str
+        One of `decode.RESIZES`.
+    stem : str
+        For names of files.
+    embeddings : Cache, optional
+        Of the same backbone: its rows are taken where they are what crosses the cut.
+    max_cut_bytes : float
+    say : callable
+        Told what is going to be written, before it is.
+    """
+
+    spec: BackboneSpec
+    images: ImageSet
+    split: Split
+    size: tuple[int, int]
+    resize: str
+    stem: str
+    embeddings: Cache | None = None
+    max_cut_bytes: float = MAX_CUT_BYTES
+    say: Callable[[str], None] = lambda _: None
+    on_progress: OnProgress = silent
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _pixels: PixelStore | None = None
+    _rows: dict[str, tuple[CutRows, float]] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def pixels(self) -> PixelStore:
+        """Return the store of all images of the split, decoded when first asked for."""
+        if self._pixels is None:
+            files = [self.images.root / path for path in self.split.paths]
+            store = open_pixels_of(files, self.split.keys, self.size, self.resize)
+            self._pixels = self._stack.enter_context(store)
+        return self._pixels
+
+    def rows(self, cut: Cut, settings: TrainSettings) -> tuple[CutRows, float] | str:
+        """Return what crosses the cut and the seconds it took to compute, or why pixels have to be taken."""
+        if settings.cut == "off":
+            return "--cut off"
+        if not cut.is_worthwhile:
+            return "next to nothing lies below the cut"
+        if settings.augment and not settings.views:
+            return "pictures change in every epoch (--views N would keep N changed copies of each)"
+        names = [crossing.embedding for crossing in cut.crossings]
+        if self._are_embedded(names) and settings.cut == "float32" and not settings.views:
+            assert self.embeddings is not None
+            found = CutRows(cut, names, self.embeddings, [], self.split.keys, {})
+            return found, float(self.embeddings.timing["extract_s"])
+        source = CutSource(
+            self.spec,
+            some_images(self.images, [self.split.paths[i] for i in self.split.where("train", "val")]),
+            self.stem,
+            self.resize,
+            settings.cut,
+            settings.augment,
+            settings.views,
+            settings.seed,
+        )
+        n_bytes = source.n_bytes(cut)
+        if n_bytes > self.max_cut_bytes:
+            return (
+                f"what crosses the cut would take {n_bytes / 1e9:.1f} GB, the limit is {self.max_cut_bytes / 1e9:g} GB"
+            )
+        key = str((names, str(settings.augment), settings.views, settings.seed, settings.cut))
+        if key not in self._rows:
+            self.say(
+                f"What crosses the cut ({', '.join(names)}; {cut.n_values:,} values an image, {100 * cut.share:.0f} % "
+                f"of the backbone's work below it) is computed once and kept: at most {n_bytes / 1e9:.2f} GB in "
+                f"{workspace.CUTS_DIR}"
+            )
+            self._rows[key] = self._stack.enter_context(source.open(cut, self.split.keys, on_progress=self.on_progress))
+        return self._rows[key]
+
+    def _are_embedded(self, names: Sequence[str]) -> bool:
+        held = self.embeddings
+        return held is not None and set(names) <= set(held.layers) and held.fingerprint.get("dtype") == "float32"
+
+    @property
+    def unstored(self) -> str:
+        """Why decoded images could not be kept, or ""."""
+        return self._pixels.unstored if self._pixels else ""
+
+    def failures(self) -> list[tuple[str, str]]:
+        """Return the images that took no part because they could not be read, with the reason."""
+        found = {self.split.paths[i]: reason for i, reason in (self._pixels.failures if self._pixels else {}).items()}
+        for rows, _ in self._rows.values():
+            at = self.split.where("train", "val")
+            for i in at[~rows.is_there(at)]:
+                path = self.split.paths[i]
+                found[path] = rows.failures.get(path, "its content has changed since it was read first")
+        return sorted(found.items())
+
+
+def pixel_feed(store: PixelStore, settings: TrainSettings) -> Callable[..., Any]:
+    def feed(positions: Labels, epoch: int | None) -> tuple[Any, npt.NDArray[np.bool_]]:
+        pixels, is_there = store.read(positions)
+        pixels = pixels if is_there.all() else pixels[is_there]
+        if epoch is not None and settings.augment:
+            view = epoch % settings.views if settings.views else epoch
+            pixels = augment(pixels, settings.augment, settings.seed, view)
+        return pixels.astype(np.float32), is_there
+
+    return feed
+
+
+def cut_feed(rows: CutRows, settings: TrainSettings) -> Callable[..., Any]:
+    def feed(positions: Labels, epoch: int | None) -> tuple[Any, npt.NDArray[np.bool_]]:
+        is_there = rows.is_there(positions)
+        tensors = rows(positions[is_there], epoch)
+        return (tensors[0] if len(tensors) == 1 else tuple(tensors)), is_there
+
+    return feed

@@ -34,6 +34,7 @@ _LARGEST = {"rotation": 1.0, "zoom": 0.99, "shear": 1.0}
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 Seeds = npt.NDArray[np.uint64]
+
 Matrices = npt.NDArray[np.float32]
 
 

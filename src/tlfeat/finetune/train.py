@@ -1,0 +1,200 @@
+"""Training in Keras on the same split as the heads: a head on the frozen backbone, the last layers, or from scratch.
+
+What is frozen always runs in inference mode. Where its outputs are the same at every epoch (no augmentation, or a fixed
+number of changed copies) they are computed once and only what lies above the `cut` is trained; else pixels go through
+the whole network. Both train the same layers from the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlfeat.backbones.graph import Cut
+from tlfeat.errors import DataError, Interrupted
+from tlfeat.evaluate.split import Split
+from tlfeat.finetune.epochs import State, begin_phase, make_batches, run_phase
+from tlfeat.finetune.network import Network
+from tlfeat.finetune.settings import TrainSettings
+from tlfeat.finetune.sources import Sources, cut_feed, pixel_feed
+from tlfeat.text import counted
+from tlfeat.types import OnProgress, silent
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained network from pixels of 0 to 255 to probabilities, and how it came about.
+
+    Attributes
+    ----------
+    model : keras.Model
+    history : dict of str to list of float
+        By epoch.
+    chosen : dict
+        What training decided: best epoch, epochs run, how it ended, what it was fed with.
+    fit_s : float
+        Wall seconds of all epochs, validation included, decoding too where pixels were not kept already.
+    extract_s : float or None
+        Seconds to compute what crosses the cut, once; None where pixels were fed.
+    notes : list of str
+    """
+
+    model: Any
+    history: dict[str, list[float]]
+    chosen: dict[str, Any]
+    fit_s: float
+    extract_s: float | None
+    notes: list[str]
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C ended it; the weights are the best so far."""
+        return bool(self.chosen["ended"] == "interrupted")
+
+
+def train(
+    network: Network,
+    split: Split,
+    sources: Sources,
+    *,
+    state_path: Path | None = None,
+    on_progress: OnProgress = silent,
+) -> Trained:
+    """Train on the training images, choosing the epoch by the validation loss.
+
+    Parameters
+    ----------
+    network : Network
+    split : Split
+        May be another one than that of `sources` in its roles.
+    sources : Sources
+    state_path : Path, optional
+        Where the state is kept while training goes on; what is there from a stopped run is gone on from. It is
+        removed at the end.
+
+    Raises
+    ------
+    DataError
+        No epoch ended with a finite loss, or no training image can be read any more.
+    Interrupted
+        Ctrl-C before the first epoch had ended; later it ends training, and `Trained` says so.
+    """
+    settings = network.settings
+    notes: list[str] = []
+    train_at, val_at = split.where("train"), split.where("val")
+    targets = network.targets(split.labels)
+    phases = settings.phases(len(train_at))
+    state = State.load(state_path) if state_path else State()
+    if state.ended == "interrupted":
+        state.ended = ""
+    n_resumed = state.n_epochs
+    fed: list[str] = []
+    extract_s = None
+    for number, phase in enumerate(phases):
+        network.unfreeze(phase.unfreeze_last)
+        if number < state.phase:
+            continue
+        if number > state.phase:
+            begin_phase(state, number)
+        trunk, tail, cut = network.split()
+        if phase.unfreeze_last and not tail.trainable_weights:
+            notes.append(
+                f"the last {phase.unfreeze_last} layers of {network.spec.name} have no weights that train: this is the "
+                f"frozen backbone. Unfreeze more"
+            )
+        model, feed, fed_with, spent_s = _connect(network, trunk, tail, sources, cut, split)
+        fed.append(fed_with)
+        extract_s = extract_s if spent_s is None else (extract_s or 0.0) + spent_s
+        network.compile(model, phase.rate)
+        run_phase(
+            model,
+            _changing(tail, network.head),
+            make_batches(feed, targets, train_at, settings.batch_size, seed=settings.seed),
+            make_batches(feed, targets, val_at, settings.batch_size) if len(val_at) else None,
+            phase,
+            state,
+            plateau=settings.plateau,
+            keeps_last=settings.keep == "last",
+            save=lambda reached: reached.save(state_path) if state_path else None,
+            what=f"training {settings.name}, at most {counted(phase.epochs, 'epoch')}",
+            on_progress=on_progress,
+        )
+        if state.ended in ("diverged", "interrupted"):
+            break
+    if not state.n_epochs and state.ended == "interrupted":
+        raise Interrupted("Stopped before the first epoch of training had ended: there is nothing to keep of it.")
+    if not state.n_epochs:
+        raise DataError(
+            f"Training diverged in its first epoch: the loss is not finite. Try a lower --learning-rate than "
+            f"{settings.rate}."
+        )
+    if state_path and state.ended != "interrupted":
+        state_path.unlink(missing_ok=True)
+    notes += _notes(split, settings, state, sources, n_resumed)
+    is_last = settings.keep == "last" and state.ended != "diverged"
+    chosen = {
+        "best_epoch": state.n_epochs if is_last else state.best_epoch,
+        "epochs_run": state.n_epochs,
+        "ended": state.ended,
+        "fed": "; then ".join(dict.fromkeys(fed)),
+        "trainable_parameters": _n_trainable(network),
+    }
+    return Trained(network.in_float32(), state.history, chosen, state.fit_s, extract_s, notes)
+
+
+def _connect(
+    network: Network, trunk: Any, tail: Any, sources: Sources, cut: Cut, split: Split
+) -> tuple[Any, Callable[..., Any], str, float | None]:
+    """Return the model to train, what feeds it, that in words, and the seconds that computing it once took."""
+    settings = network.settings
+    found = sources.rows(cut, settings)
+    if isinstance(found, str):
+        store = sources.pixels()
+        return network.pixel_model(trunk, tail), pixel_feed(store, settings), f"pixels: {found}", None
+    rows, spent_s = found
+    for role in ("train", "val"):
+        at = split.where(role)
+        there = at[rows.is_there(at)]
+        if len(at) and not len(there):
+            raise DataError(f"None of the {role} images can be read any more; the first: {split.paths[at[0]]}.")
+        rows.hold(there, is_training=role == "train")
+    fed_with = f"{', '.join(rows.layers)}" + (f" of {settings.views} views" if settings.views else "")
+    return network.tail_model(tail), cut_feed(rows, settings), fed_with, spent_s
+
+
+def _changing(tail: Any, head: Sequence[Any]) -> list[Any]:
+    """Return every variable that training may change: weights, moving statistics, states of random generators."""
+    return [*tail.variables, *(variable for layer in head for variable in layer.variables)]
+
+
+def _n_trainable(network: Network) -> int:
+    return int(sum(np.prod(weight.shape) for weight in network.whole.trainable_weights))
+
+
+def _notes(split: Split, settings: TrainSettings, state: State, sources: Sources, n_resumed: int) -> list[str]:
+    notes = []
+    if not len(split.where("val")):
+        notes.append("no validation images: early stopping watches the training loss")
+    if n_resumed:
+        notes.append(f"training went on from epoch {n_resumed}, where an earlier run was stopped")
+    if state.ended == "diverged":
+        notes.append(
+            f"the loss was not finite in epoch {state.n_epochs + 1}: the weights are those of epoch {state.best_epoch}"
+            f". Try a lower --learning-rate than {settings.rate}"
+        )
+    if state.ended == "interrupted":
+        notes.append(f"interrupted: the weights are the best of {counted(state.n_epochs, 'epoch')}")
+    if sources.unstored:
+        notes.append(f"decoded images could not be kept and were decoded again at every epoch: {sources.unstored}")
+    failures = sources.failures()
+    if failures:
+        path, reason = failures[0]
+        notes.append(
+            f"{counted(len(failures), 'image')} could not be read any more and took no part in training; the first: "
+            f"{path}: {reason}"
+        )
+    return notes
