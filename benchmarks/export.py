@@ -25,15 +25,16 @@ from typing import Any
 import numpy as np
 
 from accuracy_and_time import ROOT, backbone_options, cpu, distinct, stage, table, unpack, versions_of
-from tlfeat.candidates import fit_keras, fit_sklearn
 from tlfeat.evaluate.data import open_data
-from tlfeat.export import export_model
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune.settings import TrainSettings
-from tlfeat.formats import FORMATS
 from tlfeat.heads.table import HEADS
 from tlfeat.images.decode import decode_batches
-from tlfeat.predict import Model
+from tlfeat.models.export import export_model
+from tlfeat.models.fit_keras import fit_keras
+from tlfeat.models.fit_sklearn import fit_sklearn
+from tlfeat.models.formats import FORMATS
+from tlfeat.models.predict import Model
 from tlfeat.records import Environment, distribution_version
 from tlfeat.text import size
 from tlfeat.workspace import read_json, write_json

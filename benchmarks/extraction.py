@@ -375,8 +375,8 @@ def run_storage(task: Task, clock: Clock) -> None:
 
 def run_accuracy(task: Task, clock: Clock) -> None:
     """Fit and test the logreg head on the rows of a cache, once for each split seed."""
-    from tlfeat.candidates import fit_sklearn
     from tlfeat.evaluate.data import open_data
+    from tlfeat.models.fit_sklearn import fit_sklearn
 
     clock.found["accuracies"] = []
     for seed in task["seeds"]:

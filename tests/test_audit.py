@@ -21,13 +21,13 @@ from tlfeat import audit as auditing
 from tlfeat.audit import Audit, audit
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
-from tlfeat.candidates import fit_sklearn
 from tlfeat.evaluate import leaks
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.duplicates import find_duplicates
 from tlfeat.images.image_set import load_images
+from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.records import Leaks, Result
 
 

@@ -206,7 +206,7 @@ def test_a_curve_has_every_count_and_all_images_once(cache: Path) -> None:
 
 
 def test_the_last_point_is_what_fit_sklearn_finds(cache: Path) -> None:
-    from tlfeat.candidates import fit_sklearn
+    from tlfeat.models.fit_sklearn import fit_sklearn
 
     with open_data(cache, seed=0) as data:
         whole = fit_sklearn(data, "logreg").result.score.accuracy

@@ -17,24 +17,25 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import SHARED, MakePhotos, needs_shared, picture
-from tlfeat import export, formats, head_layers
 from tlfeat.backbones.network import import_keras
-from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn
 from tlfeat.cli import app
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data
-from tlfeat.export import TOLERANCE, as_network, export_model
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune.settings import TrainSettings
-from tlfeat.formats import FORMATS, Run, find_format
 from tlfeat.heads.blocks import MAPPINGS
 from tlfeat.heads.columns import Columns
 from tlfeat.heads.kernel import KernelHead
 from tlfeat.heads.linear import LinearHead
 from tlfeat.heads.neighbours import NeighbourHead
 from tlfeat.images.decode import RESIZES, decode_batches, decode_file
-from tlfeat.model_card import Check, DataSet, model_card, read_data_set
-from tlfeat.predict import Model
+from tlfeat.models import export, formats, head_layers
+from tlfeat.models.export import TOLERANCE, as_network, export_model
+from tlfeat.models.fit_keras import fit_keras
+from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
+from tlfeat.models.formats import FORMATS, Run, find_format
+from tlfeat.models.model_card import Check, DataSet, model_card, read_data_set
+from tlfeat.models.predict import Model
 from tlfeat.records import Result
 from tlfeat.types import Rows
 from tlfeat.workspace import read_json, write_json

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from tlfeat.backbones.graph import split_graph
 from tlfeat.backbones.network import BackboneSpec, import_keras
-from tlfeat.candidates import fit_keras
 from tlfeat.cli import app
 from tlfeat.errors import DataError, Interrupted, UsageError
 from tlfeat.evaluate.data import Data, open_data
@@ -28,6 +27,7 @@ from tlfeat.finetune.recipes import RECIPES, choose_settings, describe, find_rec
 from tlfeat.finetune.saved import load_model
 from tlfeat.finetune.settings import Phase, TrainSettings
 from tlfeat.finetune.sources import Sources
+from tlfeat.models.fit_keras import fit_keras
 from tlfeat.records import Result
 
 pytestmark = pytest.mark.keras

@@ -19,12 +19,13 @@ from tlfeat.backbones.graph import list_layers
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, list_backbones, preprocess
 from tlfeat.cache.store import open_cache
-from tlfeat.candidates import fit_keras, fit_sklearn
 from tlfeat.errors import ModelError, UsageError, WeightsError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune.settings import TrainSettings
-from tlfeat.predict import Model
+from tlfeat.models.fit_keras import fit_keras
+from tlfeat.models.fit_sklearn import fit_sklearn
+from tlfeat.models.predict import Model
 from tlfeat.types import Pixels
 
 pytestmark = pytest.mark.keras

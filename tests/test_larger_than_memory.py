@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos
-from tlfeat import candidates, memory
+from tlfeat import memory
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.contents import StoredRows, read_rows
 from tlfeat.cache.store import open_cache
@@ -21,6 +21,7 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
+from tlfeat.models import fit_sklearn as candidates
 
 
 @pytest.fixture

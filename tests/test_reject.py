@@ -18,7 +18,6 @@ from sklearn.model_selection import StratifiedKFold
 from typer.testing import CliRunner
 
 from conftest import SHARED, MakePhotos, needs_shared
-from tlfeat.candidates import fit_sklearn
 from tlfeat.cli import app
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data
@@ -33,7 +32,8 @@ from tlfeat.heads.reject import (
     load_rejector,
     save_rejector,
 )
-from tlfeat.predict import Model
+from tlfeat.models.fit_sklearn import fit_sklearn
+from tlfeat.models.predict import Model
 from tlfeat.types import Labels, Rows
 
 WIDTH = 96

@@ -69,17 +69,18 @@ if TYPE_CHECKING:
     from tlfeat.backbones.keras_encoder import KerasEncoder
     from tlfeat.backbones.network import BackboneSpec
     from tlfeat.cache.store import Cache, open_cache
-    from tlfeat.candidates import fit_keras, fit_sklearn
     from tlfeat.compare import compare_candidates
     from tlfeat.errors import TlfeatError
     from tlfeat.evaluate.data import open_data
     from tlfeat.evaluate.split import make_split
-    from tlfeat.export import export_model
     from tlfeat.extract.extract import extract_rows
     from tlfeat.extract.plan import plan_extraction
     from tlfeat.extract.transformer import ImageEmbedder
     from tlfeat.images.image_set import ImageSet, load_images
-    from tlfeat.predict import Model
+    from tlfeat.models.export import export_model
+    from tlfeat.models.fit_keras import fit_keras
+    from tlfeat.models.fit_sklearn import fit_sklearn
+    from tlfeat.models.predict import Model
     from tlfeat.records import Result
 
 

@@ -16,6 +16,7 @@ from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.finetune.saved import summarise
 from tlfeat.heads.reject import COVERAGE
+from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.records import record
 from tlfeat.text import aligned, counted, one_line
 
@@ -307,9 +308,10 @@ def fit_sklearn(
     verbose: VerboseOption = False,
 ) -> None:
     """Fit a scikit-learn head on cached rows and test it; no TensorFlow in the process."""
-    from tlfeat import candidates, workspace
+    from tlfeat import workspace
     from tlfeat.heads.saved import check_format
     from tlfeat.heads.table import find_head
+    from tlfeat.models import fit_sklearn as candidates
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -376,7 +378,7 @@ def fit_keras(
     Frozen layers run once where that changes nothing: what crosses the cut is kept on disk and only the tail trains.
     A run that is stopped leaves its best weights, and the same command goes on from its last epoch.
     """
-    from tlfeat import candidates, workspace
+    from tlfeat import workspace
     from tlfeat.extract import plan
     from tlfeat.finetune import recipes
 
@@ -427,9 +429,9 @@ def fit_keras(
             path = job.run(on_progress=progress).cache
         with open_data(path, seed=seed, test_fraction=test_fraction) as opened:
             console.say(f"{settings.name} on the images of {path}")
-            if chosen and (note := candidates.other_backbone(opened, chosen)):
+            if chosen and (note := other_backbone(opened, chosen)):
                 console.warn(note)
-            outcome = candidates.fit_keras(
+            outcome = fit_keras(
                 opened,
                 settings,
                 is_fresh=fresh,
@@ -812,7 +814,7 @@ def predict(
     verbose: VerboseOption = False,
 ) -> None:
     """Say what new images show."""
-    from tlfeat import predict as predicting
+    from tlfeat.models import predict as predicting
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -844,7 +846,7 @@ def export(
     verbose: VerboseOption = False,
 ) -> None:
     """Write backbone, preprocessing and head as one file from pixels to labels, checked, with a model card."""
-    from tlfeat import export as exporting
+    from tlfeat.models import export as exporting
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.candidates import Outcome, fit_keras, fit_pixel_baseline, fit_sklearn, other_backbone, with_leaks
 from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
@@ -19,6 +18,9 @@ from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.finetune.recipes import find_recipe
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.table import HEADS, find_head
+from tlfeat.models.fit_keras import fit_keras, other_backbone
+from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
+from tlfeat.models.saved import Outcome, with_leaks
 from tlfeat.records import Result, SplitInfo, record
 from tlfeat.types import OnProgress, silent
 from tlfeat.workspace import read_json

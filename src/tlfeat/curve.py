@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.cache.contents import choose_layers, encoder_name, spec_of
-from tlfeat.candidates import open_pixels
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import mean_interval, wilson_interval
@@ -31,6 +30,7 @@ from tlfeat.finetune.settings import TrainSettings
 from tlfeat.finetune.sources import Sources
 from tlfeat.heads.fit import fit_head, predict_probabilities
 from tlfeat.heads.table import find_head
+from tlfeat.models.fit_sklearn import open_pixels
 from tlfeat.records import Environment, Record, SplitInfo, distribution_version
 from tlfeat.text import counted, percent, seconds
 from tlfeat.types import Labels, OnProgress, Rows, silent

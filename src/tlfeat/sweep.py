@@ -17,13 +17,13 @@ from tlfeat.backbones.graph import CutPoint, list_cut_points
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.cache.contents import choose_layers, encoder_name
 from tlfeat.cache.store import open_cache
-from tlfeat.candidates import fit_sklearn
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import wilson_interval
 from tlfeat.extract.plan import ExtractionJob, plan_extraction
 from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.heads.table import find_head
+from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.records import Environment, Result, SplitInfo, record
 from tlfeat.text import counted, percent, seconds
 from tlfeat.types import OnProgress, silent

@@ -32,7 +32,7 @@ import numpy.typing as npt
 from tlfeat.backbones.network import import_keras, short_reason, silent_stderr
 from tlfeat.backbones.runtime import freeze, to_openvino
 from tlfeat.errors import ModelError, UsageError, nearest
-from tlfeat.head_layers import PROBABILITIES
+from tlfeat.models.head_layers import PROBABILITIES
 from tlfeat.records import distribution_version
 from tlfeat.types import Pixels
 
@@ -76,9 +76,6 @@ class Format:
     def version(self) -> str:
         """The runtime with its version."""
         return f"{self.runtime} {distribution_version(self.runtime)}"
-
-
-# --- write --------------------------------------------------------------------------------------------------
 
 
 def _write_keras(network: Any, labels: Sequence[str], file: Path) -> None:
@@ -175,9 +172,6 @@ def _write_tflite(network: Any, labels: Sequence[str], file: Path) -> None:
 
 def _json(labels: Sequence[str]) -> str:
     return json.dumps(list(labels), ensure_ascii=False)
-
-
-# --- run ----------------------------------------------------------------------------------------------------
 
 
 def _load_keras(file: Path) -> Run:

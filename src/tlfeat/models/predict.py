@@ -22,15 +22,12 @@ from tlfeat.heads.reject import Rejector, check_coverage, load_rejector
 from tlfeat.heads.saved import load_head
 from tlfeat.images.decode import Decoded
 from tlfeat.images.image_set import load_images
+from tlfeat.models.saved import BATCH_SIZE, read_about, rebuild_encoder
 from tlfeat.text import aligned
 from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent
-from tlfeat.workspace import read_json
 
 #: The label of a picture that is refused.
 UNKNOWN = "unknown"
-
-#: One forward pass of 8 pictures costs little more than one of a single picture.
-BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,59 +229,3 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     return found
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    path = folder / "model.json"
-    if not path.exists():
-        raise ModelError(
-            f"There is no model in {folder}: model.json is missing. Name a folder that fit-sklearn or fit-keras wrote."
-        )
-    try:
-        about = read_json(path)
-    except DataError as error:
-        raise ModelError(str(error)) from error
-    expected = {"kind": str, "layer": str, "classes": list, "fingerprint": dict, "encoder": dict}
-    if (
-        not isinstance(about, dict)
-        or about.get("format") != "tlfeat-model"
-        or not all(isinstance(about.get(name), kind) for name, kind in expected.items())
-    ):
-        raise ModelError(f"{path} is not the description of a tlfeat model.")
-    if about.get("format_version") != 1:
-        raise ModelError(f"{path} has format {about.get('format_version')}; this tlfeat reads 1. Update tlfeat.")
-    return about
-
-
-def rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
-    """Build the encoder that the model was fitted behind, or refuse: other rows would give confident nonsense."""
-    from tlfeat.backbones.encoder import PixelEncoder
-    from tlfeat.backbones.keras_encoder import KerasEncoder
-    from tlfeat.backbones.network import BackboneSpec
-
-    spec, there = about["encoder"], about["fingerprint"]
-    encoder: Encoder
-    if spec.get("backbone") == "pixels":
-        encoder = PixelEncoder()
-    elif spec.get("backbone") in (None, "imported"):
-        raise ModelError(
-            f"{folder} was fitted on imported rows: tlfeat does not have the encoder that made them and cannot "
-            f"embed new images."
-        )
-    else:
-        encoder = KerasEncoder(
-            BackboneSpec.from_dict(spec),
-            about["layer"].split("+") if about["layer"] else [],
-            resize=there.get("resize", ""),
-            dtype=there.get("dtype", ""),
-            batch_size=BATCH_SIZE,
-        )
-    here = dict(encoder.fingerprint)
-    if here != there:
-        differing = [
-            f"{name}: fitted with {there.get(name)!r}, here {here.get(name)!r}"
-            for name in sorted({*here, *there})
-            if here.get(name) != there.get(name)
-        ]
-        raise ModelError(f"{folder} cannot be used: its encoder cannot be rebuilt ({'; '.join(differing)}).")
-    return encoder

@@ -15,11 +15,11 @@ from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError, DataError, ModelError, UsageError
-from tlfeat.formats import Format, Run, find_format, write
-from tlfeat.head_layers import add_head
 from tlfeat.images.decode import decode_all, pixel_type
-from tlfeat.model_card import Check, DataSet, model_card, read_data_set
-from tlfeat.predict import Model
+from tlfeat.models.formats import Format, Run, find_format, write
+from tlfeat.models.head_layers import add_head
+from tlfeat.models.model_card import Check, DataSet, model_card, read_data_set
+from tlfeat.models.predict import Model
 from tlfeat.records import Result
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Pixels, Probabilities, silent
