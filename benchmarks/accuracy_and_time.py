@@ -31,13 +31,13 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.compare import ALL_HEADS, ALL_KERAS, Comparison, compare_candidates
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.progress import Progress
 from tlfeat.records import Environment
+from tlfeat.studies.compare import ALL_HEADS, ALL_KERAS, Comparison, compare_candidates
 from tlfeat.text import percent, seconds, size
 from tlfeat.workspace import read_json, write_json, write_text
 

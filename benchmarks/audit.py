@@ -24,7 +24,6 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from accuracy_and_time import ROOT, backbone_options, say, stage, unpack
-from tlfeat import audit as auditing
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.leaks import find_leaks
@@ -34,6 +33,7 @@ from tlfeat.images.image_set import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.progress import Progress
 from tlfeat.records import Environment
+from tlfeat.studies import audit as auditing
 from tlfeat.workspace import read_json, write_json, write_text
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")

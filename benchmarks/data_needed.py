@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_and_time import ROOT, backbone_options, cpu, say, stage, unpack
-from tlfeat import curve, figures, sweep
+from tlfeat import figures
 from tlfeat.evaluate.data import open_data
 from tlfeat.progress import Progress
+from tlfeat.report.curve import curve_finding
+from tlfeat.report.sweep import sweep_finding
+from tlfeat.studies import curve, sweep
 from tlfeat.text import markdown_table, percent
 from tlfeat.workspace import read_json, write_json, write_text
 
@@ -47,8 +50,8 @@ def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
         with open_data(report.cache, seed=SEED) as opened:
             with stage(f"{name}: sweep"):
                 found = sweep.sweep_layers(opened, job.cuts, on_progress=progress)
-            save(args.json, name, record | {"sweep": kept(sweep.sweep_finding(found))})
-            record |= {"sweep": kept(sweep.sweep_finding(found))}
+            save(args.json, name, record | {"sweep": kept(sweep_finding(found))})
+            record |= {"sweep": kept(sweep_finding(found))}
             with stage(f"{name}: curves of heads"):
                 curves = curve.learning_curve(opened, heads=HEADS, n_draws=N_DRAWS, on_progress=progress)
             for mode, counts in args.keras.items():
@@ -63,10 +66,10 @@ def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
                         on_progress=progress,
                     )
                 curves = replace(curves, n_keras_draws=args.keras_draws, lines=curves.lines | networks.lines)
-                save(args.json, name, record | {"curve": kept(curve.curve_finding(curves))})
-        save(args.json, name, record | {"curve": kept(curve.curve_finding(curves))})
-        figures.write_finding(curve.curve_finding(curves), Path("report"))
-        figures.write_finding(sweep.sweep_finding(found), Path("report"))
+                save(args.json, name, record | {"curve": kept(curve_finding(curves))})
+        save(args.json, name, record | {"curve": kept(curve_finding(curves))})
+        figures.write_finding(curve_finding(curves), Path("report"))
+        figures.write_finding(sweep_finding(found), Path("report"))
 
 
 def kept(finding: figures.Finding) -> Record:

@@ -17,8 +17,6 @@ from PIL import Image
 from conftest import MakePhotos
 from test_cli import as_json, tlfeat
 from test_duplicates import photo
-from tlfeat import audit as auditing
-from tlfeat.audit import Audit, audit
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate import leaks
@@ -29,6 +27,8 @@ from tlfeat.images.duplicates import find_duplicates
 from tlfeat.images.image_set import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.records import Leaks, Result
+from tlfeat.studies import audit as auditing
+from tlfeat.studies.audit import Audit, audit
 
 
 @pytest.fixture(autouse=True)

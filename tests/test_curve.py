@@ -14,20 +14,8 @@ from typer.testing import CliRunner
 
 from conftest import MakePhotos
 from test_evaluate import make_table
-from tlfeat import curve as curving
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cli import app
-from tlfeat.curve import (
-    Curve,
-    Saving,
-    curve_finding,
-    labels_needed,
-    labels_saved,
-    learning_curve,
-    parse_counts,
-    saving_text,
-    savings,
-)
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.intervals import mean_interval
@@ -36,6 +24,10 @@ from tlfeat.extract.extract import extract_rows
 from tlfeat.figures import to_svg, write_finding
 from tlfeat.heads.fit import fit_head
 from tlfeat.images.image_set import load_images
+from tlfeat.report.curve import curve_finding, keras_hint, saving_text
+from tlfeat.studies import curve as curving
+from tlfeat.studies.curve import Curve, learning_curve, parse_counts
+from tlfeat.studies.savings import Saving, labels_needed, labels_saved, savings
 from tlfeat.types import Labels
 
 
@@ -366,4 +358,4 @@ def test_networks_learn_on_the_same_draws_and_are_kept(tmp_path: Path, monkeypat
     monkeypatch.setattr(finetune, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     assert run_curve(report.cache, **options).lines.keys() == found.lines.keys()
     with open_data(report.cache, seed=0) as data:
-        assert "--keras frozen,scratch adds networks, 2 draws" in curving.keras_hint(data, [1, 0], 2)
+        assert "--keras frozen,scratch adds networks, 2 draws" in keras_hint(data, [1, 0], 2)

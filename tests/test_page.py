@@ -20,10 +20,10 @@ from PIL import Image
 
 from made_results import keep_network
 from tlfeat import workspace
-from tlfeat.compare import compare_candidates, known_comparison
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.report_page import write_reports
+from tlfeat.studies.compare import compare_candidates, known_comparison
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 

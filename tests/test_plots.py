@@ -12,12 +12,12 @@ from PIL import Image
 from conftest import MakePhotos
 from made_results import a_result, as_network, keep_network
 from tlfeat import workspace
-from tlfeat.compare import compare_candidates, known_comparison
 from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.plots import file_names, learning_curves, write_plots
+from tlfeat.studies.compare import compare_candidates, known_comparison
 
 
 def test_charts_are_written_as_png_and_svg_whatever_the_names(make_photos: MakePhotos, tmp_path: Path) -> None:

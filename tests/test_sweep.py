@@ -22,7 +22,8 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
 from tlfeat.figures import document, to_svg, write_finding
 from tlfeat.images.image_set import load_images
-from tlfeat.sweep import Sweep, choose_depth, plan_sweep, sentences, sweep_finding, sweep_layers
+from tlfeat.report.sweep import sentences, sweep_finding
+from tlfeat.studies.sweep import Sweep, choose_depth, plan_sweep, sweep_layers
 from tlfeat.types import Pixels, Rows
 
 

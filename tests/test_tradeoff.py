@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_results import a_result
-from tlfeat.tradeoff import BreakEven, break_even, break_evens, frontier, seconds_of
+from tlfeat.studies.tradeoff import BreakEven, break_even, break_evens, frontier, seconds_of
 
 SECONDS = st.floats(0, 1e5)
 

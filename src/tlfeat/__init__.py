@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from tlfeat.backbones.keras_encoder import KerasEncoder
     from tlfeat.backbones.network import BackboneSpec
     from tlfeat.cache.store import Cache, open_cache
-    from tlfeat.compare import compare_candidates
     from tlfeat.errors import TlfeatError
     from tlfeat.evaluate.data import open_data
     from tlfeat.evaluate.split import make_split
@@ -82,6 +81,7 @@ if TYPE_CHECKING:
     from tlfeat.models.fit_sklearn import fit_sklearn
     from tlfeat.models.predict import Model
     from tlfeat.records import Result
+    from tlfeat.studies.compare import compare_candidates
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,9 @@ import io
 from dataclasses import fields
 from pathlib import Path
 
-from tlfeat.audit import KINDS, Audit, Finding, to_document
 from tlfeat.errors import BadImage
 from tlfeat.images.decode import jpeg_thumbnail, read_file
+from tlfeat.studies.audit import KINDS, Audit, Finding, to_document
 from tlfeat.text import aligned, counted, page
 from tlfeat.workspace import write_json, write_text
 

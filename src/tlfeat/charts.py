@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlfeat.compare import Line
 from tlfeat.figures import percent_axis
 from tlfeat.records import Calibration, Result
+from tlfeat.studies.compare import Line
+from tlfeat.studies.tradeoff import frontier, seconds_of
 from tlfeat.text import page, percent, seconds
-from tlfeat.tradeoff import frontier, seconds_of
 
 #: Of a chart, in its own units; narrow, so that it can be read on a telephone.
 _WIDTH, _HEIGHT = 460, 320

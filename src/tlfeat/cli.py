@@ -18,6 +18,8 @@ from tlfeat.finetune.saved import summarise
 from tlfeat.heads.reject import COVERAGE
 from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.records import record
+from tlfeat.report.curve import curve_finding, keras_hint
+from tlfeat.report.sweep import sweep_finding
 from tlfeat.text import aligned, counted, one_line
 
 app = typer.Typer(
@@ -538,7 +540,7 @@ def compare(
     verbose: VerboseOption = False,
 ) -> None:
     """Line up raw pixels, every head, the frozen, the fine-tuned and the from-scratch network on one split."""
-    import tlfeat.compare as comparing
+    import tlfeat.studies.compare as comparing
     from tlfeat import embedding_map, report_page, workspace
     from tlfeat.heads.table import find_head
 
@@ -603,7 +605,7 @@ def report(
 ) -> None:
     """Make the page and the tables of every model that was fitted on a cache with this split; fits nothing."""
     from tlfeat import embedding_map, report_page, workspace
-    from tlfeat.compare import known_comparison
+    from tlfeat.studies.compare import known_comparison
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -652,8 +654,8 @@ def sweep(
 ) -> None:
     """Embed at the end of every block in one pass, fit a head on each, and say which layer to take."""
     from tlfeat import figures, workspace
-    from tlfeat import sweep as sweeping
     from tlfeat.heads.table import find_head
+    from tlfeat.studies import sweep as sweeping
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -682,7 +684,7 @@ def sweep(
         )
         with open_data(report.cache, seed=seed, test_fraction=test_fraction) as opened:
             found = sweeping.sweep_layers(opened, job.cuts, head=model, is_fresh=fresh, on_progress=progress)
-        finding = sweeping.sweep_finding(found)
+        finding = sweep_finding(found)
         paths = figures.write_finding(finding, output or workspace.report_dir(report.cache.stem))
     _show_finding(console, finding, paths)
     if found.chosen is not None:
@@ -712,9 +714,9 @@ def curve(
     verbose: VerboseOption = False,
 ) -> None:
     """Fit on few labelled images, then on more: what each label buys, and how many a frozen backbone saves."""
-    import tlfeat.compare as comparing
-    from tlfeat import curve as curving
+    import tlfeat.studies.compare as comparing
     from tlfeat import figures, workspace
+    from tlfeat.studies import curve as curving
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -738,8 +740,8 @@ def curve(
                 is_fresh=fresh,
                 on_progress=progress,
             )
-            hint = "" if modes else curving.keras_hint(data, keras_wanted, keras_draws)
-        finding = curving.curve_finding(found)
+            hint = "" if modes else keras_hint(data, keras_wanted, keras_draws)
+        finding = curve_finding(found)
         paths = figures.write_finding(finding, output or workspace.report_dir(path.stem))
     for note in found.notes:
         console.warn(note)
@@ -765,9 +767,9 @@ def audit(
     quiet: QuietOption = False,
 ) -> None:
     """Look for what is wrong with the images and labels of a cache; nothing is changed."""
-    from tlfeat import audit as auditing
     from tlfeat import audit_report, workspace
     from tlfeat.cache.store import open_cache
+    from tlfeat.studies import audit as auditing
 
     console = Console(is_json=as_json, is_quiet=quiet)
     with errors_as_exit_codes(), console.progress() as progress:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from tlfeat.charts import accuracy_seconds
-from tlfeat.compare import Comparison, Line
 from tlfeat.embedding_map import KINDS, EmbeddingMap
 from tlfeat.errors import DataError
 from tlfeat.evaluate.split import Split
 from tlfeat.records import Result
+from tlfeat.studies.compare import Comparison, Line
+from tlfeat.studies.tradeoff import seconds_of
 from tlfeat.text import one_line, percent
-from tlfeat.tradeoff import seconds_of
 
 #: Dots an inch of the PNG files: what journals ask of line art with text.
 _DPI = 300

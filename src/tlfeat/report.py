@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tlfeat.compare import Comparison, Line
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import confused_pairs
 from tlfeat.records import Result
+from tlfeat.studies.compare import Comparison, Line
+from tlfeat.studies.tradeoff import break_evens, frontier, seconds_of
 from tlfeat.text import aligned, counted, csv_text, markdown_table, percent, seconds, size
-from tlfeat.tradeoff import break_evens, frontier, seconds_of
 from tlfeat.workspace import write_json, write_text
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.

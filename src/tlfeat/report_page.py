@@ -16,7 +16,6 @@ import numpy as np
 from tlfeat import provenance, workspace
 from tlfeat.cache.contents import choose_layers, picture_files
 from tlfeat.charts import Plot, accuracy_seconds, learning_curves, per_class_rows, reliability, style_of, to_svg
-from tlfeat.compare import Comparison
 from tlfeat.embedding_map import KINDS, EmbeddingMap, make_map
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.calibration import calibration_text
@@ -26,8 +25,9 @@ from tlfeat.evaluate.split import Split
 from tlfeat.images.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
 from tlfeat.records import Environment, Result
 from tlfeat.report import coverage_text, legend, table_rows, write_tables
+from tlfeat.studies.compare import Comparison
+from tlfeat.studies.tradeoff import COSTS, seconds_of
 from tlfeat.text import one_line, page, percent, seconds
-from tlfeat.tradeoff import COSTS, seconds_of
 from tlfeat.types import Labels, OnProgress, silent
 from tlfeat.workspace import write_text
 

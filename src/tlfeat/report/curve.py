@@ -1,0 +1,176 @@
+"""A learning curve as sentences, table, chart and page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.intervals import mean_interval, wilson_interval
+from tlfeat.evaluate.split import VAL_FRACTION
+from tlfeat.figures import Chart, Finding, Point, Series
+from tlfeat.records import Environment
+from tlfeat.studies.curve import Curve, keras_estimate_s
+from tlfeat.studies.savings import Saving, savings
+from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place
+from tlfeat.text import counted, percent, seconds
+
+#: Fewer times as many labels than that are called about as many.
+_ABOUT_EQUAL = 1.1
+
+
+def saving_text(saving: Saving, n_classes: int, names: dict[str, str]) -> str:
+    """Return one comparison as a sentence; `names` are what candidates are called in it."""
+
+    def amount(n_labels: float) -> str:
+        a_class = _few(n_labels / n_classes)
+        return f"{a_class} image{'s' * (a_class != '1')} a class ({counted(round(n_labels), 'label')})"
+
+    thrifty, other = names.get(saving.thrifty, saving.thrifty), names.get(saving.other, saving.other)
+    few, many, accuracy = amount(saving.thrifty_labels), amount(saving.other_labels), percent(saving.accuracy)
+    times = _few(saving.times_fewer)
+    if saving.times_fewer < _ABOUT_EQUAL:
+        return f"{thrifty} and {other} need about as many labels for {accuracy}: {few}."
+    noise = ""
+    if saving.interval is not None:
+        low, high = saving.interval
+        noise = f" (95 % interval {_few(low)} to {_few(high)}{', within noise' if low <= 1 else ''})"
+    if saving.is_never:
+        return (
+            f"{thrifty} has {accuracy} with {few}, which {other} does not reach with {many}: more than {times} times "
+            f"fewer labels{noise}."
+        )
+    times = f"at least {times}" if saving.is_first else times
+    return (
+        f"{thrifty} reaches with {few} what {other} reaches with {many}, {accuracy}: {times} times fewer labels{noise}."
+    )
+
+
+def _few(n: float) -> str:
+    return f"{n:.1f}".removesuffix(".0") if n < 10 else f"{n:,.0f}"
+
+
+def curve_finding(curve: Curve) -> Finding:
+    """Return words, chart, table and records of the curves."""
+    n_classes = len(curve.classes)
+    names = {
+        name: name if "+" in name or name.startswith("keras-") else f"{name} on {curve.layer}" for name in curve.lines
+    }
+    labels = {place.count: place.n_labels for line in curve.lines.values() for place in line}
+    saved = savings(curve)
+    return Finding(
+        name="curve",
+        title=f"{curve.cache.stem}: how many labels with {curve.backbone}",
+        sentences=[saving_text(saving, n_classes, names) for saving in saved] or [_alone(curve)],
+        chart=Chart(
+            "labelled images a class",
+            [(labels[n] / n_classes, str(n) if n else f"all ({_few(labels[n] / n_classes)})") for n in curve.counts],
+            [
+                Series(
+                    name,
+                    [
+                        Point(
+                            place.n_labels / n_classes,
+                            place.mean,
+                            *mean_interval(place.accuracies),
+                            f"{name}, {place.count or 'all'} a class: {percent(place.mean)}",
+                        )
+                        for place in line
+                    ],
+                )
+                for name, line in curve.lines.items()
+            ],
+            is_log_x=True,
+        ),
+        headings=("images a class", "labels", *curve.lines),
+        rows=[
+            (str(count or "all"), f"{labels[count]:,.0f}", *(_cell(line, count) for line in curve.lines.values()))
+            for count in curve.counts
+        ],
+        legend=_legend(curve),
+        records=[_flat(name, place, n_classes) for name, line in curve.lines.items() for place in line],
+        about={
+            "cache": str(curve.cache),
+            "backbone": curve.backbone,
+            "layer": curve.layer,
+            "labels_saved": [{**saving.to_dict(), "times_fewer": saving.times_fewer} for saving in saved],
+            "split": curve.split.to_dict(),
+            "skipped": [list(pair) for pair in curve.skipped],
+            "environment": Environment.current().to_dict(),
+        },
+    )
+
+
+def _alone(curve: Curve) -> str:
+    ((name, line),) = curve.lines.items()
+    n = counted(round(line[-1].n_labels), "label")
+    return f"{name} has {percent(line[-1].mean)} with {n}; there is nothing to compare it with."
+
+
+def _cell(line: Sequence[Place], count: int) -> str:
+    place = next((place for place in line if place.count == count), None)
+    if place is None:
+        return "–"
+    low, high = mean_interval(place.accuracies)
+    return percent(place.mean) if len(place.trials) < 2 else f"{100 * place.mean:.1f} ± {50 * (high - low):.1f} %"
+
+
+def _flat(name: str, place: Place, n_classes: int) -> dict[str, Any]:
+    low, high = mean_interval(place.accuracies)
+    return {
+        "model": name,
+        "count": place.count or "all",
+        "n_labels": place.n_labels,
+        "images_per_class": place.n_labels / n_classes,
+        "n_draws": len(place.trials),
+        "accuracy": place.mean,
+        "draws95_low": low,
+        "draws95_high": high,
+        "fit_s": float(np.mean([trial.fit_s for trial in place.trials])),
+        "n_test": len(place.trials[0].right),
+        "accuracies": place.accuracies,
+    }
+
+
+def _legend(curve: Curve) -> list[str]:
+    split = curve.split
+    best = max(line[-1].mean for line in curve.lines.values())
+    low, high = wilson_interval(round(best * split.n_test), split.n_test)
+    has_keras = any(name.startswith("keras-") for name in curve.lines)
+    places = [place for line in curve.lines.values() for place in line]
+    off = [place for place in places if place.count and place.n_labels != place.count * len(curve.classes)]
+    draws = f"{curve.n_draws} draws" + (f" ({curve.n_keras_draws} for networks)" if has_keras else "")
+    return [
+        f"Mean over {draws} of the {split.n_train + split.n_val:,} images to learn from, ± the 95 % t-interval of that "
+        "mean (band); all of them are one draw, without a band. Draws are nested and seeded; large ones overlap.",
+        f"All on the same {split.n_test:,} test images (split: {split.origin}, seed {split.seed}). Their own "
+        f"error is not in the bands: it leaves {percent(best)} between {100 * low:.1f} and {100 * high:.1f}.",
+        "Heads choose parameters by cross-validation on the draw; with 1 image a class there is none: defaults.",
+        "Labels for equal accuracy: interpolated in the logarithm on mean curves made monotone (isotonic regression); "
+        "where curves are flat, a small difference in accuracy is a large one in labels. Its interval: bootstrap over "
+        "draws and test images.",
+        *(
+            [
+                "Networks: every labelled image counts, those too that training stops early on "
+                f"({100 * VAL_FRACTION:.0f} %; none below {MIN_FOR_VALIDATION} a class: the training loss stops it)."
+            ]
+            if has_keras
+            else []
+        ),
+        *(["Groups stay whole and classes give what they have: see labels for what was drawn."] if off else []),
+        *(f"not run: {name}: {why}" for name, why in curve.skipped),
+        *(f"note: {note}" for note in curve.notes),
+    ]
+
+
+def keras_hint(data: Data, counts: Sequence[int], n_draws: int) -> str:
+    """Return the next step in words: the same curve with networks, and how long it takes; "" where there is none."""
+    spent_s = keras_estimate_s(data, counts, n_draws)
+    return (
+        f"Next: --keras frozen,scratch adds networks, {n_draws} draws (at most about {seconds(spent_s)}; "
+        "Ctrl-C keeps what is finished)"
+        if spent_s
+        else ""
+    )

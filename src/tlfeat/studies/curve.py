@@ -1,0 +1,285 @@
+"""How much data: accuracy against labelled images a class, and the labels saved for equal accuracy.
+
+Every candidate learns from the same seeded draws of the images to learn from and is tested on the same test images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tlfeat.cache.contents import choose_layers, encoder_name, spec_of
+from tlfeat.errors import DataError, Interrupted, UsageError
+from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.split import VAL_FRACTION, Split, draw_per_class
+from tlfeat.finetune.network import Network
+from tlfeat.finetune.saved import predict_pixels
+from tlfeat.finetune.settings import TrainSettings
+from tlfeat.finetune.sources import Sources
+from tlfeat.heads.fit import fit_head, predict_probabilities
+from tlfeat.heads.table import find_head
+from tlfeat.models.fit_sklearn import open_pixels
+from tlfeat.records import SplitInfo
+from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place, RunTrial, Trial, TrialBook
+from tlfeat.types import Labels, OnProgress, Rows, silent
+
+COUNTS = "1,2,5,10,20,50,all"
+
+KERAS_MODES = ("frozen", "scratch")
+
+#: Of each epoch in Keras beside its images; what makes few images slow, as they need many epochs.
+_EPOCH_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The curves of all candidates on one split.
+
+    Attributes
+    ----------
+    lines : dict of candidate to list of Place
+        The first candidate is the one that the others are compared with.
+    n_reused : int
+        Trials of earlier commands.
+    """
+
+    cache: Path
+    backbone: str
+    layer: str
+    classes: list[str]
+    split: SplitInfo
+    n_draws: int
+    n_keras_draws: int
+    counts: list[int]
+    lines: dict[str, list[Place]]
+    n_reused: int
+    skipped: list[tuple[str, str]]
+    notes: list[str]
+
+
+def _union(*counts: Sequence[int]) -> list[int]:
+    """Return all counts in ascending order, all images (0) last."""
+    return sorted(set().union(*counts), key=lambda count: count or math.inf)
+
+
+def parse_counts(text: str) -> list[int]:
+    """Return the numbers of ``1,2,5,all`` in ascending order; 0 stands for all and comes last."""
+    found = set()
+    for word in (part.strip() for part in text.split(",") if part.strip()):
+        if word != "all" and not (word.isdecimal() and int(word) > 0):
+            raise UsageError(f"--counts wants numbers of images a class such as {COUNTS}, received '{word}'.")
+        found.add(0 if word == "all" else int(word))
+    if not found:
+        raise UsageError(f"--counts wants numbers of images a class such as {COUNTS}, received '{text}'.")
+    return _union(list(found))
+
+
+def learning_curve(
+    data: Data,
+    *,
+    layer: str | None = None,
+    heads: Sequence[str] = ("logreg", "knn"),
+    keras_modes: Sequence[str] = (),
+    keras_options: dict[str, Any] | None = None,
+    has_pixels: bool = True,
+    counts: Sequence[int] = tuple(parse_counts(COUNTS)),
+    keras_counts: Sequence[int] | None = None,
+    n_draws: int = 5,
+    n_keras_draws: int = 2,
+    is_fresh: bool = False,
+    on_progress: OnProgress = silent,
+) -> Curve:
+    """Fit every candidate on nested draws of the images to learn from, and test each on the same test images.
+
+    Parameters
+    ----------
+    data : Data
+    layer : str, optional
+        For the heads; `avg_pool` by default, or the only layer there is.
+    heads, keras_modes : sequences of str
+        Of ``heads.HEADS`` and `KERAS_MODES`.
+    keras_options : dict, optional
+        Fields of ``recipes.TrainSettings``.
+    has_pixels : bool, default=True
+        With logistic regression on raw pixels.
+    counts : sequence of int
+        Images a class, as `parse_counts` gives them.
+    keras_counts : sequence of int, optional
+        The same for networks, which are slow; `counts` by default.
+    n_draws, n_keras_draws : int
+        Draws for heads and for networks; all images there are make one draw.
+    is_fresh : bool, default=False
+        Fit again what an earlier command has fitted.
+
+    Raises
+    ------
+    UsageError
+        An unknown head, layer or way of training, or counts beyond what every class has.
+
+    Notes
+    -----
+    All labelled images count, those too that Keras stops early on: 15 % of a draw, none below 10 images a class.
+    A trial that is finished is on disk: a command that was stopped goes on behind it.
+    """
+    for head in heads:
+        find_head(head)
+    unknown = sorted(set(keras_modes) - set(KERAS_MODES))
+    if unknown:
+        raise UsageError(f"No Keras candidate '{unknown[0]}' in a curve. Known: {', '.join(KERAS_MODES)}.")
+    if n_draws < 1 or n_keras_draws < 1:
+        raise UsageError("--draws and --keras-draws are at least 1.")
+    (layer,) = choose_layers(data.cache, layer)
+    learn_at = data.split.where("train", "val")
+    counts, notes = _within(counts, data.split, learn_at)
+    keras_counts, _ = _within(keras_counts or counts, data.split, learn_at)
+    book = TrialBook(data, learn_at, is_fresh, on_progress)
+    if heads:
+        rows = data.cache.read(layer, data.split.keys)
+        for head in heads:
+            settings = {"layer": layer, "grid": repr(find_head(head).family)}
+            book.run(head, counts, n_draws, settings, _head_run(data, head, head, rows))
+        del rows
+    if has_pixels:
+        with book.kept_going("pixels+logreg"), open_pixels(data, on_progress=on_progress) as small:
+            pixel_rows = small.read("pixels", data.split.keys)
+            run = _head_run(data, "pixels+logreg", "logreg", pixel_rows)
+            settings = {"layer": "pixels", "grid": repr(find_head("logreg").family)}
+            book.run("pixels+logreg", counts, n_draws, settings, run)
+    for mode in keras_modes:
+        with book.kept_going(f"keras-{mode}"):
+            _run_keras(data, book, mode, keras_counts, n_keras_draws, keras_options or {}, on_progress)
+    if not book.lines:
+        reasons = " ".join(f"{name}: {why}" for name, why in book.skipped)
+        raise DataError(f"No candidate could run. {reasons}" if reasons else "Nothing to measure: no candidate.")
+    return Curve(
+        data.cache.path,
+        encoder_name(data.cache),
+        layer,
+        data.split.classes,
+        data.split.info,
+        n_draws,
+        n_keras_draws,
+        [
+            count
+            for count in _union(counts, keras_counts)
+            if any(place.count == count for line in book.lines.values() for place in line)
+        ],
+        book.lines,
+        book.n_reused,
+        book.skipped,
+        [*data.split.notes, *notes],
+    )
+
+
+def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list[int], list[str]]:
+    """Drop the counts that are all images of every class, and say so."""
+    n_of_class = np.bincount(split.labels[learn_at])
+    least, most = int(n_of_class.min()), int(n_of_class.max())
+    beyond = [count for count in counts if count >= most]
+    kept = [count for count in counts if count < most]
+    if not kept:
+        raise UsageError(
+            f"The largest class has {most:,} images to learn from; {', '.join(map(str, beyond))} a class are more than "
+            f"there are. Ask for fewer, or for all."
+        )
+    notes = []
+    if beyond:  # what was asked for is all there is: that is what it gets
+        kept = kept if 0 in kept else [*kept, 0]
+        notes.append(f"{', '.join(map(str, beyond))} images a class: no class has more than {most:,}, this is all")
+    if least < most and 0 in kept:
+        notes.append(f"all are {least:,} to {most:,} images a class, in proportions that balanced draws do not have")
+    return kept, notes
+
+
+def _head_run(data: Data, candidate: str, head: str, rows: Rows) -> RunTrial:
+    split, test_at = data.split, data.split.where("test")
+
+    def run(positions: Labels, count: int, draw: int) -> Trial:
+        fitted = fit_head(head, rows[positions], split, positions, seed=data.seed)
+        predicted = fitted.pipeline.classes_[predict_probabilities(fitted.pipeline, rows[test_at]).argmax(axis=1)]
+        spent_s = fitted.search_s + fitted.fit_s
+        right = _marks(predicted == split.labels[test_at])
+        return Trial(candidate, count, draw, len(positions), right, spent_s, fitted.chosen, fitted.notes)
+
+    return run
+
+
+def _marks(is_right: npt.NDArray[np.bool_]) -> str:
+    return "".join("01"[int(right)] for right in is_right)
+
+
+def _run_keras(
+    data: Data,
+    book: TrialBook,
+    mode: str,
+    counts: Sequence[int],
+    n_draws: int,
+    options: dict[str, Any],
+    on_progress: OnProgress,
+) -> None:
+    from tlfeat.finetune import train as finetune
+
+    candidate = f"keras-{mode}"
+    spec, split, test_at = spec_of(data.cache), data.split, data.split.where("test")
+    train_settings = TrainSettings(mode=mode, **options)
+    settings = {"train": {**train_settings.to_dict(), "seed": data.seed}, "val": [VAL_FRACTION, MIN_FOR_VALIDATION]}
+    size, resize = spec.size, str(data.cache.fingerprint.get("resize"))
+    images = data.cache.table.images
+    with Sources(spec, images, split, size, resize, data.stem, embeddings=data.cache) as sources:
+
+        def run(positions: Labels, count: int, draw: int) -> Trial:
+            drawn = _for_keras(split, positions, count, seed=data.seed, draw=draw)
+            seeded = replace(train_settings, seed=data.seed + draw)
+            network = Network(spec, size, len(split.classes), seeded)
+            trained = finetune.train(network, drawn, sources, on_progress=on_progress)
+            if trained.is_interrupted:
+                raise Interrupted("Stopped. Every draw that was finished is kept; the same command goes on from there.")
+            pixels, is_there = sources.pixels().read(test_at)
+            if not is_there.all():
+                raise DataError("Test images cannot be read any more. Run the same tlfeat extract again.")
+            predicted = predict_pixels(trained.model, pixels).argmax(axis=1)
+            right = _marks(predicted == split.labels[test_at])
+            return Trial(candidate, count, draw, len(positions), right, trained.fit_s, trained.chosen, trained.notes)
+
+        book.run(candidate, counts, n_draws, settings, run)
+
+
+def _for_keras(split: Split, positions: Labels, count: int, *, seed: int, draw: int) -> Split:
+    """Return the split with the drawn images alone to learn from, some of them to stop early on."""
+    if not count:
+        return split
+    roles = [role if role == "test" else "" for role in split.roles]
+    n_train = count - round(VAL_FRACTION * count) if count >= MIN_FOR_VALIDATION else count
+    train = draw_per_class(split, positions, n_train, seed=seed, draw=draw)  # nested: part of `positions`
+    for i in positions:
+        roles[i] = "val"
+    for i in train:
+        roles[i] = "train"
+    return replace(split, roles=roles)
+
+
+def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float | None:
+    """Return at most about how long `KERAS_MODES` would train, from the seconds an image took to embed.
+
+    A frozen network runs forwards for 500 steps of 32 images or 20 epochs, one from scratch forwards and backwards,
+    three times as much, for 800 steps or 30 epochs; early stopping often halves that, other work on the cores doubles
+    it.
+    """
+    timing = data.cache.timing
+    if not timing["n_embedded"] or data.cache.source.get("encoder", {}).get("backbone") in (None, "pixels", "imported"):
+        return None
+    image_s, learn_at = timing["embed_s"] / timing["n_embedded"], data.split.where("train", "val")
+    spent = 0.0
+    for count in counts:
+        at = draw_per_class(data.split, learn_at, count, seed=data.seed, draw=0) if count else learn_at
+        for mode in KERAS_MODES:
+            epochs, _ = TrainSettings(mode=mode).budget(len(at))
+            epoch_s = _EPOCH_S + len(at) * image_s * (3 if mode == "scratch" else 1)
+            spent += (n_draws if count else 1) * epochs * epoch_s
+    return spent
