@@ -21,11 +21,11 @@ import numpy as np
 from PIL import Image
 
 from accuracy_and_time import ROOT, backbone_options, cpu, stage, unpack
-from tlfeat.embedding_map import make_map
 from tlfeat.evaluate.data import Data, open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.records import Environment
-from tlfeat.report_page import map_layer, to_html
+from tlfeat.report.embedding_map import make_map
+from tlfeat.report.page import map_layer, to_html
 from tlfeat.studies.compare import compare_candidates
 from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json

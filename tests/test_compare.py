@@ -17,8 +17,8 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.intervals import difference_interval, mcnemar, proportion_interval
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.records import Result
-from tlfeat.report import result_text, table_rows, to_csv, write_tables
-from tlfeat.report_page import to_html
+from tlfeat.report.comparison import result_text, table_rows, to_csv, write_tables
+from tlfeat.report.page import to_html
 from tlfeat.studies.compare import Comparison, compare_candidates
 from tlfeat.workspace import read_json, write_json
 

@@ -21,10 +21,10 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.intervals import mean_interval
 from tlfeat.evaluate.split import Split, draw_per_class, make_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.figures import to_svg, write_finding
 from tlfeat.heads.fit import fit_head
 from tlfeat.images.image_set import load_images
 from tlfeat.report.curve import curve_finding, keras_hint, saving_text
+from tlfeat.report.finding import to_svg, write_finding
 from tlfeat.studies import curve as curving
 from tlfeat.studies.curve import Curve, learning_curve, parse_counts
 from tlfeat.studies.savings import Saving, labels_needed, labels_saved, savings

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos
-from tlfeat.embedding_map import choose_kinds, lay_out, make_map, sample
 from tlfeat.errors import UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import Split
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.records import SplitInfo
+from tlfeat.report.embedding_map import choose_kinds, lay_out, make_map, sample
 
 
 def a_split(counts: dict[tuple[int, str], int]) -> Split:

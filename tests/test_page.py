@@ -22,7 +22,7 @@ from made_results import keep_network
 from tlfeat import workspace
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.report_page import write_reports
+from tlfeat.report.page import write_reports
 from tlfeat.studies.compare import compare_candidates, known_comparison
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")

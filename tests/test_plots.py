@@ -12,11 +12,11 @@ from PIL import Image
 from conftest import MakePhotos
 from made_results import a_result, as_network, keep_network
 from tlfeat import workspace
-from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.plots import file_names, learning_curves, write_plots
+from tlfeat.report.embedding_map import make_map
+from tlfeat.report.plots import file_names, learning_curves, write_plots
 from tlfeat.studies.compare import compare_candidates, known_comparison
 
 

@@ -19,15 +19,15 @@ from PIL import Image
 from conftest import MakePhotos
 from made_results import a_result, as_network, keep_network
 from tlfeat import workspace
-from tlfeat.charts import accuracy_seconds, learning_curves
-from tlfeat.embedding_map import make_map
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune.recipes import find_recipe
-from tlfeat.provenance import _training, commands
-from tlfeat.report import to_markdown
-from tlfeat.report_page import _in_script, choose_images, to_html, write_reports
+from tlfeat.report.charts import accuracy_seconds, learning_curves
+from tlfeat.report.commands import _training, commands
+from tlfeat.report.comparison import to_markdown
+from tlfeat.report.embedding_map import make_map
+from tlfeat.report.page import _in_script, choose_images, to_html, write_reports
 from tlfeat.studies.compare import Comparison, compare_candidates, known_comparison, names_of
 from tlfeat.studies.tradeoff import COSTS
 from tlfeat.workspace import read_json, write_json

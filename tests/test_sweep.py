@@ -20,8 +20,8 @@ from tlfeat.cli import app
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
-from tlfeat.figures import document, to_svg, write_finding
 from tlfeat.images.image_set import load_images
+from tlfeat.report.finding import document, to_svg, write_finding
 from tlfeat.report.sweep import sentences, sweep_finding
 from tlfeat.studies.sweep import Sweep, choose_depth, plan_sweep, sweep_layers
 from tlfeat.types import Pixels, Rows

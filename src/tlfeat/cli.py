@@ -443,7 +443,7 @@ def fit_keras(
             )
     _show_result(console, outcome, path if cache else None)
     if plots:
-        from tlfeat.plots import learning_curves
+        from tlfeat.report.plots import learning_curves
 
         with errors_as_exit_codes():
             console.say(f"Learning curves: {', '.join(map(str, learning_curves(outcome.result, plots)))}")
@@ -541,8 +541,10 @@ def compare(
 ) -> None:
     """Line up raw pixels, every head, the frozen, the fine-tuned and the from-scratch network on one split."""
     import tlfeat.studies.compare as comparing
-    from tlfeat import embedding_map, report_page, workspace
+    from tlfeat import workspace
     from tlfeat.heads.table import find_head
+    from tlfeat.report import embedding_map
+    from tlfeat.report import page as report_page
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -604,7 +606,9 @@ def report(
     verbose: VerboseOption = False,
 ) -> None:
     """Make the page and the tables of every model that was fitted on a cache with this split; fits nothing."""
-    from tlfeat import embedding_map, report_page, workspace
+    from tlfeat import workspace
+    from tlfeat.report import embedding_map
+    from tlfeat.report import page as report_page
     from tlfeat.studies.compare import known_comparison
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -653,8 +657,9 @@ def sweep(
     verbose: VerboseOption = False,
 ) -> None:
     """Embed at the end of every block in one pass, fit a head on each, and say which layer to take."""
-    from tlfeat import figures, workspace
+    from tlfeat import workspace
     from tlfeat.heads.table import find_head
+    from tlfeat.report import finding as figures
     from tlfeat.studies import sweep as sweeping
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -715,7 +720,8 @@ def curve(
 ) -> None:
     """Fit on few labelled images, then on more: what each label buys, and how many a frozen backbone saves."""
     import tlfeat.studies.compare as comparing
-    from tlfeat import figures, workspace
+    from tlfeat import workspace
+    from tlfeat.report import finding as figures
     from tlfeat.studies import curve as curving
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -767,8 +773,9 @@ def audit(
     quiet: QuietOption = False,
 ) -> None:
     """Look for what is wrong with the images and labels of a cache; nothing is changed."""
-    from tlfeat import audit_report, workspace
+    from tlfeat import workspace
     from tlfeat.cache.store import open_cache
+    from tlfeat.report import audit as audit_report
     from tlfeat.studies import audit as auditing
 
     console = Console(is_json=as_json, is_quiet=quiet)
@@ -987,8 +994,8 @@ def cache_import(
 
 
 def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
-    from tlfeat import report
     from tlfeat.evaluate.leaks import leak_sentence
+    from tlfeat.report import comparison as report
 
     for note in [*outcome.result.notes, *filter(None, [leak_sentence(outcome.result.leaks)])]:
         console.warn(note)
@@ -1007,7 +1014,7 @@ def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
 
 
 def _show_comparison(console: Console, found: Any, paths: dict[str, Path]) -> None:
-    from tlfeat import report
+    from tlfeat.report import comparison as report
 
     text = aligned(*report.table_rows(found)) + "\n\n" + "\n".join(report.legend(found))
     console.result(text, [line.to_record() for line in found.lines])
@@ -1019,7 +1026,7 @@ def _show_comparison(console: Console, found: Any, paths: dict[str, Path]) -> No
 
 
 def _show_finding(console: Console, finding: Any, paths: dict[str, Path]) -> None:
-    from tlfeat import figures
+    from tlfeat.report import finding as figures
 
     words = "\n".join(finding.sentences)
     table = aligned(finding.headings, finding.rows)

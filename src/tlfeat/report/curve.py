@@ -10,8 +10,8 @@ import numpy as np
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import mean_interval, wilson_interval
 from tlfeat.evaluate.split import VAL_FRACTION
-from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.records import Environment
+from tlfeat.report.finding import Chart, Finding, Point, Series
 from tlfeat.studies.curve import Curve, keras_estimate_s
 from tlfeat.studies.savings import Saving, savings
 from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place

@@ -6,8 +6,8 @@ from typing import Any
 
 from tlfeat.backbones.graph import CutPoint
 from tlfeat.evaluate.intervals import wilson_interval
-from tlfeat.figures import Chart, Finding, Point, Series
 from tlfeat.records import Environment, record
+from tlfeat.report.finding import Chart, Finding, Point, Series
 from tlfeat.studies.sweep import Depth, Sweep, standard_error
 from tlfeat.text import counted, percent, seconds
 

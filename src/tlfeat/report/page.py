@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat import provenance, workspace
+from tlfeat import workspace
 from tlfeat.cache.contents import choose_layers, picture_files
-from tlfeat.charts import Plot, accuracy_seconds, learning_curves, per_class_rows, reliability, style_of, to_svg
-from tlfeat.embedding_map import KINDS, EmbeddingMap, make_map
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.data import Data
@@ -24,7 +22,10 @@ from tlfeat.evaluate.scores import confused_pairs
 from tlfeat.evaluate.split import Split
 from tlfeat.images.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
 from tlfeat.records import Environment, Result
-from tlfeat.report import coverage_text, legend, table_rows, write_tables
+from tlfeat.report import commands as provenance
+from tlfeat.report.charts import Plot, accuracy_seconds, learning_curves, per_class_rows, reliability, style_of, to_svg
+from tlfeat.report.comparison import coverage_text, legend, table_rows, write_tables
+from tlfeat.report.embedding_map import KINDS, EmbeddingMap, make_map
 from tlfeat.studies.compare import Comparison
 from tlfeat.studies.tradeoff import COSTS, seconds_of
 from tlfeat.text import one_line, page, percent, seconds
@@ -322,7 +323,7 @@ def _write(
     paths["html"] = html
     write_text(paths["html"], to_html(comparison, data, found_map, on_progress=on_progress))
     if plots:
-        from tlfeat.plots import write_plots
+        from tlfeat.report.plots import write_plots
 
         write_plots(comparison, plots, found_map=found_map, split=data.split)
         paths["plots"] = plots

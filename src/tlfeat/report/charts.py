@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlfeat.figures import percent_axis
 from tlfeat.records import Calibration, Result
+from tlfeat.report.finding import percent_axis
 from tlfeat.studies.compare import Line
 from tlfeat.studies.tradeoff import frontier, seconds_of
 from tlfeat.text import page, percent, seconds
 
 #: Of a chart, in its own units; narrow, so that it can be read on a telephone.
 _WIDTH, _HEIGHT = 460, 320
+
 _LEFT, _RIGHT, _TOP, _BASE = 54, 446, 14, 268
+
 _LETTER, _LINE = 6.3, 13  # of a name in the chart
 
 #: Letters of a name in the chart; of a longer one only the candidate is shown there.

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.charts import accuracy_seconds
-from tlfeat.embedding_map import KINDS, EmbeddingMap
 from tlfeat.errors import DataError
 from tlfeat.evaluate.split import Split
 from tlfeat.records import Result
+from tlfeat.report.charts import accuracy_seconds
+from tlfeat.report.embedding_map import KINDS, EmbeddingMap
 from tlfeat.studies.compare import Comparison, Line
 from tlfeat.studies.tradeoff import seconds_of
 from tlfeat.text import one_line, percent
@@ -25,6 +25,7 @@ _DPI = 300
 
 #: Told apart by most who do not see all colours, and in print (Okabe and Ito 2008); with another sign each.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00")
+
 _SIGNS = "os^DPvX*"
 
 _SIGN_OF = {"pixels": ("^", "#55555F"), "head": ("o", _COLOURS[0]), "keras": ("s", _COLOURS[1])}

@@ -24,6 +24,7 @@ _THUMBNAIL_SIDE = 128
 
 #: How far each kind can be trusted: measured by benchmarks/audit.py, conditions in docs/benchmarks.md.
 _COPIES = "exact ones are certain; changed ones: 6 false alarms in 10,000 pictures"
+
 TRUST = {
     "leak": _COPIES,
     "conflict": _COPIES,
