@@ -31,11 +31,11 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.cli.progress import Progress
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.progress import Progress
 from tlfeat.records import Environment
 from tlfeat.studies.compare import ALL_HEADS, ALL_KERAS, Comparison, compare_candidates
 from tlfeat.text import percent, seconds, size

@@ -25,13 +25,13 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from accuracy_and_time import ROOT, backbone_options, say, stage, unpack
 from tlfeat.cache.store import open_cache
+from tlfeat.cli.progress import Progress
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.leaks import find_leaks
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.duplicates import SAME_ROW, find_duplicates
 from tlfeat.images.image_set import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
-from tlfeat.progress import Progress
 from tlfeat.records import Environment
 from tlfeat.studies import audit as auditing
 from tlfeat.workspace import read_json, write_json, write_text

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tlfeat.cli import app
+from tlfeat.cli.app import app
 
 DONE, USAGE, KNOWN = 0, 2, 3
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from tlfeat.cache.repair import repair_cache
 from tlfeat.cache.store import Cache, create_cache, open_cache
-from tlfeat.cli import app
+from tlfeat.cli.app import app
 from tlfeat.errors import CacheError
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.types import Rows

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from conftest import MakePhotos
 from test_evaluate import make_table
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cli import app
+from tlfeat.cli.app import app
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.intervals import mean_interval

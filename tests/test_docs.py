@@ -46,7 +46,7 @@ def test_the_page_of_commands_is_what_help_says() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    from tlfeat.cli import app, cache_app
+    from tlfeat.cli.app import app, cache_app
 
     names = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
     names |= {f"cache {c.name}" for c in cache_app.registered_commands}

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tlfeat.backbones.graph import split_graph
 from tlfeat.backbones.network import BackboneSpec, import_keras
-from tlfeat.cli import app
+from tlfeat.cli.app import app
 from tlfeat.errors import DataError, Interrupted, UsageError
 from tlfeat.evaluate.data import Data, open_data
 from tlfeat.extract.plan import plan_extraction

@@ -14,7 +14,7 @@ from tlfeat import memory
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.contents import StoredRows, read_rows
 from tlfeat.cache.store import open_cache
-from tlfeat.console import errors_as_exit_codes
+from tlfeat.cli.console import errors_as_exit_codes
 from tlfeat.errors import DataError
 from tlfeat.evaluate import leaks
 from tlfeat.evaluate.data import open_data

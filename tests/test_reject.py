@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 from typer.testing import CliRunner
 
 from conftest import SHARED, MakePhotos, needs_shared
-from tlfeat.cli import app
+from tlfeat.cli.app import app
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction

@@ -16,7 +16,7 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.graph import CutPoint, _spread, list_cut_points
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.cli import app
+from tlfeat.cli.app import app
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows

@@ -1,6 +1,6 @@
 """``python -m tlfeat``."""
 
-from tlfeat.cli import main
+from tlfeat.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -11,12 +11,12 @@ import typer
 from tlfeat.backbones.graph import list_layers
 from tlfeat.backbones.network import list_backbones
 from tlfeat.cache.contents import choose_layers
-from tlfeat.console import Console, errors_as_exit_codes
+from tlfeat.cli.console import Console, errors_as_exit_codes
 from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.finetune.saved import summarise
 from tlfeat.heads.reject import COVERAGE
-from tlfeat.models.fit_keras import fit_keras, other_backbone
+from tlfeat.models.fit_keras import other_backbone
 from tlfeat.records import record
 from tlfeat.report.curve import curve_finding, keras_hint
 from tlfeat.report.sweep import sweep_finding
@@ -29,102 +29,131 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
 cache_app = typer.Typer(help="Look into a cache, check it, take rows out or bring rows in.", no_args_is_help=True)
+
 app.add_typer(cache_app, name="cache", short_help="Look into a cache; verify, export, import.")
 
 CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", metavar="FILE.h5", help="The cache; the newest one under cache/ by default."),
 ]
+
 LayerOption = Annotated[
     str | None,
     typer.Option("--layer", help="Layer whose rows are used; avg_pool by default, or the only one."),
 ]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else.")]
+
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks; only results and errors.")]
+
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
+
 SeedOption = Annotated[int, typer.Option("--seed", help="For the split and for everything that is drawn.")]
+
 FractionOption = Annotated[
     float,
     typer.Option("--test-fraction", help="Share of every class for testing, where no test split is given."),
 ]
+
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Fit again even if an equal result exists.")]
+
 BackboneOption = Annotated[
     str | None,
     typer.Option("--backbone", help="A name from `tlfeat backbones`, or your own model FILE.keras. [mobilenet_v2]"),
 ]
+
 WeightsOption = Annotated[
     str, typer.Option("--weights", help="imagenet (Keras downloads them once), random, or a file.")
 ]
+
 PreprocessOption = Annotated[
     str | None, typer.Option("--preprocess", help="Pixel scaling: tf, caffe, torch, 0-1 or none.")
 ]
+
 InputSizeOption = Annotated[
     str | None,
     typer.Option("--input-size", metavar="HxW", help="Height and width in pixels; the backbone's own by default."),
 ]
+
 DataArgument = Annotated[
     Path | None,
     typer.Argument(help="Folder of class folders, of train/val/test folders, or CSV. Without: the built-in example."),
 ]
+
 PoolOption = Annotated[
     str | None,
     typer.Option("--pool", help="How layers with height and width become vectors: avg, max, gem, flatten."),
 ]
+
 ClassMapOption = Annotated[
     list[str] | None,
     typer.Option("--class-map", metavar="OLD=NEW", help="Rename a class; may be repeated."),
 ]
+
 CachePathOption = Annotated[
     Path | None,
     typer.Option(
         "--cache", metavar="FILE.h5", help="Where rows go; by default a name under cache/ of data and backbone."
     ),
 ]
+
 RuntimeOption = Annotated[
     str,
     typer.Option("--runtime", help="auto (OpenVINO; TensorFlow where a GPU is), openvino or tensorflow."),
 ]
+
 ResizeOption = Annotated[
     str | None,
     typer.Option("--resize", help="antialias, or as Keras' loaders do: load_img, dataset. [antialias]"),
 ]
+
 DtypeOption = Annotated[
     str | None, typer.Option("--dtype", help="Of the stored rows: float32, or float16 at half the size. [float32]")
 ]
+
 HtmlOption = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE.html", help="Write the page here, not to comparison.html in --output."),
 ]
+
 PlotsOption = Annotated[
     Path | None, typer.Option("--plots", metavar="DIR", help="Write the charts there as PNG and SVG files, for papers.")
 ]
+
 MapOption = Annotated[
     str,
     typer.Option("--map", help="Maps of the embeddings: comma-separated pca, tsne, umap (if installed); all, or none."),
 ]
+
 OutputOption = Annotated[
     Path | None, typer.Option("--output", help="Folder for the reports; cache/reports/... by default.")
 ]
 
-
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help="One of `tlfeat recipes`; the other options change pieces of it.")
 ]
+
 AsWrittenOption = Annotated[
     bool, typer.Option("--as-written", help="The recipe to the letter, its slips included (pixels by 1/255).")
 ]
+
 UnfreezeOption = Annotated[int | None, typer.Option("--unfreeze-last", min=1, help="Train the last N layers too.")]
+
 ScratchOption = Annotated[
     bool | None, typer.Option("--from-scratch", help="Same architecture from random weights.", show_default=False)
 ]
+
 DenseOption = Annotated[
     str | None,
     typer.Option("--dense", metavar="N,...", help="Units of the hidden layers, such as 512,512; 0: none. [128]"),
 ]
+
 DropoutOption = Annotated[
     float | None, typer.Option("--dropout", help="After every hidden layer, or before the last layer. [0.2]")
 ]
+
 AugmentOption = Annotated[
     str | None,
     typer.Option(
@@ -133,23 +162,30 @@ AugmentOption = Annotated[
         help="Change training images at random: none, or such as flip=horizontal,rotation=0.2,zoom=0.2,shear=0.2.",
     ),
 ]
+
 ViewsOption = Annotated[
     int | None,
     typer.Option("--views", min=0, help="With --augment: take N changed copies of each image, kept at the cut. [0]"),
 ]
+
 OptimizerOption = Annotated[str | None, typer.Option("--optimizer", help="adam, adamw, rmsprop or sgd. [adam]")]
+
 LossOption = Annotated[
     str | None,
     typer.Option("--loss", help="sparse_categorical_crossentropy, categorical_crossentropy, binary_crossentropy."),
 ]
+
 RateOption = Annotated[float | None, typer.Option("--learning-rate", help="[1e-3; 1e-4 with --unfreeze-last]")]
+
 HeadEpochsOption = Annotated[
     int | None,
     typer.Option("--head-epochs", min=0, help="Two phases: the head alone for N epochs, then --unfreeze-last. [0]"),
 ]
+
 HeadRateOption = Annotated[
     float | None, typer.Option("--head-learning-rate", help="In the first of two phases. [1e-3]")
 ]
+
 PlateauOption = Annotated[
     int | None,
     typer.Option(
@@ -158,6 +194,7 @@ PlateauOption = Annotated[
         help="Divide the learning rate by 10 after N epochs without a lower loss. [0]",
     ),
 ]
+
 EpochsOption = Annotated[
     int | None,
     typer.Option(
@@ -166,6 +203,7 @@ EpochsOption = Annotated[
         help="At most; the validation loss ends it earlier. 0: 20 and 500 steps; from scratch 30 and 800. [0]",
     ),
 ]
+
 PatienceOption = Annotated[
     int | None,
     typer.Option(
@@ -174,20 +212,25 @@ PatienceOption = Annotated[
         help="Epochs without a lower validation loss. 0: 3 and 75 steps; from scratch 8 and 200. [0]",
     ),
 ]
+
 KeepOption = Annotated[
     str | None, typer.Option("--keep", help="Weights of the best epoch by validation loss, or of the last. [best]")
 ]
+
 BatchNormOption = Annotated[
     bool | None,
     typer.Option(
         "--train-batchnorm", help="BatchNormalization among unfrozen layers learns new statistics.", show_default=False
     ),
 ]
+
 BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="[32]")]
+
 CutOption = Annotated[
     str | None,
     typer.Option("--cut", help="Keep what crosses the cut as float32 or float16; off: pixels every epoch. [float32]"),
 ]
+
 CutGbOption = Annotated[
     float, typer.Option("--cut-gb", min=0, help="Take no more disk for it; above that pixels are taken.")
 ]
@@ -241,7 +284,7 @@ def extract(
     verbose: VerboseOption = False,
 ) -> None:
     """Run images once through a frozen backbone and cache their embeddings."""
-    from tlfeat.console import profile_text
+    from tlfeat.cli.console import profile_text
     from tlfeat.extract import plan
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -919,7 +962,7 @@ def cache_info(cache: CacheOption = None, as_json: JsonOption = False, verbose: 
     """Say what a cache holds: encoder, layers, images, splits, failures."""
     from tlfeat import workspace
     from tlfeat.cache.store import open_cache
-    from tlfeat.console import cache_text
+    from tlfeat.cli.console import cache_text
 
     console = Console(is_json=as_json, is_verbose=verbose)
     with errors_as_exit_codes(), open_cache(cache or workspace.newest_cache()) as opened:

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tlfeat.cli.progress import Progress
 from tlfeat.errors import DataError, TlfeatError
-from tlfeat.progress import Progress
 from tlfeat.text import one_line, printable
 
 INTERRUPTED_EXIT_CODE = 130
