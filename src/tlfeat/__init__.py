@@ -17,77 +17,63 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-#: Public name to the module it lives in.
+#: Public name to the module it lives in. ``tests/test_imports.py`` holds the block below to it.
 _HOME = {
-    "BackboneSpec": "network",
-    "KerasEncoder": "backbone",
-    "Encoder": "encoder",
-    "PixelEncoder": "encoder",
-    "Cache": "cache",
-    "open_cache": "cache",
-    "ImageSet": "images",
-    "load_images": "images",
-    "ImageEmbedder": "transformer",
-    "Model": "predict",
+    "BackboneSpec": "backbones.network",
+    "Cache": "cache.store",
+    "Encoder": "backbones.encoder",
+    "ImageEmbedder": "extract.transformer",
+    "ImageSet": "images.image_set",
+    "KerasEncoder": "backbones.keras_encoder",
+    "Model": "models.predict",
+    "PixelEncoder": "backbones.encoder",
     "Result": "records",
     "TlfeatError": "errors",
-    "extract_rows": "extract",
-    "plan_extraction": "plan",
-    "make_split": "evaluate",
-    "open_data": "candidates",
-    "fit_sklearn": "candidates",
-    "fit_keras": "candidates",
-    "compare_candidates": "compare",
-    "export_model": "export",
+    "compare_candidates": "studies.compare",
+    "export_model": "models.export",
+    "extract_rows": "extract.extract",
+    "fit_keras": "models.fit_keras",
+    "fit_sklearn": "models.fit_sklearn",
+    "load_images": "images.image_set",
+    "make_split": "evaluate.split",
+    "open_cache": "cache.store",
+    "open_data": "evaluate.data",
+    "plan_extraction": "extract.plan",
 }
 
-__all__ = [
-    "BackboneSpec",
-    "Cache",
-    "Encoder",
-    "ImageEmbedder",
-    "ImageSet",
-    "KerasEncoder",
-    "Model",
-    "PixelEncoder",
-    "Result",
-    "TlfeatError",
-    "compare_candidates",
-    "export_model",
-    "extract_rows",
-    "fit_keras",
-    "fit_sklearn",
-    "load_images",
-    "make_split",
-    "open_cache",
-    "open_data",
-    "plan_extraction",
-]
-
 if TYPE_CHECKING:
-    from tlfeat.backbones.encoder import Encoder, PixelEncoder
-    from tlfeat.backbones.keras_encoder import KerasEncoder
-    from tlfeat.backbones.network import BackboneSpec
-    from tlfeat.cache.store import Cache, open_cache
-    from tlfeat.errors import TlfeatError
-    from tlfeat.evaluate.data import open_data
-    from tlfeat.evaluate.split import make_split
-    from tlfeat.extract.extract import extract_rows
-    from tlfeat.extract.plan import plan_extraction
-    from tlfeat.extract.transformer import ImageEmbedder
-    from tlfeat.images.image_set import ImageSet, load_images
-    from tlfeat.models.export import export_model
-    from tlfeat.models.fit_keras import fit_keras
-    from tlfeat.models.fit_sklearn import fit_sklearn
-    from tlfeat.models.predict import Model
-    from tlfeat.records import Result
-    from tlfeat.studies.compare import compare_candidates
+    from tlfeat.backbones.encoder import Encoder as Encoder
+    from tlfeat.backbones.encoder import PixelEncoder as PixelEncoder
+    from tlfeat.backbones.keras_encoder import KerasEncoder as KerasEncoder
+    from tlfeat.backbones.network import BackboneSpec as BackboneSpec
+    from tlfeat.cache.store import Cache as Cache
+    from tlfeat.cache.store import open_cache as open_cache
+    from tlfeat.errors import TlfeatError as TlfeatError
+    from tlfeat.evaluate.data import open_data as open_data
+    from tlfeat.evaluate.split import make_split as make_split
+    from tlfeat.extract.extract import extract_rows as extract_rows
+    from tlfeat.extract.plan import plan_extraction as plan_extraction
+    from tlfeat.extract.transformer import ImageEmbedder as ImageEmbedder
+    from tlfeat.images.image_set import ImageSet as ImageSet
+    from tlfeat.images.image_set import load_images as load_images
+    from tlfeat.models.export import export_model as export_model
+    from tlfeat.models.fit_keras import fit_keras as fit_keras
+    from tlfeat.models.fit_sklearn import fit_sklearn as fit_sklearn
+    from tlfeat.models.predict import Model as Model
+    from tlfeat.records import Result as Result
+    from tlfeat.studies.compare import compare_candidates as compare_candidates
+
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Import the home of a public name when it is first used (PEP 562)."""
+    """Import the home of a public name when it is first used (PEP 562): ``import tlfeat`` stays light."""
     if name not in _HOME:
         raise AttributeError(f"module 'tlfeat' has no attribute '{name}'")
     from importlib import import_module
 
     return getattr(import_module(f"tlfeat.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

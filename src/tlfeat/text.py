@@ -41,7 +41,7 @@ def page(template: str, **values: Any) -> str:
     """Fill a template; every text in HTML and SVG is escaped, and nothing may be left out."""
     import jinja2
 
-    loader = jinja2.PackageLoader("tlfeat")
+    loader = jinja2.PackageLoader("tlfeat.report")
     filled: str = (
         jinja2.Environment(
             autoescape=jinja2.select_autoescape(("html", "svg")),

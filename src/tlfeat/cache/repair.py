@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -13,9 +11,6 @@ from tlfeat.cache.checks import attribute, h5_errors, in_child
 from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.errors import CacheDamaged, CacheError
-
-#: Ranges of rows named in one sentence of `verify`.
-_MAX_RANGES = 20
 
 #: Repairing reads and may write everything, where opening only looks at the indexes.
 _REPAIR_PATIENCE = 10
@@ -96,19 +91,3 @@ def _copy_sound(path: Path, journal: JournalledFile, to: Path) -> list[str]:
             except CacheError as error:
                 lost.append(str(error))
     return lost
-
-
-def bad_rows_text(layer: str, found: Mapping[str, Sequence[int]]) -> list[str]:
-    return [f"layer '{layer}', {_ranges(numbers)}: {reason}" for reason, numbers in found.items()]
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return "row 7" or "rows 7, 64 to 127 (65 rows)"."""
-    if len(numbers) == 1:
-        return f"row {numbers[0]}"
-    ends = [i for i, (a, b) in enumerate(pairwise(numbers)) if b != a + 1]
-    starts = [0, *(i + 1 for i in ends)]
-    parts = [(numbers[a], numbers[b]) for a, b in zip(starts, [*ends, len(numbers) - 1], strict=True)]
-    said = [str(a) if a == b else f"{a} to {b}" for a, b in parts[:_MAX_RANGES]]
-    more = ", ..." if len(parts) > _MAX_RANGES else ""
-    return f"rows {', '.join(said)}{more} ({len(numbers):,} rows)"

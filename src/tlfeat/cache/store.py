@@ -24,6 +24,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,7 +49,6 @@ from tlfeat.cache.checks import (
     layer_datasets,
 )
 from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
-from tlfeat.cache.repair import bad_rows_text
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, FingerprintError
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.records import Environment
@@ -752,3 +752,23 @@ def _read_text(dataset: h5py.Dataset) -> list[str]:
     values = dataset[:].tolist()
     strings: dict[bytes, str] = {}  # equal labels become one string
     return [strings.setdefault(value, value.decode("utf-8", "surrogateescape")) for value in values]
+
+
+#: Ranges of rows named in one sentence of `verify`.
+_MAX_RANGES = 20
+
+
+def bad_rows_text(layer: str, found: Mapping[str, Sequence[int]]) -> list[str]:
+    return [f"layer '{layer}', {_ranges(numbers)}: {reason}" for reason, numbers in found.items()]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return "row 7" or "rows 7, 64 to 127 (65 rows)"."""
+    if len(numbers) == 1:
+        return f"row {numbers[0]}"
+    ends = [i for i, (a, b) in enumerate(pairwise(numbers)) if b != a + 1]
+    starts = [0, *(i + 1 for i in ends)]
+    parts = [(numbers[a], numbers[b]) for a, b in zip(starts, [*ends, len(numbers) - 1], strict=True)]
+    said = [str(a) if a == b else f"{a} to {b}" for a, b in parts[:_MAX_RANGES]]
+    more = ", ..." if len(parts) > _MAX_RANGES else ""
+    return f"rows {', '.join(said)}{more} ({len(numbers):,} rows)"

@@ -8,18 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tlfeat.backbones.graph import list_layers
-from tlfeat.backbones.network import list_backbones
-from tlfeat.cache.contents import choose_layers
 from tlfeat.cli.console import Console, errors_as_exit_codes
 from tlfeat.errors import CacheError, DataError, UsageError
-from tlfeat.evaluate.data import open_data
-from tlfeat.finetune.saved import summarise
-from tlfeat.heads.reject import COVERAGE
-from tlfeat.models.fit_keras import other_backbone
-from tlfeat.records import record
-from tlfeat.report.curve import curve_finding, keras_hint
-from tlfeat.report.sweep import sweep_finding
 from tlfeat.text import aligned, counted, one_line
 
 app = typer.Typer(
@@ -354,6 +344,8 @@ def fit_sklearn(
 ) -> None:
     """Fit a scikit-learn head on cached rows and test it; no TensorFlow in the process."""
     from tlfeat import workspace
+    from tlfeat.cache.contents import choose_layers
+    from tlfeat.evaluate.data import open_data
     from tlfeat.heads.saved import check_format
     from tlfeat.heads.table import find_head
     from tlfeat.models import fit_sklearn as candidates
@@ -424,8 +416,11 @@ def fit_keras(
     A run that is stopped leaves its best weights, and the same command goes on from its last epoch.
     """
     from tlfeat import workspace
+    from tlfeat.evaluate.data import open_data
     from tlfeat.extract import plan
     from tlfeat.finetune import recipes
+    from tlfeat.models.fit_keras import fit_keras as run_fit_keras
+    from tlfeat.models.fit_keras import other_backbone
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with errors_as_exit_codes(), console.progress() as progress:
@@ -476,7 +471,7 @@ def fit_keras(
             console.say(f"{settings.name} on the images of {path}")
             if chosen and (note := other_backbone(opened, chosen)):
                 console.warn(note)
-            outcome = fit_keras(
+            outcome = run_fit_keras(
                 opened,
                 settings,
                 is_fresh=fresh,
@@ -526,6 +521,7 @@ def summary(
 ) -> None:
     """Print the network that fit-keras would train, layer by layer, with random weights; nothing is downloaded."""
     from tlfeat.finetune import recipes
+    from tlfeat.finetune.saved import summarise
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
@@ -585,6 +581,7 @@ def compare(
     """Line up raw pixels, every head, the frozen, the fine-tuned and the from-scratch network on one split."""
     import tlfeat.studies.compare as comparing
     from tlfeat import workspace
+    from tlfeat.evaluate.data import open_data
     from tlfeat.heads.table import find_head
     from tlfeat.report import embedding_map
     from tlfeat.report import page as report_page
@@ -650,6 +647,7 @@ def report(
 ) -> None:
     """Make the page and the tables of every model that was fitted on a cache with this split; fits nothing."""
     from tlfeat import workspace
+    from tlfeat.evaluate.data import open_data
     from tlfeat.report import embedding_map
     from tlfeat.report import page as report_page
     from tlfeat.studies.compare import known_comparison
@@ -701,8 +699,10 @@ def sweep(
 ) -> None:
     """Embed at the end of every block in one pass, fit a head on each, and say which layer to take."""
     from tlfeat import workspace
+    from tlfeat.evaluate.data import open_data
     from tlfeat.heads.table import find_head
     from tlfeat.report import finding as figures
+    from tlfeat.report.sweep import sweep_finding
     from tlfeat.studies import sweep as sweeping
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -764,7 +764,9 @@ def curve(
     """Fit on few labelled images, then on more: what each label buys, and how many a frozen backbone saves."""
     import tlfeat.studies.compare as comparing
     from tlfeat import workspace
+    from tlfeat.evaluate.data import open_data
     from tlfeat.report import finding as figures
+    from tlfeat.report.curve import curve_finding, keras_hint
     from tlfeat.studies import curve as curving
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -817,6 +819,7 @@ def audit(
 ) -> None:
     """Look for what is wrong with the images and labels of a cache; nothing is changed."""
     from tlfeat import workspace
+    from tlfeat.cache.contents import choose_layers
     from tlfeat.cache.store import open_cache
     from tlfeat.report import audit as audit_report
     from tlfeat.studies import audit as auditing
@@ -866,6 +869,7 @@ def predict(
     verbose: VerboseOption = False,
 ) -> None:
     """Say what new images show."""
+    from tlfeat.heads.reject import COVERAGE
     from tlfeat.models import predict as predicting
 
     console = Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -909,6 +913,7 @@ def export(
 @app.command(short_help="The backbones that have a name.")
 def backbones(as_json: JsonOption = False) -> None:
     """List the backbones that have a name."""
+    from tlfeat.backbones.network import list_backbones
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
@@ -935,6 +940,7 @@ def layers(
 ) -> None:
     """List the layers of a backbone and which of them can be embeddings."""
     from tlfeat.backbones import network
+    from tlfeat.backbones.graph import list_layers
 
     console = Console(is_json=as_json)
     with errors_as_exit_codes():
@@ -1038,6 +1044,7 @@ def cache_import(
 
 def _show_result(console: Console, outcome: Any, cache: Path | None) -> None:
     from tlfeat.evaluate.leaks import leak_sentence
+    from tlfeat.records import record
     from tlfeat.report import comparison as report
 
     for note in [*outcome.result.notes, *filter(None, [leak_sentence(outcome.result.leaks)])]:

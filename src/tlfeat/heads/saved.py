@@ -7,11 +7,12 @@ from typing import Any
 
 from tlfeat.errors import ModelError, UsageError, nearest
 
-# --- save and load ------------------------------------------------------------------------------------------
-
 #: What heads are made of beyond skops' own list; nothing in them runs a caller's code.
 _TRUSTED = (
-    "tlfeat.linear_heads.LinearHead",
+    "tlfeat.heads.linear.LinearHead",
+    "tlfeat.heads.neighbours.NeighbourHead",
+    "tlfeat.heads.kernel.KernelHead",
+    "tlfeat.linear_heads.LinearHead",  # the addresses of the same three before 0.2
     "tlfeat.neighbour_heads.NeighbourHead",
     "tlfeat.kernel_heads.KernelHead",
     "sklearn.calibration._CalibratedClassifier",  # in pipelines that earlier versions saved

@@ -102,7 +102,7 @@ def to_html(
     sheets = _sheets(data, images, max(n_bytes - n_text - 20_000, n_bytes // 10), on_progress)
     document["pictures"] = [size or reason for size, reason in zip(sheets.sizes, sheets.reasons, strict=True)]
     document["sheets"] = {"side": sheets.side, "columns": COLUMNS, "rows": ROWS}
-    script = package_files("tlfeat").joinpath("templates/report.js").read_text(encoding="utf-8")
+    script = package_files("tlfeat.report").joinpath("templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return page(
         "report.html",
