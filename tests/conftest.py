@@ -17,7 +17,9 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
-SHARED = Path(os.environ.get("TLFEAT_SHARED", Path(__file__).parents[2] / "shared"))
+ROOT = Path(__file__).parents[1]
+
+SHARED = Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared"))
 
 needs_shared = pytest.mark.skipif(
     not (SHARED / "weights").is_dir(), reason=f"real images and weights are not at {SHARED} (TLFEAT_SHARED)"
@@ -26,7 +28,7 @@ needs_shared = pytest.mark.skipif(
 
 def benchmark_script(name: str) -> ModuleType:
     """Return ``benchmarks/NAME.py`` as a module."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

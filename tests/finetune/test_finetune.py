@@ -430,7 +430,9 @@ def test_compare_shows_a_recipe_as_it_should_be_and_as_written(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr("tlfeat.recipes.RECIPES", [replace(r, settings=replace(r.settings, epochs=2)) for r in RECIPES])
+    monkeypatch.setattr(
+        "tlfeat.finetune.recipes.RECIPES", [replace(r, settings=replace(r.settings, epochs=2)) for r in RECIPES]
+    )
     command = ["compare", "--heads", "none", "--keras", "none", "--no-pixels", "--recipe", "resnet50-potato", "--json"]
     run = CliRunner().invoke(app, command)
     assert run.exit_code == 0, run.output

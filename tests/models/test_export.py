@@ -186,7 +186,7 @@ def test_a_file_that_answers_otherwise_is_refused(
         assert Model(model).head.mapping == "root-l2"
         monkeypatch.setattr(head_layers, "_mapped", lambda x, mapping: x)
     elif part == "preprocessing":
-        monkeypatch.setattr("tlfeat.backbone.preprocess", lambda x, mode: x / 255)
+        monkeypatch.setattr("tlfeat.backbones.keras_encoder.preprocess", lambda x, mode: x / 255)
     else:
 
         def write_reversed(network: Any, to: formats.Format, labels: list[str], file: Path) -> Run:

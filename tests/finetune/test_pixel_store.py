@@ -238,8 +238,8 @@ FILLER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from tlfeat import pixelstore
-from tlfeat.images import content_key
+from tlfeat.finetune import pixel_store as pixelstore
+from tlfeat.images.image_set import content_key
 files = sorted(Path(sys.argv[1]).rglob("*.png"))
 store = pixelstore.open_pixels_of(files, [content_key(f.read_bytes()) for f in files], (9, 7), "antialias")
 if sys.argv[2] == "in the middle of a record":
@@ -341,10 +341,10 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from tlfeat import pixelstore
-from tlfeat.decode import decode_bytes
+from tlfeat.finetune import pixel_store as pixelstore
+from tlfeat.images.decode import decode_bytes
 from tlfeat.errors import CacheError
-from tlfeat.images import content_key
+from tlfeat.images.image_set import content_key
 files = sorted(Path(sys.argv[1]).rglob("*.png"))
 keys = [content_key(f.read_bytes()) for f in files]
 def limit(n): resource.setrlimit(resource.RLIMIT_FSIZE, (n, resource.RLIM_INFINITY))

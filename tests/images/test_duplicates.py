@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
+from made_data import photo
 from tlfeat.images import duplicates
 from tlfeat.images.duplicates import Pair, find_duplicates
 from tlfeat.images.image_set import content_key
 from tlfeat.types import Rows
 
 N_PHOTOS = 30
-
-
-def photo(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
-    """A random picture with outlines, which nothing but its copies can match."""
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(40, 200, (14, 16, 3), dtype=np.uint8))
-    return small.resize(size, Image.Resampling.BICUBIC)
 
 
 CHANGES: dict[str, tuple[str, str, Callable[[Image.Image], Image.Image]]] = {

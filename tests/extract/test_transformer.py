@@ -39,7 +39,7 @@ def test_cached_and_live_rows_are_equal_and_come_in_the_order_asked(
     extract_rows(load_images(files[0].parents[1]), PixelEncoder(), cache)
     files = [*files[3:], *files[:3]]
     counting = CountingEncoder((16, 16))
-    monkeypatch.setattr("tlfeat.transformer.PixelEncoder", lambda: counting)
+    monkeypatch.setattr("tlfeat.extract.transformer.PixelEncoder", lambda: counting)
     embedder = ImageEmbedder("pixels", layer="pixels", cache=cache)
     assert embedder.transform(files).tobytes() == np.roll(live, -3, axis=0).tobytes()
     assert counting.n_encoded == 0

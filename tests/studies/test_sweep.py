@@ -236,7 +236,7 @@ def test_the_command_sweeps_the_example_and_a_second_one_embeds_and_builds_nothi
         "avg_pool",
     ]
     assert first["chosen"] == max(first["lines"], key=lambda line: line["held_out_accuracy"])["layer"]
-    monkeypatch.setattr("tlfeat.sweep.list_cut_points", lambda spec: pytest.fail("the network was built again"))
+    monkeypatch.setattr("tlfeat.studies.sweep.list_cut_points", lambda spec: pytest.fail("the network was built again"))
     again = CliRunner().invoke(app, ["sweep"])
     assert again.exit_code == 0, again.output
     assert "0 embedded, 497 known already" in again.stderr

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from conftest import MakePhotos
-from test_cli import as_json, tlfeat
-from test_duplicates import photo
+from made_data import as_json, photo, tlfeat
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate import leaks

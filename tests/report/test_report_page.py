@@ -193,7 +193,7 @@ def test_known_results_of_the_same_split_are_lined_up_and_nothing_is_fitted(
         fitted = compare_candidates(data, heads=("logreg", "knn"), keras_modes=(), has_pixels=False)
     with open_data(cache, seed=1) as other:
         compare_candidates(other, heads=("lda",), keras_modes=(), has_pixels=False)
-    monkeypatch.setattr("tlfeat.candidates.fit_head", lambda *a, **k: pytest.fail("fitted"))
+    monkeypatch.setattr("tlfeat.models.fit_sklearn.fit_head", lambda *a, **k: pytest.fail("fitted"))
     folder = workspace.models_dir(cache.stem)
     write_json(folder / "broken" / "result.json", {"candidate": "x"})
     with open_data(cache, seed=0) as data:

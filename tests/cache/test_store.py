@@ -18,27 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from made_data import FINGERPRINT, some_rows, table_of
 from tlfeat.cache.repair import repair_cache
 from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.cli.app import app
 from tlfeat.errors import CacheError
-from tlfeat.images.image_set import ImageSet, ImageTable, content_key
-from tlfeat.types import Rows
 
-FINGERPRINT = {"backbone": "test", "dtype": "float32"}
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("cache-v*.h5"))
-
-
-def some_rows(n: int, width: int = 6, seed: int = 0) -> tuple[Rows, list[str]]:
-    rows = np.random.default_rng(seed).standard_normal((n, width)).astype(np.float32)
-    return rows, [content_key(row.tobytes()) for row in rows]
-
-
-def table_of(keys: list[str], paths: list[str] | None = None) -> ImageTable:
-    n = len(keys)
-    paths = paths or [f"a/{i}.png" for i in range(n)]
-    images = ImageSet(Path("/data"), Path("/data"), paths, ["a"] * n, [""] * n, [""] * n)
-    return ImageTable(images, keys, ["ok"] * n, [""] * n, [1] * n, [2] * n)
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("cache-v*.h5"))
 
 
 @pytest.fixture
@@ -457,7 +443,10 @@ def test_something_else_in_hdf5_is_not_taken_for_a_cache(tmp_path: Path) -> None
 
 
 def in_another_process(code: str, path: Path) -> subprocess.CompletedProcess[str]:
-    before = "import os, sys; from pathlib import Path; from tlfeat.cache import open_cache; path = Path(sys.argv[1]); "
+    before = (
+        "import os, sys; from pathlib import Path; "
+        "from tlfeat.cache.store import open_cache; path = Path(sys.argv[1]); "
+    )
     return subprocess.run([sys.executable, "-c", before + code, str(path)], capture_output=True, text=True)
 
 
@@ -489,7 +478,7 @@ def test_a_disk_with_too_little_room_is_seen_before_anything_is_written(
     usage = shutil.disk_usage(filled.parent)
     before = filled.read_bytes()
     with open_cache(filled, writable=True) as cache:
-        monkeypatch.setattr("tlfeat.cache.shutil.disk_usage", lambda path: usage._replace(free=5_000_000))
+        monkeypatch.setattr("tlfeat.cache.store.shutil.disk_usage", lambda path: usage._replace(free=5_000_000))
         with pytest.raises(CacheError, match="disk is full"):
             cache.reserve({"pooled": 6}, 1_000_000)
     assert filled.read_bytes() == before

@@ -83,7 +83,7 @@ def test_writing_is_deterministic_and_fewer_labels_are_a_subset(digits: Path, tm
 def test_second_call_writes_nothing_and_loads_no_scikit_learn(digits: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in [digits.parent, *digits.parent.rglob("*")]}
     code = (
-        "import sys; from pathlib import Path; from tlfeat.example import write_digits\n"
+        "import sys; from pathlib import Path; from tlfeat.images.example import write_digits\n"
         f"write_digits(Path({str(digits)!r}))\n"
         "assert not {'sklearn', 'numpy', 'PIL'} & set(sys.modules), 'heavy import'"
     )
@@ -95,7 +95,7 @@ def test_killed_run_leaves_no_folder_that_is_taken_for_whole(digits: Path, tmp_p
     folder = tmp_path / "digits"
     # os._exit ends the process as a kill does: no `finally`, no clean-up
     code = (
-        "import os; from pathlib import Path; from tlfeat import example\n"
+        "import os; from pathlib import Path; from tlfeat.images import example\n"
         "write, n = example._write_class, iter(range(6))\n"
         "example._write_class = lambda *a: write(*a) if next(n, None) is not None else os._exit(9)\n"
         f"example.write_digits(Path({str(folder)!r}))"

@@ -23,7 +23,7 @@ import pytest
 import tlfeat.cache.journal
 import tlfeat.images.decode
 from conftest import CountingEncoder, MakePhotos, picture
-from test_cache import FINGERPRINT, some_rows, table_of
+from made_data import FINGERPRINT, some_rows, table_of
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.checks import in_child
 from tlfeat.cache.journal import JournalledFile
@@ -160,8 +160,8 @@ INTERRUPTED_COMMIT = """
 import signal, sys
 from pathlib import Path
 import numpy as np
-from tlfeat.cache import create_cache
-from tlfeat.journal import JournalledFile
+from tlfeat.cache.store import create_cache
+from tlfeat.cache.journal import JournalledFile
 signal.signal(signal.SIGINT, signal.default_int_handler)
 apply = JournalledFile._apply
 def interrupted(self):
@@ -269,7 +269,7 @@ def test_a_disk_that_fills_up_or_fails_under_extract_loses_no_committed_row(
         def __getattr__(self, name: str) -> object:
             return full if name == call else getattr(os, name)
 
-    monkeypatch.setattr("tlfeat.cache._COMMIT_S", 0)
+    monkeypatch.setattr("tlfeat.cache.store._COMMIT_S", 0)
     monkeypatch.setattr(tlfeat.cache.journal, "os", Os())
     with pytest.raises(CacheError, match="disk is full"):
         extract_rows(load_images(photos), CountingEncoder(batch_size=4), path)
@@ -285,8 +285,8 @@ def test_a_limit_on_the_size_of_files_is_met_like_a_full_disk(tmp_path: Path) ->
     code = """
         import resource, sys
         from pathlib import Path
-        from tlfeat.cache import create_cache
-        from test_cache import FINGERPRINT, some_rows
+        from tlfeat.cache.store import create_cache
+        from made_data import FINGERPRINT, some_rows
         with create_cache(Path(sys.argv[1]), FINGERPRINT, {}) as cache:
             resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
             for seed in range(100):
@@ -299,7 +299,7 @@ def test_a_limit_on_the_size_of_files_is_met_like_a_full_disk(tmp_path: Path) ->
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "c.h5")],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
     )
     assert "The disk is full while writing" in ran.stderr
     n_acknowledged = int(ran.stdout.split()[-1])
@@ -442,7 +442,7 @@ def test_a_change_that_fails_leaves_the_cache_as_it_was_and_open(
         cache.write_table(table_of(keys[:20]))
         cache.append({"x": rows[20:40]}, keys[20:40])
         with monkeypatch.context() as patch:
-            patch.setattr("tlfeat.cache.Cache._checksum", lambda *_: 1 / 0)
+            patch.setattr("tlfeat.cache.store.Cache._checksum", lambda *_: 1 / 0)
             cache.append({"x": rows[40:], "y": rows[40:]}, keys[40:])
             with pytest.raises(CacheError, match="division by zero"):
                 cache.commit()

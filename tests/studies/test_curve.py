@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import MakePhotos
-from test_evaluate import make_table
+from made_data import make_table
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cli.app import app
 from tlfeat.errors import DataError, UsageError

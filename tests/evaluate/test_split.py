@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,42 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from made_data import key_of, make_table
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.intervals import wilson_interval
 from tlfeat.evaluate.scores import confused_pairs, score
 from tlfeat.evaluate.split import Split, folds, make_split
-from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.images.image_set import ImageTable
 from tlfeat.records import Score
 from tlfeat.types import Labels
-
-
-def key_of(picture: object) -> str:
-    """A content key as a file would have it, one for each distinct `picture`."""
-    return hashlib.sha256(repr(picture).encode()).hexdigest()
-
-
-def make_table(
-    labels: Sequence[str],
-    *,
-    keys: Sequence[str] | None = None,
-    splits: Sequence[str] | None = None,
-    groups: Sequence[str] | None = None,
-    paths: Sequence[str] | None = None,
-    status: Sequence[str] | None = None,
-) -> ImageTable:
-    """Return a table of images with these labels; all different and embedded unless said otherwise."""
-    n = len(labels)
-    images = ImageSet(
-        Path("/data"),
-        Path("/data"),
-        list(paths or (f"{label}/{i}.png" for i, label in enumerate(labels))),
-        list(labels),
-        list(splits or [""] * n),
-        list(groups or [""] * n),
-    )
-    return ImageTable(
-        images, list(keys or map(key_of, range(n))), list(status or ["ok"] * n), [""] * n, [0] * n, [0] * n
-    )
 
 
 def shuffled(table: ImageTable, seed: int) -> ImageTable:

@@ -320,7 +320,7 @@ def test_a_model_whose_weights_have_changed_is_refused(
 def test_second_extract_starts_no_tensorflow(digits_cache: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['tlfeat', 'extract', '--json']\n"
-        "from tlfeat.cli import main\n"
+        "from tlfeat.cli.app import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules and 'sklearn' not in sys.modules"
     )

@@ -25,7 +25,7 @@ from tlfeat.types import Pixels, Rows
 
 pytestmark = pytest.mark.keras
 
-BENCHMARKS = str(Path(__file__).parents[1] / "benchmarks")
+BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 LAYERS = ("avg_pool", "block3_conv", "block3_conv:max", "block2_relu:gem", "block4_conv:flatten")
 
 
@@ -139,8 +139,8 @@ def test_a_second_process_embeds_without_tensorflow(networks: Path, pixels: Pixe
 import sys
 import numpy as np
 from pathlib import Path
-from tlfeat.backbone import KerasEncoder
-from tlfeat.network import DIGITS, BackboneSpec
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import DIGITS, BackboneSpec
 encoder = KerasEncoder(BackboneSpec(DIGITS), {LAYERS!r}, runtime="openvino", networks_dir=Path({str(networks)!r}))
 np.savez("rows.npz", **encoder.encode(np.load("pixels.npy")))
 assert encoder.notes == []

@@ -25,10 +25,10 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from typing import Any
-from tlfeat import cache
-from tlfeat.encoder import PixelEncoder
-from tlfeat.extract import extract_rows
-from tlfeat.images import load_images
+from tlfeat.cache import store as cache
+from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.extract.extract import extract_rows
+from tlfeat.images.image_set import load_images
 class Slow(PixelEncoder):
     def encode(self, pixels):
         time.sleep(0.05)
@@ -67,7 +67,7 @@ def test_second_extract_sends_no_image_through_the_encoder_and_reads_no_file(
     def never(*args: object) -> None:
         raise AssertionError("a file was read again")
 
-    monkeypatch.setattr("tlfeat.decode.read_file", never)
+    monkeypatch.setattr("tlfeat.images.decode.read_file", never)
     again = CountingEncoder(batch_size=4)
     second = extract_rows(load_images(photos), again, cache)
     assert (second.n_embedded, second.n_known) == (0, 20)

@@ -95,7 +95,7 @@ def test_jpeg_equals_what_pillow_decodes(options: dict[str, Any]) -> None:
 def test_every_format_decodes_first_thing_in_a_fresh_process(tmp_path: Path, file_format: str) -> None:
     path = tmp_path / "picture"
     path.write_bytes(encoded(Image.fromarray(picture()), file_format))
-    program = f"from pathlib import Path; from tlfeat.decode import decode_bytes; \
+    program = f"from pathlib import Path; from tlfeat.images.decode import decode_bytes; \
 print(decode_bytes(Path({str(path)!r}).read_bytes(), (5, 7)).shape)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ran.stdout.strip(), ran.stderr) == ("(5, 7, 3)", "")
@@ -356,7 +356,7 @@ def test_a_decompression_bomb_is_refused_within_little_memory(tmp_path: Path) ->
     program = """
         import resource, sys
         from pathlib import Path
-        from tlfeat.decode import decode_bytes
+        from tlfeat.images.decode import decode_bytes
         from tlfeat.errors import BadImage
         data = Path(sys.argv[1]).read_bytes()
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
@@ -497,7 +497,7 @@ def test_the_damage_is_neither_always_fatal_nor_always_harmless(monkeypatch: pyt
 
 def test_a_sample_of_the_campaign_of_damaged_pictures_ends_well(tmp_path: Path) -> None:
     """All 10,000 of ``make soak``: progressive, CMYK and rotated JPEG, interlaced PNG, more TIFF, bounded memory."""
-    script = Path(__file__).parents[1] / "benchmarks" / "soak_images.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "soak_images.py"
     out = tmp_path / "soak.json"
     command = [sys.executable, str(script), "--n", "300", "--json", str(out), "--keep", str(tmp_path / "failed")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)

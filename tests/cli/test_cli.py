@@ -10,23 +10,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import MakePhotos
-
-
-def tlfeat(*words: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    run = subprocess.run([sys.executable, "-m", "tlfeat", *words], capture_output=True, text=True, cwd=cwd, check=False)
-    assert run.returncode == expect, f"{words}: {run.returncode}\n{run.stdout}\n{run.stderr}"
-    assert "Traceback" not in run.stderr
-    return run
-
-
-def as_json(*words: str, cwd: Path) -> Any:
-    return json.loads(tlfeat(*words, "--json", cwd=cwd).stdout)
+from made_data import as_json, tlfeat
 
 
 @pytest.fixture
@@ -185,7 +174,7 @@ def test_ctrl_c_ends_with_130_keeps_rows_and_says_how_to_go_on(make_photos: Make
     photos = make_photos(n=400)
     script = (
         "import os, signal, sys, threading\n"
-        "import tlfeat.encoder as e\n"
+        "import tlfeat.backbones.encoder as e\n"
         "original = e.PixelEncoder.encode\n"
         "calls = []\n"
         "def encode(self, pixels):\n"
@@ -194,7 +183,7 @@ def test_ctrl_c_ends_with_130_keeps_rows_and_says_how_to_go_on(make_photos: Make
         "    return original(self, pixels)\n"
         "e.PixelEncoder.encode = encode\n"
         "sys.argv = ['tlfeat', 'extract', sys.argv[1], '--backbone', 'pixels']\n"
-        "from tlfeat.cli import main\nmain()\n"
+        "from tlfeat.cli.app import main\nmain()\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", script, str(photos)], capture_output=True, text=True, cwd=tmp_path, check=False
@@ -233,7 +222,7 @@ def test_a_bug_keeps_its_traceback_and_is_exit_code_1(work: Path) -> None:
     code = (
         "import sys, tlfeat.cli, tlfeat.workspace\n"
         "tlfeat.workspace.newest_cache = lambda: 1 / 0\n"
-        "sys.argv = ['tlfeat', 'fit-sklearn']\ntlfeat.cli.main()\n"
+        "sys.argv = ['tlfeat', 'fit-sklearn']\ntlfeat.cli.app.main()\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=work, check=False)
     assert run.returncode == 1

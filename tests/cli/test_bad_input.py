@@ -438,7 +438,7 @@ def test_a_named_cache_that_is_not_there_says_how_to_make_it() -> None:
 HOLD = """
     import sys
     from pathlib import Path
-    from tlfeat.cache import open_cache
+    from tlfeat.cache.store import open_cache
     with open_cache(Path("c.h5"), writable=True):
         print("open", flush=True)
         sys.stdin.read()
