@@ -38,9 +38,16 @@ from tlfeat.training import State
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = GOLDEN / "workspace" / "cache" / "models"
-EXPECTED = np.load(GOLDEN / "expected.npz", allow_pickle=False)
 FACTS: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
 MADE_BY = "0.1.0"
+
+
+def arrays_of(file: Path) -> dict[str, Any]:
+    with np.load(file, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+EXPECTED = arrays_of(GOLDEN / "expected.npz")
 
 HEADS = sorted(path.parent for pattern in ("head.skops", "head.joblib") for path in MODELS.glob(f"*/*/{pattern}"))
 ON_ROWS = [folder for folder in HEADS if folder.parent.name != "photos-tiny"]
@@ -106,8 +113,9 @@ def test_a_head_says_what_it_said(folder: Path) -> None:
     fact = FACTS[folder.name]
     rows = EXPECTED[f"{folder.parent.name}/rows"][:, fact["columns"]]
     head = load_head(folder, is_trusted=True)
-    probabilities = predict_probabilities(head, rows)
-    np.testing.assert_allclose(probabilities, EXPECTED[f"{folder.name}/probabilities"], rtol=0, atol=1e-6)
+    probabilities, expected = predict_probabilities(head, rows), EXPECTED[f"{folder.name}/probabilities"]
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-3)  # next to 0 too, where a head is very sure
     assert head.predict(rows).tolist() == fact["labels"]
 
 
@@ -214,7 +222,7 @@ def test_a_map_that_was_kept_is_not_laid_out_again(saved: Path, tmp_path: Path) 
 
         laid_out()
         (file,) = (tmp_path / "maps").iterdir()  # another version of scikit-learn, another name
-        stored = dict(np.load(kept))
+        stored = arrays_of(kept)
         np.savez(kept, pca=stored["pca"] * 3, explained=stored["explained"] / 2)
         shutil.copy(kept, file)
         found = laid_out()
@@ -365,7 +373,7 @@ def test_what_crosses_a_cut_is_not_computed_again(saved: Path, monkeypatch: pyte
 def test_the_state_of_training_is_what_it_was(saved: Path) -> None:
     (file,) = (workspace.CACHE_DIR / "training").iterdir()
     state = State.load(file)
-    stored = np.load(file)
+    stored = arrays_of(file)
     about = json.loads(str(stored["about"]))
     assert {name: getattr(state, name) for name in about} == about
     assert (state.n_epochs, state.ended) == (2, "interrupted")
@@ -400,7 +408,7 @@ def test_a_network_says_what_it_said(folder: Path, saved: Path) -> None:
 @pytest.mark.keras
 def test_training_that_was_stopped_goes_on_from_its_state(saved: Path) -> None:
     (file,) = (workspace.CACHE_DIR / "training").iterdir()
-    before = json.loads(str(np.load(file)["about"]))["history"]
+    before = json.loads(str(arrays_of(file)["about"]))["history"]
     with opened("photos-tiny") as data:
         result = fit_keras(data, STOPPED).result
     assert "training went on from epoch 2, where an earlier run was stopped" in result.notes
