@@ -16,25 +16,31 @@ import pytest
 from PIL import Image
 
 from tlfeat import workspace
-from tlfeat.augment import Augmentation
-from tlfeat.backbone import KerasEncoder
-from tlfeat.cache import open_cache
-from tlfeat.candidates import Data, fit_keras, fit_pixel_baseline, fit_sklearn, open_data
-from tlfeat.compare import known_comparison
-from tlfeat.curve import learning_curve
-from tlfeat.cut import Crossing, Cut, CutSource, some_images
-from tlfeat.embedding_map import make_map
+from tlfeat.backbones.graph import Crossing, Cut
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec
+from tlfeat.backbones.runtime import OpenVinoRuntime, is_converted
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import ModelError
-from tlfeat.heads import load_head, predict_probabilities
-from tlfeat.network import BackboneSpec
-from tlfeat.pixelstore import open_pixels_of
-from tlfeat.predict import Model
-from tlfeat.recipes import TrainSettings, choose_settings, find_recipe
-from tlfeat.records import Calibration, Leaks, Result, distribution_version, read_json
-from tlfeat.reject import load_rejector
-from tlfeat.runtime import OpenVinoRuntime, is_converted
-from tlfeat.sweep import plan_sweep
-from tlfeat.training import State
+from tlfeat.evaluate.data import Data, open_data
+from tlfeat.finetune.augment import Augmentation
+from tlfeat.finetune.epochs import State
+from tlfeat.finetune.pixel_store import open_pixels_of
+from tlfeat.finetune.recipes import choose_settings, find_recipe
+from tlfeat.finetune.settings import TrainSettings
+from tlfeat.finetune.sources import CutSource, some_images
+from tlfeat.heads.fit import predict_probabilities
+from tlfeat.heads.reject import load_rejector
+from tlfeat.heads.saved import load_head
+from tlfeat.models.fit_keras import fit_keras
+from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
+from tlfeat.models.predict import Model
+from tlfeat.records import Calibration, Leaks, Result, distribution_version
+from tlfeat.report.embedding_map import make_map
+from tlfeat.studies.compare import known_comparison
+from tlfeat.studies.curve import learning_curve
+from tlfeat.studies.sweep import plan_sweep
+from tlfeat.workspace import read_json
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = GOLDEN / "workspace" / "cache" / "models"

@@ -1,0 +1,78 @@
+"""What tests of several wings share: rows, tables of images, pictures, the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tlfeat.images.image_set import ImageSet, ImageTable, content_key
+from tlfeat.types import Rows
+
+FINGERPRINT = {"backbone": "test", "dtype": "float32"}
+
+
+def some_rows(n: int, width: int = 6, seed: int = 0) -> tuple[Rows, list[str]]:
+    rows = np.random.default_rng(seed).standard_normal((n, width)).astype(np.float32)
+    return rows, [content_key(row.tobytes()) for row in rows]
+
+
+def table_of(keys: list[str], paths: list[str] | None = None) -> ImageTable:
+    n = len(keys)
+    paths = paths or [f"a/{i}.png" for i in range(n)]
+    images = ImageSet(Path("/data"), Path("/data"), paths, ["a"] * n, [""] * n, [""] * n)
+    return ImageTable(images, keys, ["ok"] * n, [""] * n, [1] * n, [2] * n)
+
+
+def key_of(picture: object) -> str:
+    """A content key as a file would have it, one for each distinct `picture`."""
+    return hashlib.sha256(repr(picture).encode()).hexdigest()
+
+
+def make_table(
+    labels: Sequence[str],
+    *,
+    keys: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    paths: Sequence[str] | None = None,
+    status: Sequence[str] | None = None,
+) -> ImageTable:
+    """Return a table of images with these labels; all different and embedded unless said otherwise."""
+    n = len(labels)
+    images = ImageSet(
+        Path("/data"),
+        Path("/data"),
+        list(paths or (f"{label}/{i}.png" for i, label in enumerate(labels))),
+        list(labels),
+        list(splits or [""] * n),
+        list(groups or [""] * n),
+    )
+    return ImageTable(
+        images, list(keys or map(key_of, range(n))), list(status or ["ok"] * n), [""] * n, [0] * n, [0] * n
+    )
+
+
+def photo(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
+    """A random picture with outlines, which nothing but its copies can match."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(40, 200, (14, 16, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def tlfeat(*words: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run([sys.executable, "-m", "tlfeat", *words], capture_output=True, text=True, cwd=cwd, check=False)
+    assert run.returncode == expect, f"{words}: {run.returncode}\n{run.stdout}\n{run.stderr}"
+    assert "Traceback" not in run.stderr
+    return run
+
+
+def as_json(*words: str, cwd: Path) -> Any:
+    return json.loads(tlfeat(*words, "--json", cwd=cwd).stdout)
