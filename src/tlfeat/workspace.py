@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,44 +78,106 @@ def report_dir(cache_stem: str) -> Path:
     return CACHE_DIR / "reports" / cache_stem
 
 
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a place to write a file or fill a folder in; it gets its name, on the disk, when it is whole.
+
+    Parameters
+    ----------
+    path : Path
+        What it is called at the end. What was there is replaced.
+
+    Yields
+    ------
+    Path
+        Beside `path`, with the same ending; nothing lies there yet. It is gone after an error, Ctrl-C included.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    _remove(aside)
+    try:
+        yield aside
+        for file in sorted(aside.rglob("*")) if aside.is_dir() else [aside]:
+            if file.is_file():
+                _sync_file(file)
+        if aside.is_dir():
+            _remove(path)
+        aside.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        _remove(aside)
+
+
+@contextmanager
+def written_together(file: Path) -> Iterator[Path]:
+    """Give a place to write a file and others beside it; where the file is, all are, on the disk.
+
+    Parameters
+    ----------
+    file : Path
+        What gets its name last.
+
+    Yields
+    ------
+    Path
+        The same name in an empty folder, whose files are moved beside `file` at the end; after an error none is.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.stem}-") as aside:
+        new = Path(aside) / file.name
+        yield new
+        for path in (*sorted(path for path in new.parent.iterdir() if path != new), new):
+            _sync_file(path)
+            path.replace(file.parent / path.name)
+        _sync_folder(file.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as written:  # Windows syncs only what is open for writing
+        os.fsync(written.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder last; Windows cannot open one, and needs no such thing."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Fill a folder aside and rename it, so that it is there whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir()
-        fill(aside)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        with written_aside(folder) as aside:
+            aside.mkdir()
+            fill(aside)
     except OSError as error:
         raise CacheError(f"Cannot write {folder}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def safe_name(name: str) -> str:
+    """Return a name that any file system takes, at most 60 characters long."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:60] or "data"
 
 
 def write_json(path: Path, document: object) -> None:
-    """Write `document` beside `path` and rename, so that a reader never sees half a file."""
+    """Write `document` aside and rename, so that a reader never sees half a file."""
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 beside `path` and rename; names that are not valid UTF-8 survive."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    """Write `text` as UTF-8 aside and rename; names that are not valid UTF-8 survive."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def read_json(path: Path) -> Any:

@@ -21,7 +21,7 @@ from tlfeat.evaluate.data import Data, open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune import epochs as training
 from tlfeat.finetune.augment import Augmentation
-from tlfeat.finetune.epochs import State, make_batches, run_phase
+from tlfeat.finetune.epochs import PhaseRun, State, make_batches
 from tlfeat.finetune.network import Network
 from tlfeat.finetune.recipes import RECIPES, choose_settings, describe, find_recipe
 from tlfeat.finetune.saved import load_model
@@ -273,7 +273,7 @@ def test_a_loss_that_is_not_finite_leaves_the_best_weights() -> None:
         return rows[at] + np.float32(poison), np.ones(len(at), bool)
 
     state, best = State(), []
-    run_phase(
+    PhaseRun(
         model,
         model.variables,
         make_batches(feed, rows[:, 0], np.arange(16), 4, seed=0),
@@ -285,7 +285,7 @@ def test_a_loss_that_is_not_finite_leaves_the_best_weights() -> None:
         save=best.append,
         what="",
         on_progress=lambda *_: None,
-    )
+    ).run()
     assert (state.ended, state.n_epochs) == ("diverged", 2)
     assert np.isfinite(model.variables[0].numpy()).all()
     np.testing.assert_array_equal(model.variables[0], state.best[0])

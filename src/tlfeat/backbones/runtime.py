@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from tlfeat.errors import TlfeatError, UsageError, nearest
 from tlfeat.records import distribution_version
 from tlfeat.types import Pixels, Rows
+from tlfeat.workspace import written_together
 
 RUNTIMES = ("auto", "openvino", "tensorflow")
 
@@ -182,11 +182,9 @@ def convert(forward: Any, layers: Sequence[str], probe: Pixels, file: Path) -> N
         raise CannotConvert("it is not installed") from error
     frozen = freeze(forward)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".converting") as aside:
-            new = Path(aside) / file.name
+        with written_together(file) as new:
             try:
-                model = to_openvino(frozen, (1, *probe.shape[1:]), Path(aside))
+                model = to_openvino(frozen, (1, *probe.shape[1:]), new.parent)
                 ov.save_model(model, new, compress_to_fp16=False)
                 got = OpenVinoRuntime(new, layers, 1)(probe)
             except Exception as error:  # OpenVINO raises RuntimeError for everything, and names no kinds
@@ -197,8 +195,6 @@ def convert(forward: Any, layers: Sequence[str], probe: Pixels, file: Path) -> N
                 raise CannotConvert(f"its rows differ from TensorFlow's by {distance:.1g}, more than {TOLERANCE:.0e}")
             graph = new.read_bytes()
             new.write_bytes(graph + _SEAL + _seal(graph, new.with_suffix(".bin")))
-            for suffix in (".bin", ".xml"):
-                new.with_suffix(suffix).replace(file.with_suffix(suffix))
     except OSError as error:
         raise CannotConvert(f"{file.parent} cannot be written: {error.strerror or error}") from error
 
@@ -226,6 +222,7 @@ def to_openvino(frozen: Any, shape: Sequence[int], folder: Path) -> Any:
 
     tf.io.write_graph(frozen.graph, str(folder), "graph.pb", as_text=False)
     model = ov.Core().read_model(folder / "graph.pb")
+    (folder / "graph.pb").unlink()
     by_name = {name: output for output in model.outputs for name in output.names}
     model = ov.Model([by_name[tensor.name] for tensor in frozen.outputs], model.get_parameters())
     model.reshape(list(shape))

@@ -7,7 +7,6 @@ is not finite and Ctrl-C end a stretch like any other, with the weights of its b
 from __future__ import annotations
 
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -21,7 +20,8 @@ import numpy.typing as npt
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError
 from tlfeat.finetune.settings import Phase
-from tlfeat.types import Labels, OnProgress
+from tlfeat.types import Labels, OnProgress, silent
+from tlfeat.workspace import written_aside
 
 #: The state is written to disk so often at most: a kill costs these seconds, or one epoch where that is longer.
 _SAVE_EVERY_S = 5.0
@@ -76,16 +76,10 @@ class State:
         """Write it aside and rename."""
         about = {name: value for name, value in vars(self).items() if name not in ("current", "best")}
         arrays = {f"{kind}_{i}": a for kind in ("current", "best") for i, a in enumerate(getattr(self, kind))}
-        aside = path.with_suffix(".tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
+            with written_aside(path) as aside, aside.open("wb") as file:
                 np.savez(file, about=np.array(json.dumps(about)), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise CacheError(f"The state of training cannot be kept in {path}: {error.strerror or error}.") from error
 
     @classmethod
@@ -142,26 +136,14 @@ def make_batches(
     return Batches()
 
 
-def run_phase(
-    model: Any,
-    variables: Sequence[Any],
-    train: Any,
-    val: Any,
-    phase: Phase,
-    state: State,
-    *,
-    plateau: int,
-    keeps_last: bool,
-    save: Callable[[State], None],
-    what: str,
-    on_progress: OnProgress,
-) -> None:
-    """Train until the phase ends, one way or another, and leave the model with the weights to keep.
+@dataclass
+class PhaseRun:
+    """One phase of training under way: what happens at the end of an epoch is decided here.
 
-    Parameters
+    Attributes
     ----------
     model : keras.Model
-        Compiled.
+        Compiled. At the end it has the weights to keep.
     variables : sequence of Keras variables
         All that training changes in it.
     train, val
@@ -170,88 +152,128 @@ def run_phase(
     state : State
         Changed; where it holds the end of an epoch of this phase, training goes on from there.
     plateau : int
-        See ``recipes.TrainSettings``.
+        See ``settings.TrainSettings``.
     keeps_last : bool
         Keep the last epoch's weights, not the best one's.
     save : callable
-        Called with the state, every few seconds and at the end.
+        Called with the state, every few seconds and after Ctrl-C.
     what : str
         For `on_progress`.
     """
-    keras = import_keras()
-    model.optimizer.build(model.trainable_variables)
-    everything = [*variables, *model.optimizer.variables]
-    if state.current:
-        _assign(everything, state.current)
-    elif state.best:  # a phase begins with the best weights of the one before, and may end before its first epoch
-        state.best, state.current = _values(variables), _values(everything)
-    monitor = "loss" if val is None else "val_loss"
-    first = state.n_epochs - state.n_before
 
-    class Keeper(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-        """The end of every epoch."""
+    model: Any
+    variables: Sequence[Any]
+    train: Any
+    val: Any
+    phase: Phase
+    state: State
+    plateau: int = 0
+    keeps_last: bool = False
+    save: Callable[[State], None] = lambda state: None
+    what: str = "training"
+    on_progress: OnProgress = silent
 
-        def on_train_begin(self, logs: Any = None) -> None:
-            self.saved_s = self.started_s = time.perf_counter()
-            for done, loss in enumerate(state.history.get(monitor, [])[state.n_before :]):
-                for callback in slower:
-                    callback.on_epoch_end(done, {monitor: loss})
-            if state.current:  # the rate that it had come to is among them
-                _assign(everything, state.current)
+    def run(self) -> State:
+        """Train until the phase ends, one way or another, and return where it stands."""
+        state = self.state
+        self.model.optimizer.build(self.model.trainable_variables)
+        if state.current:
+            _assign(self._everything, state.current)
+        elif state.best:  # a phase begins with the best weights of the one before, and may end before its first epoch
+            state.best, state.current = _values(self.variables), _values(self._everything)
+        first = state.n_epochs - state.n_before
+        self._counted_s = time.perf_counter()
+        try:
+            if first < self.phase.epochs and not state.ended:
+                self._fit(first)
+            state.ended = state.ended or "finished"
+        except KeyboardInterrupt:
+            state.ended = "interrupted"
+        self._count_seconds()
+        if state.current:
+            if state.ended == "interrupted":
+                self.save(state)
+            is_last = self.keeps_last and state.ended != "diverged"
+            _assign(self.variables, state.current if is_last else state.best)
+        return state
 
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.epoch, self.epoch_started_s = epoch, time.perf_counter()
-            train.begin(state.n_before + epoch)
+    @property
+    def _everything(self) -> list[Any]:
+        return [*self.variables, *self.model.optimizer.variables]
 
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if not np.isfinite((logs or {}).get("loss", 0.0)):
-                state.ended, self.model.stop_training = "diverged", True
-            steps = self.params.get("steps") or 0
-            on_progress(what, self.epoch * steps + batch + 1, phase.epochs * steps)
+    @property
+    def _monitor(self) -> str:
+        return "loss" if self.val is None else "val_loss"
 
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            loss = float((logs or {}).get(monitor, np.nan))
-            if state.ended == "diverged" or not np.isfinite(loss):
-                state.ended, self.model.stop_training = "diverged", True
-                return
-            now_s = time.perf_counter()
-            for name, value in {**(logs or {}), "epoch_s": now_s - self.epoch_started_s}.items():
-                state.history.setdefault(name, []).append(float(value))
-            if loss < state.best_loss:
-                state.best_loss, state.best_epoch, state.n_waited = loss, state.n_epochs, 0
-                state.best = _values(variables)
-            else:
-                state.n_waited += 1
-            state.current = _values(everything)
-            if state.n_waited >= phase.patience:
-                state.ended, self.model.stop_training = "stopped early", True
-            if now_s - self.saved_s > _SAVE_EVERY_S:
-                state.fit_s, self.started_s = state.fit_s + now_s - self.started_s, now_s
-                save(state)
-                self.saved_s = time.perf_counter()
+    def _fit(self, first: int) -> None:
+        callbacks = import_keras().callbacks
+        self._slower = (
+            [callbacks.ReduceLROnPlateau(self._monitor, factor=0.1, patience=self.plateau, mode="min")]
+            if self.plateau
+            else []
+        )
+        ours = callbacks.LambdaCallback(
+            on_train_begin=self._begin,
+            on_epoch_begin=self._begin_epoch,
+            on_train_batch_end=self._end_batch,
+            on_epoch_end=self._end_epoch,
+        )
+        self.model.fit(
+            self.train,
+            validation_data=self.val,
+            initial_epoch=first,
+            epochs=self.phase.epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*self._slower, ours],
+        )
 
-    slower = [keras.callbacks.ReduceLROnPlateau(monitor, factor=0.1, patience=plateau, mode="min")] if plateau else []
-    keeper = Keeper()
-    keeper.started_s = time.perf_counter()
-    try:
-        if first < phase.epochs and not state.ended:
-            model.fit(
-                train,
-                validation_data=val,
-                initial_epoch=first,
-                epochs=phase.epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[*slower, keeper],
-            )
-        state.ended = state.ended or "finished"
-    except KeyboardInterrupt:
-        state.ended = "interrupted"
-    state.fit_s += time.perf_counter() - keeper.started_s
-    if state.current:
-        if state.ended == "interrupted":
-            save(state)
-        _assign(variables, state.current if keeps_last and state.ended != "diverged" else state.best)
+    def _begin(self, logs: Any) -> None:
+        self._saved_s = self._counted_s = time.perf_counter()
+        for done, loss in enumerate(self.state.history.get(self._monitor, [])[self.state.n_before :]):
+            for callback in self._slower:
+                callback.on_epoch_end(done, {self._monitor: loss})
+        if self.state.current:  # the rate that it had come to is among them
+            _assign(self._everything, self.state.current)
+
+    def _begin_epoch(self, epoch: int, logs: Any) -> None:
+        self._epoch, self._epoch_started_s = epoch, time.perf_counter()
+        self.train.begin(self.state.n_before + epoch)
+
+    def _end_batch(self, batch: int, logs: Any) -> None:
+        if not np.isfinite((logs or {}).get("loss", 0.0)):
+            self._stop("diverged")
+        steps = len(self.train)
+        self.on_progress(self.what, self._epoch * steps + batch + 1, self.phase.epochs * steps)
+
+    def _end_epoch(self, epoch: int, logs: Any) -> None:
+        state = self.state
+        loss = float((logs or {}).get(self._monitor, np.nan))
+        if state.ended == "diverged" or not np.isfinite(loss):
+            self._stop("diverged")
+            return
+        now_s = time.perf_counter()
+        for name, value in {**(logs or {}), "epoch_s": now_s - self._epoch_started_s}.items():
+            state.history.setdefault(name, []).append(float(value))
+        if loss < state.best_loss:
+            state.best_loss, state.best_epoch, state.n_waited = loss, state.n_epochs, 0
+            state.best = _values(self.variables)
+        else:
+            state.n_waited += 1
+        state.current = _values(self._everything)
+        if state.n_waited >= self.phase.patience:
+            self._stop("stopped early")
+        if now_s - self._saved_s > _SAVE_EVERY_S:
+            self._count_seconds()
+            self.save(state)
+            self._saved_s = time.perf_counter()
+
+    def _stop(self, ended: str) -> None:
+        self.state.ended, self.model.stop_training = ended, True
+
+    def _count_seconds(self) -> None:
+        now_s = time.perf_counter()
+        self.state.fit_s, self._counted_s = self.state.fit_s + now_s - self._counted_s, now_s
 
 
 def begin_phase(state: State, number: int) -> None:

@@ -222,6 +222,35 @@ def some_images(images: ImageSet, paths: Sequence[str]) -> ImageSet:
     return replace(images, **lists)
 
 
+@dataclass(frozen=True, slots=True)
+class AtTheCut:
+    """What crosses a cut, or why pixels have to be taken.
+
+    Attributes
+    ----------
+    rows : CutRows or None
+        None where pixels have to be taken.
+    computed_s : float or None
+        Seconds that computing them took, now or earlier.
+    reason : str
+        Why pixels have to be taken; "" where there are rows.
+    """
+
+    rows: CutRows | None = None
+    computed_s: float | None = None
+    reason: str = ""
+
+
+def _why_pixels(cut: Cut, settings: TrainSettings) -> str:
+    if settings.cut == "off":
+        return "--cut off"
+    if not cut.is_worthwhile:
+        return "next to nothing lies below the cut"
+    if settings.augment and not settings.views:
+        return "pictures change in every epoch (--views N would keep N changed copies of each)"
+    return ""
+
+
 #: Tensors at the cut take at most so much disk, whatever is free, unless a caller says otherwise.
 MAX_CUT_BYTES = 20e9
 
@@ -276,20 +305,33 @@ class Sources:
             self._pixels = self._stack.enter_context(store)
         return self._pixels
 
-    def rows(self, cut: Cut, settings: TrainSettings) -> tuple[CutRows, float] | str:
-        """Return what crosses the cut and the seconds it took to compute, or why pixels have to be taken."""
-        if settings.cut == "off":
-            return "--cut off"
-        if not cut.is_worthwhile:
-            return "next to nothing lies below the cut"
-        if settings.augment and not settings.views:
-            return "pictures change in every epoch (--views N would keep N changed copies of each)"
+    def rows(self, cut: Cut, settings: TrainSettings) -> AtTheCut:
+        """Return what crosses the cut, computed now where it is not there, or why pixels have to be taken."""
         names = [crossing.embedding for crossing in cut.crossings]
+        if reason := _why_pixels(cut, settings):
+            return AtTheCut(reason=reason)
         if self._are_embedded(names) and settings.cut == "float32" and not settings.views:
             assert self.embeddings is not None
             found = CutRows(cut, names, self.embeddings, [], self.split.keys, {})
-            return found, float(self.embeddings.timing["extract_s"])
-        source = CutSource(
+            return AtTheCut(found, float(self.embeddings.timing["extract_s"]))
+        source = self._cut_source(settings)
+        n_bytes = source.n_bytes(cut)
+        if n_bytes > self.max_cut_bytes:
+            limit = f"the limit is {self.max_cut_bytes / 1e9:g} GB"
+            return AtTheCut(reason=f"what crosses the cut would take {n_bytes / 1e9:.1f} GB, {limit}")
+        key = str((names, str(settings.augment), settings.views, settings.seed, settings.cut))
+        if key not in self._rows:
+            self.say(
+                f"What crosses the cut ({', '.join(names)}; {cut.n_values:,} values an image, {100 * cut.share:.0f} % "
+                f"of the backbone's work below it) is computed once and kept: at most {n_bytes / 1e9:.2f} GB in "
+                f"{workspace.CUTS_DIR}"
+            )
+            opened = source.open(cut, self.split.keys, on_progress=self.on_progress)
+            self._rows[key] = self._stack.enter_context(opened)
+        return AtTheCut(*self._rows[key])
+
+    def _cut_source(self, settings: TrainSettings) -> CutSource:
+        return CutSource(
             self.spec,
             some_images(self.images, [self.split.paths[i] for i in self.split.where("train", "val")]),
             self.stem,
@@ -299,20 +341,6 @@ class Sources:
             settings.views,
             settings.seed,
         )
-        n_bytes = source.n_bytes(cut)
-        if n_bytes > self.max_cut_bytes:
-            return (
-                f"what crosses the cut would take {n_bytes / 1e9:.1f} GB, the limit is {self.max_cut_bytes / 1e9:g} GB"
-            )
-        key = str((names, str(settings.augment), settings.views, settings.seed, settings.cut))
-        if key not in self._rows:
-            self.say(
-                f"What crosses the cut ({', '.join(names)}; {cut.n_values:,} values an image, {100 * cut.share:.0f} % "
-                f"of the backbone's work below it) is computed once and kept: at most {n_bytes / 1e9:.2f} GB in "
-                f"{workspace.CUTS_DIR}"
-            )
-            self._rows[key] = self._stack.enter_context(source.open(cut, self.split.keys, on_progress=self.on_progress))
-        return self._rows[key]
 
     def _are_embedded(self, names: Sequence[str]) -> bool:
         held = self.embeddings

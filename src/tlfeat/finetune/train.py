@@ -7,7 +7,7 @@ the whole network. Both train the same layers from the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ import numpy as np
 from tlfeat.backbones.graph import Cut
 from tlfeat.errors import DataError, Interrupted
 from tlfeat.evaluate.split import Split
-from tlfeat.finetune.epochs import State, begin_phase, make_batches, run_phase
+from tlfeat.finetune.epochs import Feed, PhaseRun, State, begin_phase, make_batches
 from tlfeat.finetune.network import Network
-from tlfeat.finetune.settings import TrainSettings
+from tlfeat.finetune.settings import Phase, TrainSettings
 from tlfeat.finetune.sources import Sources, cut_feed, pixel_feed
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, silent
@@ -84,17 +84,13 @@ def train(
         Ctrl-C before the first epoch had ended; later it ends training, and `Trained` says so.
     """
     settings = network.settings
-    notes: list[str] = []
-    train_at, val_at = split.where("train"), split.where("val")
-    targets = network.targets(split.labels)
-    phases = settings.phases(len(train_at))
     state = State.load(state_path) if state_path else State()
     if state.ended == "interrupted":
         state.ended = ""
     n_resumed = state.n_epochs
-    fed: list[str] = []
-    extract_s = None
-    for number, phase in enumerate(phases):
+    notes: list[str] = []
+    fed: list[_Fed] = []
+    for number, phase in enumerate(settings.phases(len(split.where("train")))):
         network.unfreeze(phase.unfreeze_last)
         if number < state.phase:
             continue
@@ -106,32 +102,13 @@ def train(
                 f"the last {phase.unfreeze_last} layers of {network.spec.name} have no weights that train: this is the "
                 f"frozen backbone. Unfreeze more"
             )
-        model, feed, fed_with, spent_s = _connect(network, trunk, tail, sources, cut, split)
-        fed.append(fed_with)
-        extract_s = extract_s if spent_s is None else (extract_s or 0.0) + spent_s
-        network.compile(model, phase.rate)
-        run_phase(
-            model,
-            _changing(tail, network.head),
-            make_batches(feed, targets, train_at, settings.batch_size, seed=settings.seed),
-            make_batches(feed, targets, val_at, settings.batch_size) if len(val_at) else None,
-            phase,
-            state,
-            plateau=settings.plateau,
-            keeps_last=settings.keep == "last",
-            save=lambda reached: reached.save(state_path) if state_path else None,
-            what=f"training {settings.name}, at most {counted(phase.epochs, 'epoch')}",
-            on_progress=on_progress,
-        )
-        if state.ended in ("diverged", "interrupted"):
+        fed.append(_connect(network, trunk, tail, sources, cut, split))
+        run = _phase_run(network, tail, fed[-1], split, phase, state)
+        run.save = lambda reached: reached.save(state_path) if state_path else None
+        run.on_progress = on_progress
+        if run.run().ended in ("diverged", "interrupted"):
             break
-    if not state.n_epochs and state.ended == "interrupted":
-        raise Interrupted("Stopped before the first epoch of training had ended: there is nothing to keep of it.")
-    if not state.n_epochs:
-        raise DataError(
-            f"Training diverged in its first epoch: the loss is not finite. Try a lower --learning-rate than "
-            f"{settings.rate}."
-        )
+    _check_that_it_learned(state, settings)
     if state_path and state.ended != "interrupted":
         state_path.unlink(missing_ok=True)
     notes += _notes(split, settings, state, sources, n_resumed)
@@ -140,30 +117,66 @@ def train(
         "best_epoch": state.n_epochs if is_last else state.best_epoch,
         "epochs_run": state.n_epochs,
         "ended": state.ended,
-        "fed": "; then ".join(dict.fromkeys(fed)),
+        "fed": "; then ".join(dict.fromkeys(one.what for one in fed)),
         "trainable_parameters": _n_trainable(network),
     }
+    computed_s = [one.computed_s for one in fed if one.computed_s is not None]
+    extract_s = sum(computed_s) if computed_s else None
     return Trained(network.in_float32(), state.history, chosen, state.fit_s, extract_s, notes)
 
 
-def _connect(
-    network: Network, trunk: Any, tail: Any, sources: Sources, cut: Cut, split: Split
-) -> tuple[Any, Callable[..., Any], str, float | None]:
-    """Return the model to train, what feeds it, that in words, and the seconds that computing it once took."""
+@dataclass(frozen=True, slots=True)
+class _Fed:
+    """A model to train and what feeds it: pixels, or what crosses the cut."""
+
+    model: Any
+    feed: Feed
+    what: str
+    computed_s: float | None
+
+
+def _connect(network: Network, trunk: Any, tail: Any, sources: Sources, cut: Cut, split: Split) -> _Fed:
     settings = network.settings
     found = sources.rows(cut, settings)
-    if isinstance(found, str):
-        store = sources.pixels()
-        return network.pixel_model(trunk, tail), pixel_feed(store, settings), f"pixels: {found}", None
-    rows, spent_s = found
+    rows = found.rows
+    if rows is None:
+        model = network.pixel_model(trunk, tail)
+        return _Fed(model, pixel_feed(sources.pixels(), settings), f"pixels: {found.reason}", None)
     for role in ("train", "val"):
         at = split.where(role)
         there = at[rows.is_there(at)]
         if len(at) and not len(there):
             raise DataError(f"None of the {role} images can be read any more; the first: {split.paths[at[0]]}.")
         rows.hold(there, is_training=role == "train")
-    fed_with = f"{', '.join(rows.layers)}" + (f" of {settings.views} views" if settings.views else "")
-    return network.tail_model(tail), cut_feed(rows, settings), fed_with, spent_s
+    what = f"{', '.join(rows.layers)}" + (f" of {settings.views} views" if settings.views else "")
+    return _Fed(network.tail_model(tail), cut_feed(rows, settings), what, found.computed_s)
+
+
+def _phase_run(network: Network, tail: Any, fed: _Fed, split: Split, phase: Phase, state: State) -> PhaseRun:
+    settings, val_at = network.settings, split.where("val")
+    targets = network.targets(split.labels)
+    network.compile(fed.model, phase.rate)
+    return PhaseRun(
+        fed.model,
+        _changing(tail, network.head),
+        make_batches(fed.feed, targets, split.where("train"), settings.batch_size, seed=settings.seed),
+        make_batches(fed.feed, targets, val_at, settings.batch_size) if len(val_at) else None,
+        phase,
+        state,
+        plateau=settings.plateau,
+        keeps_last=settings.keep == "last",
+        what=f"training {settings.name}, at most {counted(phase.epochs, 'epoch')}",
+    )
+
+
+def _check_that_it_learned(state: State, settings: TrainSettings) -> None:
+    if not state.n_epochs and state.ended == "interrupted":
+        raise Interrupted("Stopped before the first epoch of training had ended: there is nothing to keep of it.")
+    if not state.n_epochs:
+        raise DataError(
+            f"Training diverged in its first epoch: the loss is not finite. Try a lower --learning-rate than "
+            f"{settings.rate}."
+        )
 
 
 def _changing(tail: Any, head: Sequence[Any]) -> list[Any]:

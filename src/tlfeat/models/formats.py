@@ -137,7 +137,6 @@ def _write_openvino(network: Any, labels: Sequence[str], file: Path) -> None:
     import openvino as ov
 
     model = to_openvino(_frozen(network), (-1, *network.inputs[0].shape[1:]), file.parent)
-    (file.parent / "graph.pb").unlink()
     model.inputs[0].tensor.set_names({"pixels"})
     for output, name in zip(model.outputs, ("class_index", PROBABILITIES), strict=True):
         output.tensor.set_names({name})
