@@ -46,8 +46,8 @@ bench: .venv/installed  ## every figure of docs/benchmarks.md; hours
 	$(BIN)/python benchmarks/finetune.py $(POTATO)  # POTATO=folder of class folders; without it the table of the last run
 
 soak: .venv/installed  ## killed writers, power cuts, damaged caches and pictures by the thousand; hours
-	$(BIN)/python benchmarks/soak_cache.py
-	$(BIN)/python benchmarks/soak_images.py
+	$(BIN)/python soak/cache.py
+	$(BIN)/python soak/images.py
 
 clean:
 	rm -rf .venv

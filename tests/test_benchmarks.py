@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conftest import benchmark_script
+from conftest import script
 from tlfeat.images import ImageSet
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ START, END = "<!-- accuracy_and_time -->", "<!-- /accuracy_and_time -->"
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """``benchmarks/accuracy_and_time.py`` as a module."""
-    return benchmark_script("accuracy_and_time")
+    return script("benchmarks/accuracy_and_time.py")
 
 
 def a_line(model: str, accuracy: float, **changed: Any) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def test_a_small_run_ends_with_a_row_for_logistic_regression(tmp_path: Path) -> 
 
 
 def test_extraction_takes_ratios_within_a_round_and_says_which_aims_are_missed() -> None:
-    extraction = benchmark_script("extraction")
+    extraction = script("benchmarks/extraction.py")
     # the machine is ten times slower in the second round: the ratio of the medians would be 0.5
     runs = [
         {"round": n, "name": name, "images_per_s": rate, "cpu_ms_per_image": cpu_ms}

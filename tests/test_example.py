@@ -20,7 +20,7 @@ from tlfeat.decode import Pixels, decode_bytes
 from tlfeat.encoder import Rows
 from tlfeat.errors import DataError, UsageError
 
-#: Chosen on the development half by ``benchmarks/pretrain_digits.py``.
+#: Chosen on the development half by ``tools/pretrain_digits.py``.
 BEST_LAYER = "block4_conv:flatten"
 
 Contents = dict[str, bytes]

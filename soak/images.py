@@ -1,8 +1,8 @@
 """What 10,000 damaged pictures do to ``tlfeat.decode``: each is decoded or a `BadImage`, in bounded memory and time.
 
-    python benchmarks/soak_images.py                    # the figures of docs/benchmarks.md, some minutes
-    python benchmarks/soak_images.py --n 500 --seed 7   # a look
-    python benchmarks/soak_images.py --only 1234        # one mutant again, in this process
+    python soak/images.py                    # the figures of docs/benchmarks.md, some minutes
+    python soak/images.py --n 500 --seed 7   # a look
+    python soak/images.py --only 1234        # one mutant again, in this process
 
 Pictures are decoded in a process of its own that may take 1.5 GiB of address space above what it has with Pillow and
 numpy loaded, and 10 s for each picture. Every mutant follows from the seed and its number. Anything but pixels or a

@@ -1,8 +1,8 @@
 """Whether a cache survives: killed writers, power cuts and damaged files, as many as asked for, as JSON and a table.
 
-    python benchmarks/soak_cache.py                                            # the figures of docs/benchmarks.md
-    python benchmarks/soak_cache.py --kills 5 --power-cuts 50 --mutants 100    # a look
-    python benchmarks/soak_cache.py --kills 0 --power-cuts 0 --mutants 500 --seed 7
+    python soak/cache.py                                            # the figures of docs/benchmarks.md
+    python soak/cache.py --kills 5 --power-cuts 50 --mutants 100    # a look
+    python soak/cache.py --kills 0 --power-cuts 0 --mutants 500 --seed 7
 
 Every case follows from its seed, and the JSON names those that failed.
 """
