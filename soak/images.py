@@ -1,6 +1,6 @@
 """What 10,000 damaged pictures do to ``tlfeat.decode``: each is decoded or a `BadImage`, in bounded memory and time.
 
-    python soak/images.py                    # the figures of docs/benchmarks.md, some minutes
+    python soak/images.py                    # the figures of docs/benchmarks/soak.md, some minutes
     python soak/images.py --n 500 --seed 7   # a look
     python soak/images.py --only 1234        # one mutant again, in this process
 

@@ -41,13 +41,13 @@ def soak() -> ModuleType:
 @pytest.fixture(scope="session")
 def power_cuts() -> ModuleType:
     """``soak/power_cuts.py`` as a module: its power cuts are those of the large campaign."""
-    return script("soak/cache.py")
+    return script("soak/power_cuts.py")
 
 
 @pytest.fixture(scope="session")
 def damage() -> ModuleType:
     """``soak/damage.py`` as a module."""
-    return script("soak/cache.py")
+    return script("soak/damage.py")
 
 
 class CountingEncoder(PixelEncoder):

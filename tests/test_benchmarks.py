@@ -1,6 +1,6 @@
 """``benchmarks/accuracy_and_time.py``: its tables from made-up results, its JSON file, and one small run of it.
 
-And of ``benchmarks/extraction.py`` what it makes of figures; it takes too long to run it here.
+And of ``benchmarks/extraction_tables.py`` what it makes of figures; measuring takes too long to do it here.
 """
 
 from __future__ import annotations
@@ -127,12 +127,13 @@ def test_only_what_is_between_the_markers_is_replaced(benchmark: ModuleType, tmp
 
 
 def test_a_missing_page_is_made_and_one_without_markers_left_alone(benchmark: ModuleType, tmp_path: Path) -> None:
-    benchmark.write_tables(tmp_path / "docs" / "new.md", [a_record()])
+    common = script("benchmarks/common.py")
+    common.write_between(tmp_path / "docs" / "new.md", "accuracy_and_time", benchmark.tables([a_record()]))
     assert (tmp_path / "docs" / "new.md").read_text(encoding="utf-8").startswith(f"# Benchmarks\n\n{START}\n")
     other = tmp_path / "other.md"
     other.write_text("no markers", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"other\.md lacks the lines"):
-        benchmark.write_tables(other, [a_record()])
+        common.write_between(other, "accuracy_and_time", benchmark.tables([a_record()]))
     assert other.read_text(encoding="utf-8") == "no markers"
 
 
@@ -142,7 +143,7 @@ def test_a_part_joins_the_others_and_a_stopped_one_takes_no_place(benchmark: Mod
     benchmark.save_record(path, a_record())
     benchmark.save_record(path, a_record(date="2026-02-03", is_complete=False))
     benchmark.save_record(path, a_record(set="sign_digits", date="2026-02-03"))
-    found = [(r["set"], r["date"]) for r in benchmark.read_records(path)]
+    found = [(r["set"], r["date"]) for r in script("benchmarks/common.py").read_records(path)]
     assert found == [("potato", "2026-01-02"), ("sign_digits", "2026-02-03")]
 
 
@@ -197,7 +198,7 @@ def test_a_small_run_ends_with_a_row_for_logistic_regression(tmp_path: Path) -> 
 
 
 def test_extraction_takes_ratios_within_a_round_and_says_which_aims_are_missed() -> None:
-    extraction = script("benchmarks/extraction.py")
+    extraction = script("benchmarks/extraction_tables.py")
     # the machine is ten times slower in the second round: the ratio of the medians would be 0.5
     runs = [
         {"round": n, "name": name, "images_per_s": rate, "cpu_ms_per_image": cpu_ms}
