@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from accuracy_and_time import ROOT, backbone_options, cpu, say, stage, unpack
+import common
+from common import Record
 from tlfeat import curve, figures, sweep
 from tlfeat.candidates import open_data
 from tlfeat.progress import Progress
-from tlfeat.records import read_json, write_json, write_text
+from tlfeat.records import read_json, write_json
 from tlfeat.report import percent
 
 SETS = ("cats_dogs", "potato", "sign_digits")
@@ -30,29 +28,27 @@ HEADS = ("logreg", "knn")
 N_DRAWS = 5
 SEED = 0
 
-Record = dict[str, Any]
-
 
 def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
     """Sweep, then the curves of heads, then those of networks, saving after each."""
-    data = args.data / name if args.data else unpack(name, args.shared, args.work)
+    data = args.data / name if args.data else common.unpack(name, args.shared, args.work)
     place = args.work / "runs" / name
     place.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(place), Progress() as progress:
-        with stage(f"{name}: extraction of all layers"):
-            job = sweep.plan_sweep(data, **backbone_options("v2", args.shared))
+        with common.stage(f"{name}: extraction of all layers"):
+            job = sweep.plan_sweep(data, **common.backbone_options("v2", args.shared))
             report = job.extraction.run(on_progress=progress)
         if report.n_embedded:
             record["extraction"] = {"n_images": report.n_embedded, "elapsed_s": report.profile.wall_s}
         with open_data(report.cache, seed=SEED) as opened:
-            with stage(f"{name}: sweep"):
+            with common.stage(f"{name}: sweep"):
                 found = sweep.sweep_layers(opened, job.cuts, on_progress=progress)
             save(args.json, name, record | {"sweep": kept(sweep.finding(found))})
             record |= {"sweep": kept(sweep.finding(found))}
-            with stage(f"{name}: curves of heads"):
+            with common.stage(f"{name}: curves of heads"):
                 curves = curve.learning_curve(opened, heads=HEADS, n_draws=N_DRAWS, on_progress=progress)
             for mode, counts in args.keras.items():
-                with stage(f"{name}: curve of keras-{mode} at {counts} images a class"):
+                with common.stage(f"{name}: curve of keras-{mode} at {counts} images a class"):
                     networks = curve.learning_curve(
                         opened,
                         heads=(),
@@ -90,12 +86,11 @@ def save(path: Path, name: str, record: Record) -> None:
 def new_record() -> Record:
     """Return the conditions of a run."""
     return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "load_average_at_start": round(os.getloadavg()[0], 2),
+        **common.conditions(),
+        "load_average_at_start": common.load_average(),
         "backbone": "MobileNetV2 0.35, ImageNet weights, 224x224",
         "n_draws": N_DRAWS,
         "seed": SEED,
-        **cpu(),
     }
 
 
@@ -131,15 +126,9 @@ def _sentences(found: dict[str, Record]) -> list[str]:
     return [line for name, own in found.items() for line in (f"**{name}**: {' '.join(own['sentences'])}", "")]
 
 
-def write_tables(path: Path, markdown: Path) -> None:
-    """Put each part between its markers in the Markdown file."""
-    sets = read_json(path)["sets"]
-    text = markdown.read_text(encoding="utf-8")
-    for name, part in (("sweep", sweep_table(sets)), ("curve", curve_tables(sets))):
-        first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, _, rest = text.partition(first)
-        text = f"{before}{first}\n{part}\n{last}{rest.partition(last)[2]}"
-    write_text(markdown, text)
+def tables(sets: dict[str, Record]) -> str:
+    """Return both parts of docs/benchmarks/data_needed.md."""
+    return f"## Which layer\n\n{sweep_table(sets)}\n\n## How many labels\n\n{curve_tables(sets)}"
 
 
 def parse_modes(text: str) -> dict[str, str]:
@@ -149,24 +138,19 @@ def parse_modes(text: str) -> dict[str, str]:
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser_for("data_needed", __doc__)
+    common.add_data(parser, work=Path.home() / ".cache" / "tlfeat-benchmarks" / "data_needed")
     parser.add_argument("--sets", default=",".join(SETS), type=lambda text: text.split(","))
     parser.add_argument("--keras", default={}, type=parse_modes, metavar="MODE=COUNTS;...", help="networks to train")
     parser.add_argument("--keras-draws", default=1, type=int, help="draws for networks")
-    parser.add_argument("--shared", default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")), type=Path)
-    parser.add_argument("--work", default=Path.home() / ".cache" / "tlfeat-benchmarks" / "data_needed", type=Path)
     parser.add_argument("--data", type=Path, help="folder with the sets unpacked")
-    parser.add_argument("--json", default=ROOT / "benchmarks" / "results" / "data_needed.json", type=Path)
-    parser.add_argument("--markdown", default=ROOT / "docs" / "benchmarks.md", type=Path)
-    parser.add_argument("--tables-only", action="store_true")
-    args = parser.parse_args()
-    args.json, args.work, args.shared = args.json.resolve(), args.work.resolve(), args.shared.resolve()
+    args = common.read_arguments(parser)
     if not args.tables_only:
         for name in args.sets:
             known = read_json(args.json)["sets"].get(name, {}) if args.json.exists() else {}
             run_set(name, args, {**new_record(), **{k: known[k] for k in ("extraction",) if k in known}})
-    write_tables(args.json, args.markdown.resolve())
-    say(f"Tables in {args.markdown.name}")
+    common.write_between(args.markdown, "data_needed", tables(read_json(args.json)["sets"]))
+    common.say(f"Tables in {args.markdown.name}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ Weights are random where time is measured: they change nothing in it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import statistics
@@ -30,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+import common
+from common import Record
 from tlfeat import finetune, workspace
 from tlfeat.augment import Augmentation
 from tlfeat.cache import open_cache
@@ -41,9 +41,8 @@ from tlfeat.figures import markdown_table
 from tlfeat.images import ImageSet, load_images
 from tlfeat.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.recipes import TrainSettings, find_recipe
-from tlfeat.records import Environment
+from tlfeat.records import read_json, write_json
 
-RESULTS = Path(__file__).parent / "results" / "finetune.json"
 EPOCHS = (10, 30, 50)
 
 
@@ -233,8 +232,8 @@ def measure(
         "multiply_add_ratio": round((1 + 2 * above) / max(3 * above, 1e-9), 1) if above > 1e-6 else None,
         "ordinary": whole,
         "from_the_cut": tail,
-        "load": [*(earlier["load"] if earlier else []), round(os.getloadavg()[0], 1)],
-        "environment": Environment.current().to_dict(),
+        "load": [*(earlier["load"] if earlier else []), common.load_average()],
+        **common.conditions(),
     }
 
 
@@ -279,36 +278,33 @@ def _range(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run what is asked for and write the table."""
+    parser = common.parser_for("finetune", __doc__)
     parser.add_argument("data", type=Path, nargs="?", help="folder of class folders; without it: the table alone")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument(
         "--agreement", type=Path, metavar="WEIGHTS", help="compare MobileNetV2 0.35 after training, time nothing"
     )
     parser.add_argument("--rounds", type=int, default=2)
-    args = parser.parse_args()
-    results_path = RESULTS.resolve()
-    found = json.loads(results_path.read_text()) if results_path.exists() else {}
-    if args.data is None:
-        print(to_markdown(found))
-        return
-    images = load_images(args.data)
-    args.agreement = args.agreement and args.agreement.resolve()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        extract_rows(images, PixelEncoder(), Path("split.h5"))
-        with open_cache(Path("split.h5")) as cache:
-            split = make_split(cache.table)
-        if args.agreement:
-            results_path.with_name("finetune_agreement.json").write_text(
-                json.dumps(agreement(args.agreement, images, split), indent=1) + "\n"
-            )
-            return
-        for case in CASES:
-            if args.only.lower() in case.name.lower():
-                found[case.name] = measure(case, images, split, args.rounds, found.get(case.name))
-                results_path.write_text(json.dumps(found, indent=1) + "\n")
-    print(to_markdown(found))
+    args = common.read_arguments(parser)
+    found: Record = read_json(args.json) if args.json.exists() else {}
+    if args.data is not None and not args.tables_only:
+        images = load_images(args.data)
+        args.agreement = args.agreement and args.agreement.resolve()
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            extract_rows(images, PixelEncoder(), Path("split.h5"))
+            with open_cache(Path("split.h5")) as cache:
+                split = make_split(cache.table)
+            if args.agreement:
+                write_json(args.json.with_name("finetune_agreement.json"), agreement(args.agreement, images, split))
+                return
+            for case in CASES:
+                if args.only.lower() in case.name.lower():
+                    found[case.name] = measure(case, images, split, args.rounds, found.get(case.name))
+                    write_json(args.json, found)
+    text = to_markdown(found)
+    common.publish(args, text)
 
 
 if __name__ == "__main__":
