@@ -32,9 +32,9 @@ from tlfeat.figures import markdown_table
 from tlfeat.images import ImageSet, load_images
 from tlfeat.plan import plan_extraction
 from tlfeat.progress import Progress
+from tlfeat.recipes import RECIPES
 from tlfeat.report import percent, seconds, size
 
-NAME = "accuracy_and_time"
 CIFAR_IMAGES_PER_CLASS = 200  # and 100 for testing: 60,000 images at 224 px are no evening of Keras on two cores
 FULL_CIFAR_HEADS = ("logreg", "ridge", "lda", "knn")  # both SVMs are quadratic in 50,000 images and more
 SET_ORDER = (*ARCHIVES, "cifar10_full")
@@ -68,12 +68,14 @@ class Task:
     has_pixels: bool
     seeds: tuple[int, ...]
     epochs: int | None
+    recipes: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> set[str]:
         """The names that `compare_candidates` gives them."""
         pixels = {"pixels+logreg"} if self.has_pixels else set()
-        return pixels | set(self.heads) | {f"keras-{mode}" for mode in self.keras_modes}
+        recipes = {*self.recipes, *(f"{name}-as-written" for name in self.recipes)}
+        return pixels | set(self.heads) | {f"keras-{mode}" for mode in self.keras_modes} | recipes
 
 
 # --- data ---------------------------------------------------------------------------------------------------
@@ -99,6 +101,7 @@ def make_task(name: str, backbone: str, args: argparse.Namespace) -> Task:
         has_pixels=not is_full_cifar,
         seeds=(0,) if "test" in images.splits else tuple(range(args.splits)),
         epochs=args.epochs,
+        recipes=() if is_full_cifar else args.recipes,
     )
 
 
@@ -129,11 +132,17 @@ def run_task(task: Task, args: argparse.Namespace, save: Callable[[Record], None
         for seed in task.seeds[1:]:
             with common.stage(f"{title}: heads, split {seed}"):
                 put_repeat(record, compare(task, report.cache, seed=seed, progress=progress), seed)
-        for n_modes, mode in enumerate(task.keras_modes, start=1):
-            with common.stage(f"{title}: keras-{mode}"):  # what this run fitted is taken over, times included
-                modes = task.keras_modes[:n_modes]
+        trained = [("keras", mode) for mode in task.keras_modes] + [("recipe", name) for name in task.recipes]
+        for n, (kind, name) in enumerate(trained, start=1):
+            with common.stage(f"{title}: {kind} {name}"):  # what this run fitted is taken over, times included
+                modes, recipes = ([of for of_kind, of in trained[:n] if of_kind == k] for k in ("keras", "recipe"))
                 comparison = compare(
-                    task, report.cache, seed=0, progress=progress, has_pixels=task.has_pixels, keras_modes=modes
+                    *(task, report.cache),
+                    seed=0,
+                    progress=progress,
+                    has_pixels=task.has_pixels,
+                    keras_modes=modes,
+                    recipes=recipes,
                 )
             put_comparison(record, comparison, args)
             save(record)
@@ -149,6 +158,7 @@ def compare(
     progress: Progress,
     has_pixels: bool = False,
     keras_modes: Sequence[str] = (),
+    recipes: Sequence[str] = (),
 ) -> Comparison:
     """Run the candidates on the split of one seed; only with Keras modes, heads fitted before are taken over."""
     with open_data(cache, seed=seed) as data:
@@ -157,8 +167,9 @@ def compare(
             heads=task.heads,
             keras_modes=keras_modes,
             keras_options={"epochs": task.epochs} if task.epochs else None,
+            recipes=recipes,
             has_pixels=has_pixels,
-            is_fresh=not keras_modes,
+            is_fresh=not (keras_modes or recipes),
             on_progress=progress,
         )
 
@@ -203,6 +214,7 @@ def command_line(args: argparse.Namespace) -> str:
     """Return the command without the options that only say where things lie."""
     parts = ["python benchmarks/accuracy_and_time.py", f"--sets {','.join(args.sets)}"]
     parts += [f"--backbones {','.join(args.backbones)}", f"--keras {','.join(args.keras) or 'none'}"]
+    parts += [f"--recipes {','.join(args.recipes)}"] if args.recipes else []
     parts += [f"--splits {args.splits}"]
     parts += [f"--epochs {args.epochs}"] if args.epochs else []
     parts += [f"--images-per-class {args.images_per_class}"] if args.images_per_class else []
@@ -263,24 +275,17 @@ def conditions_text(records: Sequence[Record]) -> str:
     versions = common.distinct(common.versions_of(record["environment"]) for record in records)
     return "\n".join(
         [
-            f"- Machine: {'; '.join(machines)}. It is shared with other work; the load average (1 minute) at the "
-            "start of each run is in the table of runs.",
+            f"- Machine: {'; '.join(machines)}, shared with other work: load average (1 minute) in the table of runs.",
             f"- Versions: {'; '.join(versions)}.",
-            f"- Seeds: 0 for split, heads, Keras and samples ({common.SAMPLE_SEED}); the tables of splits say theirs. "
-            "Repeats: 1, every time is from a single run.",
-            "- Start: an empty cache folder for each set and backbone; images unpacked before and TensorFlow imported "
-            "before, neither is in any time.",
-            "- extraction: once for all heads, from the first file read to the last row written, without building the "
-            "network, which stands beside it.",
-            "- fit: for heads the search (cross-validation over the grid) and the final fit on cached rows, without "
-            "extraction; for Keras decoding the images once and all epochs with validation.",
-            "- image: one image from file to probabilities in batches of 32, decoding and network included, loading "
-            "and tracing the network not; heads: extraction per image plus head.",
+            "- Seed 0 for split, heads, Keras and samples; tables over splits say theirs. Every time is a single run.",
+            "- Start: an empty cache folder for each set and backbone, images unpacked, TensorFlow imported.",
+            "- extraction: once for all heads, from the first file read to the last row written.",
+            "- fit: search and final fit on cached embeddings; for Keras reading the images once and all epochs.",
+            "- image: one image from file to probabilities, in batches of 32, with decoding and network.",
             "- size: what comes on top of the backbone (heads), or the whole network (Keras).",
             "- within noise: exact McNemar test against the most accurate candidate of the same backbone on the same "
-            "test images, Holm-adjusted, p >= 0.05. The reference is chosen by test accuracy, which flatters it.",
-            "- Not shown: how much the times vary from run to run or with less load, other machines, GPUs, other "
-            "backbones, networks trained longer or tuned.",
+            "test images, adjusted for many comparisons (Holm), p >= 0.05. That candidate is chosen by test accuracy, "
+            "which flatters it.",
         ]
     )
 
@@ -300,7 +305,7 @@ def runs_table(records: Sequence[Record]) -> str:
         )
         for record in records
     ]
-    headings = ("set", "backbone", "pictures", "extraction", "building the network", "load", "date (UTC)", "command")
+    headings = ("set", "backbone", "images", "extraction", "building the network", "load", "date (UTC)", "command")
     return markdown_table(headings, rows)
 
 
@@ -411,13 +416,15 @@ def remarks(records: Sequence[Record]) -> str:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options; every path is absolute, because each run works in a folder of its own."""
-    parser = common.parser_for(NAME, __doc__)
+    parser = common.parser_for("accuracy_and_time", __doc__)
     common.add_data(parser)
     add, positive = parser.add_argument, common.positive
     add("--sets", type=common.chosen_from(list(ARCHIVES)), default=tuple(ARCHIVES), help="comma list; default: all")
     add("--backbones", type=common.chosen_from(list(BACKBONES)), default=tuple(BACKBONES), help="comma list of v2, v1")
     modes = common.chosen_from(ALL_KERAS, has_all_and_none=True)
     add("--keras", type=modes, default=ALL_KERAS, help=f"all, none or a comma list of {', '.join(ALL_KERAS)}")
+    recipes = common.chosen_from([recipe.name for recipe in RECIPES])
+    add("--recipes", type=recipes, default=(), help="comma list of `tlfeat recipes`, also as written; default: none")
     add("--epochs", type=positive, help="at most, of every Keras candidate; default: tlfeat's own")
     add("--splits", type=positive, default=5, help="seeds of the split that heads are repeated with (5)")
     add(
@@ -456,16 +463,17 @@ def run_all(args: argparse.Namespace) -> int:
             except TlfeatError as error:
                 n_failed += 1
                 common.say(f"FAILED  {task.name} {backbone}: {error}")
-            common.write_between(args.markdown, NAME, tables(common.read_records(args.json)))
+            common.publish(args, tables(common.read_records(args.json)))
     return n_failed
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run what the options ask for and return the exit code."""
     args = parse_arguments(arguments)
-    common.around_markers(args.markdown, NAME)  # a file without them should fail now, not in an hour
+    if args.markdown:
+        common.around_markers(args.markdown, args.name)  # a file without them should fail now, not in an hour
     if args.tables_only:
-        common.write_between(args.markdown, NAME, tables(common.read_records(args.json)))
+        common.publish(args, tables(common.read_records(args.json)))
         return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tables speak of a CPU

@@ -222,9 +222,9 @@ def tables(document: Record) -> str:
             labels_table(document["planted"]),
             "Nothing planted:",
             untouched_table(document["untouched"]),
-            f"{N_ALIENS} pictures of another set among them, {N_DRAWS} draws:",
+            f"{N_ALIENS} images of another set among them, {N_DRAWS} draws:",
             markdown_table(
-                ("set", "pictures of", "found", "its own"),
+                ("set", "images of", "found", "false alarms"),
                 [
                     (
                         *(a["set"], a["aliens"], f"{a['n_found']} of {a['n_aliens']}"),
@@ -248,7 +248,7 @@ def copies_table(runs: list[Record]) -> str:
     by_rows = sum(run["n_by_rows_alone"] for run in runs)
     false, false_rows = (sum(run[k] for run in runs) for k in ("n_false_copies", "n_false_by_rows_alone"))
     return markdown_table(
-        ("change", "found", "by rows alone"),
+        ("change", "found", "by embeddings alone"),
         [
             *((change, summed([change]), "") for change in CHANGES),
             ("all", summed(CHANGES), f"{by_rows} of {n} (cosine {SAME_ROW})"),
@@ -288,7 +288,7 @@ def untouched_table(runs: dict[str, Record]) -> str:
         )
         leaks = str(run.get("n_leak", run.get("n_leaks")))
         rows.append((name, f"{run['n_images']:,}", copies, leaks, conflicts, labels, outliers))
-    return markdown_table(("set", "images", "copies", "leaks", "two labels", "labels doubted", "outliers"), rows)
+    return markdown_table(("set", "images", "duplicates", "leaks", "two labels", "suspect labels", "outliers"), rows)
 
 
 def _accuracy(run: Record, suffix: str) -> str:
@@ -305,9 +305,7 @@ def main() -> None:
     args = common.read_arguments(parser)
     if not args.tables_only:
         run_all(args)
-    text = tables(read_json(args.json))
-    common.say(text)
-    common.write_between(args.markdown, "audit", text)
+    common.publish(args, tables(read_json(args.json)))
 
 
 def run_all(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 A script NAME.py writes what it measured to ``benchmarks/results/NAME.json`` and its tables between two markers of
 ``docs/benchmarks/NAME.md``; ``--tables-only`` does the second from the first.
+With another ``--json`` no page is written.
 """
 
 from __future__ import annotations
@@ -182,8 +183,9 @@ def write_between(page: Path, name: str, text: str) -> None:
 
 
 def publish(args: argparse.Namespace, text: str) -> None:
-    """Write the tables of a script to its page and to stdout."""
-    write_between(args.markdown, args.name, text)
+    """Write the tables of a script to its page, if it has one, and to stdout."""
+    if args.markdown:
+        write_between(args.markdown, args.name, text)
     print(text)
 
 
@@ -195,7 +197,8 @@ def parser_for(name: str, about: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(name=name)
     parser.add_argument("--json", type=Path, default=RESULTS / f"{name}.json", help="what was measured")
-    parser.add_argument("--markdown", type=Path, default=PAGES / f"{name}.md", help="the page that tables go to")
+    help_text = f"the page that tables go to; default: docs/benchmarks/{name}.md, with another --json none"
+    parser.add_argument("--markdown", type=Path, help=help_text)
     parser.add_argument("--tables-only", action="store_true", help="only write the tables from the JSON")
     return parser
 
@@ -220,6 +223,8 @@ def read_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | N
     for name in ("shared", "work", "json", "markdown"):
         if getattr(args, name, None) is not None:
             setattr(args, name, getattr(args, name).resolve())
+    if args.markdown is None and args.json == RESULTS / f"{args.name}.json":
+        args.markdown = PAGES / f"{args.name}.md"
     if hasattr(args, "work") and not args.tables_only and not (args.shared / "data").is_dir():
         parser.error(f"no data in {args.shared}: set TLFEAT_SHARED or --shared")
     return args

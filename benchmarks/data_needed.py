@@ -95,7 +95,7 @@ def new_record() -> Record:
 
 
 def sweep_table(sets: dict[str, Record]) -> str:
-    """Return the sentences of each set, and one table of all: a layer a row."""
+    """Return one table of all sets: a layer a row, the chosen one in bold."""
     found = {name: record["sweep"] for name, record in sets.items() if "sweep" in record}
     headings = ["layer", "columns", "layers reused", "compute"]
     headings += [f"{name}: {what}" for name in found for what in ("held out", "test")]
@@ -109,7 +109,7 @@ def sweep_table(sets: dict[str, Record]) -> str:
             row += [f"**{percent(own['held_out_accuracy'])}**" if is_chosen else percent(own["held_out_accuracy"])]
             row += [percent(own["accuracy"])]
         rows.append(row)
-    return "\n".join([*_sentences(found), figures.markdown_table(headings, rows)])
+    return figures.markdown_table(headings, rows)
 
 
 def curve_tables(sets: dict[str, Record]) -> str:
@@ -118,12 +118,8 @@ def curve_tables(sets: dict[str, Record]) -> str:
     parts = []
     for name, own in found.items():
         table = figures.markdown_table(own["table"]["headings"], own["table"]["rows"])
-        parts.append("\n".join([*_sentences({name: own}), table, ""]))
-    return "\n".join(parts).rstrip()
-
-
-def _sentences(found: dict[str, Record]) -> list[str]:
-    return [line for name, own in found.items() for line in (f"**{name}**: {' '.join(own['sentences'])}", "")]
+        parts += [f"**{name}**: {' '.join(own['sentences'])}", table]
+    return "\n\n".join(parts)
 
 
 def tables(sets: dict[str, Record]) -> str:
@@ -149,8 +145,7 @@ def main() -> None:
         for name in args.sets:
             known = read_json(args.json)["sets"].get(name, {}) if args.json.exists() else {}
             run_set(name, args, {**new_record(), **{k: known[k] for k in ("extraction",) if k in known}})
-    common.write_between(args.markdown, "data_needed", tables(read_json(args.json)["sets"]))
-    common.say(f"Tables in {args.markdown.name}")
+    common.publish(args, tables(read_json(args.json)["sets"]))
 
 
 if __name__ == "__main__":

@@ -160,9 +160,6 @@ def runs_table(runs: Sequence[Record], titles: dict[str, str]) -> str:
     columns = (
         ("images/s", "images_per_s", ".1f", 1.0),
         ("CPU ms/image", "cpu_ms_per_image", ".1f", 1.0),
-        ("CPU s, steady", "steady_cpu_s", ".1f", 1.0),
-        ("CPU s, process", "cpu_s", ".1f", 1.0),
-        ("wall s, process", "wall_s", ".1f", 1.0),
         ("start-up s", "startup_s", ".1f", 1.0),
         ("peak memory MB", "peak_bytes", ".0f", 1e-6),
     )
@@ -198,37 +195,57 @@ def machines(results: dict[str, dict[str, Record]]) -> str:
 def speed_tables(records: dict[str, Record]) -> str:
     """Return the contenders, the ratios and the check of rows for each network."""
     parts = [
-        "Median (range) over rounds. Steady: from the first image to the last row, the network being loaded and run "
-        "once. Start-up: from the start of the process to there, so for the two last lines it is longer by what they "
-        "do beforehand (decoding everything; one thread), which is in their process figures too.",
+        "Median (range) over rounds. images/s and CPU: from the first image to the last row. Start-up: from the start "
+        "of the process to the first image, the network loaded and run once; in it the last two contenders decode "
+        "everything, or measure one thread.",
     ]
     order = list(NETWORKS)
+    summaries: dict[str, list[Record]] = {}
     for key in sorted(records, key=lambda key: ("@" in key, order.index(key.partition("@")[0]))):
         record = records[key]
         network, _, isa = key.partition("@")
         runs = record["runs"]
-        title = NETWORKS[network] + (f", every contender held to {isa} instructions" if isa else "")
+        title = NETWORKS[network] + (f" with {isa} alone" if isa else "")
         parts += [f"### {title}", conditions(record), runs_table(runs, TITLES)]
         parts.append(
             f"One thread: {spread(runs, 'bound', 'decode_ms', '.2f')} ms to read and decode, "
             f"{spread(runs, 'bound', 'inference_ms', '.2f')} ms of inference (CPU per image); all cores at that: "
             f"{spread(runs, 'bound', 'computed_images_per_s', '.1f')} images/s."
         )
-        parts.append(aims_table(summarise(runs, AIMS, network)))
         parts.append(check_text(record.get("check", {})))
-    return "\n\n".join(parts)
+        summaries[title] = summarise(runs, AIMS, network)
+    return "\n\n".join([*(part for part in parts if part), "### Ratios", ratios_table(summaries)])
+
+
+def ratios_table(summaries: dict[str, list[Record]]) -> str:
+    """Return the ratios of all networks side by side: median, range over rounds, and the aim where there is one."""
+
+    def cell(line: Record | None) -> str:
+        if line is None:
+            return "–"
+        text = f"{line['median']:.2f} ({line['low']:.2f} to {line['high']:.2f})"
+        if line["limit"] is None:
+            return text
+        return f"{text}; {'≥' if line['is_at_least'] else '≤'} {line['limit']:.2f} {verdict(line['is_met'])}"
+
+    found = {(title, line["text"]): line for title, lines in summaries.items() for line in lines}
+    rows = [(aim.text, *(cell(found.get((title, aim.text))) for title in summaries)) for aim in AIMS]
+    return markdown_table(("ratio within a round: median (range); aim", *summaries), rows)
 
 
 def check_text(checks: dict[str, Record]) -> str:
     """Return how near the rows of the scripts are to those of tlfeat where it resizes as they do."""
-    lines = [
-        f"- {'decoded by TensorFlow with dct_method=INTEGER_ACCURATE' if name == 'accurate' else name}: largest "
-        f"difference {check['largest_difference']:.1e} of the largest value; for "
-        f"{100 * check['share_nearest_to_itself']:.0f} % of {check['n_images']} images the nearest row is that of the "
-        "same picture"
-        for name, check in checks.items()
-    ]
-    return "\n".join(["Rows beside those of tlfeat with resize=dataset:", "", *lines]) if lines else ""
+    if not checks:
+        return ""
+    scripts = [check for name, check in checks.items() if name != "accurate"]
+    accurate = checks.get("accurate")
+    nearest = min(check["share_nearest_to_itself"] for check in checks.values())
+    return (
+        "Largest difference of a script's rows from those of tlfeat with resize=dataset, over the largest value: "
+        f"{max(check['largest_difference'] for check in scripts):.1e}"
+        + (f"; {accurate['largest_difference']:.1e} with dct_method=INTEGER_ACCURATE" if accurate else "")
+        + f". For {100 * nearest:.0f} % of {scripts[0]['n_images']} images the nearest row is that of the same image."
+    )
 
 
 def layers_tables(records: dict[str, Record]) -> str:

@@ -268,6 +268,24 @@ def to_markdown(found: dict[str, Any]) -> str:
     return markdown_table(headings, rows)
 
 
+def agreement_table(found: dict[str, Any]) -> str:
+    """Return how far weights from the cut are from those of plain Keras, beside what rounding alone does."""
+
+    def cell(difference: dict[str, float]) -> str:
+        return f"{difference['mean']:.1e}, {difference['largest']:.1e}"
+
+    names = {name: of for name, of in found.items() if isinstance(of, dict)}
+    rows = [
+        (
+            *(name, f"{of['change']['mean']:.1e}", cell(of["cut_against_plain"])),
+            cell(of["plain_against_plain_rounded"]),
+        )
+        for name, of in names.items()
+    ]
+    headings = ("optimizer", "mean change by training", "cut against plain: mean, largest")
+    return markdown_table((*headings, "plain, weights off by 1e-7, against plain: mean, largest"), rows)
+
+
 def _total_s(whole: dict[str, float], n_epochs: int) -> float:
     return whole["warm_up_s"] + n_epochs * whole["epoch_s"]
 
@@ -303,7 +321,8 @@ def main() -> None:
                 if args.only.lower() in case.name.lower():
                     found[case.name] = measure(case, images, split, args.rounds, found.get(case.name))
                     write_json(args.json, found)
-    text = to_markdown(found)
+    agreed = args.json.with_name("finetune_agreement.json")
+    text = to_markdown(found) + (f"\n\n{agreement_table(read_json(agreed))}" if agreed.exists() else "")
     common.publish(args, text)
 
 

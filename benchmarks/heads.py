@@ -344,51 +344,49 @@ def gain(head: Any, rows: Any, split: Any, at: Any, test_rows: Any, test_labels:
 
 
 def speed_tables(runs: Sequence[Record]) -> str:
-    """Return for each number of rows and classes the contenders and the ratios of their seconds."""
-    parts = []
-    for n, k in product(SIZES, N_CLASSES):
-        here = [run for run in runs if (run["n"], run["n_classes"]) == (n, k)]
-        if here:
-            n_rounds = max(run["round"] for run in here) + 1
-            title = f"### {n:,} rows, {k} classes ({n_rounds} round{'s' * (n_rounds > 1)})"
-            parts += [title, contenders_table(here), ratios_table(here)]
-    return "\n\n".join(parts)
+    """Return the contenders and the ratios of their seconds, a column for each number of rows and classes."""
+    here = {
+        (n, k): [run for run in runs if (run["n"], run["n_classes"]) == (n, k)]
+        for n, k in product(SIZES, N_CLASSES)
+        if any((run["n"], run["n_classes"]) == (n, k) for run in runs)
+    }
+    headings = []
+    for (n, k), of in here.items():
+        n_rounds = max(run["round"] for run in of) + 1
+        headings.append(f"{n:,} rows, {k} classes, {n_rounds} round{'s' * (n_rounds > 1)}")
+    contenders = [(name, *(contender_cell(of, name) for of in here.values())) for name in CONTENDERS]
+    ratios = [(f"{one} / {other}", *(ratio_cell(of, one, other) for of in here.values())) for one, other in RATIOS]
+    return "\n\n".join(
+        [
+            markdown_table(("seconds, memory over rows, accuracy", *headings), contenders),
+            markdown_table(("ratio of seconds within a round", *headings), ratios),
+        ]
+    )
 
 
-def contenders_table(runs: Sequence[Record]) -> str:
-    """Return the medians of each contender."""
-    rows = []
-    for name in CONTENDERS:
-        mine = [run for run in runs if run["name"] == name]
-        done = [run for run in mine if "fit_s" in run]
-        if done:
-            fields = ("fit_s", "cpu_s", "predict_s", "memory_in_rows", "accuracy")
-            middle = {key: statistics.median(run[key] for run in done) for key in fields}
-            said = done[0]["said"]
-            rows.append(
-                (
-                    *(name, f"{middle['fit_s']:.3g}", f"{middle['cpu_s']:.3g}", f"{middle['predict_s']:.2g}"),
-                    *(f"{middle['memory_in_rows']:.2f}", f"{100 * middle['accuracy']:.1f} %"),
-                    ", ".join(f"{key} {_short(said[key])}" for key in said if key != "n_settings"),
-                )
-            )
-        elif mine:
-            rows.append((name, mine[0]["error"].splitlines()[-1][:60], *[""] * 5))
-    headings = ("", "seconds", "processor s", "predict s", "memory / rows", "accuracy", "chosen")
-    return markdown_table(headings, rows)
+def contender_cell(runs: Sequence[Record], name: str) -> str:
+    """Return the medians of one contender, or how it failed."""
+    mine = [run for run in runs if run["name"] == name]
+    done = [run for run in mine if "fit_s" in run]
+    if not done:
+        return mine[0]["error"].splitlines()[-1][:60] if mine else "–"
+    seconds, memory, accuracy = (
+        statistics.median(values)
+        for values in ([_seconds(r) for r in done], *([r[k] for r in done] for k in ("memory_in_rows", "accuracy")))
+    )
+    return f"{seconds:.3g} s, {memory:.1f}, {100 * accuracy:.1f} %"
 
 
-def ratios_table(runs: Sequence[Record]) -> str:
-    """Return the ratios of `RATIOS`, each within a round."""
+def ratio_cell(runs: Sequence[Record], one: str, other: str) -> str:
+    """Return median and range of a ratio over the rounds that have both contenders."""
     seconds = {(run["round"], run["name"]): _seconds(run) for run in runs if "fit_s" in run}
     rounds = sorted({run["round"] for run in runs})
-    rows = []
-    for one, other in RATIOS:
-        found = [seconds[n, one] / seconds[n, other] for n in rounds if (n, one) in seconds and (n, other) in seconds]
-        if found:
-            middle = statistics.median(found)
-            rows.append((f"{one} / {other}", f"{middle:.2g}", f"{min(found):.2g}", f"{max(found):.2g}"))
-    return markdown_table(("ratio of seconds", "median", "lowest", "highest"), rows)
+    found = [seconds[n, one] / seconds[n, other] for n in rounds if (n, one) in seconds and (n, other) in seconds]
+    if not found:
+        return "–"
+    three = (statistics.median(found), min(found), max(found))
+    middle, low, high = (f"{value:.0f}" if value >= 10 else f"{value:.2g}" for value in three)
+    return f"{middle} ({low} to {high})"
 
 
 def _seconds(run: Record) -> float:
@@ -396,19 +394,16 @@ def _seconds(run: Record) -> float:
     return float(run["fit_s"] + (run["predict_s"] if run["name"].startswith("knn") else 0))
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def gain_tables(runs: Sequence[Record]) -> str:
-    """Return for each head the accuracy of the default, of fixed settings and of the search on each set."""
-    parts = []
+    """Return for each head and set the accuracy of the default, of the search and of the best fixed settings."""
+    rows = []
     for head in dict.fromkeys(run["head"] for run in runs):
-        parts += [f"### {head}", gain_table([run for run in runs if run["head"] == head])]
-    return "\n\n".join(parts)
+        rows += gain_rows(head, [run for run in runs if run["head"] == head])
+    headings = ("head", "set (splits)", "default", "search", "rows it chose", "best fixed setting for all sets")
+    return markdown_table((*headings, "best fixed setting for this set"), rows)
 
 
-def gain_table(runs: Sequence[Record]) -> str:
+def gain_rows(head: str, runs: Sequence[Record]) -> list[tuple[str, ...]]:
     """Return those of one head."""
     sets = list(dict.fromkeys(run["set"] for run in runs))
     settings = [name for name in runs[0]["fixed"] if all(name in run["fixed"] for run in runs)]
@@ -422,13 +417,13 @@ def gain_table(runs: Sequence[Record]) -> str:
         top = max(settings, key=lambda name: by_set[name][s])
         rows.append(
             (
-                *(f"{s} ({len(here)} split{'s' * (len(here) > 1)})", _with_interval(here, "default")),
-                *(f"{100 * by_set[best][s]:.1f} %", f"{100 * by_set[top][s]:.1f} % ({top})"),
-                *(_with_interval(here, "searched"), "; ".join(dict.fromkeys(run["chosen"]["rows"] for run in here))),
+                *(head, f"{s} ({len(here)})", _with_interval(here, "default"), _with_interval(here, "searched")),
+                "; ".join(dict.fromkeys(run["chosen"]["rows"] for run in here)),
+                f"{100 * by_set[best][s]:.1f} %" + (f" ({best})" if s == sets[0] else ""),
+                f"{100 * by_set[top][s]:.1f} %",
             )
         )
-    fixed = (f"best fixed for all sets ({best})", "best fixed of the set, by test images")
-    return markdown_table(("", "default", *fixed, "found", "rows"), rows)
+    return rows
 
 
 def _with_interval(runs: Sequence[Record], key: str) -> str:

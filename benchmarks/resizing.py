@@ -280,7 +280,7 @@ def accuracy(rows: Any, labels: Any, train: Any, test: Any) -> float:
 
 
 def tables(records: Sequence[Record]) -> str:
-    """Return the conditions, a table for each case and one of the large photographs."""
+    """Return the conditions, accuracies, costs, and a table of the large photographs."""
     if not records:
         return "Nothing was measured yet."
     machines = common.distinct(common.machine_of(record) for record in records)
@@ -292,37 +292,47 @@ def tables(records: Sequence[Record]) -> str:
                 "- Network: MobileNetV2 0.35 with ImageNet weights, avg_pool; StandardScaler and "
                 "LogisticRegression(C=0.01).",
                 f"- accuracy: mean ± standard deviation over {len(SEEDS)} stratified splits with {TEST_SHARE:.0%} for "
-                "testing. against antialias: mean of the differences on the same splits ± its standard error, "
-                "corrected for test sets that overlap (Nadeau and Bengio 2003, section 3), in points.",
-                "- CPU: processor time of one thread to decode and resize one picture that is in memory. distance: "
-                "mean over pictures, in grey levels, from antialias.",
+                "testing; other ways: mean difference in points on the same splits ± its standard error, corrected for "
+                "test sets that overlap (Nadeau and Bengio 2003, section 3).",
+                "- CPU: one thread decodes and resizes one image that is in memory. distance: mean over images, in "
+                "grey levels, from antialias.",
             ]
-        )
+        ),
+        accuracy_table(records),
+        cost_table(records),
     ]
-    for record in records:
-        parts += [
-            f"### {record['set']} at {record['size_px']} px ({record['n_images']:,} pictures)",
-            markdown_table(
-                ("way", "accuracy", "against antialias", "own split", "CPU", "distance"),
-                [row_of(name, way, record["ways"][RESIZE]) for name, way in record["ways"].items()],
-            ),
-        ]
     parts += [large_table(record) for record in records if record["large"]]
     return "\n\n".join(parts)
 
 
-def row_of(name: str, way: Record, default: Record) -> tuple[str, ...]:
-    """Return the cells of one way."""
-    mean, deviation = statistics.mean(way["seeded"]), statistics.stdev(way["seeded"])
-    difference, error = paired(way["seeded"], default["seeded"])
-    return (
-        name,
-        f"{100 * mean:.2f} ± {100 * deviation:.2f} %",
-        "–" if name == RESIZE else f"{100 * difference:+.2f} ± {100 * error:.2f}",
-        f"{100 * way['own']:.1f} %" if "own" in way else "–",
-        f"{way['cpu_ms']:.2f} ms",
-        f"{way['distance']:.2f}",
-    )
+def case_of(record: Record) -> str:
+    """Return the name of a set and size in the tables."""
+    return f"{record['set']} at {record['size_px']} px ({record['n_images']:,} images)"
+
+
+def accuracy_table(records: Sequence[Record]) -> str:
+    """Return the accuracy of the default, and of the other ways the difference from it."""
+    rows = []
+    for name in records[0]["ways"]:
+        cells = []
+        for record in records:
+            found, default = record["ways"][name]["seeded"], record["ways"][RESIZE]["seeded"]
+            if name == RESIZE:
+                cells.append(f"{100 * statistics.mean(found):.2f} ± {100 * statistics.stdev(found):.2f} %")
+            else:
+                difference, error = paired(found, default)
+                cells.append(f"{100 * difference:+.2f} ± {100 * error:.2f}")
+        rows.append((name, *cells))
+    return markdown_table(("way", *map(case_of, records)), rows)
+
+
+def cost_table(records: Sequence[Record]) -> str:
+    """Return what each way costs, and how far its pixels are from the default's."""
+    rows = [
+        (name, *(f"{r['ways'][name]['cpu_ms']:.2f} ms, {r['ways'][name]['distance']:.2f}" for r in records))
+        for name in records[0]["ways"]
+    ]
+    return markdown_table(("CPU, distance", *(f"{r['set']} at {r['size_px']} px" for r in records)), rows)
 
 
 def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:

@@ -250,25 +250,23 @@ def tables(records: Sequence[Record]) -> str:
     done = [record for record in records if record.get("is_converted")]
     stale = [record["name"] for record in done if record.get("conversion") != CONVERSION]
     missing = [name for name in all_names() if name not in by_name]
+    least = min((rows["spread"] for r in done for rows in r["rows"].values()), default=float("nan"))
     worst = max((record["difference"] for record in done), default=float("nan"))
     return "\n".join(
         [
             f"- {len(done)} of {len(records)} networks convert; the largest difference is {worst:.1g}, the tolerance "
             f"{TOLERANCE:.0e}.",
             f"- Machine: {'; '.join(machines)}, shared with other work. Versions: {'; '.join(versions)}.",
-            "- difference: largest over the rows of avg_pool and of one block in the middle (average and maximum), "
-            "each over the largest magnitude in them; four pictures. spread: standard deviation over those pictures in "
-            "the column where it is largest, over the largest magnitude, in the layer where that is smallest: far "
-            "above the difference, or the comparison would prove little.",
-            "- Weights: random (seed 0), made such that values neither vanish nor explode; shared: real ones.",
-            "- TensorFlow, OpenVINO: processor time of one picture, all cores together, from one pass of four after "
-            "one to warm up: rough. convert: once, after Keras has built the network. load: every later start.",
-            *([f"- Measured with an earlier form of the conversion: {', '.join(stale)}."] if stale else []),
+            "- difference: largest over the rows of avg_pool and of one block in the middle (average and maximum) of "
+            "four images, each over the largest magnitude in them.",
+            "- Weights: random (seed 0), made such that values neither vanish nor explode; shared: real ones. The rows "
+            f"of the four images differ: standard deviation over largest magnitude at least {least:.2f}.",
+            "- TensorFlow, OpenVINO: processor time of one image, all cores together, one pass of four after one to "
+            "warm up: rough. convert: once, after Keras has built the network.",
+            *([f"- {len(stale)} networks were measured with an earlier form of the conversion."] if stale else []),
             *([f"- Not measured: {', '.join(missing)}."] if missing else []),
             "",
-            markdown_table(
-                ("network", "input", "difference", "spread", "TensorFlow", "OpenVINO", "ratio", "convert", "load"), rows
-            ),
+            markdown_table(("network", "difference", "TensorFlow", "OpenVINO", "ratio", "convert"), rows),
         ]
     )
 
@@ -277,18 +275,15 @@ def row_of(record: Record) -> tuple[str, ...]:
     """Return the cells of one network."""
     if not record.get("is_converted"):
         slow = seconds(record["tensorflow_cpu_s"]) if "tensorflow_cpu_s" in record else "–"
-        return (record["name"], "", f"not converted: {record['why_not']}", "–", slow, "–", "–", "–", "–")
+        return (record["name"], f"not converted: {record['why_not']}", slow, "–", "–", "–")
     slow_s, fast_s = record["tensorflow_cpu_s"], record["openvino_cpu_s"]
     return (
         record["name"],
-        "x".join(map(str, record["input_size"])),
         f"{record['difference']:.1e}",
-        f"{min(rows['spread'] for rows in record['rows'].values()):.2f}",
         seconds(slow_s),
         seconds(fast_s),
         f"{slow_s / fast_s:.1f}",
         seconds(record["convert_s"]),
-        seconds(record["load_s"]),
     )
 
 

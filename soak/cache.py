@@ -27,15 +27,14 @@ import numpy as np
 from PIL import Image
 
 from damage import make_seeds, mutant
+from pages import add_places, publish
 from power_cuts import Violation, emptied, power_cut
 from tlfeat.cache import Cache, open_cache
 from tlfeat.encoder import PixelEncoder
 from tlfeat.extract import extract_rows
+from tlfeat.figures import markdown_table
 from tlfeat.images import load_images
 from tlfeat.records import Environment, write_json
-
-ROOT = Path(__file__).resolve().parents[1]
-
 
 # --- killed writers -----------------------------------------------------------------------------------------
 
@@ -46,6 +45,7 @@ from pathlib import Path
 from tlfeat import cache
 from tlfeat.encoder import PixelEncoder
 from tlfeat.extract import extract_rows
+from tlfeat.figures import markdown_table
 from tlfeat.images import load_images
 
 class Slow(PixelEncoder):
@@ -152,6 +152,16 @@ def campaign(
             )
 
 
+def tables(campaigns: dict[str, Any]) -> str:
+    """Return what came of all cases."""
+    rows = [
+        (name, outcome, f"{count:,}")
+        for name, found in campaigns.items()
+        for outcome, count in found["outcomes"].items()
+    ]
+    return markdown_table(("campaign", "outcome", "cases"), rows)
+
+
 def main() -> None:
     """Run the campaigns that are asked for; those left out keep their figures in the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -159,7 +169,7 @@ def main() -> None:
     parser.add_argument("--power-cuts", type=int, default=2000)
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "soak_cache.json")
+    add_places(parser, "soak_cache")
     options = parser.parse_args()
     known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {"campaigns": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -178,10 +188,7 @@ def main() -> None:
                 write_json(options.json, known)
 
             campaign(name, n, options.seed, case, save)
-    print("\n| campaign | outcome | cases |\n|---|---|---|")
-    for name, found in known["campaigns"].items():
-        for outcome, count in found["outcomes"].items():
-            print(f"| {name} | {outcome} | {count:,} |")
+    publish(options, tables(known["campaigns"]))
     if any(found["violations"] for found in known["campaigns"].values()):
         sys.exit(1)
 

@@ -34,11 +34,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, features
 
+from pages import ROOT, add_places, publish
 from tlfeat.decode import RESIZES, decode_bytes, pixel_type
 from tlfeat.errors import BadImage
 from tlfeat.records import Environment, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE = (224, 224)
 LIMIT_BYTES = 3 << 29  # 1.5 GiB: the largest picture that is let in is 100 million pixels, 300 MB as RGB
 LIMIT_S = 10
@@ -342,7 +342,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "soak_images.json")
+    add_places(parser, "soak_images")
     parser.add_argument("--keep", type=Path, default=ROOT / "cache" / "soak_images", help="folder for failures")
     parser.add_argument("--only", type=int, metavar="I", help="decode one mutant in this process and say how it ends")
     parser.add_argument("--work", type=int, nargs=2, help=argparse.SUPPRESS)
@@ -357,7 +357,7 @@ def main() -> int:
         return int(outcome == "FAILURE")
     found = campaign(options.seed, options.n, options.keep)
     write_json(options.json, found)
-    print(tables(found))
+    publish(options, tables(found))
     return 1 if found["failures"] else 0
 
 
