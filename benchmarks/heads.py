@@ -10,7 +10,7 @@ a process of its own; contenders alternate, round by round, and ratios are taken
 seconds of the call alone, processor seconds beside them; memory is the highest of the process less what it had with the
 rows loaded, in sizes of the rows.
 
-gains: the accuracy on test images that chose nothing of the default, of every fixed setting, and of the search.
+gains: the accuracy on test images of the default, of every fixed setting, and of the search.
 """
 
 from __future__ import annotations

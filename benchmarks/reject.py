@@ -50,7 +50,7 @@ Score = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Rows and labels to learn from and to test with."""
+    """Embeddings and labels for training and for testing."""
 
     rows: Any
     labels: Any

@@ -16,6 +16,7 @@ def add_places(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / f"{name}.json")
     help_text = "the page for the table; default: docs/benchmarks/soak.md, with another --json none"
     parser.add_argument("--markdown", type=Path, help=help_text)
+    parser.add_argument("--tables-only", action="store_true", help="only write the tables from the JSON")
     parser.set_defaults(name=name)
 
 
