@@ -166,6 +166,36 @@ def test_a_run_that_measures_less_is_told_what_would_be_lost(
     assert benchmark.what_would_be_lost(a_record(**{"n_images": 60, "seeds": [0], **known}), task) == lost
 
 
+def test_a_recipe_is_two_candidates_and_part_of_the_command(benchmark: ModuleType) -> None:
+    arguments = [
+        "--tables-only",
+        "--sets",
+        "potato",
+        "--recipes",
+        "inception-last15,mobilenetv2-binary",
+        "--keras",
+        "none",
+    ]
+    args = benchmark.parse_arguments(arguments)
+    assert "--recipes mobilenetv2-binary,inception-last15" in benchmark.command_line(args)
+    images = ImageSet(Path("/"), Path("/"), [], [], [], [])
+    task = benchmark.Task("potato", "v2", Path("/"), images, "", ("knn",), (), False, (0,), None, ("inception-last15",))
+    assert task.candidates == {"knn", "inception-last15", "inception-last15-as-written"}
+
+
+def test_figures_that_are_not_kept_are_printed_and_touch_no_page(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = script("benchmarks/common.py")
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(common, "PAGES", tmp_path / "pages")
+    for folder, has_page in (("elsewhere", False), ("results", True)):
+        benchmark.save_record(tmp_path / folder / "accuracy_and_time.json", a_record())
+        assert benchmark.main(["--tables-only", "--json", str(tmp_path / folder / "accuracy_and_time.json")]) == 0
+        assert "| logreg | 98.0 %" in capsys.readouterr().out
+        assert (tmp_path / "pages" / "accuracy_and_time.md").exists() == has_page
+
+
 @pytest.mark.keras
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"needs the shared data and weights, absent: {SHARED}")
 def test_a_small_run_ends_with_a_row_for_logistic_regression(tmp_path: Path) -> None:
