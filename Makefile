@@ -36,8 +36,13 @@ format: .venv/installed  ## rewrite the sources in the common form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed  ## every figure of docs/benchmarks.md; hours
+bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/accuracy_and_time.py
+	$(BIN)/python benchmarks/data_needed.py
+	$(BIN)/python benchmarks/heads.py speed
+	$(BIN)/python benchmarks/intervals.py
+	$(BIN)/python benchmarks/reject.py
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/resizing.py
 	$(BIN)/python benchmarks/runtimes.py
@@ -46,8 +51,8 @@ bench: .venv/installed  ## every figure of docs/benchmarks.md; hours
 	$(BIN)/python benchmarks/finetune.py $(POTATO)  # POTATO=folder of class folders; without it the table of the last run
 
 soak: .venv/installed  ## killed writers, power cuts, damaged caches and pictures by the thousand; hours
-	$(BIN)/python benchmarks/soak_cache.py
-	$(BIN)/python benchmarks/soak_images.py
+	$(BIN)/python soak/cache.py
+	$(BIN)/python soak/images.py
 
 clean:
 	rm -rf .venv

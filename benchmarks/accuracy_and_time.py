@@ -14,47 +14,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import os
 import shutil
 import statistics
 import sys
-import tarfile
-import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+import common
+from common import ARCHIVES, BACKBONES, Record
 from tlfeat.cli.progress import Progress
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.finetune.recipes import RECIPES
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.records import Environment
 from tlfeat.studies.compare import ALL_HEADS, ALL_KERAS, Comparison, compare_candidates
-from tlfeat.text import percent, seconds, size
-from tlfeat.workspace import read_json, write_json, write_text
+from tlfeat.text import markdown_table, percent, seconds, size
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE_SEED = 0
 CIFAR_IMAGES_PER_CLASS = 200  # and 100 for testing: 60,000 images at 224 px are no evening of Keras on two cores
 FULL_CIFAR_HEADS = ("logreg", "ridge", "lda", "knn")  # both SVMs are quadratic in 50,000 images and more
-MARKERS = ("<!-- accuracy_and_time -->", "<!-- /accuracy_and_time -->")
-
-ARCHIVES = {
-    "potato": "potato.tar",
-    "cats_dogs": "cats_dogs.tar",
-    "sign_digits": "sign_digits.tar",
-    "cifar10": "cifar10.tar.gz",
-}
-#: Key in a record and on the command line to the name in the tables.
-BACKBONES = {"v2": "MobileNetV2 0.35", "v1": "MobileNet v1, own file"}
 SET_ORDER = (*ARCHIVES, "cifar10_full")
 
 #: (set, backbone) to accuracy in percent of a plain script with LogisticRegression(C=0.01), from shared/README.md.
@@ -71,8 +52,6 @@ KEPT_FIELDS = (
     *("predict_s_per_image", "image_s", "model_bytes", "chosen", "p_value_vs_best", "is_within_noise_of_best", "notes"),
 )
 
-Record = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -88,74 +67,27 @@ class Task:
     has_pixels: bool
     seeds: tuple[int, ...]
     epochs: int | None
+    recipes: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> set[str]:
         """The names that `compare_candidates` gives them."""
         pixels = {"pixels+logreg"} if self.has_pixels else set()
-        return pixels | set(self.heads) | {f"keras-{mode}" for mode in self.keras_modes}
-
-
-def say(text: str) -> None:
-    """Tell the progress on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def stage(what: str) -> Iterator[None]:
-    """Say what begins and how long it took."""
-    say(f"{datetime.now(UTC):%H:%M:%S}  {what} ...")
-    started_s = time.perf_counter()
-    yield
-    say(f"{datetime.now(UTC):%H:%M:%S}  {what}: {seconds(time.perf_counter() - started_s)}")
+        recipes = {*self.recipes, *(f"{name}-as-written" for name in self.recipes)}
+        return pixels | set(self.heads) | {f"keras-{mode}" for mode in self.keras_modes} | recipes
 
 
 # --- data ---------------------------------------------------------------------------------------------------
 
 
-def unpack(name: str, shared: Path, work: Path) -> Path:
-    """Unpack a data set below `work` unless it is there, and return its folder."""
-    folder = work / "data" / name
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            stage(f"unpacking {name}"),
-            tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as aside,
-            tarfile.open(shared / "data" / ARCHIVES[name]) as archive,
-        ):
-            archive.extractall(aside, filter="data")
-            (Path(aside) / name).rename(folder)
-    return folder
-
-
-def write_sample(images: ImageSet, n_per_class: int, folder: Path) -> tuple[Path, str]:
-    """Write a CSV beside `folder` with a seeded draw of each class and split; return it and a sentence about it."""
-    rng = np.random.default_rng(SAMPLE_SEED)
-    members = defaultdict(list)
-    for i, key in enumerate(zip(images.splits, images.labels, strict=True)):
-        members[key].append(i)
-    n_test = max(1, n_per_class // 2)
-    chosen: list[int] = []
-    for (split, _), inside in sorted(members.items()):
-        n_wanted = n_test if split == "test" else n_per_class
-        chosen += sorted(rng.permutation(inside)[:n_wanted].tolist())
-    table = folder.with_name(f"{folder.name}-sample{n_per_class}.csv")
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "label", "split"))
-        writer.writerows((f"{folder.name}/{images.paths[i]}", images.labels[i], images.splits[i]) for i in chosen)
-    parts = f"{n_per_class} training and {n_test} test images" if "test" in images.splits else f"{n_per_class} images"
-    return table, f"a sample of at most {parts} a class, drawn with seed {SAMPLE_SEED}"
-
-
 def make_task(name: str, backbone: str, args: argparse.Namespace) -> Task:
     """Unpack the set, sample it where asked or needed, and say what to run on it."""
-    folder = unpack(name, args.shared, args.work)
+    folder = common.unpack(name, args.shared, args.work)
     source, images, sample = folder, load_images(folder), ""
     is_full_cifar = name == "cifar10" and args.cifar_full
     n_per_class = args.images_per_class or (CIFAR_IMAGES_PER_CLASS if name == "cifar10" and not is_full_cifar else 0)
     if n_per_class:
-        source, sample = write_sample(images, n_per_class, folder)
+        source, sample = common.write_sample(images, n_per_class, folder)
         images = load_images(source)
     return Task(
         name="cifar10_full" if is_full_cifar else name,
@@ -168,16 +100,8 @@ def make_task(name: str, backbone: str, args: argparse.Namespace) -> Task:
         has_pixels=not is_full_cifar,
         seeds=(0,) if "test" in images.splits else tuple(range(args.splits)),
         epochs=args.epochs,
+        recipes=() if is_full_cifar else args.recipes,
     )
-
-
-def backbone_options(backbone: str, shared: Path) -> dict[str, Any]:
-    """Return the options of `plan_extraction` for a backbone of the table."""
-    weights = shared / "weights"
-    if backbone == "v2":
-        weights_file = weights / "mobilenet_v2_0.35_224_no_top.weights.h5"
-        return {"backbone": "mobilenet_v2_0.35", "weights": str(weights_file)}
-    return {"backbone": str(weights / "mobilenet_1.0_224_to_conv_pw_12.keras"), "preprocess": "tf"}
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -191,8 +115,8 @@ def run_task(task: Task, args: argparse.Namespace, save: Callable[[Record], None
     run_dir.mkdir(parents=True)
     with contextlib.chdir(run_dir), Progress() as progress:
         record = new_record(task, args)
-        with stage(f"{title}: extraction of {len(task.images):,} images"):
-            job = plan_extraction(task.source, **backbone_options(task.backbone, args.shared))
+        with common.stage(f"{title}: extraction of {len(task.images):,} images"):
+            job = plan_extraction(task.source, **common.backbone_options(task.backbone, args.shared))
             report = job.run(on_progress=progress)
         record["extraction"] = {
             "n_embedded": report.n_embedded,
@@ -200,18 +124,24 @@ def run_task(task: Task, args: argparse.Namespace, save: Callable[[Record], None
             "prepare_s": report.profile.prepare_s,
             "elapsed_s": report.profile.wall_s,
         }
-        with stage(f"{title}: heads"):
+        with common.stage(f"{title}: heads"):
             comparison = compare(task, report.cache, seed=0, progress=progress, has_pixels=task.has_pixels)
         put_comparison(record, comparison, args)
         save(record)
         for seed in task.seeds[1:]:
-            with stage(f"{title}: heads, split {seed}"):
+            with common.stage(f"{title}: heads, split {seed}"):
                 put_repeat(record, compare(task, report.cache, seed=seed, progress=progress), seed)
-        for n_modes, mode in enumerate(task.keras_modes, start=1):
-            with stage(f"{title}: keras-{mode}"):  # what this run fitted is taken over, times included
-                modes = task.keras_modes[:n_modes]
+        trained = [("keras", mode) for mode in task.keras_modes] + [("recipe", name) for name in task.recipes]
+        for n, (kind, name) in enumerate(trained, start=1):
+            with common.stage(f"{title}: {kind} {name}"):  # what this run fitted is taken over, times included
+                modes, recipes = ([of for of_kind, of in trained[:n] if of_kind == k] for k in ("keras", "recipe"))
                 comparison = compare(
-                    task, report.cache, seed=0, progress=progress, has_pixels=task.has_pixels, keras_modes=modes
+                    *(task, report.cache),
+                    seed=0,
+                    progress=progress,
+                    has_pixels=task.has_pixels,
+                    keras_modes=modes,
+                    recipes=recipes,
                 )
             put_comparison(record, comparison, args)
             save(record)
@@ -227,6 +157,7 @@ def compare(
     progress: Progress,
     has_pixels: bool = False,
     keras_modes: Sequence[str] = (),
+    recipes: Sequence[str] = (),
 ) -> Comparison:
     """Run the candidates on the split of one seed; only with Keras modes, heads fitted before are taken over."""
     with open_data(cache, seed=seed) as data:
@@ -235,8 +166,9 @@ def compare(
             heads=task.heads,
             keras_modes=keras_modes,
             keras_options={"epochs": task.epochs} if task.epochs else None,
+            recipes=recipes,
             has_pixels=has_pixels,
-            is_fresh=not keras_modes,
+            is_fresh=not (keras_modes or recipes),
             on_progress=progress,
         )
 
@@ -251,10 +183,8 @@ def new_record(task: Task, args: argparse.Namespace) -> Record:
         "n_classes": len(task.images.classes),
         "sample": task.sample,
         "command": command_line(args),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "load_average_at_start": round(os.getloadavg()[0], 2),
-        **cpu(),
-        "environment": Environment.current().to_dict(),
+        **common.conditions(),
+        "load_average_at_start": common.load_average(),
         "epochs": task.epochs,
     }
 
@@ -264,8 +194,8 @@ def put_comparison(record: Record, comparison: Comparison, args: argparse.Namesp
     flat = [line.to_record() for line in comparison.lines]
     record["split"] = comparison.split.to_dict()
     record["lines"] = [{name: line[name] for name in KEPT_FIELDS} for line in flat]
-    record["skipped"] = [[name, without_places(why, args)] for name, why in comparison.skipped]
-    record["notes"] = [without_places(note, args) for note in comparison.notes]
+    record["skipped"] = [[name, common.without_places(why, args)] for name, why in comparison.skipped]
+    record["notes"] = [common.without_places(note, args) for note in comparison.notes]
     record.setdefault("seeds", [0])
     heads = {line["model"]: [line["accuracy"]] for line in flat if line["kind"] == "head" and line["layer"] != "pixels"}
     record.setdefault("accuracies", heads)
@@ -279,39 +209,18 @@ def put_repeat(record: Record, comparison: Comparison, seed: int) -> None:
         accuracies.append(found.get(head))
 
 
-def without_places(text: str, args: argparse.Namespace) -> str:
-    """Return a message without the folders of this machine."""
-    for place in (args.work, args.shared, ROOT):
-        text = text.replace(str(place), "…")
-    return text
-
-
 def command_line(args: argparse.Namespace) -> str:
     """Return the command without the options that only say where things lie."""
     parts = ["python benchmarks/accuracy_and_time.py", f"--sets {','.join(args.sets)}"]
     parts += [f"--backbones {','.join(args.backbones)}", f"--keras {','.join(args.keras) or 'none'}"]
+    parts += [f"--recipes {','.join(args.recipes)}"] if args.recipes else []
     parts += [f"--splits {args.splits}"]
     parts += [f"--epochs {args.epochs}"] if args.epochs else []
     parts += [f"--images-per-class {args.images_per_class}"] if args.images_per_class else []
     return " ".join([*parts, *(["--cifar-full"] if args.cifar_full else [])])
 
 
-def cpu() -> dict[str, Any]:
-    """Return the processor's name and the number of cores that ``/proc/cpuinfo`` lists."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    n_cores = sum(line.startswith("processor") for line in lines)
-    return {"cpu": models[0] if models else "unknown", "n_cores": n_cores or os.cpu_count()}
-
-
 # --- the JSON file ------------------------------------------------------------------------------------------
-
-
-def read_records(path: Path) -> list[Record]:
-    """Return the records of an earlier run, none where there is no file."""
-    records: list[Record] = read_json(path)["records"] if path.exists() else []
-    return records
 
 
 def key_of(record: Record) -> tuple[int, int]:
@@ -321,11 +230,10 @@ def key_of(record: Record) -> tuple[int, int]:
 
 def save_record(path: Path, record: Record) -> None:
     """Take a record into the file; a complete one gives way to nothing but a complete one."""
-    by_key = {key_of(known): known for known in read_records(path)}
-    known = by_key.get(key_of(record))
-    if known is None or record["is_complete"] or not known["is_complete"]:
+    by_key = {key_of(known): known for known in common.read_records(path)}
+    if common.gives_way(by_key.get(key_of(record)), record):
         by_key[key_of(record)] = record
-    write_json(path, {"format_version": 1, "records": [by_key[key] for key in sorted(by_key)]})
+    common.write_records(path, [by_key[key] for key in sorted(by_key)])
 
 
 def what_would_be_lost(known: Record, task: Task) -> str:
@@ -346,29 +254,11 @@ def what_would_be_lost(known: Record, task: Task) -> str:
 # --- the Markdown file --------------------------------------------------------------------------------------
 
 
-def write_tables(markdown: Path, records: Sequence[Record]) -> None:
-    """Replace what stands between the markers of a Markdown file, which is made if it is not there."""
-    before, after = around_markers(markdown)
-    start, end = MARKERS
-    write_text(markdown, f"{before}{start}\n{tables(records)}\n{end}{after}")
-
-
-def around_markers(markdown: Path) -> tuple[str, str]:
-    """Return the text before the first and after the second marker."""
-    start, end = MARKERS
-    text = markdown.read_text(encoding="utf-8") if markdown.exists() else f"# Benchmarks\n\n{start}\n{end}\n"
-    before, has_start, rest = text.partition(start)
-    _, has_end, after = rest.partition(end)
-    if not (has_start and has_end):
-        raise SystemExit(f"{markdown} lacks the lines {start} and {end}, between which the tables go.")
-    return before, after
-
-
 def tables(records: Sequence[Record]) -> str:
     """Return the conditions, one table for each set and the repeats beside what to expect."""
     if not records:
         return "\nNothing was measured yet.\n"
-    parts = [conditions(records), runs_table(records)]
+    parts = [conditions_text(records), runs_table(records)]
     for name in SET_ORDER:
         own = [record for record in records if record["set"] == name]
         if own:
@@ -378,49 +268,25 @@ def tables(records: Sequence[Record]) -> str:
     return "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def conditions(records: Sequence[Record]) -> str:
+def conditions_text(records: Sequence[Record]) -> str:
     """Return what the numbers were measured with, what they include and what they do not show."""
-    machines = distinct(f"{record['cpu']}, {record['n_cores']} cores, no GPU used" for record in records)
-    versions = distinct(versions_of(record["environment"]) for record in records)
+    machines = common.distinct(f"{common.machine_of(record)}, no GPU used" for record in records)
+    versions = common.distinct(common.versions_of(record["environment"]) for record in records)
     return "\n".join(
         [
-            f"- Machine: {'; '.join(machines)}. It is shared with other work; the load average (1 minute) at the "
-            "start of each run is in the table of runs.",
+            f"- Machine: {'; '.join(machines)}, shared with other work: load average (1 minute) in the table of runs.",
             f"- Versions: {'; '.join(versions)}.",
-            f"- Seeds: 0 for split, heads, Keras and samples ({SAMPLE_SEED}); the tables of splits say theirs. "
-            "Repeats: 1, every time is from a single run.",
-            "- Start: an empty cache folder for each set and backbone; images unpacked before and TensorFlow imported "
-            "before, neither is in any time.",
-            "- extraction: once for all heads, from the first file read to the last row written, without building the "
-            "network, which stands beside it.",
-            "- fit: for heads the search (cross-validation over the grid) and the final fit on cached rows, without "
-            "extraction; for Keras decoding the images once and all epochs with validation.",
-            "- image: one image from file to probabilities in batches of 32, decoding and network included, loading "
-            "and tracing the network not; heads: extraction per image plus head.",
+            "- Seed 0 for split, heads, Keras and samples; tables over splits say theirs. Every time is a single run.",
+            "- Start: an empty cache folder for each set and backbone, images unpacked, TensorFlow imported.",
+            "- extraction: once for all heads, from the first file read to the last row written.",
+            "- fit: search and final fit on cached embeddings; for Keras reading the images once and all epochs.",
+            "- image: one image from file to probabilities, in batches of 32, with decoding and network.",
             "- size: what comes on top of the backbone (heads), or the whole network (Keras).",
             "- within noise: exact McNemar test against the most accurate candidate of the same backbone on the same "
-            "test images, Holm-adjusted, p >= 0.05. The reference is chosen by test accuracy, which flatters it.",
-            "- Not shown: how much the times vary from run to run or with less load, other machines, GPUs, other "
-            "backbones, networks trained longer or tuned.",
+            "test images, adjusted for many comparisons (Holm), p >= 0.05. That candidate is chosen by test accuracy, "
+            "which flatters it.",
         ]
     )
-
-
-def versions_of(environment: dict[str, Any]) -> str:
-    """Return the versions of one environment on a line."""
-    packages = {"tlfeat": environment["tlfeat"], "Python": environment["python"], **environment["packages"]}
-    return ", ".join(f"{name} {version}" for name, version in packages.items() if version)
-
-
-def distinct(texts: Iterator[str]) -> list[str]:
-    """Return every text once, in the order of first appearance."""
-    return list(dict.fromkeys(texts))
 
 
 def runs_table(records: Sequence[Record]) -> str:
@@ -438,13 +304,13 @@ def runs_table(records: Sequence[Record]) -> str:
         )
         for record in records
     ]
-    headings = ("set", "backbone", "pictures", "extraction", "building the network", "load", "date (UTC)", "command")
-    return table(headings, rows)
+    headings = ("set", "backbone", "images", "extraction", "building the network", "load", "date (UTC)", "command")
+    return markdown_table(headings, rows)
 
 
 def caption(records: Sequence[Record]) -> str:
     """Return a sentence on the images and the split, once where all backbones had the same."""
-    return " ".join(distinct(caption_of(record) for record in records))
+    return " ".join(common.distinct(caption_of(record) for record in records))
 
 
 def caption_of(record: Record) -> str:
@@ -467,7 +333,7 @@ def candidates_table(records: Sequence[Record]) -> str:
         for record in records
         for rank, line in enumerate(record["lines"])
     ]
-    return table((*headings, "against the best"), rows)
+    return markdown_table((*headings, "against the best"), rows)
 
 
 def candidate_cells(line: dict[str, Any]) -> tuple[str, ...]:
@@ -508,7 +374,7 @@ def repeats_table(records: Sequence[Record]) -> str:
         f"Accuracy over {len(seeds)} splits (seeds {', '.join(map(str, seeds))}; 20 % of each for testing): mean ± "
         "standard deviation (n - 1). Expected: a plain script with LogisticRegression(C=0.01) on other splits."
     )
-    return f"{note}\n\n" + table(("backbone", "head", "accuracy", "expected"), rows)
+    return f"{note}\n\n" + markdown_table(("backbone", "head", "accuracy", "expected"), rows)
 
 
 def mean_and_deviation(accuracies: Sequence[float | None]) -> str:
@@ -541,58 +407,35 @@ def remarks(records: Sequence[Record]) -> str:
         lines += [f"- {title}: not run: {name}: {why}" for name, why in record["skipped"]]
         lines += [f"- {title}: {n_failed:,} images could not be read"] if n_failed else []
         lines += [] if record["is_complete"] else [f"- {title}: the run was stopped before its end"]
-    return "\n".join([*distinct(f"- {note}" for record in records for note in record["notes"]), *lines])
+    return "\n".join([*common.distinct(f"- {note}" for record in records for note in record["notes"]), *lines])
 
 
 # --- the command --------------------------------------------------------------------------------------------
 
 
-def chosen_from(known: Sequence[str], *, has_all_and_none: bool = False) -> Callable[[str], tuple[str, ...]]:
-    """Return a parser of comma lists of known names, in the order of the known ones."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        if has_all_and_none and text in ("all", "none"):
-            return tuple(known) if text == "all" else ()
-        names = text.split(",")
-        unknown = sorted(set(names) - set(known))
-        if unknown:
-            raise argparse.ArgumentTypeError(f"no '{unknown[0]}', expected some of {','.join(known)}")
-        return tuple(name for name in known if name in names)
-
-    return parse
-
-
-def positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
-    return int(text)
-
-
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options; every path is absolute, because each run works in a folder of its own."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    add, shared = parser.add_argument, os.environ.get("TLFEAT_SHARED")
-    add("--shared", type=Path, default=Path(shared) if shared else ROOT.parent / "shared", help="data and weights")
-    add("--work", type=Path, help="folder for unpacked images and caches; default: a temporary one")
-    add("--sets", type=chosen_from(list(ARCHIVES)), default=tuple(ARCHIVES), help="comma list; default: all")
-    add("--backbones", type=chosen_from(list(BACKBONES)), default=tuple(BACKBONES), help="comma list of v2, v1")
-    modes = chosen_from(ALL_KERAS, has_all_and_none=True)
+    parser = common.parser_for("accuracy_and_time", __doc__)
+    common.add_data(parser)
+    add, positive = parser.add_argument, common.positive
+    add("--sets", type=common.chosen_from(list(ARCHIVES)), default=tuple(ARCHIVES), help="comma list; default: all")
+    add("--backbones", type=common.chosen_from(list(BACKBONES)), default=tuple(BACKBONES), help="comma list of v2, v1")
+    modes = common.chosen_from(ALL_KERAS, has_all_and_none=True)
     add("--keras", type=modes, default=ALL_KERAS, help=f"all, none or a comma list of {', '.join(ALL_KERAS)}")
+    recipes = common.chosen_from([recipe.name for recipe in RECIPES])
+    add("--recipes", type=recipes, default=(), help="comma list of `tlfeat recipes`, also as written; default: none")
     add("--epochs", type=positive, help="at most, of every Keras candidate; default: tlfeat's own")
     add("--splits", type=positive, default=5, help="seeds of the split that heads are repeated with (5)")
-    add("--images-per-class", type=positive, help="a seeded sample; half as many for testing in a set's own split")
+    add(
+        "--images-per-class",
+        type=positive,
+        help="a seeded sample; half as many for testing in a set's own split",
+    )
     add("--cifar-full", action="store_true", help=f"all of cifar10, with {', '.join(FULL_CIFAR_HEADS)} only")
-    add("--json", type=Path, default=ROOT / "benchmarks" / "results" / "accuracy_and_time.json")
-    add("--markdown", type=Path, default=ROOT / "docs" / "benchmarks.md")
-    add("--tables-only", action="store_true", help="only write the Markdown from the JSON")
     add("--replace", action="store_true", help="also replace results that this run measures only in part")
-    args = parser.parse_args(arguments)
+    args = common.read_arguments(parser, arguments)
     if args.cifar_full and args.images_per_class:
         parser.error("--cifar-full takes all images, --images-per-class does not: name one of them")
-    args.shared, args.json, args.markdown = args.shared.resolve(), args.json.resolve(), args.markdown.resolve()
-    if not args.tables_only and not (args.shared / "data").is_dir():
-        parser.error(f"no data in {args.shared}: set TLFEAT_SHARED or --shared")
     return args
 
 
@@ -601,39 +444,39 @@ def run_all(args: argparse.Namespace) -> int:
     from tlfeat.backbones.network import import_keras
 
     n_failed = 0
-    with stage("importing TensorFlow"):
+    with common.stage("importing TensorFlow"):
         import_keras()
     for name in args.sets:
         for backbone in args.backbones:
             task = make_task(name, backbone, args)
-            earlier = [r for r in read_records(args.json) if (r["set"], r["backbone"]) == (task.name, backbone)]
+            earlier = [r for r in common.read_records(args.json) if (r["set"], r["backbone"]) == (task.name, backbone)]
             lost = what_would_be_lost(earlier[0], task) if earlier and not args.replace else ""
             if lost:
                 n_failed += 1
-                say(f"{task.name} {backbone} left as it is: {args.json} has {lost}. --replace or another --json helps.")
+                common.say(
+                    f"{task.name} {backbone} left as it is: {args.json} has {lost}. --replace or another --json helps."
+                )
                 continue
             try:
                 run_task(task, args, lambda record: save_record(args.json, record))
             except TlfeatError as error:
                 n_failed += 1
-                say(f"FAILED  {task.name} {backbone}: {error}")
-            write_tables(args.markdown, read_records(args.json))
+                common.say(f"FAILED  {task.name} {backbone}: {error}")
+            common.publish(args, tables(common.read_records(args.json)))
     return n_failed
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run what the options ask for and return the exit code."""
     args = parse_arguments(arguments)
-    around_markers(args.markdown)  # a file without them should fail now, not in an hour
+    if args.markdown:
+        common.around_markers(args.markdown, args.name)  # a file without them should fail now, not in an hour
     if args.tables_only:
-        write_tables(args.markdown, read_records(args.json))
+        common.publish(args, tables(common.read_records(args.json)))
         return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tables speak of a CPU
-    with contextlib.ExitStack() as stack:
-        if args.work is None:
-            args.work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlfeat-benchmark-")))
-        args.work = args.work.resolve()
+    with common.work_folder(args):
         return 1 if run_all(args) else 0
 
 

@@ -13,17 +13,17 @@ import argparse
 import contextlib
 import csv
 import io
-import os
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from accuracy_and_time import ROOT, backbone_options, say, stage, unpack
+import common
+from common import Record
 from tlfeat.cache.store import open_cache
 from tlfeat.cli.progress import Progress
 from tlfeat.evaluate.data import open_data
@@ -32,17 +32,14 @@ from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.duplicates import SAME_ROW, find_duplicates
 from tlfeat.images.image_set import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
-from tlfeat.records import Environment
 from tlfeat.studies import audit as auditing
-from tlfeat.workspace import read_json, write_json, write_text
+from tlfeat.text import markdown_table
+from tlfeat.workspace import read_json, write_json
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
 N_COPIES = 50
 WRONG_SHARE = 0.05
 N_ALIENS, N_DRAWS = 4, 5  # fewer than the neighbours that an outlier has to be far from; drawn five times
-MARKERS = ("<!-- audit -->", "<!-- /audit -->")
-
-Record = dict[str, Any]
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:
@@ -122,7 +119,7 @@ def run_planted(folder: Path, cache: Path, args: argparse.Namespace, seed: int) 
     """Plant, audit, fit, and count."""
     table, planted, wrong = plant(folder, seed)
     embed(table, cache, args)
-    with stage(f"planted, seed {seed}: audit"), open_cache(cache) as opened:
+    with common.stage(f"planted, seed {seed}: audit"), open_cache(cache) as opened:
         found = auditing.audit(opened)
     pairs = {frozenset((f.path, f.other)) for f in found.of_kind("duplicate")}
     true_pairs = {frozenset((path, original)) for path, (original, _) in planted.items()}
@@ -163,7 +160,7 @@ def run_untouched(name: str, cache: Path) -> Record:
     """Count what is found in a set as it is; of cifar10 only copies, all 60,000 pictures."""
     with open_cache(cache) as opened:
         if name == "cifar10":
-            with stage(f"{name}: leaks"), open_data(cache, seed=0) as data:
+            with common.stage(f"{name}: leaks"), open_data(cache, seed=0) as data:
                 leaks = find_leaks(data.cache, data.split)
             return {
                 "n_images": len(data.split.keys),
@@ -171,7 +168,7 @@ def run_untouched(name: str, cache: Path) -> Record:
                 "leaks": leaks.images,
                 "notes": leaks.notes,
             }
-        with stage(f"{name}: audit"):
+        with common.stage(f"{name}: audit"):
             found = auditing.audit(opened)
     return {
         "n_images": found.n_images,
@@ -208,7 +205,7 @@ def run_aliens(rows: dict[str, Any]) -> list[Record]:
 
 def embed(source: Path, cache: Path, args: argparse.Namespace) -> None:
     """Embed what the cache does not know yet."""
-    job = plan_extraction(source, **backbone_options("v2", args.shared), cache=cache)
+    job = plan_extraction(source, **common.backbone_options("v2", args.shared), cache=cache)
     with Progress() as progress:
         job.run(on_progress=progress)
 
@@ -217,63 +214,82 @@ def embed(source: Path, cache: Path, args: argparse.Namespace) -> None:
 
 
 def tables(document: Record) -> str:
-    """Return the Markdown between the markers of docs/benchmarks.md."""
-    runs: list[Record] = document["planted"]
-    n_seeds = len(runs)
-    lines = [
-        f"Planted in cats_dogs, {n_seeds} seeds, {N_COPIES} copies and {100 * WRONG_SHARE:.0f} % wrong labels each:",
-        "",
-        "| change | found | by rows alone |",
-        "|---|---|---|",
-    ]
-    for change in CHANGES:
-        n_found, n = (sum(run["copies"][change][k] for run in runs) for k in (0, 1))
-        lines.append(f"| {change} | {n_found} of {n} | |")
-    n_found, n = (sum(run["copies"][change][k] for run in runs for change in CHANGES) for k in (0, 1))
+    """Return the Markdown between the markers of docs/benchmarks/audit.md."""
+    n_seeds, wrong = len(document["planted"]), f"{100 * WRONG_SHARE:.0f} % wrong labels each"
+    return "\n\n".join(
+        [
+            f"Planted in cats_dogs, {n_seeds} seeds, {N_COPIES} copies and {wrong}:",
+            copies_table(document["planted"]),
+            labels_table(document["planted"]),
+            "Nothing planted:",
+            untouched_table(document["untouched"]),
+            f"{N_ALIENS} images of another set among them, {N_DRAWS} draws:",
+            markdown_table(
+                ("set", "images of", "found", "false alarms"),
+                [
+                    (
+                        *(a["set"], a["aliens"], f"{a['n_found']} of {a['n_aliens']}"),
+                        f"{a['n_own']} of {a['n_images']:,}",
+                    )
+                    for a in document["aliens"]
+                ],
+            ),
+        ]
+    )
+
+
+def copies_table(runs: list[Record]) -> str:
+    """Return how many copies of each kind were found, over all seeds."""
+
+    def summed(changes: Iterable[str]) -> str:
+        n_found, n = (sum(run["copies"][change][k] for run in runs for change in changes) for k in (0, 1))
+        return f"{n_found} of {n}"
+
+    n = sum(run["copies"][change][1] for run in runs for change in CHANGES)
     by_rows = sum(run["n_by_rows_alone"] for run in runs)
-    lines.append(f"| all | {n_found} of {n} | {by_rows} of {n} (cosine {SAME_ROW}) |")
     false, false_rows = (sum(run[k] for run in runs) for k in ("n_false_copies", "n_false_by_rows_alone"))
-    lines.append(f"| false alarms | {false} | {false_rows} |")
-    lines += [
-        "",
-        "| seed | wrong labels found | precision | recall | accuracy with leaks | without |",
-        "|---|---|---|---|---|---|",
-    ]
+    return markdown_table(
+        ("change", "found", "by embeddings alone"),
+        [
+            *((change, summed([change]), "") for change in CHANGES),
+            ("all", summed(CHANGES), f"{by_rows} of {n} (cosine {SAME_ROW})"),
+            ("false alarms", str(false), str(false_rows)),
+        ],
+    )
+
+
+def labels_table(runs: list[Record]) -> str:
+    """Return how many wrong labels were found with each seed, and the accuracy with leaks and without."""
+    rows = []
     for run in runs:
         right, doubted, wrong = run["n_wrong_doubted"], run["n_doubted"], run["n_wrong_labels"]
-        shares = f"{100 * right / max(doubted, 1):.0f} % | {100 * right / wrong:.0f} %"
-        lines.append(
-            f"| {run['seed']} | {right} of {wrong} | {shares} | "
-            f"{_accuracy(run, '')} of {run['n_test']} | {_accuracy(run, '_without_leaks')} of "
-            f"{run['n_test_without_leaks']} |"
+        rows.append(
+            (
+                *(str(run["seed"]), f"{right} of {wrong}"),
+                *(f"{100 * right / max(doubted, 1):.0f} %", f"{100 * right / wrong:.0f} %"),
+                f"{_accuracy(run, '')} of {run['n_test']}",
+                f"{_accuracy(run, '_without_leaks')} of {run['n_test_without_leaks']}",
+            )
         )
     precision, recall = (
         statistics.mean(run["n_wrong_doubted"] / max(run[k], 1) for run in runs)
         for k in ("n_doubted", "n_wrong_labels")
     )
-    lines += [f"| mean | | {100 * precision:.0f} % | {100 * recall:.0f} % | | |", ""]
-    lines += [
-        "Nothing planted:",
-        "",
-        "| set | images | copies | leaks | two labels | labels doubted | outliers |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, run in document["untouched"].items():
-        cells = [run.get(f"n_{kind}", "–") for kind in ("duplicate", "conflict", "label", "outlier")]
-        leaks = run.get("n_leak", run.get("n_leaks"))
-        lines.append(f"| {name} | {run['n_images']:,} | {cells[0]} | {leaks} | {cells[1]} | {cells[2]} | {cells[3]} |")
-    lines += [
-        "",
-        f"{N_ALIENS} pictures of another set among them, {N_DRAWS} draws:",
-        "",
-        "| set | pictures of | found | its own |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {a['set']} | {a['aliens']} | {a['n_found']} of {a['n_aliens']} | {a['n_own']} of {a['n_images']:,} |"
-        for a in document["aliens"]
-    ]
-    return "\n".join(lines)
+    rows.append(("mean", "", f"{100 * precision:.0f} %", f"{100 * recall:.0f} %", "", ""))
+    headings = ("seed", "wrong labels found", "precision", "recall", "accuracy with leaks", "without")
+    return markdown_table(headings, rows)
+
+
+def untouched_table(runs: dict[str, Record]) -> str:
+    """Return what was found in each set as it is."""
+    rows = []
+    for name, run in runs.items():
+        copies, conflicts, labels, outliers = (
+            str(run.get(f"n_{kind}", "–")) for kind in ("duplicate", "conflict", "label", "outlier")
+        )
+        leaks = str(run.get("n_leak", run.get("n_leaks")))
+        rows.append((name, f"{run['n_images']:,}", copies, leaks, conflicts, labels, outliers))
+    return markdown_table(("set", "images", "duplicates", "leaks", "two labels", "suspect labels", "outliers"), rows)
 
 
 def _accuracy(run: Record, suffix: str) -> str:
@@ -282,46 +298,36 @@ def _accuracy(run: Record, suffix: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")))
-    parser.add_argument("--work", type=Path, default=ROOT / "cache" / "benchmark-audit")
+    """Run what is asked for and write the tables."""
+    parser = common.parser_for("audit", __doc__)
+    common.add_data(parser, work=common.ROOT / "cache" / "benchmark-audit")
     parser.add_argument("--sets", nargs="*", choices=SETS, default=SETS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "audit.json")
-    parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "benchmarks.md")
-    parser.add_argument("--tables-only", action="store_true")
-    args = parser.parse_args()
-    args.shared, args.work = args.shared.resolve(), args.work.resolve()
+    args = common.read_arguments(parser)
     if not args.tables_only:
-        document: Record = {
-            "environment": Environment.current().to_dict(),
-            "planted": [],
-            "untouched": {},
-            "aliens": [],
-        }
-        args.work.mkdir(parents=True, exist_ok=True)
-        with contextlib.chdir(args.work):
-            rows = {}
-            for name in args.sets:
-                folder, cache = unpack(name, args.shared, args.work), args.work / f"{name}.h5"
-                embed(folder, cache, args)
-                document["untouched"][name] = run_untouched(name, cache)
-                write_json(args.json, document)
-                if name != "cifar10":
-                    with open_cache(cache) as opened:
-                        rows[name] = opened.read("avg_pool", opened.table.keys)
-            document["aliens"] = run_aliens(rows)
-            folder = unpack("cats_dogs", args.shared, args.work)
-            for seed in range(args.seeds):
-                document["planted"].append(run_planted(folder, args.work / "planted.h5", args, seed))
-                write_json(args.json, document)
-    document = read_json(args.json)
-    text = tables(document)
-    say(text)
-    page = args.markdown.read_text(encoding="utf-8") if args.markdown.exists() else "\n".join(MARKERS)
-    before, _, rest = page.partition(MARKERS[0])
-    _, _, after = rest.partition(MARKERS[1])
-    write_text(args.markdown, f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
+        run_all(args)
+    common.publish(args, tables(read_json(args.json)))
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Run every part, writing the JSON after each."""
+    document: Record = {**common.conditions(), "planted": [], "untouched": {}, "aliens": []}
+    args.work.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(args.work):
+        rows = {}
+        for name in args.sets:
+            folder, cache = common.unpack(name, args.shared, args.work), args.work / f"{name}.h5"
+            embed(folder, cache, args)
+            document["untouched"][name] = run_untouched(name, cache)
+            write_json(args.json, document)
+            if name != "cifar10":
+                with open_cache(cache) as opened:
+                    rows[name] = opened.read("avg_pool", opened.table.keys)
+        document["aliens"] = run_aliens(rows)
+        folder = common.unpack("cats_dogs", args.shared, args.work)
+        for seed in range(args.seeds):
+            document["planted"].append(run_planted(folder, args.work / "planted.h5", args, seed))
+            write_json(args.json, document)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from accuracy_and_time import ROOT, backbone_options, cpu, say, stage, unpack
+import common
+from common import Record
 from tlfeat.cli.progress import Progress
 from tlfeat.evaluate.data import open_data
 from tlfeat.report import finding as figures
@@ -26,36 +24,34 @@ from tlfeat.report.curve import curve_finding
 from tlfeat.report.sweep import sweep_finding
 from tlfeat.studies import curve, sweep
 from tlfeat.text import markdown_table, percent
-from tlfeat.workspace import read_json, write_json, write_text
+from tlfeat.workspace import read_json, write_json
 
 SETS = ("cats_dogs", "potato", "sign_digits")
 HEADS = ("logreg", "knn")
 N_DRAWS = 5
 SEED = 0
 
-Record = dict[str, Any]
-
 
 def run_set(name: str, args: argparse.Namespace, record: Record) -> None:
     """Sweep, then the curves of heads, then those of networks, saving after each."""
-    data = args.data / name if args.data else unpack(name, args.shared, args.work)
+    data = args.data / name if args.data else common.unpack(name, args.shared, args.work)
     place = args.work / "runs" / name
     place.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(place), Progress() as progress:
-        with stage(f"{name}: extraction of all layers"):
-            job = sweep.plan_sweep(data, **backbone_options("v2", args.shared))
+        with common.stage(f"{name}: extraction of all layers"):
+            job = sweep.plan_sweep(data, **common.backbone_options("v2", args.shared))
             report = job.extraction.run(on_progress=progress)
         if report.n_embedded:
             record["extraction"] = {"n_images": report.n_embedded, "elapsed_s": report.profile.wall_s}
         with open_data(report.cache, seed=SEED) as opened:
-            with stage(f"{name}: sweep"):
+            with common.stage(f"{name}: sweep"):
                 found = sweep.sweep_layers(opened, job.cuts, on_progress=progress)
             save(args.json, name, record | {"sweep": kept(sweep_finding(found))})
             record |= {"sweep": kept(sweep_finding(found))}
-            with stage(f"{name}: curves of heads"):
+            with common.stage(f"{name}: curves of heads"):
                 curves = curve.learning_curve(opened, heads=HEADS, n_draws=N_DRAWS, on_progress=progress)
             for mode, counts in args.keras.items():
-                with stage(f"{name}: curve of keras-{mode} at {counts} images a class"):
+                with common.stage(f"{name}: curve of keras-{mode} at {counts} images a class"):
                     networks = curve.learning_curve(
                         opened,
                         heads=(),
@@ -93,17 +89,16 @@ def save(path: Path, name: str, record: Record) -> None:
 def new_record() -> Record:
     """Return the conditions of a run."""
     return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "load_average_at_start": round(os.getloadavg()[0], 2),
+        **common.conditions(),
+        "load_average_at_start": common.load_average(),
         "backbone": "MobileNetV2 0.35, ImageNet weights, 224x224",
         "n_draws": N_DRAWS,
         "seed": SEED,
-        **cpu(),
     }
 
 
 def sweep_table(sets: dict[str, Record]) -> str:
-    """Return the sentences of each set, and one table of all: a layer a row."""
+    """Return one table of all sets: a layer a row, the chosen one in bold."""
     found = {name: record["sweep"] for name, record in sets.items() if "sweep" in record}
     headings = ["layer", "columns", "layers reused", "compute"]
     headings += [f"{name}: {what}" for name in found for what in ("held out", "test")]
@@ -117,7 +112,7 @@ def sweep_table(sets: dict[str, Record]) -> str:
             row += [f"**{percent(own['held_out_accuracy'])}**" if is_chosen else percent(own["held_out_accuracy"])]
             row += [percent(own["accuracy"])]
         rows.append(row)
-    return "\n".join([*_sentences(found), markdown_table(headings, rows)])
+    return markdown_table(headings, rows)
 
 
 def curve_tables(sets: dict[str, Record]) -> str:
@@ -126,23 +121,13 @@ def curve_tables(sets: dict[str, Record]) -> str:
     parts = []
     for name, own in found.items():
         table = markdown_table(own["table"]["headings"], own["table"]["rows"])
-        parts.append("\n".join([*_sentences({name: own}), table, ""]))
-    return "\n".join(parts).rstrip()
+        parts += [f"**{name}**: {' '.join(own['sentences'])}", table]
+    return "\n\n".join(parts)
 
 
-def _sentences(found: dict[str, Record]) -> list[str]:
-    return [line for name, own in found.items() for line in (f"**{name}**: {' '.join(own['sentences'])}", "")]
-
-
-def write_tables(path: Path, markdown: Path) -> None:
-    """Put each part between its markers in the Markdown file."""
-    sets = read_json(path)["sets"]
-    text = markdown.read_text(encoding="utf-8")
-    for name, part in (("sweep", sweep_table(sets)), ("curve", curve_tables(sets))):
-        first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, _, rest = text.partition(first)
-        text = f"{before}{first}\n{part}\n{last}{rest.partition(last)[2]}"
-    write_text(markdown, text)
+def tables(sets: dict[str, Record]) -> str:
+    """Return both parts of docs/benchmarks/data_needed.md."""
+    return f"## Which layer\n\n{sweep_table(sets)}\n\n## How many labels\n\n{curve_tables(sets)}"
 
 
 def parse_modes(text: str) -> dict[str, str]:
@@ -152,24 +137,18 @@ def parse_modes(text: str) -> dict[str, str]:
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser_for("data_needed", __doc__)
+    common.add_data(parser, work=Path.home() / ".cache" / "tlfeat-benchmarks" / "data_needed")
     parser.add_argument("--sets", default=",".join(SETS), type=lambda text: text.split(","))
     parser.add_argument("--keras", default={}, type=parse_modes, metavar="MODE=COUNTS;...", help="networks to train")
     parser.add_argument("--keras-draws", default=1, type=int, help="draws for networks")
-    parser.add_argument("--shared", default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")), type=Path)
-    parser.add_argument("--work", default=Path.home() / ".cache" / "tlfeat-benchmarks" / "data_needed", type=Path)
     parser.add_argument("--data", type=Path, help="folder with the sets unpacked")
-    parser.add_argument("--json", default=ROOT / "benchmarks" / "results" / "data_needed.json", type=Path)
-    parser.add_argument("--markdown", default=ROOT / "docs" / "benchmarks.md", type=Path)
-    parser.add_argument("--tables-only", action="store_true")
-    args = parser.parse_args()
-    args.json, args.work, args.shared = args.json.resolve(), args.work.resolve(), args.shared.resolve()
+    args = common.read_arguments(parser)
     if not args.tables_only:
         for name in args.sets:
             known = read_json(args.json)["sets"].get(name, {}) if args.json.exists() else {}
             run_set(name, args, {**new_record(), **{k: known[k] for k in ("extraction",) if k in known}})
-    write_tables(args.json, args.markdown.resolve())
-    say(f"Tables in {args.markdown.name}")
+    common.publish(args, tables(read_json(args.json)["sets"]))
 
 
 if __name__ == "__main__":

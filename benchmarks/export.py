@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from accuracy_and_time import ROOT, backbone_options, cpu, distinct, stage, table, unpack, versions_of
+import common
+from common import Record
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune.settings import TrainSettings
@@ -35,8 +33,8 @@ from tlfeat.models.fit_keras import fit_keras
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.formats import FORMATS
 from tlfeat.models.predict import Model
-from tlfeat.records import Environment, distribution_version
-from tlfeat.text import size
+from tlfeat.records import distribution_version
+from tlfeat.text import markdown_table, size
 from tlfeat.workspace import read_json, write_json
 
 SETS = ("cats_dogs", "sign_digits")
@@ -45,16 +43,14 @@ N_IMAGES = 200
 N_CALLS = 100
 RUNTIMES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "openvino", "ai-edge-litert")
 
-Record = dict[str, Any]
-
 
 def run_set(name: str, args: argparse.Namespace) -> Iterator[Record]:
     """Fit on a set, export in every format, compare; a record as soon as it is there."""
-    source = unpack(name, args.shared, args.work)
+    source = common.unpack(name, args.shared, args.work)
     folder = args.work / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(folder):
-        cache = plan_extraction(source, **backbone_options("v2", args.shared)).run().cache
+        cache = plan_extraction(source, **common.backbone_options("v2", args.shared)).run().cache
         with open_data(cache, seed=0) as data:
             test_at = data.split.where("test")
             some = test_at[np.unique(np.linspace(0, len(test_at) - 1, N_IMAGES).astype(np.int64))]
@@ -62,7 +58,7 @@ def run_set(name: str, args: argparse.Namespace) -> Iterator[Record]:
             for head in HEADS:
                 yield from run_model(name, head.name, Path(fit_sklearn(data, head.name).result.model), files)
             if args.keras:
-                with stage(f"{name}: fit-keras"):
+                with common.stage(f"{name}: fit-keras"):
                     network = fit_keras(data, TrainSettings()).result.model
                 yield from run_model(name, "keras-frozen", Path(network), files)
 
@@ -75,7 +71,7 @@ def run_model(set_name: str, name: str, folder: Path, files: list[Path]) -> Iter
     expected = np.concatenate([model.probabilities(pixels) for pixels in batches])
     labels = [model.classes[j] for j in expected.argmax(axis=1)]
     for entry in FORMATS:
-        with stage(f"{set_name}: {name} as {entry.name}"):
+        with common.stage(f"{set_name}: {name} as {entry.name}"):
             started_s = time.perf_counter()
             exported = export_model(folder, entry.name)
             export_s = time.perf_counter() - started_s
@@ -107,19 +103,18 @@ def run_model(set_name: str, name: str, folder: Path, files: list[Path]) -> Iter
 def tables(document: Record) -> str:
     """Return the conditions and one table a set."""
     records = document["records"]
-    runtimes = ", ".join(f"{name} {version}" for name, version in document["runtimes"].items())
     parts = [
-        f"- Machine: {document['cpu']}, {document['n_cores']} cores, no GPU, shared with other work; load average (1 "
+        f"- Machine: {common.machine_of(document)}, no GPU, shared with other work; load average (1 "
         f"minute) {document['load_average']:.1f} at the start, {document['load_average_at_end']:.1f} at the end. "
         f"{document['date']}.\n"
-        f"- Versions: {versions_of(document['environment'])}; {runtimes}.\n"
+        f"- Versions: {common.versions_of(document['environment'], document['runtimes'])}.\n"
         f"- Seed 0, one run; ms: median of {N_CALLS} calls with one decoded image each, every runtime as it comes (all "
         f"cores)."
     ]
-    for name in distinct(record["set"] for record in records):
+    for name in common.distinct(record["set"] for record in records):
         own = [record for record in records if record["set"] == name]
         rows = []
-        for model in distinct(record["model"] for record in own):
+        for model in common.distinct(record["model"] for record in own):
             of_model = {record["format"]: record for record in own if record["model"] == model}
             cells = [
                 f"{r['largest_difference']:.1e}, {r['n_same_label']}/{r['n_images']}, {size(r['n_bytes'])}, "
@@ -128,35 +123,30 @@ def tables(document: Record) -> str:
             ]
             mapping = next(iter(of_model.values()))["mapping"]
             rows.append((f"{model} ({mapping})" if mapping else model, *cells))
-        headings = ("model (rows)", *distinct(record["format"] for record in own))
-        parts += [f"### {name}, {own[0]['n_classes']} classes", table(headings, rows)]
+        headings = ("model (rows)", *common.distinct(record["format"] for record in own))
+        parts += [f"### {name}, {own[0]['n_classes']} classes", markdown_table(headings, rows)]
     return "\n\n".join(parts)
 
 
 def main(arguments: list[str]) -> None:
     """Run what is asked for and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")))
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tlfeat-export")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "export.json")
+    parser = common.parser_for("export", __doc__)
+    common.add_data(parser, work=Path(tempfile.gettempdir()) / "tlfeat-export")
     parser.add_argument("--keras", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--tables-only", action="store_true")
-    args = parser.parse_args(arguments)
-    args.shared, args.work = args.shared.resolve(), args.work.resolve()
+    args = common.read_arguments(parser, arguments)
     if not args.tables_only:
         document: Record = {
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            **cpu(),
-            "load_average": os.getloadavg()[0],
-            "environment": Environment.current().to_dict(),
+            **common.conditions(),
+            "load_average": common.load_average(),
             "runtimes": {name: distribution_version(name) for name in RUNTIMES},
             "records": [],
         }
         for name in SETS:
             for record in run_set(name, args):
                 document["records"].append(record)
-                write_json(args.json, {**document, "load_average_at_end": os.getloadavg()[0]})
-    print(tables(read_json(args.json)))
+                write_json(args.json, {**document, "load_average_at_end": common.load_average()})
+    text = tables(read_json(args.json))
+    common.publish(args, text)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ Weights are random where time is measured: they change nothing in it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import statistics
@@ -30,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+import common
+from common import Record
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
@@ -44,10 +44,9 @@ from tlfeat.finetune.settings import TrainSettings
 from tlfeat.finetune.sources import Sources
 from tlfeat.images.decode import decode_all
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.records import Environment
 from tlfeat.text import markdown_table
+from tlfeat.workspace import read_json, write_json
 
-RESULTS = Path(__file__).parent / "results" / "finetune.json"
 EPOCHS = (10, 30, 50)
 
 
@@ -237,8 +236,8 @@ def measure(
         "multiply_add_ratio": round((1 + 2 * above) / max(3 * above, 1e-9), 1) if above > 1e-6 else None,
         "ordinary": whole,
         "from_the_cut": tail,
-        "load": [*(earlier["load"] if earlier else []), round(os.getloadavg()[0], 1)],
-        "environment": Environment.current().to_dict(),
+        "load": [*(earlier["load"] if earlier else []), common.load_average()],
+        **common.conditions(),
     }
 
 
@@ -273,6 +272,24 @@ def to_markdown(found: dict[str, Any]) -> str:
     return markdown_table(headings, rows)
 
 
+def agreement_table(found: dict[str, Any]) -> str:
+    """Return how far weights from the cut are from those of plain Keras, beside what rounding alone does."""
+
+    def cell(difference: dict[str, float]) -> str:
+        return f"{difference['mean']:.1e}, {difference['largest']:.1e}"
+
+    names = {name: of for name, of in found.items() if isinstance(of, dict)}
+    rows = [
+        (
+            *(name, f"{of['change']['mean']:.1e}", cell(of["cut_against_plain"])),
+            cell(of["plain_against_plain_rounded"]),
+        )
+        for name, of in names.items()
+    ]
+    headings = ("optimizer", "mean change by training", "cut against plain: mean, largest")
+    return markdown_table((*headings, "plain, weights off by 1e-7, against plain: mean, largest"), rows)
+
+
 def _total_s(whole: dict[str, float], n_epochs: int) -> float:
     return whole["warm_up_s"] + n_epochs * whole["epoch_s"]
 
@@ -283,36 +300,34 @@ def _range(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run what is asked for and write the table."""
+    parser = common.parser_for("finetune", __doc__)
     parser.add_argument("data", type=Path, nargs="?", help="folder of class folders; without it: the table alone")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument(
         "--agreement", type=Path, metavar="WEIGHTS", help="compare MobileNetV2 0.35 after training, time nothing"
     )
     parser.add_argument("--rounds", type=int, default=2)
-    args = parser.parse_args()
-    results_path = RESULTS.resolve()
-    found = json.loads(results_path.read_text()) if results_path.exists() else {}
-    if args.data is None:
-        print(to_markdown(found))
-        return
-    images = load_images(args.data)
-    args.agreement = args.agreement and args.agreement.resolve()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        extract_rows(images, PixelEncoder(), Path("split.h5"))
-        with open_cache(Path("split.h5")) as cache:
-            split = make_split(cache.table)
-        if args.agreement:
-            results_path.with_name("finetune_agreement.json").write_text(
-                json.dumps(agreement(args.agreement, images, split), indent=1) + "\n"
-            )
-            return
-        for case in CASES:
-            if args.only.lower() in case.name.lower():
-                found[case.name] = measure(case, images, split, args.rounds, found.get(case.name))
-                results_path.write_text(json.dumps(found, indent=1) + "\n")
-    print(to_markdown(found))
+    args = common.read_arguments(parser)
+    found: Record = read_json(args.json) if args.json.exists() else {}
+    if args.data is not None and not args.tables_only:
+        images = load_images(args.data)
+        args.agreement = args.agreement and args.agreement.resolve()
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            extract_rows(images, PixelEncoder(), Path("split.h5"))
+            with open_cache(Path("split.h5")) as cache:
+                split = make_split(cache.table)
+            if args.agreement:
+                write_json(args.json.with_name("finetune_agreement.json"), agreement(args.agreement, images, split))
+                return
+            for case in CASES:
+                if args.only.lower() in case.name.lower():
+                    found[case.name] = measure(case, images, split, args.rounds, found.get(case.name))
+                    write_json(args.json, found)
+    agreed = args.json.with_name("finetune_agreement.json")
+    text = to_markdown(found) + (f"\n\n{agreement_table(read_json(agreed))}" if agreed.exists() else "")
+    common.publish(args, text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ a process of its own; contenders alternate, round by round, and ratios are taken
 seconds of the call alone, processor seconds beside them; memory is the highest of the process less what it had with the
 rows loaded, in sizes of the rows.
 
-gains: the accuracy on test images that chose nothing of the default, of every fixed setting, and of the search.
+gains: the accuracy on test images of the default, of every fixed setting, and of the search.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.records import Environment
+import common
+from common import Record
+from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 
-RESULT = Path(__file__).parent / "results" / "heads.json"
 WIDTH = 1280
 SIZES = (2_000, 50_000, 500_000)
 N_CLASSES = (10, 100)
@@ -258,31 +259,28 @@ def measure_speed(
                 np.save(folder / f"{prefix}rows.npy", rows)
                 np.save(folder / f"{prefix}labels.npy", labels)
                 del rows
-            timeout_s = TIMEOUT_S if n <= 50_000 else 4 * TIMEOUT_S
             for round_ in range(n_rounds if n <= 50_000 else 1):
                 for contender, (_, most_rows, most_classes) in CONTENDERS.items():
                     is_grid = "grid" in contender  # hundreds of fits: once is enough
                     if n > most_rows or k > most_classes or (is_grid and round_) or not contender.startswith(only):
                         continue
-                    command = [sys.executable, __file__, "--one", contender, "--folder", str(folder)]
-                    try:
-                        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-                        found = (
-                            json.loads(done.stdout.splitlines()[-1])
-                            if done.returncode == 0
-                            else {"error": done.stderr[-300:]}
-                        )
-                    except subprocess.TimeoutExpired:
-                        found = {"error": f"more than {timeout_s} s"}
+                    found = run_in_child(contender, folder, TIMEOUT_S if n <= 50_000 else 4 * TIMEOUT_S)
                     run = {"n": n, "n_classes": k, "round": round_, "name": contender, **found}
-                    print(
-                        {
-                            key: run.get(key)
-                            for key in ("n", "n_classes", "name", "fit_s", "cpu_s", "accuracy", "error")
-                        },
-                        flush=True,
-                    )
+                    told = ("n", "n_classes", "name", "fit_s", "cpu_s", "accuracy", "error")
+                    print({key: run.get(key) for key in told}, flush=True)
                     save(run)
+
+
+def run_in_child(contender: str, folder: Path, timeout_s: float) -> dict[str, Any]:
+    """Run one contender in a process of its own and return what it measured, or how it failed."""
+    command = [sys.executable, __file__, "--one", contender, "--folder", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        return {"error": f"more than {timeout_s} s"}
+    if done.returncode:
+        return {"error": done.stderr[-300:]}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 # --- what the search gains ----------------------------------------------------------------------------------
@@ -294,9 +292,6 @@ def measure_gains(caches: Sequence[Path], n_seeds: int, save: Callable[[Any], No
     A cache is made with: tlfeat extract DATA --backbone ... --layer avg_pool --cache FILE
     """
     from tlfeat.evaluate.data import open_data
-    from tlfeat.heads.blocks import steady_threads
-    from tlfeat.heads.family import Problem, Setting
-    from tlfeat.heads.fit import fit_head, predict_probabilities
     from tlfeat.heads.table import HEADS
 
     for path in caches:
@@ -308,147 +303,149 @@ def measure_gains(caches: Sequence[Path], n_seeds: int, save: Callable[[Any], No
                 at, test_at = split.where("train", "val"), split.where("test")
                 rows = data.cache.read("avg_pool", [split.keys[i] for i in at])
                 test_rows = data.cache.read("avg_pool", [split.keys[i] for i in test_at])
-            labels, test_labels = split.labels[at], split.labels[test_at]
-            n_classes = len(split.classes)
-
-            def marks(head: Any, rows: Any = test_rows, labels: Any = test_labels) -> str:
-                right = predict_probabilities(head, rows).argmax(axis=1) == labels
-                return "".join("01"[int(hit)] for hit in right)
-
             for head in HEADS:
-                found = fit_head(head.name, rows, split, at, seed=seed)
-                default = fit_head(head.name, rows, split, at, seed=seed, is_searched=False)
-                run = {
-                    "set": path.stem,
-                    "seed": seed,
-                    "head": head.name,
-                    "chosen": found.chosen,
-                    "search_s": found.search_s,
-                    "searched": marks(found.pipeline),
-                    "default": marks(default.pipeline),
-                    "fixed": {},
-                }
-                problem = Problem(rows, labels, n_classes, np.full(len(labels), -1), seed)
-                with steady_threads():
-                    grid = list(head.family.grid(len(labels)))
-                    # of the long paths every fourth value of the middle: a factor of 10
-                    for way, values in product(head.family.row_choices, grid[8:33:4] if len(grid) > 18 else grid[::2]):
-                        setting = Setting(way, (0, rows.shape[1]), False, values)
-                        fitted = head.family.fit(problem, setting)
-                        name = f"{way}, " + ", ".join(f"{key} {value:g}" for key, value in values.items())
-                        run["fixed"][name] = marks(fitted).count("1") / len(test_labels)
-                print(
-                    path.stem,
-                    seed,
-                    head.name,
-                    run["default"].count("1") / len(test_labels),
-                    run["searched"].count("1") / len(test_labels),
-                    found.chosen,
-                    flush=True,
-                )
+                found = gain(head, rows, split, at, test_rows, split.labels[test_at], seed)
+                run = {"set": path.stem, "seed": seed, "head": head.name, **found}
+                shares = [run[key].count("1") / len(test_at) for key in ("default", "searched")]
+                print(path.stem, seed, head.name, *shares, run["chosen"], flush=True)
                 save(run)
+
+
+def gain(head: Any, rows: Any, split: Any, at: Any, test_rows: Any, test_labels: Any, seed: int) -> dict[str, Any]:
+    """Return what one head gets right ("1") of the test images by default, searched, and with each fixed setting."""
+    from tlfeat.heads.blocks import steady_threads
+    from tlfeat.heads.family import Problem, Setting
+    from tlfeat.heads.fit import fit_head, predict_probabilities
+
+    def marks(fitted: Any) -> str:
+        right = predict_probabilities(fitted, test_rows).argmax(axis=1) == test_labels
+        return "".join("01"[int(hit)] for hit in right)
+
+    labels = split.labels[at]
+    found = fit_head(head.name, rows, split, at, seed=seed)
+    default = fit_head(head.name, rows, split, at, seed=seed, is_searched=False)
+    fixed = {}
+    problem = Problem(rows, labels, len(split.classes), np.full(len(labels), -1), seed)
+    with steady_threads():
+        grid = list(head.family.grid(len(labels)))
+        # of the long paths every fourth value of the middle: a factor of 10
+        for way, values in product(head.family.row_choices, grid[8:33:4] if len(grid) > 18 else grid[::2]):
+            fitted = head.family.fit(problem, Setting(way, (0, rows.shape[1]), False, values))
+            name = f"{way}, " + ", ".join(f"{key} {value:g}" for key, value in values.items())
+            fixed[name] = marks(fitted).count("1") / len(test_labels)
+    return {
+        "chosen": found.chosen,
+        "search_s": found.search_s,
+        "searched": marks(found.pipeline),
+        "default": marks(default.pipeline),
+        "fixed": fixed,
+    }
 
 
 # --- tables -------------------------------------------------------------------------------------------------
 
 
-def speed_tables(runs: Sequence[dict[str, Any]]) -> str:
-    lines = []
-    for n, k in product(SIZES, N_CLASSES):
-        here = [run for run in runs if (run["n"], run["n_classes"]) == (n, k)]
-        if not here:
-            continue
-        n_rounds = max(run["round"] for run in here) + 1
-        lines += [
-            "",
-            f"#### {n:,} rows, {k} classes ({n_rounds} round{'s' * (n_rounds > 1)})",
-            "",
-            "| | seconds | processor s | predict s | memory / rows | accuracy | chosen |",
-            "|---|---|---|---|---|---|---|",
+def speed_tables(runs: Sequence[Record]) -> str:
+    """Return the contenders and the ratios of their seconds, a column for each number of rows and classes."""
+    here = {
+        (n, k): [run for run in runs if (run["n"], run["n_classes"]) == (n, k)]
+        for n, k in product(SIZES, N_CLASSES)
+        if any((run["n"], run["n_classes"]) == (n, k) for run in runs)
+    }
+    headings = []
+    for (n, k), of in here.items():
+        n_rounds = max(run["round"] for run in of) + 1
+        headings.append(f"{n:,} rows, {k} classes, {n_rounds} round{'s' * (n_rounds > 1)}")
+    contenders = [(name, *(contender_cell(of, name) for of in here.values())) for name in CONTENDERS]
+    ratios = [(f"{one} / {other}", *(ratio_cell(of, one, other) for of in here.values())) for one, other in RATIOS]
+    return "\n\n".join(
+        [
+            markdown_table(("seconds, memory over rows, accuracy", *headings), contenders),
+            markdown_table(("ratio of seconds within a round", *headings), ratios),
         ]
-        for name in CONTENDERS:
-            mine = [run for run in here if run["name"] == name]
-            done = [run for run in mine if "fit_s" in run]
-            if done:
-                middle = {
-                    key: statistics.median(run[key] for run in done)
-                    for key in ("fit_s", "cpu_s", "predict_s", "memory_in_rows", "accuracy")
-                }
-                said = done[0]["said"]
-                chosen = ", ".join(f"{key} {_short(said[key])}" for key in said if key != "n_settings")
-                lines.append(
-                    f"| {name} | {middle['fit_s']:.3g} | {middle['cpu_s']:.3g} | {middle['predict_s']:.2g} | "
-                    f"{middle['memory_in_rows']:.2f} | {100 * middle['accuracy']:.1f} % | {chosen} |"
-                )
-            elif mine:
-                lines.append(f"| {name} | {mine[0]['error'].splitlines()[-1][:60]} | | | | | |")
-        lines += ["", "| ratio of seconds | median | lowest | highest |", "|---|---|---|---|"]
-        for one, other in RATIOS:
-            ratios = [
-                _seconds(a) / _seconds(b)
-                for a in here
-                for b in here
-                if a["round"] == b["round"]
-                and a["name"] == one
-                and b["name"] == other
-                and "fit_s" in a
-                and "fit_s" in b
-            ]
-            if ratios:
-                lines.append(
-                    f"| {one} / {other} | {statistics.median(ratios):.2g} | {min(ratios):.2g} | {max(ratios):.2g} |"
-                )
-    return "\n".join(lines)
+    )
 
 
-def _seconds(run: dict[str, Any]) -> float:
+def contender_cell(runs: Sequence[Record], name: str) -> str:
+    """Return the medians of one contender, or how it failed."""
+    mine = [run for run in runs if run["name"] == name]
+    done = [run for run in mine if "fit_s" in run]
+    if not done:
+        return mine[0]["error"].splitlines()[-1][:60] if mine else "–"
+    seconds, memory, accuracy = (
+        statistics.median(values)
+        for values in ([_seconds(r) for r in done], *([r[k] for r in done] for k in ("memory_in_rows", "accuracy")))
+    )
+    return f"{seconds:.3g} s, {memory:.1f}, {100 * accuracy:.1f} %"
+
+
+def ratio_cell(runs: Sequence[Record], one: str, other: str) -> str:
+    """Return median and range of a ratio over the rounds that have both contenders."""
+    seconds = {(run["round"], run["name"]): _seconds(run) for run in runs if "fit_s" in run}
+    rounds = sorted({run["round"] for run in runs})
+    found = [seconds[n, one] / seconds[n, other] for n in rounds if (n, one) in seconds and (n, other) in seconds]
+    if not found:
+        return "–"
+    three = (statistics.median(found), min(found), max(found))
+    middle, low, high = (f"{value:.0f}" if value >= 10 else f"{value:.2g}" for value in three)
+    return f"{middle} ({low} to {high})"
+
+
+def _seconds(run: Record) -> float:
     """Of the fit; for neighbours, which fit nothing, with the predictions."""
     return float(run["fit_s"] + (run["predict_s"] if run["name"].startswith("knn") else 0))
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def gain_tables(runs: Sequence[Record]) -> str:
+    """Return for each head and set the accuracy of the default, of the search and of the best fixed settings."""
+    rows = []
+    for head in dict.fromkeys(run["head"] for run in runs):
+        rows += gain_rows(head, [run for run in runs if run["head"] == head])
+    headings = ("head", "set (splits)", "default", "search", "rows it chose", "best fixed setting for all sets")
+    return markdown_table((*headings, "best fixed setting for this set"), rows)
 
 
-def gain_tables(runs: Sequence[dict[str, Any]]) -> str:
+def gain_rows(head: str, runs: Sequence[Record]) -> list[tuple[str, ...]]:
+    """Return those of one head."""
+    sets = list(dict.fromkeys(run["set"] for run in runs))
+    settings = [name for name in runs[0]["fixed"] if all(name in run["fixed"] for run in runs)]
+    by_set = {
+        name: {s: np.mean([run["fixed"][name] for run in runs if run["set"] == s]) for s in sets} for name in settings
+    }
+    best = max(settings, key=lambda name: np.mean(list(by_set[name].values())))
+    rows = []
+    for s in sets:
+        here = [run for run in runs if run["set"] == s]
+        top = max(settings, key=lambda name: by_set[name][s])
+        rows.append(
+            (
+                *(head, f"{s} ({len(here)})", _with_interval(here, "default"), _with_interval(here, "searched")),
+                "; ".join(dict.fromkeys(run["chosen"]["rows"] for run in here)),
+                f"{100 * by_set[best][s]:.1f} %" + (f" ({best})" if s == sets[0] else ""),
+                f"{100 * by_set[top][s]:.1f} %",
+            )
+        )
+    return rows
+
+
+def _with_interval(runs: Sequence[Record], key: str) -> str:
+    """Return the share right over all splits; splits of one set share images: the interval is that of one split."""
     from tlfeat.evaluate.intervals import wilson_interval
 
-    sets = list(dict.fromkeys(run["set"] for run in runs))
-    lines = []
-    for head in dict.fromkeys(run["head"] for run in runs):
-        mine = [run for run in runs if run["head"] == head]
-        settings = [name for name in mine[0]["fixed"] if all(name in run["fixed"] for run in mine)]
-        by_set = {
-            name: {s: np.mean([run["fixed"][name] for run in mine if run["set"] == s]) for s in sets}
-            for name in settings
-        }
-        best = max(settings, key=lambda name: np.mean(list(by_set[name].values())))
-        lines += [
-            "",
-            f"#### {head}",
-            "",
-            f"| | default | best fixed for all sets ({best}) | best fixed of the set, by test images | found | rows |",
-            "|---|---|---|---|---|---|",
-        ]
-        for s in sets:
-            here = [run for run in mine if run["set"] == s]
-            cells = []
-            for key in ("default", "searched"):
-                n_right, n = sum(run[key].count("1") for run in here), sum(len(run[key]) for run in here)
-                # splits of one set share images: the interval is that of one split
-                low, high = wilson_interval(n_right / len(here), n / len(here))
-                cells.append(f"{100 * n_right / n:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
-            top = max(settings, key=lambda name: by_set[name][s])
-            chosen = "; ".join(dict.fromkeys(run["chosen"]["rows"] for run in here))
-            lines.append(
-                f"| {s} ({len(here)} split{'s' * (len(here) > 1)}) | {cells[0]} | {100 * by_set[best][s]:.1f} % | "
-                f"{100 * by_set[top][s]:.1f} % ({top}) | {cells[1]} | {chosen} |"
-            )
-    return "\n".join(lines)
+    n_right, n = sum(run[key].count("1") for run in runs), sum(len(run[key]) for run in runs)
+    low, high = wilson_interval(n_right / len(runs), n / len(runs))
+    return f"{100 * n_right / n:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def tables(document: Record) -> str:
+    """Return both parts of docs/benchmarks/heads.md."""
+    parts = (("What the search gains", "gains", gain_tables), ("Seconds, memory and quality", "speed", speed_tables))
+    return "\n\n".join(f"## {title}\n\n{show(document[part])}" for title, part, show in parts if document[part])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run what is asked for and write the tables."""
+    parser = common.parser_for("heads", __doc__)
     parser.add_argument("parts", nargs="*", choices=["speed", "gains", []], default=[])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--classes", type=int, nargs="+", default=N_CLASSES)
@@ -456,43 +453,45 @@ def main() -> None:
     parser.add_argument("--only", default="", help="for speed: contenders whose name starts so")
     parser.add_argument("--caches", type=Path, nargs="*", default=[], help="for gains: caches with avg_pool")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--tables-only", action="store_true")
+    parser.add_argument("--result", type=Path, dest="json", help="the same as --json")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(run_one(arguments.one, arguments.folder)))
+    args = common.read_arguments(parser)
+    if args.one:
+        print(json.dumps(run_one(args.one, args.folder)))
         return
-    document = read_json(arguments.result) if arguments.result.exists() else {"speed": [], "gains": []}
-    parts = arguments.parts or ["speed", "gains"]
-    if not arguments.tables_only:
-        document["environment"] = Environment.current().to_dict()
+    document = read_json(args.json) if args.json.exists() else {"speed": [], "gains": []}
+    if not args.tables_only:
+        measure(document, args)
+    text = tables(document)
+    common.publish(args, text)
 
-        def saver(part: str) -> Callable[[Any], None]:
-            def save(run: Any) -> None:
-                document[part].append(run)
-                write_json(arguments.result, document)
 
-            return save
+def measure(document: Record, args: argparse.Namespace) -> None:
+    """Run the parts asked for; their runs take the place of earlier ones of the same kind."""
+    document |= common.conditions()
+    parts = args.parts or ["speed", "gains"]
 
-        if "speed" in parts:
-            document["speed"] = [
-                run
-                for run in document["speed"]
-                if run["n"] not in arguments.sizes
-                or run["n_classes"] not in arguments.classes
-                or not run["name"].startswith(arguments.only)
-            ]
-            measure_speed(arguments.sizes, arguments.classes, arguments.rounds, arguments.only, saver("speed"))
-        if "gains" in parts:
-            names = {path.stem for path in arguments.caches}
-            document["gains"] = [run for run in document["gains"] if run["set"] not in names]
-            measure_gains(arguments.caches, arguments.seeds, saver("gains"))
-    if document["speed"]:
-        print(speed_tables(document["speed"]))
-    if document["gains"]:
-        print(gain_tables(document["gains"]))
+    def saver(part: str) -> Callable[[Any], None]:
+        def save(run: Any) -> None:
+            document[part].append(run)
+            write_json(args.json, document)
+
+        return save
+
+    if "speed" in parts:
+        document["speed"] = [
+            run
+            for run in document["speed"]
+            if run["n"] not in args.sizes
+            or run["n_classes"] not in args.classes
+            or not run["name"].startswith(args.only)
+        ]
+        measure_speed(args.sizes, args.classes, args.rounds, args.only, saver("speed"))
+    if "gains" in parts:
+        names = {path.stem for path in args.caches}
+        document["gains"] = [run for run in document["gains"] if run["set"] not in names]
+        measure_gains(args.caches, args.seeds, saver("gains"))
 
 
 if __name__ == "__main__":

@@ -9,17 +9,15 @@ Exact where outcomes can be enumerated (independent images), simulated where not
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import beta, binom, norm
 
-from accuracy_and_time import ROOT, say, table
+import common
+from common import Record
 from tlfeat.evaluate.calibration import calibration
 from tlfeat.evaluate.intervals import (
     difference_interval,
@@ -28,7 +26,7 @@ from tlfeat.evaluate.intervals import (
     proportion_interval,
     wilson_interval,
 )
-from tlfeat.records import Environment
+from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 
 NS = (50, 100, 150, 200, 300, 400, 500, 1000, 2000)
@@ -36,7 +34,6 @@ SHARES = tuple(float(p) for p in np.arange(0.5, 0.9951, 0.005).round(4))
 Z = float(norm.ppf(0.975))
 LOW, HIGH = 0.93, 0.97
 
-Record = dict[str, Any]
 Ends = tuple[Any, Any]
 
 
@@ -288,19 +285,39 @@ def spread(values: Sequence[float], low: float = LOW, high: float = HIGH) -> tup
 
 
 def tables(found: Record) -> str:
-    """Return the tables of docs/benchmarks.md."""
-    one: list[Record] = found["proportions"]
+    """Return the tables of docs/benchmarks/intervals.md."""
+    return "\n\n".join(
+        [
+            *proportion_tables(found["proportions"]),
+            *group_tables(found["groups"], found["n_draws"]),
+            *class_mean_tables(found["class_means"]),
+            *difference_tables(found["differences"]),
+            level_text(found["levels"]),
+            *pair_tables(found["grouped_pairs"]),
+            "Expected calibration error of perfect probabilities: above the printed bound in "
+            + spread([r["above"] for r in found["calibrations"]])[1]
+            + " (wanted: 5 %), "
+            + ", ".join(f"{100 * r['ece']:.1f} % with {r['n']:,} images" for r in found["calibrations"][::2])
+            + " on average.",
+        ]
+    )
+
+
+def proportion_tables(found: Sequence[Record]) -> list[str]:
+    """Return the coverage of each method for one accuracy."""
     methods = ("wilson", "jeffreys", "mid_p", "agresti_coull", "blaker")
-    parts = [
-        f"One accuracy, exact: n from {NS[0]} to {NS[-1]:,}, true share from 0.5 to 0.995 in steps of 0.005.",
-        table(
-            ("method", "settings with 93 to 97 %", "range", "n >= 300", "range"),
-            [
-                (m.replace("_", " "), *spread([r[m] for r in one]), *spread([r[m] for r in one if r["n"] >= 300]))
-                for m in methods
-            ],
-        ),
+    rows = [
+        (m.replace("_", " "), *spread([r[m] for r in found]), *spread([r[m] for r in found if r["n"] >= 300]))
+        for m in methods
     ]
+    return [
+        f"One accuracy, exact: n from {NS[0]} to {NS[-1]:,}, true share from 0.5 to 0.995 in steps of 0.005.",
+        markdown_table(("method", "settings with 93 to 97 %", "range", "n >= 300", "range"), rows),
+    ]
+
+
+def group_tables(found: Sequence[Record], n_draws: int) -> list[str]:
+    """Return the coverage for one accuracy over groups."""
     by: Callable[[Record], bool]
     rows = []
     for title, by in (
@@ -308,85 +325,85 @@ def tables(found: Record) -> str:
         ("at least 5 groups' worth of mistakes", lambda r: r["n_groups"] * (1 - r["share"]) >= 5),
         ("fewer", lambda r: r["n_groups"] * (1 - r["share"]) < 5),
     ):
-        chosen = [r for r in found["groups"] if by(r)]
+        chosen = [r for r in found if by(r)]
         rows.append(
             (title, str(len(chosen)), *spread([r["coverage"] for r in chosen]), *spread([r["without"] for r in chosen]))
         )
-    parts += [
+    return [
         "One accuracy over groups (20 to 200 groups of 3, 8 or 1 to 10 images, correlation within a group 0 to 0.9, "
-        f"true share 0.6 to 0.95), {found['n_draws']:,} draws each.",
-        table(("settings", "number", "93 to 97 %", "range", "groups ignored", "range"), rows),
+        f"true share 0.6 to 0.95), {n_draws:,} draws each.",
+        markdown_table(("settings", "number", "93 to 97 %", "range", "groups ignored", "range"), rows),
     ]
+
+
+def class_mean_tables(found: Sequence[Record]) -> list[str]:
+    """Return the coverage for balanced accuracy and macro F1."""
     rows = []
     for is_grouped in (False, True):
         for name in CLASS_SIZES:
-            chosen = [r for r in found["class_means"] if r["sizes"] == name and r["is_grouped"] == is_grouped]
-            rows.append(
-                (
-                    name,
-                    "groups of five" if is_grouped else "none",
-                    *(spread([r[mean] for r in chosen])[1] for mean in ("balanced_accuracy", "macro_f1")),
-                )
-            )
-    parts += [
+            chosen = [r for r in found if r["sizes"] == name and r["is_grouped"] == is_grouped]
+            ranges = [spread([r[mean] for r in chosen])[1] for mean in ("balanced_accuracy", "macro_f1")]
+            rows.append((name, "groups of five" if is_grouped else "none", *ranges))
+    return [
         "Means over classes: range over recalls of 0.7, 0.9, 0.97 and of 0.6 to 0.99.",
-        table(("test images of a class", "groups", "balanced accuracy", "macro F1"), rows),
+        markdown_table(("test images of a class", "groups", "balanced accuracy", "macro F1"), rows),
     ]
-    many = [r for r in found["differences"] if r["n"] * (r["only_one"] + r["only_other"]) >= 5]
-    few = [r for r in found["differences"] if r["n"] * (r["only_one"] + r["only_other"]) < 5]
-    parts += [
+
+
+def difference_tables(found: Sequence[Record]) -> list[str]:
+    """Return the coverage for the difference of two accuracies."""
+    many = [r for r in found if r["n"] * (r["only_one"] + r["only_other"]) >= 5]
+    few = [r for r in found if r["n"] * (r["only_one"] + r["only_other"]) < 5]
+    rows = [
+        (name, *spread([r["coverage"] for r in rs]), *spread([r["wald"] for r in rs]))
+        for name, rs in (("5 and more", many), ("fewer", few))
+    ]
+    return [
         "Difference of two accuracies on the same images, exact: n from 50 to 500; one of the two right alone in "
         "0.5 to 10 % of the images.",
-        table(
-            ("images expected to differ", "Tango: 93 to 97 %", "range", "Wald: 93 to 97 %", "range"),
-            [
-                (name, *spread([r["coverage"] for r in rs]), *spread([r["wald"] for r in rs]))
-                for name, rs in (("5 and more", many), ("fewer", few))
-            ],
-        ),
-        "Level of the test at p < 0.05 (equal candidates called different), exact: n from 50 to 2,000, 1 to 40 % "
-        f"of the images differing. Mid-p: {spread([r['mid_p'] for r in found['levels']])[1]}, the exact test: "
-        f"{spread([r['exact'] for r in found['levels']])[1]}; over the settings where at least 10 images are expected "
-        f"to differ on average "
-        f"{100 * np.mean([r['mid_p'] for r in found['levels'] if r['n'] * r['differing'] >= 10]):.1f} and "
-        f"{100 * np.mean([r['exact'] for r in found['levels'] if r['n'] * r['differing'] >= 10]):.1f} %.",
-        "Two equally good candidates over groups of 1 to 10 images:",
-        table(
-            ("groups", "share right", "alike", "level", "groups ignored", "coverage", "groups ignored"),
-            [
-                (
-                    *(str(r[k]) for k in ("n_groups", "share", "alike")),
-                    *(f"{100 * r[k]:.1f} %" for k in ("level", "level_without", "coverage", "coverage_without")),
-                )
-                for r in found["grouped_pairs"]
-            ],
-        ),
-        "Expected calibration error of perfect probabilities: above the printed bound in "
-        + spread([r["above"] for r in found["calibrations"]])[1]
-        + " (wanted: 5 %), "
-        + ", ".join(f"{100 * r['ece']:.1f} % with {r['n']:,} images" for r in found["calibrations"][::2])
-        + " on average.",
+        markdown_table(("images expected to differ", "Tango: 93 to 97 %", "range", "Wald: 93 to 97 %", "range"), rows),
     ]
-    return "\n\n".join(parts)
+
+
+def level_text(found: Sequence[Record]) -> str:
+    """Return how often equal candidates are called different."""
+    often = [r for r in found if r["n"] * r["differing"] >= 10]
+    return (
+        "Level of the test at p < 0.05 (equal candidates called different), exact: n from 50 to 2,000, 1 to 40 % "
+        f"of the images differing. Mid-p: {spread([r['mid_p'] for r in found])[1]}, the exact test: "
+        f"{spread([r['exact'] for r in found])[1]}; over the settings where at least 10 images are expected "
+        f"to differ on average {100 * np.mean([r['mid_p'] for r in often]):.1f} and "
+        f"{100 * np.mean([r['exact'] for r in often]):.1f} %."
+    )
+
+
+def pair_tables(found: Sequence[Record]) -> list[str]:
+    """Return level and coverage for two candidates over groups: the range over all settings."""
+    rows = [
+        (alike, *(spread([r[k] for r in found if str(r["alike"]) == alike])[1] for k in keys))
+        for keys in [("level", "level_without", "coverage", "coverage_without")]
+        for alike in dict.fromkeys(str(r["alike"]) for r in found)
+    ]
+    return [
+        "Two equally good candidates over 30, 100 and 300 groups of 1 to 10 images, 70 and 90 % right: range.",
+        markdown_table(("alike", "level", "groups ignored", "coverage", "groups ignored"), rows),
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run everything and write the JSON, or print the tables."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    """Run everything and write the JSON, and the tables."""
+    parser = common.parser_for("intervals", __doc__)
     parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "intervals.json")
-    parser.add_argument("--tables-only", action="store_true", help="only print the tables from the JSON")
-    args = parser.parse_args(arguments)
+    args = common.read_arguments(parser, arguments)
     if not args.tables_only:
         rng = np.random.default_rng(0)
         found: Record = {
             "command": "python " + " ".join(["benchmarks/intervals.py", *arguments]),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "environment": Environment.current().to_dict(),
+            **common.conditions(),
             "n_draws": args.draws,
         }
         for name, measure in (("proportions", proportions), ("differences", differences), ("levels", levels)):
-            say(name)
+            common.say(name)
             found[name] = measure()
         for name, draw in (
             ("groups", groups),
@@ -394,10 +411,11 @@ def main(arguments: Sequence[str]) -> int:
             ("grouped_pairs", grouped_pairs),
             ("calibrations", calibrations),
         ):
-            say(name)
+            common.say(name)
             found[name] = draw(args.draws, rng)
         write_json(args.json, found)
-    print(tables(read_json(args.json)))
+    text = tables(read_json(args.json))
+    common.publish(args, text)
     return 0
 
 

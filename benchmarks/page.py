@@ -8,22 +8,18 @@ Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``); heads a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
 import statistics
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from accuracy_and_time import ROOT, backbone_options, cpu, stage, unpack
+import common
+from common import Record
 from tlfeat.evaluate.data import Data, open_data
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.records import Environment
 from tlfeat.report.embedding_map import make_map
 from tlfeat.report.page import map_layer, to_html
 from tlfeat.studies.compare import compare_candidates
@@ -33,8 +29,6 @@ from tlfeat.workspace import read_json, write_json
 SETS = ("cats_dogs", "potato", "sign_digits")
 HEADS = ("logreg", "svm", "knn")
 N_REPEATS = 3
-
-Record = dict[str, Any]
 
 
 def write_noise(folder: Path) -> Path:
@@ -74,7 +68,7 @@ def measure(data: Data) -> Record:
 
 
 def table(record: Record) -> str:
-    """Return the Markdown table of docs/benchmarks.md."""
+    """Return the Markdown table of docs/benchmarks/page.md."""
     rows = []
     for name, found in record["sets"].items():
         times = [f"{statistics.median(values):.1f} s" for values in found["seconds"].values()]
@@ -83,34 +77,28 @@ def table(record: Record) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared")))
+    """Run what is asked for and write the table."""
+    parser = common.parser_for("page", __doc__)
+    common.add_data(parser, work=common.ROOT / "cache" / "bench")
     parser.add_argument("--data", type=Path, help="folder that holds the unpacked sets")
-    parser.add_argument("--work", type=Path, default=ROOT / "cache" / "bench")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "page.json")
     parser.add_argument("--sets", nargs="*", default=list(SETS))
-    parser.add_argument("--tables-only", action="store_true")
-    args = parser.parse_args()
+    args = common.read_arguments(parser)
     if not args.tables_only:
-        record: Record = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "cpu": cpu(),
-            "environment": Environment.current().to_dict(),
-            "sets": {},
-        }
+        record: Record = {**common.conditions(), "sets": {}}
         for name in [*args.sets, "noise"]:
             place = args.work / "runs" / f"page-{name}"
             place.mkdir(parents=True, exist_ok=True)
-            with contextlib.chdir(place), stage(name):
+            with contextlib.chdir(place), common.stage(name):
                 if name == "noise":
                     job = plan_extraction(write_noise(args.work / "noise"), backbone="pixels")
                 else:
-                    folder = args.data / name if args.data else unpack(name, args.shared, args.work)
-                    job = plan_extraction(folder, **backbone_options("v2", args.shared))
+                    folder = args.data / name if args.data else common.unpack(name, args.shared, args.work)
+                    job = plan_extraction(folder, **common.backbone_options("v2", args.shared))
                 with open_data(job.run().cache, seed=0) as data:
                     record["sets"][name] = measure(data)
             write_json(args.json, record)
-    print(table(read_json(args.json)))
+    text = table(read_json(args.json))
+    common.publish(args, text)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,9 @@ failed on MobileNet v1.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,12 +29,13 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from accuracy_and_time import ROOT, backbone_options, distinct, stage, table, unpack, versions_of, write_sample
+import common
+from common import Record
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.heads.reject import COVERAGE, fit_neighbours, fit_rejector
 from tlfeat.images.image_set import load_images
-from tlfeat.records import Environment
+from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
@@ -48,13 +45,12 @@ N_STRANGERS = 1000
 NEAR = ("sign_digits", "cifar10")
 PRODUCT = "tlfeat: neighbours in 64 components and max probability"
 
-Record = dict[str, Any]
 Score = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Rows and labels to learn from and to test with."""
+    """Embeddings and labels for training and for testing."""
 
     rows: Any
     labels: Any
@@ -77,12 +73,12 @@ class Known:
 
 def read_set(name: str, backbone: str, args: argparse.Namespace) -> Known:
     """Embed a set once and return it under its own split, or that of seed 0."""
-    source = unpack(name, args.shared, args.work)
+    source = common.unpack(name, args.shared, args.work)
     if name == "cifar10":
-        source, _ = write_sample(load_images(source), CIFAR_IMAGES_PER_CLASS, source)
+        source, _ = common.write_sample(load_images(source), CIFAR_IMAGES_PER_CLASS, source)
     cache = args.work / f"{name}-{backbone}.h5"
-    with stage(f"embedding {name} by {backbone}"):
-        plan_extraction(source, cache=cache, **backbone_options(backbone, args.shared)).run()
+    with common.stage(f"embedding {name} by {backbone}"):
+        plan_extraction(source, cache=cache, **common.backbone_options(backbone, args.shared)).run()
     with open_data(cache, seed=0) as data:
         split, (layer,) = data.split, data.cache.layers
         learn, test = split.where("train", "val"), split.where("test")
@@ -197,11 +193,11 @@ def run(backbone: str, args: argparse.Namespace) -> Record:
     everything = {name: np.concatenate([k.test_rows, k.rows])[:N_STRANGERS] for name, k in sets.items()}
     cases = []
     for name, known in sets.items():
-        with stage(f"{backbone}: {name} known"):
+        with common.stage(f"{backbone}: {name} known"):
             others = {other: rows for other, rows in everything.items() if other != name}
             cases.append({"known": name, "left_out": "", "methods": measure(known, others)})
         for c in range(0, len(known.classes), 3) if name in NEAR else ():
-            with stage(f"{backbone}: {name} without {known.classes[c]}"):
+            with common.stage(f"{backbone}: {name} without {known.classes[c]}"):
                 rows = np.concatenate([known.rows[known.labels == c], known.test_rows[known.test_labels == c]])
                 found = measure(known.without(c), {"left out": rows})
                 cases.append({"known": name, "left_out": known.classes[c], "methods": found})
@@ -210,8 +206,7 @@ def run(backbone: str, args: argparse.Namespace) -> Record:
         "n_learn": {name: len(known.rows) for name, known in sets.items()},
         "n_test": {name: len(known.test_rows) for name, known in sets.items()},
         "cases": cases,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "environment": Environment.current().to_dict(),
+        **common.conditions(),
     }
 
 
@@ -229,7 +224,7 @@ def share(value: float) -> str:
 
 def tables(records: Sequence[Record]) -> str:
     """Return the conditions, the table of methods and the tables of pairs."""
-    parts = ["- Versions: " + "; ".join(distinct(versions_of(r["environment"]) for r in records)) + "."]
+    parts = ["- Versions: " + "; ".join(common.distinct(common.versions_of(r["environment"]) for r in records)) + "."]
     for record in records:
         rows = []
         for name in record["cases"][0]["methods"]:
@@ -247,12 +242,12 @@ def tables(records: Sequence[Record]) -> str:
             rows.append(cells)
         parts += [
             f"### {_TITLES[record['backbone']]}: methods",
-            table(
+            markdown_table(
                 ("method", "known answered", *_HEADINGS),
                 rows,
             ),
             f"### {_TITLES[record['backbone']]}: `predict --reject`, strangers refused at a coverage of 95 %",
-            table(
+            markdown_table(
                 ("known", "answered", "accuracy: all, answered", *SETS),
                 [
                     (
@@ -280,22 +275,18 @@ def tables(records: Sequence[Record]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run what was asked for, save it after each backbone, print the tables."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    add, shared = parser.add_argument, os.environ.get("TLFEAT_SHARED")
-    add("--backbones", nargs="+", choices=list(_TITLES), default=list(_TITLES))
-    add("--shared", type=Path, default=Path(shared) if shared else ROOT.parent / "shared", help="data and weights")
-    add("--work", type=Path, help="folder for images and caches; default: a temporary one")
-    add("--json", type=Path, default=ROOT / "benchmarks" / "results" / "reject.json")
-    add("--tables-only", action="store_true", help="only print the tables from the JSON")
-    args = parser.parse_args(arguments)
+    parser = common.parser_for("reject", __doc__)
+    common.add_data(parser)
+    parser.add_argument("--backbones", nargs="+", choices=list(_TITLES), default=list(_TITLES))
+    args = common.read_arguments(parser, arguments)
     known = {record["backbone"]: record for record in (read_json(args.json) if args.json.exists() else [])}
     if not args.tables_only:
-        with tempfile.TemporaryDirectory() as folder:
-            args.work = args.work or Path(folder)
+        with common.work_folder(args):
             for backbone in args.backbones:
                 known[backbone] = run(backbone, args)
                 write_json(args.json, [known[name] for name in _TITLES if name in known])
-    print(tables([known[name] for name in _TITLES if name in known]))
+    text = tables([known[name] for name in _TITLES if name in known])
+    common.publish(args, text)
     return 0
 
 

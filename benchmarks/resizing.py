@@ -18,26 +18,24 @@ import io
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, features
 from threadpoolctl import threadpool_limits
 
-from accuracy_and_time import ROOT, backbone_options, cpu, distinct, say, stage, table, unpack, versions_of
+import common
+from common import Record
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.images.decode import RESIZE, RESIZES, decode_bytes
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.records import Environment, distribution_version
+from tlfeat.records import distribution_version
+from tlfeat.text import markdown_table
 from tlfeat.types import Pixels
-from tlfeat.workspace import read_json, write_json
 
 #: (set, height and width wanted); strong reduction with real detail is that of cats_dogs at 96 and 64.
 CASES = (
@@ -49,8 +47,6 @@ SEEDS = tuple(range(10))
 TEST_SHARE = 0.2
 LARGE_PIXELS = 8_000_000
 BATCH_SIZE = 32
-
-Record = dict[str, Any]
 
 
 # --- ways ---------------------------------------------------------------------------------------------------
@@ -178,17 +174,17 @@ def chosen_images(name: str, images: ImageSet) -> list[int]:
 
 def measure(name: str, size_px: int, args: argparse.Namespace) -> Record:
     """Decode, embed and classify one set in every way."""
-    images = load_images(unpack(name, args.shared, args.work))
+    images = load_images(common.unpack(name, args.shared, args.work))
     chosen = chosen_images(name, images)
     size, ways = (size_px, size_px), all_ways()
-    spec = BackboneSpec(**backbone_options("v2", args.shared), input_size=size)
+    spec = BackboneSpec(**common.backbone_options("v2", args.shared), input_size=size)
     encoders = {
         "uint8": KerasEncoder(spec, ["avg_pool"], runtime="openvino", resize=RESIZE, networks_dir=args.work),
         "float32": KerasEncoder(spec, ["avg_pool"], runtime="openvino", resize="dataset", networks_dir=args.work),
     }
     measured = {way.name: Measured() for way in ways}
     large = []
-    with stage(f"{name} at {size_px}: {len(chosen):,} pictures in {len(ways)} ways"):
+    with common.stage(f"{name} at {size_px}: {len(chosen):,} pictures in {len(ways)} ways"):
         for start in range(0, len(chosen), BATCH_SIZE):
             batch: dict[str, list[Pixels]] = {way.name: [] for way in ways}
             for i in chosen[start : start + BATCH_SIZE]:
@@ -210,7 +206,7 @@ def measure(name: str, size_px: int, args: argparse.Namespace) -> Record:
                 measured[way.name].rows.append(encoders[way.dtype].encode(np.stack(batch[way.name]))["avg_pool"])
     labels = np.array([images.classes.index(images.labels[i]) for i in chosen])
     given = np.array([images.splits[i] for i in chosen])
-    with stage(f"{name} at {size_px}: heads"), threadpool_limits(1):  # quicker on rows this few
+    with common.stage(f"{name} at {size_px}: heads"), threadpool_limits(1):  # quicker on rows this few
         found = {
             way.name: {
                 "about": way.about,
@@ -227,10 +223,8 @@ def measure(name: str, size_px: int, args: argparse.Namespace) -> Record:
         "n_classes": len(images.classes),
         "ways": found,
         "large": large,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "load_average": round(os.getloadavg()[0], 1),
-        **cpu(),
-        "environment": Environment.current().to_dict(),
+        **common.conditions(),
+        "load_average": common.load_average(),
         "libraries": {
             **{package: distribution_version(package) for package in ("openvino", "simplejpeg", "cv2")},
             "libjpeg_turbo in Pillow": features.version("libjpeg_turbo"),
@@ -287,14 +281,11 @@ def accuracy(rows: Any, labels: Any, train: Any, test: Any) -> float:
 
 
 def tables(records: Sequence[Record]) -> str:
-    """Return the conditions, a table for each case and one of the large photographs."""
+    """Return the conditions, accuracies, costs, and a table of the large photographs."""
     if not records:
         return "Nothing was measured yet."
-    machines = distinct(f"{record['cpu']}, {record['n_cores']} cores" for record in records)
-    versions = distinct(
-        ", ".join([versions_of(r["environment"]), *(f"{k} {v}" for k, v in r["libraries"].items() if v)])
-        for r in records
-    )
+    machines = common.distinct(common.machine_of(record) for record in records)
+    versions = common.distinct(common.versions_of(r["environment"], r["libraries"]) for r in records)
     parts = [
         "\n".join(
             [
@@ -302,37 +293,47 @@ def tables(records: Sequence[Record]) -> str:
                 "- Network: MobileNetV2 0.35 with ImageNet weights, avg_pool; StandardScaler and "
                 "LogisticRegression(C=0.01).",
                 f"- accuracy: mean ± standard deviation over {len(SEEDS)} stratified splits with {TEST_SHARE:.0%} for "
-                "testing. against antialias: mean of the differences on the same splits ± its standard error, "
-                "corrected for test sets that overlap (Nadeau and Bengio 2003, section 3), in points.",
-                "- CPU: processor time of one thread to decode and resize one picture that is in memory. distance: "
-                "mean over pictures, in grey levels, from antialias.",
+                "testing; other ways: mean difference in points on the same splits ± its standard error, corrected for "
+                "test sets that overlap (Nadeau and Bengio 2003, section 3).",
+                "- CPU: one thread decodes and resizes one image that is in memory. distance: mean over images, in "
+                "grey levels, from antialias.",
             ]
-        )
+        ),
+        accuracy_table(records),
+        cost_table(records),
     ]
-    for record in records:
-        parts += [
-            f"### {record['set']} at {record['size_px']} px ({record['n_images']:,} pictures)",
-            table(
-                ("way", "accuracy", "against antialias", "own split", "CPU", "distance"),
-                [row_of(name, way, record["ways"][RESIZE]) for name, way in record["ways"].items()],
-            ),
-        ]
     parts += [large_table(record) for record in records if record["large"]]
     return "\n\n".join(parts)
 
 
-def row_of(name: str, way: Record, default: Record) -> tuple[str, ...]:
-    """Return the cells of one way."""
-    mean, deviation = statistics.mean(way["seeded"]), statistics.stdev(way["seeded"])
-    difference, error = paired(way["seeded"], default["seeded"])
-    return (
-        name,
-        f"{100 * mean:.2f} ± {100 * deviation:.2f} %",
-        "–" if name == RESIZE else f"{100 * difference:+.2f} ± {100 * error:.2f}",
-        f"{100 * way['own']:.1f} %" if "own" in way else "–",
-        f"{way['cpu_ms']:.2f} ms",
-        f"{way['distance']:.2f}",
-    )
+def case_of(record: Record) -> str:
+    """Return the name of a set and size in the tables."""
+    return f"{record['set']} at {record['size_px']} px ({record['n_images']:,} images)"
+
+
+def accuracy_table(records: Sequence[Record]) -> str:
+    """Return the accuracy of the default, and of the other ways the difference from it."""
+    rows = []
+    for name in records[0]["ways"]:
+        cells = []
+        for record in records:
+            found, default = record["ways"][name]["seeded"], record["ways"][RESIZE]["seeded"]
+            if name == RESIZE:
+                cells.append(f"{100 * statistics.mean(found):.2f} ± {100 * statistics.stdev(found):.2f} %")
+            else:
+                difference, error = paired(found, default)
+                cells.append(f"{100 * difference:+.2f} ± {100 * error:.2f}")
+        rows.append((name, *cells))
+    return markdown_table(("way", *map(case_of, records)), rows)
+
+
+def cost_table(records: Sequence[Record]) -> str:
+    """Return what each way costs, and how far its pixels are from the default's."""
+    rows = [
+        (name, *(f"{r['ways'][name]['cpu_ms']:.2f} ms, {r['ways'][name]['distance']:.2f}" for r in records))
+        for name in records[0]["ways"]
+    ]
+    return markdown_table(("CPU, distance", *(f"{r['set']} at {r['size_px']} px" for r in records)), rows)
 
 
 def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
@@ -360,7 +361,7 @@ def large_table(record: Record) -> str:
         f"Large photographs of {record['set']} at {record['size_px']} px: CPU, mean and largest distance from "
         "load_img in grey levels, single runs."
     )
-    return f"{title}\n\n{table(('way', *headings), rows)}"
+    return f"{title}\n\n{markdown_table(('way', *headings), rows)}"
 
 
 # --- the command --------------------------------------------------------------------------------------------
@@ -368,35 +369,25 @@ def large_table(record: Record) -> str:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    add, shared = parser.add_argument, os.environ.get("TLFEAT_SHARED")
+    parser = common.parser_for("resizing", __doc__)
+    common.add_data(parser)
     names = [f"{name}@{size_px}" for name, size_px in CASES]
-    add("--cases", nargs="+", choices=names, default=[], help="default: all that the JSON lacks")
-    add("--shared", type=Path, default=Path(shared) if shared else ROOT.parent / "shared", help="data and weights")
-    add("--work", type=Path, help="folder for unpacked images; default: a temporary one")
-    add("--json", type=Path, default=ROOT / "benchmarks" / "results" / "resizing.json")
-    add("--tables-only", action="store_true", help="only print the tables from the JSON")
-    args = parser.parse_args(arguments)
-    if not args.tables_only and not (args.shared / "data").is_dir():
-        parser.error(f"no data in {args.shared}: set TLFEAT_SHARED or --shared")
-    return args
+    parser.add_argument("--cases", nargs="+", choices=names, default=[], help="default: all that the JSON lacks")
+    return common.read_arguments(parser, arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is asked for and print the tables."""
+    """Run what is asked for and write the tables."""
     args = parse_arguments(arguments)
-    records = {(r["set"], r["size_px"]): r for r in read_json(args.json)["records"]} if args.json.exists() else {}
-    with tempfile.TemporaryDirectory(prefix="tlfeat-resizing-") as work:
-        args.work = (args.work or Path(work)).resolve()
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tables speak of a CPU
+    records = {(r["set"], r["size_px"]): r for r in common.read_records(args.json)}
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tables speak of a CPU
+    with common.work_folder(args):
         for name, size_px in [] if args.tables_only else CASES:
             if f"{name}@{size_px}" in args.cases or (not args.cases and (name, size_px) not in records):
                 records[name, size_px] = measure(name, size_px, args)
-                kept = [records[case] for case in CASES if case in records]
-                write_json(args.json, {"format_version": 1, "records": kept})
-    if not args.tables_only:
-        say("")
-    print(tables([records[case] for case in CASES if case in records]))
+                common.write_records(args.json, [records[case] for case in CASES if case in records])
+    text = tables([records[case] for case in CASES if case in records])
+    common.publish(args, text)
     return 0
 
 

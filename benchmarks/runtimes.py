@@ -29,18 +29,19 @@ from typing import Any
 
 import numpy as np
 
-from accuracy_and_time import ROOT, backbone_options, cpu, distinct, say, table, versions_of
+import common
+from common import Record
 from tlfeat.backbones import catalog
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec, build_base, preprocess
 from tlfeat.backbones.runtime import CONVERSION, TOLERANCE, convert, largest_difference
 from tlfeat.images.decode import decode_bytes
-from tlfeat.records import Environment, distribution_version
-from tlfeat.text import seconds
+from tlfeat.records import distribution_version
+from tlfeat.text import markdown_table, seconds
 from tlfeat.types import Pixels
 from tlfeat.workspace import read_json, write_json
 
-#: Key on the command line to the options in `accuracy_and_time.backbone_options`.
+#: Key on the command line to the options in `common.backbone_options`.
 REAL = {"shared:mobilenet_v2_0.35": "v2", "shared:mobilenet_1.0": "v1"}
 TIMEOUT_S = 1800
 
@@ -50,8 +51,6 @@ LARGE_PX = 500
 
 #: A block ends in one of these; the earlier kinds are taken where there are any.
 BLOCK_ENDS = (("Add", "Concatenate"), ("LayerScale", "MaxPooling2D", "Activation", "ReLU"))
-
-Record = dict[str, Any]
 
 
 # --- one network, in a process of its own -------------------------------------------------------------------
@@ -149,8 +148,8 @@ def cpu_s_per_image(encoder: KerasEncoder, pixels: Pixels) -> float:
 def measure(name: str, shared: Path, work: Path) -> Record:
     """Compare the two runtimes on one network."""
     if name in REAL:
-        spec = BackboneSpec(**backbone_options(REAL[name], shared))
-        pixels = pictures(shared, spec.size)
+        spec = BackboneSpec(**common.backbone_options(REAL[name], shared))
+        pixels = pictures(shared, KerasEncoder(spec, ()).input_size)
     else:
         pixels = pictures(shared, catalog.find(name).input_size)
         spec = awakened(name, pixels, work / f"{name}.weights.h5")
@@ -226,13 +225,11 @@ def measure_in_child(name: str, shared: Path) -> Record:
         assert isinstance(record, dict)
     return {
         "name": name,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "elapsed_s": time.perf_counter() - started_s,
         "failed": ended.replace(work, "…"),
         **record,
-        **cpu(),
+        **common.conditions(),
         "openvino": distribution_version("openvino"),
-        "environment": Environment.current().to_dict(),
     }
 
 
@@ -242,42 +239,35 @@ def all_names() -> list[str]:
     return [*REAL, *sorted(cost, key=lambda name: cost[name])]
 
 
-def read_records(path: Path) -> dict[str, Record]:
-    """Return the records of earlier runs by name."""
-    return {record["name"]: record for record in read_json(path)["records"]} if path.exists() else {}
-
-
 def tables(records: Sequence[Record]) -> str:
     """Return the conditions and one row for each network."""
     if not records:
         return "Nothing was measured yet."
-    machines = distinct(f"{record['cpu']}, {record['n_cores']} cores" for record in records)
-    versions = distinct(f"{versions_of(record['environment'])}, openvino {record['openvino']}" for record in records)
+    machines = common.distinct(common.machine_of(record) for record in records)
+    versions = common.distinct(common.versions_of(r["environment"], {"openvino": r["openvino"]}) for r in records)
     order = [*(entry.name for entry in catalog.BACKBONES), *REAL]
     by_name = {record["name"]: record for record in records}
     rows = [row_of(by_name[name]) for name in order if name in by_name]
     done = [record for record in records if record.get("is_converted")]
     stale = [record["name"] for record in done if record.get("conversion") != CONVERSION]
     missing = [name for name in all_names() if name not in by_name]
+    least = min((rows["spread"] for r in done for rows in r["rows"].values()), default=float("nan"))
     worst = max((record["difference"] for record in done), default=float("nan"))
     return "\n".join(
         [
             f"- {len(done)} of {len(records)} networks convert; the largest difference is {worst:.1g}, the tolerance "
             f"{TOLERANCE:.0e}.",
             f"- Machine: {'; '.join(machines)}, shared with other work. Versions: {'; '.join(versions)}.",
-            "- difference: largest over the rows of avg_pool and of one block in the middle (average and maximum), "
-            "each over the largest magnitude in them; four pictures. spread: standard deviation over those pictures in "
-            "the column where it is largest, over the largest magnitude, in the layer where that is smallest: far "
-            "above the difference, or the comparison would prove little.",
-            "- Weights: random (seed 0), made such that values neither vanish nor explode; shared: real ones.",
-            "- TensorFlow, OpenVINO: processor time of one picture, all cores together, from one pass of four after "
-            "one to warm up: rough. convert: once, after Keras has built the network. load: every later start.",
-            *([f"- Measured with an earlier form of the conversion: {', '.join(stale)}."] if stale else []),
+            "- difference: largest over the rows of avg_pool and of one block in the middle (average and maximum) of "
+            "four images, each over the largest magnitude in them.",
+            "- Weights: random (seed 0), made such that values neither vanish nor explode; shared: real ones. The rows "
+            f"of the four images differ: standard deviation over largest magnitude at least {least:.2f}.",
+            "- TensorFlow, OpenVINO: processor time of one image, all cores together, one pass of four after one to "
+            "warm up: rough. convert: once, after Keras has built the network.",
+            *([f"- {len(stale)} networks were measured with an earlier form of the conversion."] if stale else []),
             *([f"- Not measured: {', '.join(missing)}."] if missing else []),
             "",
-            table(
-                ("network", "input", "difference", "spread", "TensorFlow", "OpenVINO", "ratio", "convert", "load"), rows
-            ),
+            markdown_table(("network", "difference", "TensorFlow", "OpenVINO", "ratio", "convert"), rows),
         ]
     )
 
@@ -286,31 +276,26 @@ def row_of(record: Record) -> tuple[str, ...]:
     """Return the cells of one network."""
     if not record.get("is_converted"):
         slow = seconds(record["tensorflow_cpu_s"]) if "tensorflow_cpu_s" in record else "–"
-        return (record["name"], "", f"not converted: {record['why_not']}", "–", slow, "–", "–", "–", "–")
+        return (record["name"], f"not converted: {record['why_not']}", slow, "–", "–", "–")
     slow_s, fast_s = record["tensorflow_cpu_s"], record["openvino_cpu_s"]
     return (
         record["name"],
-        "x".join(map(str, record["input_size"])),
         f"{record['difference']:.1e}",
-        f"{min(rows['spread'] for rows in record['rows'].values()):.2f}",
         seconds(slow_s),
         seconds(fast_s),
         f"{slow_s / fast_s:.1f}",
         seconds(record["convert_s"]),
-        seconds(record["load_s"]),
     )
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    add, shared = parser.add_argument, os.environ.get("TLFEAT_SHARED")
+    parser = common.parser_for("runtimes", __doc__)
+    common.add_shared(parser)
+    add = parser.add_argument
     add("names", nargs="*", choices=[[], *all_names()], help="default: all that the JSON lacks or that have changed")
-    add("--shared", type=Path, default=Path(shared) if shared else ROOT.parent / "shared", help="data and weights")
-    add("--json", type=Path, default=ROOT / "benchmarks" / "results" / "runtimes.json")
-    add("--tables-only", action="store_true", help="only print the table from the JSON")
     add("--child", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    return common.read_arguments(parser, arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -320,18 +305,19 @@ def main(arguments: Sequence[str]) -> int:
     if args.child:
         write_json(args.child / "record.json", measure(args.names[0], args.shared, args.child))
         return 0
-    records = read_records(args.json)
+    records = {record["name"]: record for record in common.read_records(args.json)}
     stale = [name for name in all_names() if name in records and records[name].get("conversion") != CONVERSION]
     missing = args.names or [*(name for name in all_names() if name not in records), *stale]
     for name in [] if args.tables_only else missing:
         if name in REAL and not (args.shared / "weights").is_dir():
-            say(f"{name}: left out, no weights in {args.shared}")
+            common.say(f"{name}: left out, no weights in {args.shared}")
             continue
         records[name] = record = measure_in_child(name, args.shared)
-        write_json(args.json, {"format_version": 1, "records": list(records.values())})
+        common.write_records(args.json, records.values())
         how = f"{record['difference']:.1e}" if record["is_converted"] else record["why_not"]
-        say(f"{datetime.now(UTC):%H:%M:%S}  {name}: {how}, {seconds(record['elapsed_s'])}")
-    print(tables(list(records.values())))
+        common.say(f"{datetime.now(UTC):%H:%M:%S}  {name}: {how}, {seconds(record['elapsed_s'])}")
+    text = tables(list(records.values()))
+    common.publish(args, text)
     return 0 if all(r["is_converted"] and r["difference"] <= TOLERANCE for r in records.values()) else 1
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -26,21 +25,30 @@ needs_shared = pytest.mark.skipif(
 )
 
 
-def benchmark_script(name: str) -> ModuleType:
-    """Return ``benchmarks/NAME.py`` as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # its dataclasses look their annotations up there
-    spec.loader.exec_module(module)
-    return module
+def script(path: str) -> ModuleType:
+    """Return a file of benchmarks/, soak/ or tools/ as a module; what it imports of its own folder is found there."""
+    file = ROOT / path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(file.parent))
+        return importlib.import_module(file.stem)
 
 
 @pytest.fixture(scope="session")
 def soak() -> ModuleType:
-    """``benchmarks/soak_cache.py`` as a module: its power cuts are those of the large campaign."""
-    return benchmark_script("soak_cache")
+    """``soak/cache.py`` as a module: writers that are killed."""
+    return script("soak/cache.py")
+
+
+@pytest.fixture(scope="session")
+def power_cuts() -> ModuleType:
+    """``soak/power_cuts.py`` as a module: its power cuts are those of the large campaign."""
+    return script("soak/power_cuts.py")
+
+
+@pytest.fixture(scope="session")
+def damage() -> ModuleType:
+    """``soak/damage.py`` as a module."""
+    return script("soak/damage.py")
 
 
 class CountingEncoder(PixelEncoder):

@@ -1,6 +1,6 @@
 """``benchmarks/accuracy_and_time.py``: its tables from made-up results, its JSON file, and one small run of it.
 
-And of ``benchmarks/extraction.py`` what it makes of figures; it takes too long to run it here.
+And of ``benchmarks/extraction_tables.py`` what it makes of figures; measuring takes too long to do it here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conftest import benchmark_script
+from conftest import script
 from tlfeat.images.image_set import ImageSet
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ START, END = "<!-- accuracy_and_time -->", "<!-- /accuracy_and_time -->"
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """``benchmarks/accuracy_and_time.py`` as a module."""
-    return benchmark_script("accuracy_and_time")
+    return script("benchmarks/accuracy_and_time.py")
 
 
 def a_line(model: str, accuracy: float, **changed: Any) -> dict[str, Any]:
@@ -127,12 +127,13 @@ def test_only_what_is_between_the_markers_is_replaced(benchmark: ModuleType, tmp
 
 
 def test_a_missing_page_is_made_and_one_without_markers_left_alone(benchmark: ModuleType, tmp_path: Path) -> None:
-    benchmark.write_tables(tmp_path / "docs" / "new.md", [a_record()])
+    common = script("benchmarks/common.py")
+    common.write_between(tmp_path / "docs" / "new.md", "accuracy_and_time", benchmark.tables([a_record()]))
     assert (tmp_path / "docs" / "new.md").read_text(encoding="utf-8").startswith(f"# Benchmarks\n\n{START}\n")
     other = tmp_path / "other.md"
     other.write_text("no markers", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"other\.md lacks the lines"):
-        benchmark.write_tables(other, [a_record()])
+        common.write_between(other, "accuracy_and_time", benchmark.tables([a_record()]))
     assert other.read_text(encoding="utf-8") == "no markers"
 
 
@@ -142,7 +143,7 @@ def test_a_part_joins_the_others_and_a_stopped_one_takes_no_place(benchmark: Mod
     benchmark.save_record(path, a_record())
     benchmark.save_record(path, a_record(date="2026-02-03", is_complete=False))
     benchmark.save_record(path, a_record(set="sign_digits", date="2026-02-03"))
-    found = [(r["set"], r["date"]) for r in benchmark.read_records(path)]
+    found = [(r["set"], r["date"]) for r in script("benchmarks/common.py").read_records(path)]
     assert found == [("potato", "2026-01-02"), ("sign_digits", "2026-02-03")]
 
 
@@ -163,6 +164,36 @@ def test_a_run_that_measures_less_is_told_what_would_be_lost(
     images = ImageSet(Path("/"), Path("/"), nothing, nothing, nothing, nothing)
     task = benchmark.Task("potato", "v2", Path("/"), images, "", ("logreg", "knn"), (), True, (0,), None)
     assert benchmark.what_would_be_lost(a_record(**{"n_images": 60, "seeds": [0], **known}), task) == lost
+
+
+def test_a_recipe_is_two_candidates_and_part_of_the_command(benchmark: ModuleType) -> None:
+    arguments = [
+        "--tables-only",
+        "--sets",
+        "potato",
+        "--recipes",
+        "inception-last15,mobilenetv2-binary",
+        "--keras",
+        "none",
+    ]
+    args = benchmark.parse_arguments(arguments)
+    assert "--recipes mobilenetv2-binary,inception-last15" in benchmark.command_line(args)
+    images = ImageSet(Path("/"), Path("/"), [], [], [], [])
+    task = benchmark.Task("potato", "v2", Path("/"), images, "", ("knn",), (), False, (0,), None, ("inception-last15",))
+    assert task.candidates == {"knn", "inception-last15", "inception-last15-as-written"}
+
+
+def test_figures_that_are_not_kept_are_printed_and_touch_no_page(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = script("benchmarks/common.py")
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(common, "PAGES", tmp_path / "pages")
+    for folder, has_page in (("elsewhere", False), ("results", True)):
+        benchmark.save_record(tmp_path / folder / "accuracy_and_time.json", a_record())
+        assert benchmark.main(["--tables-only", "--json", str(tmp_path / folder / "accuracy_and_time.json")]) == 0
+        assert "| logreg | 98.0 %" in capsys.readouterr().out
+        assert (tmp_path / "pages" / "accuracy_and_time.md").exists() == has_page
 
 
 @pytest.mark.keras
@@ -197,7 +228,7 @@ def test_a_small_run_ends_with_a_row_for_logistic_regression(tmp_path: Path) -> 
 
 
 def test_extraction_takes_ratios_within_a_round_and_says_which_aims_are_missed() -> None:
-    extraction = benchmark_script("extraction")
+    extraction = script("benchmarks/extraction_tables.py")
     # the machine is ten times slower in the second round: the ratio of the medians would be 0.5
     runs = [
         {"round": n, "name": name, "images_per_s": rate, "cpu_ms_per_image": cpu_ms}

@@ -9,11 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from conftest import benchmark_script
+from conftest import script
 from tlfeat.backbones.catalog import BACKBONES, Backbone, find
 from tlfeat.errors import UsageError
 
-# The quickest to build of each family; `benchmarks/verify_catalog.py` builds them all.
+# The quickest to build of each family; `tools/verify_catalog.py` builds them all.
 SAMPLE = [
     "convnext_tiny",
     "densenet121",
@@ -80,8 +80,8 @@ def test_find_names_the_listing_where_nothing_is_near() -> None:
 
 @pytest.fixture(scope="module")
 def verify() -> ModuleType:
-    """``benchmarks/verify_catalog.py`` as a module."""
-    return benchmark_script("verify_catalog")
+    """``tools/verify_catalog.py`` as a module."""
+    return script("tools/verify_catalog.py")
 
 
 @pytest.mark.keras

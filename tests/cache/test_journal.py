@@ -42,28 +42,36 @@ def file(tmp_path: Path) -> Path:
 @quick
 @given(done=steps, first=st.binary(max_size=9000), share=st.floats(0, 1), seed=st.integers(0, 2**32))
 def test_after_a_power_cut_the_file_is_as_the_last_commit_left_it(
-    soak: ModuleType, file: Path, tmp_path: Path, done: list[tuple[Any, ...]], first: bytes, share: float, seed: int
+    power_cuts: ModuleType,
+    file: Path,
+    tmp_path: Path,
+    done: list[tuple[Any, ...]],
+    first: bytes,
+    share: float,
+    seed: int,
 ) -> None:
     file.write_bytes(first)
     file.with_name("file.journal").unlink(missing_ok=True)
-    story = soak.journal_story(file, done)
+    story = power_cuts.journal_story(file, done)
     rng = random.Random(seed)
     for n_ops in (round(share * len(story.disk.ops)), len(story.disk.ops)):
-        soak.check_journal_cut(story, n_ops, rng, tmp_path)
+        power_cuts.check_journal_cut(story, n_ops, rng, tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_after_a_power_cut_a_cache_holds_every_row_that_was_committed(
-    soak: ModuleType, tmp_path: Path, seed: int
+    power_cuts: ModuleType, tmp_path: Path, seed: int
 ) -> None:
-    assert soak.power_cut(2 * seed, tmp_path, n_cuts=10)["rows as committed"] == 10
+    assert power_cuts.power_cut(2 * seed, tmp_path, n_cuts=10)["rows as committed"] == 10
 
 
 @pytest.mark.parametrize("lying", [("file", "c.h5"), (".journal",), ("",)], ids=["file", "journal", "folder"])
-def test_the_power_cuts_find_an_fsync_that_is_missing(soak: ModuleType, tmp_path: Path, lying: tuple[str, ...]) -> None:
-    with pytest.raises(soak.Violation):
+def test_the_power_cuts_find_an_fsync_that_is_missing(
+    power_cuts: ModuleType, tmp_path: Path, lying: tuple[str, ...]
+) -> None:
+    with pytest.raises(power_cuts.Violation):
         for seed in range(20):
-            soak.power_cut(seed, tmp_path, lying)
+            power_cuts.power_cut(seed, tmp_path, lying)
 
 
 def test_nothing_is_on_the_disk_before_commit_and_nothing_stays_beside_the_file(file: Path) -> None:
@@ -85,11 +93,11 @@ def test_nothing_is_on_the_disk_before_commit_and_nothing_stays_beside_the_file(
 @pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync"])
 @pytest.mark.parametrize("n_before", [0, 1, 2])
 def test_a_commit_that_fails_is_done_wholly_or_not_at_all(
-    soak: ModuleType, file: Path, call: str, n_before: int
+    power_cuts: ModuleType, file: Path, call: str, n_before: int
 ) -> None:
     before = file.read_bytes()
     after = before[:3000] + b"x" * 20_000
-    disk = soak.Disk(file.parent)
+    disk = power_cuts.Disk(file.parent)
     sound = getattr(disk, call)
     n_left = n_before
 
@@ -117,7 +125,7 @@ def test_a_commit_that_fails_is_done_wholly_or_not_at_all(
     assert found == after if is_done else found in (before, after)
 
 
-def test_a_journal_that_is_not_whole_or_not_this_file_s_is_not_applied(file: Path, soak: ModuleType) -> None:
+def test_a_journal_that_is_not_whole_or_not_this_file_s_is_not_applied(file: Path, power_cuts: ModuleType) -> None:
     before = file.read_bytes()
     journal = file.with_name("file.journal")
     whole = _journal_of_a_killed_writer(file)

@@ -72,9 +72,9 @@ def test_a_writer_that_is_killed_six_times_loses_no_committed_row_and_ends_with_
     assert outcomes["killed"] >= 3
 
 
-def test_damaged_caches_end_in_listed_problems_or_a_clear_error(soak: ModuleType, tmp_path: Path) -> None:
-    seeds = soak.make_seeds(tmp_path)
-    outcomes = sum((soak.mutant(seed, seeds, tmp_path) for seed in range(100)), soak.Counter())
+def test_damaged_caches_end_in_listed_problems_or_a_clear_error(damage: ModuleType, tmp_path: Path) -> None:
+    seeds = damage.make_seeds(tmp_path)
+    outcomes = sum((damage.mutant(seed, seeds, tmp_path) for seed in range(100)), damage.Counter())
     assert outcomes["error: refused"] > 20
     assert outcomes["sound"] > 10  # a byte that means nothing
     assert outcomes["repair: salvaged"] + outcomes["repair: rows dropped"] > 0

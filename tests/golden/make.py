@@ -23,24 +23,24 @@ import numpy as np
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-
-from tlfeat import journal, workspace
 from tlfeat.augment import Augmentation
 from tlfeat.backbone import KerasEncoder
-from tlfeat.cache import ImageTable, create_cache, open_cache
 from tlfeat.candidates import fit_keras, fit_pixel_baseline, fit_sklearn, open_data
 from tlfeat.curve import learning_curve
 from tlfeat.embedding_map import make_map
 from tlfeat.encoder import PixelEncoder
-from tlfeat.errors import Interrupted
-from tlfeat.extract import extract_rows
-from tlfeat.heads import HEADS, load_head, predict_probabilities
-from tlfeat.images import ImageSet, content_key, load_images
 from tlfeat.network import BackboneSpec, import_keras
 from tlfeat.predict import Model
 from tlfeat.recipes import TrainSettings, choose_settings, find_recipe
 from tlfeat.reject import load_rejector
 from tlfeat.sweep import plan_sweep
+
+from tlfeat import journal, workspace
+from tlfeat.cache import ImageTable, create_cache, open_cache
+from tlfeat.errors import Interrupted
+from tlfeat.extract import extract_rows
+from tlfeat.heads import HEADS, load_head, predict_probabilities
+from tlfeat.images import ImageSet, content_key, load_images
 from tlfeat.transformer import ImageEmbedder
 
 HERE = Path(__file__).resolve().parent

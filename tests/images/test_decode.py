@@ -26,9 +26,8 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from tlfeat.errors import BadImage
-from tlfeat.images import decode
 from tlfeat.images.decode import Decoded, decode_all, decode_bytes, decode_file
-from tlfeat.images.image_set import content_key
+from tlfeat.images.image_set import content_key, decode
 from tlfeat.types import Pixels
 
 SIZE = (12, 16)  # height, width
@@ -497,7 +496,7 @@ def test_the_damage_is_neither_always_fatal_nor_always_harmless(monkeypatch: pyt
 
 def test_a_sample_of_the_campaign_of_damaged_pictures_ends_well(tmp_path: Path) -> None:
     """All 10,000 of ``make soak``: progressive, CMYK and rotated JPEG, interlaced PNG, more TIFF, bounded memory."""
-    script = Path(__file__).parents[2] / "benchmarks" / "soak_images.py"
+    script = Path(__file__).parents[2] / "soak" / "images.py"
     out = tmp_path / "soak.json"
     command = [sys.executable, str(script), "--n", "300", "--json", str(out), "--keep", str(tmp_path / "failed")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -21,7 +21,7 @@ from tlfeat.images import example
 from tlfeat.images.decode import decode_bytes
 from tlfeat.types import Pixels, Rows
 
-#: Chosen on the development half by ``benchmarks/pretrain_digits.py``.
+#: Chosen on the development half by ``tools/pretrain_digits.py``.
 BEST_LAYER = "block4_conv:flatten"
 
 Contents = dict[str, bytes]

@@ -1,7 +1,7 @@
 """The table of backbones: every architecture of ``keras.applications`` (3.15), as plain data.
 
 Nothing here imports Keras or numpy, so that names can be completed, listed and checked at once.
-``benchmarks/verify_catalog.py`` compares every entry with an installed Keras.
+``tools/verify_catalog.py`` compares every entry with an installed Keras.
 
 The licence is that of the weights. Where Keras' documentation names one (ConvNeXt, EfficientNet,
 EfficientNetV2 and MobileNetV3 have none there) it is that, else the licence of the repository in

@@ -369,7 +369,7 @@ def list_backbones() -> list[dict[str, Any]]:
         "preprocess": "tf",
         "width": DIGITS_WIDTH,
         "parameters": DIGITS_PARAMETERS,
-        "paper": "ships with tlfeat: benchmarks/pretrain_digits.py",
+        "paper": "ships with tlfeat: tools/pretrain_digits.py",
         "licence": "Apache-2.0",
     }
     return [digits, *(asdict(entry) for entry in catalog.BACKBONES)]

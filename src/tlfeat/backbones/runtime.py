@@ -4,7 +4,7 @@ A network is converted once and kept on disk; from then on a process embeds with
 is kept, its rows are compared with those of TensorFlow: a network that OpenVINO does not compute to `TOLERANCE` is
 refused here, and the caller falls back.
 
-Source of the way of working (one small batch per core, no threads below it): docs/benchmarks.md, "Extraction".
+Source of the way of working (one small batch per core, no threads below it): docs/benchmarks/extraction.md.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _MAX_PICTURES = 60
 
 _THUMBNAIL_SIDE = 128
 
-#: How far each kind can be trusted: measured by benchmarks/audit.py, conditions in docs/benchmarks.md.
+#: How far each kind can be trusted: measured by benchmarks/audit.py, conditions in docs/benchmarks/audit.md.
 _COPIES = "exact ones are certain; changed ones: 6 false alarms in 10,000 pictures"
 
 TRUST = {

@@ -1,8 +1,8 @@
 """Train the backbone that ships with tlfeat on the digits 0 to 4, and measure what it knows about 5 to 9.
 
-    python benchmarks/pretrain_digits.py                                      # train, save, measure; minutes
-    python benchmarks/pretrain_digits.py --evaluate-only                      # measure the shipped file
-    python benchmarks/pretrain_digits.py --evaluate-only --half development   # what every choice was made on
+    python tools/pretrain_digits.py                                      # train, save, measure; minutes
+    python tools/pretrain_digits.py --evaluate-only                      # measure the shipped file
+    python tools/pretrain_digits.py --evaluate-only --half development   # what every choice was made on
 
 The backbone sees the digits 0 to 4 only, and learns which digit is shown in which of its eight orientations:
 40 classes. Trained on the five classes upright, its pooled rows had 89.1 % at ten labels a class, below raw

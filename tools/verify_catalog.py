@@ -4,8 +4,8 @@ Prints one line per entry and exits with 1 if any field differs or if ``keras.ap
 the table lacks. Each architecture is built once, with random weights, so it needs no network; the largest,
 ConvNeXt XLarge, needs 1.4 GB of memory.
 
-    python benchmarks/verify_catalog.py                    # all, 2 minutes on 2 cores
-    python benchmarks/verify_catalog.py resnet50 xception  # some
+    python tools/verify_catalog.py                    # all, 2 minutes on 2 cores
+    python tools/verify_catalog.py resnet50 xception  # some
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What 10,000 damaged pictures do to ``tlfeat.decode``: each is decoded or a `BadImage`, in bounded memory and time.
 
-    python benchmarks/soak_images.py                    # the figures of docs/benchmarks.md, some minutes
-    python benchmarks/soak_images.py --n 500 --seed 7   # a look
-    python benchmarks/soak_images.py --only 1234        # one mutant again, in this process
+    python soak/images.py                    # the figures of docs/benchmarks/soak.md, some minutes
+    python soak/images.py --n 500 --seed 7   # a look
+    python soak/images.py --only 1234        # one mutant again, in this process
 
 Pictures are decoded in a process of its own that may take 1.5 GiB of address space above what it has with Pillow and
 numpy loaded, and 10 s for each picture. Every mutant follows from the seed and its number. Anything but pixels or a
@@ -34,12 +34,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, features
 
+from pages import ROOT, add_places, publish
 from tlfeat.errors import BadImage
 from tlfeat.images.decode import RESIZES, decode_bytes, pixel_type
 from tlfeat.records import Environment
 from tlfeat.workspace import write_json
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE = (224, 224)
 LIMIT_BYTES = 3 << 29  # 1.5 GiB: the largest picture that is let in is 100 million pixels, 300 MB as RGB
 LIMIT_S = 10
@@ -343,7 +343,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "soak_images.json")
+    add_places(parser, "soak_images")
     parser.add_argument("--keep", type=Path, default=ROOT / "cache" / "soak_images", help="folder for failures")
     parser.add_argument("--only", type=int, metavar="I", help="decode one mutant in this process and say how it ends")
     parser.add_argument("--work", type=int, nargs=2, help=argparse.SUPPRESS)
@@ -356,9 +356,12 @@ def main() -> int:
         outcome, reason = outcome_of(data, resize)
         print(f"{name}, {resize}: {outcome} {reason}")
         return int(outcome == "FAILURE")
-    found = campaign(options.seed, options.n, options.keep)
-    write_json(options.json, found)
-    print(tables(found))
+    if options.tables_only:
+        found = json.loads(options.json.read_text(encoding="utf-8"))
+    else:
+        found = campaign(options.seed, options.n, options.keep)
+        write_json(options.json, found)
+    publish(options, tables(found))
     return 1 if found["failures"] else 0
 
 
