@@ -27,7 +27,8 @@ from PIL import Image, features
 
 from tlfeat.errors import BadImage
 from tlfeat.images.decode import Decoded, decode_all, decode_bytes, decode_file
-from tlfeat.images.image_set import content_key, decode
+from tlfeat.images import decode
+from tlfeat.images.image_set import content_key, 
 from tlfeat.types import Pixels
 
 SIZE = (12, 16)  # height, width
