@@ -179,7 +179,7 @@ def test_the_rows_are_not_changed(photos: Photos) -> None:
 def test_a_copy_is_what_correlates_by_more_than_0_91(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, is_copy: bool
 ) -> None:
-    """Two pictures of one scene: with a share of 0.21 of their own they correlate by 0.92, with 0.25 to 0.27 by 0.88."""
+    """Two pictures of one scene, with a share of their own: of 0.21 they correlate by 0.92, of 0.25 by 0.88."""
     photos = Photos(tmp_path)
     for i in (1, 2):
         photos.add(Image.blend(photo(1000), photo(i), share), f"{i}.png", near=0 if i == 2 else None)

@@ -110,7 +110,7 @@ def test_the_second_phase_waits_anew_goes_on_from_the_best_weights_and_counts_ep
     assert (state.ended, state.n_epochs, state.best_epoch, state.n_before) == ("stopped early", 4 + 3, 2, 4)
     assert run.epochs == list(range(7)), "an epoch of the second phase drew what one of the first had drawn"
     np.testing.assert_allclose(
-        state.history["val_loss"][4:], state.history["val_loss"][2:4] + [(0.8**5 - 0.64) ** 2], rtol=1e-4
+        state.history["val_loss"][4:], [*state.history["val_loss"][2:4], (0.8**5 - 0.64) ** 2], rtol=1e-4
     )
     assert run.weight == after(2)
 
