@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import importlib.util
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -93,6 +96,32 @@ def picture(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def without_rights(work: Callable[[], object]) -> None:
+    """Run `work` as one who may read and write only what files allow: root in a child that gives its privileges up.
+
+    What it raises there is printed, and fails the test here.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid():
+        work()
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "capset"):
+        pytest.skip("root can give up its privileges on Linux alone")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # version 3; this process
+            if libc.capset(header, none):
+                raise OSError(ctypes.get_errno(), "capset")
+            work()
+            os._exit(0)
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "it failed in the child; see what was printed"
 
 
 MakePhotos = Callable[..., Path]

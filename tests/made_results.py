@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat.records import Environment, Result, Score, SplitInfo, Timing
+from tlfeat.studies.compare import Comparison, Line, names_of
 from tlfeat.workspace import write_json
 
 HISTORY = {
@@ -25,9 +26,17 @@ def a_result(
     kind: str = "head",
     layer: str = "avg_pool",
     accuracy: float = 0.5,
+    balanced_accuracy: float | None = None,
+    macro_f1: float | None = None,
     settings: dict[str, Any] | None = None,
     **timing: float,
 ) -> Result:
+    """A Result in which no two numbers are the same: whoever takes one for another shows it.
+
+    Balanced accuracy and macro F1 are a little below the accuracy, unless they are given.
+    """
+    balanced = accuracy - 0.03125 if balanced_accuracy is None else balanced_accuracy
+    macro = accuracy - 0.0625 if macro_f1 is None else macro_f1
     return Result(
         candidate=candidate,
         kind=kind,
@@ -37,17 +46,35 @@ def a_result(
         chosen={},
         fingerprint={},
         classes=["a", "b"],
-        split=SplitInfo("d", "seeded", 0, 2, 0, 2),
-        score=Score(accuracy, (0.1, 0.9), accuracy, accuracy, [[1, 0], [1, 0]]),
+        split=SplitInfo("d", "seeded", 7, 12, 3, 5, 0.25),
+        score=Score(
+            accuracy,
+            (0.11, 0.91),
+            balanced,
+            macro,
+            [[1, 1], [2, 1]],
+            balanced_accuracy_ci95=(0.12, 0.92),
+            macro_f1_ci95=(0.13, 0.93),
+        ),
         timing=Timing(**timing),
         environment=Environment(),
         model_bytes=0,
         test_keys=[],
         test_paths=[],
-        true=[0, 1],
-        predicted=[0, 0],
-        certainty=[0.9, 0.8],
+        true=[0, 0, 1, 1, 1],
+        predicted=[0, 1, 0, 0, 1],
+        certainty=[0.95, 0.85, 0.75, 0.65, 0.55],
     )
+
+
+def lined_up(*results: Result) -> Comparison:
+    """A comparison of these, in this order, with numbers of each line's own."""
+    names = names_of(results)
+    lines = [
+        Line(r, False, 1.0 if i == 0 else 0.25 / i, i < 2, 0.5 + i, -0.01 * i, (-0.02 * i, 0.005 * i), names[i])
+        for i, r in enumerate(results)
+    ]
+    return Comparison(Path("c.h5"), "b", ["a", "b"], results[0].split, lines, [], [])
 
 
 def as_network(result: Result, **changes: Any) -> Result:

@@ -114,7 +114,9 @@ def test_every_way_of_storing_rows_reads_back_what_it_stored(tmp_path: Path, dty
         assert stored.dtype == dtype
         assert (back.dtype, back.tobytes()) == (np.float32, stored.astype(np.float32).tobytes())
         sizes[compress] = path.stat().st_size
-    assert not is_compressed or sizes[True] < sizes[False]
+    assert sizes[False] > 400 * 6 * np.dtype(dtype).itemsize
+    if is_compressed:
+        assert sizes[True] < sizes[False] - 200 * 6 * np.dtype(dtype).itemsize
 
 
 def test_a_value_too_large_for_float16_is_refused_and_the_batch_with_it(tmp_path: Path) -> None:
@@ -518,4 +520,4 @@ def _fill_until_full(small: Path) -> None:
         cache.append({"x": rows}, keys)
         _, first_keys = some_rows(n, width, seed=0)
         assert cache.read("x", first_keys).tobytes() == some_rows(n, width, seed=0)[0].tobytes()
-        assert all("checksum" not in problem for problem in cache.verify())
+        assert cache.verify() == [f"{path} has no table of images. Run tlfeat extract again."]

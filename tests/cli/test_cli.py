@@ -59,8 +59,10 @@ def test_json_of_every_command_is_one_document(work: Path) -> None:
     assert as_json("cache", "verify", cwd=work)["problems"] == []
     assert as_json("cache", "export", "out.npz", cwd=work)["n_rows"] == 24
     model = records[0]["path"]
-    predictions = as_json("predict", model, "photos/cat/0.png", "--top", "2", cwd=work)
-    assert [label for label, _ in predictions[0]["top"]] in (["cat", "dog"], ["dog", "cat"])
+    predictions = as_json("predict", model, "photos/cat/0.png", "photos/dog/0.png", "--top", "2", cwd=work)
+    assert [[label for label, _ in p["top"]] for p in predictions] == [["cat", "dog"], ["dog", "cat"]]
+    assert [p["label"] for p in predictions] == ["cat", "dog"]
+    assert all(p["probability"] == p["top"][0][1] > p["top"][1][1] for p in predictions)
     assert len(as_json("backbones", cwd=work)) > 50
 
 
@@ -248,4 +250,6 @@ def test_shell_completion_can_be_shown(tmp_path: Path) -> None:
         env=environment,
         check=False,
     )
-    assert "tlfeat" in run.stdout.lower() or "complet" in run.stdout.lower()
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "COMPLETE=complete_bash" in run.stdout
+    assert re.search(r"^complete -o default -F \w*tlfeat_completion .*tlfeat$", run.stdout, re.MULTILINE)

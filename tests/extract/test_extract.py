@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import CountingEncoder, MakePhotos, picture
 from tlfeat.cache.store import open_cache
@@ -150,8 +151,11 @@ def test_bad_images_are_listed_and_the_others_embedded(
     (photos / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
     report = extract_rows(load_images(photos), encoder, tmp_path / "c.h5")
     assert report.n_embedded == 8
-    assert {path for path, _ in report.failures} == {"cat/empty.jpg", "cat/text.jpg", "dog/cut.png"}
-    assert all(reason for _, reason in report.failures)
+    assert dict(report.failures) == {
+        "cat/empty.jpg": "empty file",
+        "cat/text.jpg": "not an image in a known format",
+        "dog/cut.png": "image file is truncated",
+    }
     with pytest.raises(DataError, match="--strict"):
         extract_rows(load_images(photos), encoder, tmp_path / "c.h5", is_strict=True)
 
@@ -312,3 +316,97 @@ def test_float16_rows_are_half_the_size_and_what_overflows_is_listed(make_photos
         assert rows.dtype == np.float32
         assert np.array_equal(rows, rows.astype(np.float16))
         assert cache.verify() == []
+
+
+def to_bmp(folder: Path) -> Path:
+    """Store every picture without compression: one of the same size in pixels has the same number of bytes."""
+    for path in sorted(folder.rglob("*.png")):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".bmp"))
+        path.unlink()
+    return folder
+
+
+def test_a_picture_with_another_one_s_number_of_bytes_and_a_new_time_stamp_gets_its_own_row(
+    make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    photos, cache = to_bmp(make_photos(n=4)), tmp_path / "c.h5"
+    age(photos)
+    extract_rows(load_images(photos), encoder, cache)
+    before, file = rows_by_path(cache), photos / "cat" / "2.bmp"
+    n_bytes = file.stat().st_size
+    picture(4321).save(file)
+    assert file.stat().st_size == n_bytes
+    assert extract_rows(load_images(photos), CountingEncoder(), cache).n_embedded == 1
+    after = rows_by_path(cache)
+    assert [path for path in after if after[path] != before[path]] == ["cat/2.bmp"]
+
+
+def test_a_picture_with_another_size_and_its_old_time_stamp_gets_its_own_row(
+    make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    photos, cache = to_bmp(make_photos(n=4)), tmp_path / "c.h5"
+    age(photos)
+    extract_rows(load_images(photos), encoder, cache)
+    file = photos / "cat" / "2.bmp"
+    stamp = file.stat().st_mtime_ns
+    picture(4321, (13, 11)).save(file)
+    os.utime(file, ns=(stamp, stamp))
+    assert extract_rows(load_images(photos), CountingEncoder(), cache).n_embedded == 1
+
+
+def test_a_file_written_just_now_is_read_again_although_size_and_time_stamp_are_the_same(
+    make_photos: MakePhotos, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    """Two writes within the granularity of time stamps cannot be told apart by them."""
+    photos, cache = to_bmp(make_photos(n=4)), tmp_path / "c.h5"
+    age(photos)
+    file = photos / "cat" / "2.bmp"
+    now_ns = time.time_ns()
+    os.utime(file, ns=(now_ns, now_ns))
+    extract_rows(load_images(photos), encoder, cache)
+    before = rows_by_path(cache)
+    picture(4321).save(file)
+    os.utime(file, ns=(now_ns, now_ns))
+    assert extract_rows(load_images(photos), CountingEncoder(), cache).n_embedded == 1
+    assert rows_by_path(cache)["cat/2.bmp"] != before["cat/2.bmp"]
+
+
+def test_a_later_copy_of_a_picture_whose_row_was_not_finite_fails_like_it_and_is_not_embedded_again(
+    tmp_path: Path,
+) -> None:
+    class Diverging(CountingEncoder):
+        def encode(self, pixels: Pixels) -> dict[str, Rows]:
+            rows = super().encode(pixels)["pixels"].copy()
+            rows[(pixels > 250).all(axis=(1, 2, 3))] = np.nan  # white pictures
+            return {"pixels": rows}
+
+    folder = tmp_path / "photos" / "a"
+    folder.mkdir(parents=True)
+    for i in range(100):  # more than are decoded ahead
+        (Image.new("RGB", (8, 8), "white") if i == 0 else picture(i)).save(folder / f"{i:03}.png")
+    shutil.copy(folder / "000.png", folder / "last.png")
+    encoder = Diverging(batch_size=1)
+    report = extract_rows(load_images(folder.parent), encoder, tmp_path / "c.h5", n_threads=1)
+    assert [path for path, _ in report.failures] == ["a/000.png", "a/last.png"]
+    assert {reason for _, reason in report.failures} == {"the network's output is not finite as float32"}
+    assert (encoder.n_encoded, report.n_embedded, report.n_known) == (100, 100, 0)
+
+
+def test_building_the_network_counts_as_extraction_but_not_as_embedding(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    class Slow(CountingEncoder):
+        def prepare(self, on_progress: OnProgress = silent) -> None:
+            time.sleep(0.2)
+
+    photos, path = make_photos(n=3), tmp_path / "c.h5"
+    for n_runs in (1, 2):
+        picture(999 + n_runs).save(photos / "cat" / f"new{n_runs}.png")
+        report = extract_rows(load_images(photos), Slow(), path)
+        with open_cache(path) as cache:
+            timing = cache.timing
+        assert report.profile.prepare_s >= 0.2
+        assert timing["extract_s"] - timing["embed_s"] >= 0.199 * n_runs  # summed over runs
+        assert timing["embed_s"] > 0
+    assert timing["n_embedded"] == 8

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import ShapeError, UsageError
-from tlfeat.finetune.augment import FILLS, FLIPS, Augmentation, Matrices, apply, image_seeds, splitmix64, uniform
+from tlfeat.finetune.augment import (
+    FILLS,
+    FLIPS,
+    Augmentation,
+    Matrices,
+    apply,
+    augment,
+    image_seeds,
+    splitmix64,
+    uniform,
+)
 
 SIZE = (48, 64)
 EVERYTHING = Augmentation("horizontal_and_vertical", rotation=0.2, zoom=0.3, shear=0.25)
@@ -309,3 +319,26 @@ def test_an_image_is_the_same_to_the_bit_in_any_batch() -> None:
     assert apply(pixels[::-1], matrices[::-1])[10].tobytes() == whole[5].tobytes()
     assert whole.min() >= 0
     assert whole.max() <= 255
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_what_is_beyond_the_edges_is_filled_as_asked_for(dtype: type) -> None:
+    """A dark frame around a bright square: mirrored it is bright again further in, going on it stays dark."""
+    images = np.full((6, 24, 24, 3), 20, dtype)
+    images[:, 2:-2, 2:-2] = 220
+    images += np.arange(6, dtype=dtype)[:, None, None, None]  # another content: another draw
+    found = {}
+    for fill in FILLS:
+        augmentation = Augmentation(zoom=0.9, rotation=0.1, fill=fill)
+        found[fill] = augment(images, augmentation, 3, 4)
+        content = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+        matrices = augmentation.matrices(image_seeds(3, 4, content), (24, 24))
+        expected = apply(images, matrices, fill=fill)
+        np.testing.assert_array_equal(found[fill], np.rint(expected) if dtype == np.uint8 else expected)
+        assert (found[fill].dtype, found[fill].shape) == (images.dtype, images.shape)
+    lowest = {fill: float(images.min()) for fill, images in found.items()}
+    assert lowest["constant"] == 0
+    assert lowest["nearest"] >= 19.9 and lowest["reflect"] >= 19.9
+    is_dark = {fill: float((images < 60).mean()) for fill, images in found.items()}
+    assert is_dark["nearest"] > 2 * is_dark["reflect"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tlfeat.errors import DataError, ModelError, UsageError
+from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, make_split
+from tlfeat.heads import fit
 from tlfeat.heads.fit import fit_head, predict_probabilities
 from tlfeat.heads.saved import load_head, save_head
 from tlfeat.heads.table import HEADS
@@ -141,3 +144,30 @@ def test_lda_refuses_rows_whose_covariance_would_not_fit(problem: tuple[Rows, Sp
 def test_an_unknown_head_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match="Did you mean 'linear-svm'"):
         fit_head("linearsvm", np.zeros((1, 1), np.float32), None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["logreg", "svm", "ridge"])
+def test_held_out_probabilities_are_at_the_temperature_that_calibrates(
+    name: str, problem: tuple[Rows, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores of the search, kept beside it, at the head's temperature are the probabilities."""
+    kept = []
+    search = fit.search
+
+    def watched(*arguments: Any) -> Any:
+        kept.append(search(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(fit, "search", watched)
+    rows, split = problem
+    learn_at = split.where("train", "val")
+    fitted = fit_head(name, rows[learn_at], split, learn_at, seed=3)
+    (found,), temperature = kept, fitted.pipeline.temperature
+    assert fitted.held_out is not None
+    np.testing.assert_allclose(fitted.held_out, softmax(found.scores, temperature), rtol=1e-9)
+    np.testing.assert_allclose(fitted.held_out.sum(axis=1), 1)
+    if name == "logreg":
+        assert temperature == 1
+    else:
+        assert temperature == best_temperature(found.scores, split.labels[learn_at])
+        assert abs(np.log(temperature)) > 0.05, "at a temperature of 1 the test shows nothing"

@@ -32,6 +32,7 @@ from tlfeat.heads.reject import (
     load_rejector,
     save_rejector,
 )
+from tlfeat.images.decode import decode_bytes
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.predict import Model
 from tlfeat.types import Labels, Rows
@@ -293,7 +294,7 @@ def test_a_head_of_other_rows_and_a_rejector_do_not_belong_together(model: Path)
     narrow = replace(known, mean=known.mean[1:], components=known.components[:, 1:])
     save_rejector(replace(found, neighbours=narrow), model)
     with pytest.raises(ModelError, match="do not belong together"):
-        Model(model, coverage=0.95)
+        Model(model, coverage=0.9)
     assert Model(model).rejector is None  # without --reject the file is not even read
 
 
@@ -354,3 +355,19 @@ def test_real_photographs_of_another_set_are_refused_and_known_ones_are_not(
     refused = [p.label == "unknown" for p in loaded.predict(strangers)]
     assert np.mean(refused) > 0.9
     assert np.mean([p.label == "unknown" for p in loaded.predict(known)]) < 0.25
+
+
+def test_predict_refuses_as_much_as_the_coverage_asks_for(model: Path) -> None:
+    """Not the default: at 0.5 about half of the known pictures are refused, and exactly those that the file says."""
+    files = sorted(Path("photos").rglob("*.png"))
+    plain = Model(model)
+    pixels = [decode_bytes(file.read_bytes(), plain.encoder.input_size) for file in files]
+    rows = plain.encoder.encode(np.stack(pixels))["pixels"]
+    for coverage, low, high in ((0.5, 25, 55), (0.8, 5, 24), (0.99, 0, 4)):
+        expected = load_rejector(model).reasons(rows, plain.classify(rows), coverage=coverage)
+        found = list(Model(model, coverage=coverage).predict(files))
+        assert [p.refused for p in found] == expected
+        n_refused = sum(p.label == "unknown" for p in found)
+        said = json.loads(ask("predict", model, "photos", "--reject", "--coverage", coverage, "--json"))
+        assert sum(p["label"] == "unknown" for p in said) == n_refused
+        assert low <= n_refused <= high

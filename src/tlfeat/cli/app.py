@@ -720,6 +720,7 @@ def sweep(
             resize=resize,
             dtype=dtype,
             runtime=runtime,
+            seed=seed,
         )
         for note in job.extraction.notes:
             console.warn(note)

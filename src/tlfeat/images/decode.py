@@ -161,7 +161,8 @@ def image_size(data: bytes) -> tuple[int, int]:
     try:
         _silence_pillow()
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            lies_on_its_side &= image.format != "TIFF"  # whose size Pillow turns by itself
             return (image.width, image.height) if lies_on_its_side else (image.height, image.width)
     except Exception as error:  # as in `decode_bytes`: Pillow's plugins let almost any exception out
         raise BadImage("not an image in a known format") from error

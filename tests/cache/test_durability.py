@@ -1,0 +1,160 @@
+"""What is renamed or linked into place is on the disk before it has its name, and locked while it gets it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tlfeat.cache.journal
+from made_data import FINGERPRINT
+from tlfeat.cache.journal import JournalledFile
+from tlfeat.cache.store import create_cache
+from tlfeat.finetune.epochs import State
+from tlfeat.workspace import write_text
+
+
+class SyncedFiles:
+    """Remembers, by inode, what a file held when it was last synced, and which folders were synced after what."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.contents: dict[int, bytes] = {}
+        self.named: list[str] = []  # "name" for each name that was given, "folder" for each folder that was synced
+        fsync, link, replace = os.fsync, os.link, Path.replace
+
+        def noted_fsync(handle: int) -> None:
+            fsync(handle)
+            path = Path(f"/proc/self/fd/{handle}").resolve()
+            if path.is_dir():
+                self.named.append("folder")
+            else:
+                self.contents[os.fstat(handle).st_ino] = path.read_bytes()
+
+        def noted_link(source: Path, to: Path) -> None:
+            self._check(Path(source))
+            link(source, to)
+
+        def noted_replace(source: Path, to: Path) -> Path:
+            self._check(source)
+            return replace(source, to)
+
+        monkeypatch.setattr(os, "fsync", noted_fsync)
+        monkeypatch.setattr(os, "link", noted_link)
+        monkeypatch.setattr(Path, "replace", noted_replace)
+
+    def _check(self, file: Path) -> None:
+        self.named.append("name")
+        assert self.contents.get(file.stat().st_ino) == file.read_bytes(), f"{file.name} has a name before its bytes"
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="which file a descriptor is: Linux")
+
+
+@needs_proc
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_a_new_cache_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_compressed: bool
+) -> None:
+    synced = SyncedFiles(monkeypatch)
+    with create_cache(tmp_path / "c.h5", FINGERPRINT, {"root": "/data"}, is_compressed=is_compressed):
+        assert synced.named == ["name", "folder"]
+    assert [path.name for path in tmp_path.iterdir()] == ["c.h5"]
+
+
+def test_a_new_cache_is_locked_from_the_moment_when_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tlfeat.cache.journal, "_LOCK_PATIENCE_S", 0)
+    link, n_refused = os.link, 0
+
+    def linked(source: Path, to: Path) -> None:
+        nonlocal n_refused
+        link(source, to)
+        for is_writable in (False, True):
+            with pytest.raises(BlockingIOError):
+                JournalledFile(to, is_writable=is_writable)
+            n_refused += 1
+
+    monkeypatch.setattr(os, "link", linked)
+    create_cache(tmp_path / "c.h5", FINGERPRINT, {}).close()
+    assert n_refused == 2
+
+
+@needs_proc
+def test_the_state_of_training_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = SyncedFiles(monkeypatch)
+    state = State(phase=1, history={"loss": [0.5]}, current=[np.arange(5000.0)], best=[np.ones(3)])
+    state.save(tmp_path / "states" / "s.npz")
+    state.history["loss"].append(0.25)
+    state.save(tmp_path / "states" / "s.npz")
+    assert synced.named == ["name", "name"]
+    assert State.load(tmp_path / "states" / "s.npz").history == {"loss": [0.5, 0.25]}
+
+
+@needs_proc
+def test_a_report_or_record_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = SyncedFiles(monkeypatch)
+    write_text(tmp_path / "a" / "result.json", "{}\n" * 10_000)
+    assert synced.named == ["name"]
+
+
+# --- power cuts after every operation of a short story --------------------------------------------------------
+
+SHORT_STORY: list[tuple[Any, ...]] = [
+    ("write", 3, b"one" * 300),
+    ("commit",),
+    ("write", 4000, b"two" * 2000),  # three pages, one of them in part, and the file grows
+    ("commit",),
+    ("truncate", 5000),
+    ("write", 0, b"three"),
+    ("commit",),
+]
+
+
+def cut_after_every_operation(soak: ModuleType, folder: Path, *, n_draws: int = 6) -> int:
+    """Tell the story, cut the power after each of its operations several times, and count the cuts."""
+    file = folder / "disk" / "file"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"before" * 1000)
+    story = soak.journal_story(file, SHORT_STORY)
+    n_cuts = 0
+    for n_ops, draw in itertools.product(range(len(story.disk.ops) + 1), range(n_draws)):
+        soak.check_journal_cut(story, n_ops, random.Random(f"{n_ops} {draw}"), folder)
+        n_cuts += 1
+    return n_cuts
+
+
+def test_a_power_cut_after_any_operation_of_a_short_story_loses_nothing(soak: ModuleType, tmp_path: Path) -> None:
+    assert cut_after_every_operation(soak, tmp_path) > 100
+
+
+def test_cuts_after_every_operation_find_a_journal_that_is_emptied_too_early(
+    soak: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fsync of the file is there, but comes after the journal was emptied."""
+    apply = JournalledFile._apply
+
+    def too_early(self: JournalledFile) -> None:
+        os_ = tlfeat.cache.journal.os  # type: ignore[attr-defined]
+        sync, late = os_.fsync, []
+        os_.fsync = late.append
+        try:
+            apply(self)
+        finally:
+            os_.fsync = sync
+        for handle in late:
+            os_.fsync(handle)
+
+    monkeypatch.setattr(JournalledFile, "_apply", too_early)
+    with pytest.raises(soak.Violation):
+        cut_after_every_operation(soak, tmp_path)

@@ -1,0 +1,425 @@
+"""Every option of every command: the value that is given, and not the default, reaches the function that does the work.
+
+The functions are watched, and nothing is done. A new option has no place here until a line says where it goes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import typer.main
+
+from tlfeat import workspace
+from tlfeat.backbones import keras_encoder as backbone
+from tlfeat.cache import store as caching
+from tlfeat.cli import app as cli
+from tlfeat.errors import DataError
+from tlfeat.extract import plan, transfer
+from tlfeat.finetune import recipes
+from tlfeat.finetune import train as finetune
+from tlfeat.finetune.settings import TrainSettings
+from tlfeat.heads.reject import COVERAGE
+from tlfeat.models import export, predict
+from tlfeat.models import fit_sklearn as candidates
+from tlfeat.report import audit as audit_report
+from tlfeat.report import finding as figures
+from tlfeat.report import page as report_page
+from tlfeat.report import plots
+from tlfeat.studies import audit, compare, curve, sweep
+from tlfeat.studies.compare import compare_candidates
+
+WATCHED: dict[ModuleType, tuple[str, ...]] = {
+    plan: ("plan_extraction",),
+    candidates: ("open_data", "fit_sklearn", "fit_keras"),
+    plots: ("learning_curves",),
+    recipes: ("describe",),
+    finetune: ("summarise",),
+    compare: ("compare_candidates", "known_comparison"),
+    report_page: ("write_reports",),
+    sweep: ("plan_sweep", "sweep_layers", "finding"),
+    figures: ("write_finding",),
+    curve: ("learning_curve", "keras_hint", "finding"),
+    audit: ("audit",),
+    audit_report: ("write_reports",),
+    predict: ("find_files", "Model", "to_csv"),
+    export: ("export_model",),
+    backbone: ("list_layers",),
+    caching: ("open_cache", "repair_cache"),
+    transfer: ("export_rows", "import_rows"),
+}
+
+#: What every command has for what it says.
+SPOKEN = {"as_json", "quiet", "verbose", "help"}
+
+#: Options that reach no other function: they choose what is printed, and the tests named here read that.
+PRINTED = {("extract", "profile"): "test_profile.py"}
+
+
+class Anything(MagicMock):
+    """A value that every command can go on with."""
+
+    def __format__(self, how: str) -> str:
+        return "1"
+
+
+class Watch:
+    """The arguments that the watched functions were called with, by name."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.calls: dict[str, dict[str, Any]] = {}
+        self.returned: dict[str, Any] = {}
+        for module, names in WATCHED.items():
+            for name in names:
+                self._watch(patch, module, name)
+        patch.setattr(workspace, "newest_cache", lambda: Path("newest.h5"))
+        patch.setattr(
+            candidates, "choose_layers", lambda _, asked: [asked or "x"] if isinstance(asked, str | None) else asked
+        )
+        patch.setattr(candidates, "other_backbone", lambda *_: "")
+        patch.setattr(cli, "_show_result", lambda *_: None)
+
+    def _watch(self, patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+        place = f"{module.__name__.rpartition('.')[2]}.{name}"
+        signature = inspect.signature(getattr(module, name))
+        rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), "")
+        self.renew(place)
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            bound = dict(signature.bind(*arguments, **named).arguments)
+            self.calls[place] = {**bound, **bound.pop(rest, {})}
+            return self.returned[place]
+
+        patch.setattr(module, name, watched)
+
+    def renew(self, place: str) -> None:
+        """Make another value for a function to return: what was done with the one before is forgotten."""
+        self.returned[place] = Anything(name=place)
+
+    def argument(self, where: str) -> Any:
+        """Return an argument: ``module.function argument``, ``module.function().method argument``, or a part of it."""
+        place, _, name = where.partition(" ")
+        name, *parts = name.split(".")
+        function, _, method = place.partition("().")
+        called = getattr(self.returned[function], method).call_args.kwargs if method else self.calls[function]
+        value = called[name]
+        for part in parts:
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        return value
+
+
+@pytest.fixture(scope="module")
+def watch() -> Iterator[Watch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield Watch(patch)
+
+
+COMMANDS: Any = typer.main.get_command(cli.app)  # once: it takes longer than a command
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is typed after a command for one of its parameters, and what is to arrive where."""
+
+    command: str
+    parameter: str
+    words: str
+    where: str
+    expected: Any
+
+    def __str__(self) -> str:
+        return f"{self.command} {self.parameter}".replace(" ", "-")
+
+
+def cases_of(command: str, *lines: tuple[str, str, str, Any]) -> list[Case]:
+    return [Case(command, *line) for line in lines]
+
+
+def encoder_lines(to: str) -> list[tuple[str, str, str, Any]]:
+    return [
+        ("backbone", "--backbone resnet50", f"{to} backbone", "resnet50"),
+        ("weights", "--weights random", f"{to} weights", "random"),
+        ("preprocess", "--preprocess caffe", f"{to} preprocess", "caffe"),
+        ("input_size", "--input-size 64x48", f"{to} input_size", (64, 48)),
+        ("class_map", "--class-map a=b --class-map c=d", f"{to} class_map", ["a=b", "c=d"]),
+        ("cache", "--cache my.h5", f"{to} cache", Path("my.h5")),
+        ("data", "my-photos", f"{to} data", Path("my-photos")),
+    ]
+
+
+def row_lines(to: str) -> list[tuple[str, str, str, Any]]:
+    return [
+        ("pool", "--pool gem", f"{to} pool", "gem"),
+        ("runtime", "--runtime tensorflow", f"{to} runtime", "tensorflow"),
+        ("resize", "--resize dataset", f"{to} resize", "dataset"),
+        ("dtype", "--dtype float16", f"{to} dtype", "float16"),
+    ]
+
+
+SPLIT = [
+    ("seed", "--seed 7", "candidates.open_data seed", 7),
+    ("test_fraction", "--test-fraction 0.35", "candidates.open_data test_fraction", 0.35),
+]
+CACHE = [("cache", "--cache my.h5", "candidates.open_data cache_path", Path("my.h5"))]
+PAGE = [
+    ("html", "--html my.html", "report_page.write_reports html", Path("my.html")),
+    ("plots", "--plots charts", "report_page.write_reports plots", Path("charts")),
+    ("maps", "--map pca", "report_page.write_reports maps", ("pca",)),
+    ("output", "--output reports", "report_page.write_reports folder", Path("reports")),
+]
+FINDING = ("output", "--output reports", "figures.write_finding folder", Path("reports"))
+
+RECIPE = "mobilenetv2-binary"
+
+
+def network_lines(to: str) -> list[tuple[str, str, str, Any]]:
+    return [
+        ("unfreeze_last", "--unfreeze-last 9", f"{to} settings.unfreeze_last", 9),
+        ("unfreeze_last", "--unfreeze-last 9", f"{to} settings.mode", "finetuned"),
+        ("from_scratch", "--from-scratch", f"{to} settings.mode", "scratch"),
+        ("dense", "--dense 64,32", f"{to} settings.dense", (64, 32)),
+        ("dropout", "--dropout 0.35", f"{to} settings.dropout", 0.35),
+        ("loss", "--loss categorical_crossentropy", f"{to} settings.loss", "categorical_crossentropy"),
+        ("train_batchnorm", "--unfreeze-last 9 --train-batchnorm", f"{to} settings.trains_batchnorm", True),
+    ]
+
+
+CASES = [
+    *cases_of(
+        "extract",
+        *encoder_lines("plan.plan_extraction"),
+        *row_lines("plan.plan_extraction"),
+        ("layer", "--layer one --layer two", "plan.plan_extraction layers", ["one", "two"]),
+        ("batch_size", "--batch-size 5", "plan.plan_extraction batch_size", 5),
+        ("threads", "--threads 3", "plan.plan_extraction n_threads", 3),
+        ("threads", "--threads 3", "plan.plan_extraction().run n_threads", 3),
+        ("seed", "--seed 7", "plan.plan_extraction seed", 7),
+        ("compress", "--compress", "plan.plan_extraction().run is_compressed", True),
+        ("strict", "--strict", "plan.plan_extraction().run is_strict", True),
+    ),
+    *cases_of(
+        "fit-sklearn",
+        *SPLIT,
+        *CACHE,
+        ("model", "--model ridge", "candidates.fit_sklearn head", "ridge"),
+        ("layer", "--layer one --layer two", "candidates.fit_sklearn layer", ["one", "two"]),
+        ("search", "--no-search", "candidates.fit_sklearn is_searched", False),
+        ("file_format", "--format joblib", "candidates.fit_sklearn file_format", "joblib"),
+        ("fresh", "--fresh", "candidates.fit_sklearn is_fresh", True),
+    ),
+    *cases_of(
+        "fit-keras",
+        *SPLIT,
+        *CACHE,
+        *(
+            (name, words if name == "data" else f"my-photos {words}", where, expected)
+            for name, words, where, expected in encoder_lines("plan.plan_extraction")
+        ),
+        ("seed", "my-photos --seed 7", "plan.plan_extraction seed", 7),
+        ("seed", "--seed 7", "candidates.fit_keras settings.seed", 7),
+        ("recipe", "--recipe RECIPE", "candidates.fit_keras settings.recipe", RECIPE),
+        ("as_written", "--recipe RECIPE --as-written", "candidates.fit_keras settings.recipe", f"{RECIPE}-as-written"),
+        *network_lines("candidates.fit_keras"),
+        ("augment", "--augment flip=vertical", "candidates.fit_keras settings.augment.flip", "vertical"),
+        ("views", "--augment flip --views 3", "candidates.fit_keras settings.views", 3),
+        ("optimizer", "--optimizer sgd", "candidates.fit_keras settings.optimizer", "sgd"),
+        ("learning_rate", "--learning-rate 0.003", "candidates.fit_keras settings.learning_rate", 0.003),
+        ("head_epochs", "--unfreeze-last 9 --head-epochs 4", "candidates.fit_keras settings.head_epochs", 4),
+        (
+            "head_learning_rate",
+            "--unfreeze-last 9 --head-epochs 4 --head-learning-rate 0.02",
+            "candidates.fit_keras settings.head_learning_rate",
+            0.02,
+        ),
+        ("reduce_on_plateau", "--reduce-on-plateau 2", "candidates.fit_keras settings.plateau", 2),
+        ("epochs", "--epochs 6", "candidates.fit_keras settings.epochs", 6),
+        ("patience", "--patience 5", "candidates.fit_keras settings.patience", 5),
+        ("keep", "--keep last", "candidates.fit_keras settings.keep", "last"),
+        ("batch_size", "--batch-size 5", "candidates.fit_keras settings.batch_size", 5),
+        ("cut", "--cut float16", "candidates.fit_keras settings.cut", "float16"),
+        ("cut_gb", "--cut-gb 0.5", "candidates.fit_keras max_cut_bytes", 0.5e9),
+        ("fresh", "--fresh", "candidates.fit_keras is_fresh", True),
+        ("plots", "--plots charts", "plots.learning_curves folder", Path("charts")),
+    ),
+    *cases_of("recipes", ("name", "RECIPE", "recipes.describe recipe.name", RECIPE)),
+    *cases_of(
+        "summary",
+        *network_lines("finetune.summarise"),
+        ("recipe", "--recipe RECIPE", "finetune.summarise settings.recipe", RECIPE),
+        ("as_written", "--recipe RECIPE --as-written", "finetune.summarise settings.recipe", f"{RECIPE}-as-written"),
+        ("model", "my-model", "finetune.summarise model", Path("my-model")),
+        ("backbone", "--backbone resnet50", "finetune.summarise backbone", "resnet50"),
+        ("preprocess", "--preprocess caffe", "finetune.summarise preprocess", "caffe"),
+        ("input_size", "--input-size 64x48", "finetune.summarise input_size", (64, 48)),
+        ("classes", "--classes 9", "finetune.summarise n_classes", 9),
+    ),
+    *cases_of(
+        "compare",
+        *SPLIT,
+        *CACHE,
+        *PAGE,
+        ("layer", "--layer one", "compare.compare_candidates layer", "one"),
+        ("layer", "--layer one", "report_page.write_reports layer", "one"),
+        ("heads", "--heads ridge,knn", "compare.compare_candidates heads", ("ridge", "knn")),
+        ("keras", "--keras scratch", "compare.compare_candidates keras_modes", ("scratch",)),
+        ("pixels", "--no-pixels", "compare.compare_candidates has_pixels", False),
+        ("epochs", "--epochs 6", "compare.compare_candidates keras_options.epochs", 6),
+        ("unfreeze_last", "--unfreeze-last 9", "compare.compare_candidates keras_options.unfreeze_last", 9),
+        ("recipe", "--recipe one --recipe two", "compare.compare_candidates recipes", ["one", "two"]),
+        ("fresh", "--fresh", "compare.compare_candidates is_fresh", True),
+    ),
+    *cases_of(
+        "report",
+        *SPLIT,
+        *CACHE,
+        *PAGE,
+        ("layer", "--layer one", "report_page.write_reports layer", "one"),
+    ),
+    *cases_of(
+        "sweep",
+        *encoder_lines("sweep.plan_sweep"),
+        *row_lines("sweep.plan_sweep"),
+        *SPLIT,
+        FINDING,
+        ("seed", "--seed 7", "sweep.plan_sweep seed", 7),
+        ("model", "--model ridge", "sweep.sweep_layers head", "ridge"),
+        ("fresh", "--fresh", "sweep.sweep_layers is_fresh", True),
+    ),
+    *cases_of(
+        "curve",
+        *SPLIT,
+        *CACHE,
+        FINDING,
+        ("layer", "--layer one", "curve.learning_curve layer", "one"),
+        ("heads", "--heads ridge,lda", "curve.learning_curve heads", ("ridge", "lda")),
+        ("keras", "--keras scratch", "curve.learning_curve keras_modes", ("scratch",)),
+        ("pixels", "--no-pixels", "curve.learning_curve has_pixels", False),
+        ("counts", "--counts 3,7", "curve.learning_curve counts", [3, 7]),
+        ("counts", "--counts 3,7", "curve.learning_curve keras_counts", [3, 7]),
+        ("keras_counts", "--keras-counts 4", "curve.learning_curve keras_counts", [4]),
+        ("keras_counts", "--keras-counts 4", "curve.keras_hint counts", [4]),
+        ("draws", "--draws 9", "curve.learning_curve n_draws", 9),
+        ("keras_draws", "--keras-draws 8", "curve.learning_curve n_keras_draws", 8),
+        ("keras_draws", "--keras-draws 8", "curve.keras_hint n_draws", 8),
+        ("epochs", "--epochs 6", "curve.learning_curve keras_options.epochs", 6),
+        ("fresh", "--fresh", "curve.learning_curve is_fresh", True),
+    ),
+    *cases_of(
+        "audit",
+        ("layer", "--layer one", "audit.audit layer", "one"),
+        ("seed", "--seed 7", "audit.audit seed", 7),
+        ("test_fraction", "--test-fraction 0.35", "audit.audit test_fraction", 0.35),
+        ("cache", "--cache my.h5", "cache.open_cache path", Path("my.h5")),
+        ("output", "--output reports", "audit_report.write_reports folder", Path("reports")),
+    ),
+    *cases_of(
+        "predict",
+        ("model", "my-model a.png", "predict.Model folder", Path("my-model")),
+        ("images", "m a.png b.png", "predict.find_files paths", [Path("a.png"), Path("b.png")]),
+        ("top", "m a.png --top 3", "predict.Model().predict n_top", 3),
+        ("reject", "m a.png --reject", "predict.Model coverage", COVERAGE),
+        ("coverage", "m a.png --reject --coverage 0.6", "predict.Model coverage", 0.6),
+        ("trust", "m a.png --trust", "predict.Model is_trusted", True),
+        ("as_csv", "m a.png --csv", "predict.to_csv predictions", []),
+    ),
+    *cases_of(
+        "export",
+        ("model", "my-model --to onnx", "export.export_model folder", Path("my-model")),
+        ("to", "m --to tflite", "export.export_model to", "tflite"),
+        ("output", "m --to onnx --output my.onnx", "export.export_model output", Path("my.onnx")),
+        ("trust", "m --to onnx --trust", "export.export_model is_trusted", True),
+    ),
+    *cases_of(
+        "layers",
+        ("name", "resnet50", "backbone.list_layers spec.backbone", "resnet50"),
+        ("input_size", "--input-size 64x48", "backbone.list_layers spec.input_size", (64, 48)),
+    ),
+    *cases_of("cache info", ("cache", "--cache my.h5", "cache.open_cache path", Path("my.h5"))),
+    *cases_of(
+        "cache verify",
+        ("cache", "--cache my.h5", "cache.open_cache path", Path("my.h5")),
+        ("repair", "--repair --cache my.h5", "cache.repair_cache path", Path("my.h5")),
+    ),
+    *cases_of(
+        "cache export",
+        ("to", "my.npz", "transfer.export_rows to", Path("my.npz")),
+        ("layer", "a.npz --layer one", "transfer.export_rows layer", "one"),
+        ("cache", "a.npz --cache my.h5", "transfer.export_rows cache_path", Path("my.h5")),
+    ),
+    *cases_of(
+        "cache import",
+        ("rows", "my.npy t.csv", "transfer.import_rows rows_file", Path("my.npy")),
+        ("table", "a.npy my.csv", "transfer.import_rows table_file", Path("my.csv")),
+        ("name", "a.npy t.csv --name mine", "transfer.import_rows name", "mine"),
+        ("cache", "a.npy t.csv --cache my.h5", "transfer.import_rows cache_path", Path("my.h5")),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_value_given_reaches_the_function_that_does_the_work(case: Case, watch: Watch) -> None:
+    place, _, method = case.where.partition(" ")[0].partition("().")
+    watch.calls.clear()
+    if method:
+        watch.renew(place)
+    ended: BaseException | None = None
+    try:
+        COMMANDS.main([*case.command.split(), *case.words.replace("RECIPE", RECIPE).split()], standalone_mode=False)
+    except (Exception, SystemExit) as error:  # with nothing done, a command may not come to its end
+        ended = error
+    assert place in watch.calls, f"it ended before with {ended!r}"
+    assert watch.argument(case.where) == case.expected
+
+
+def parameters() -> dict[tuple[str, str], Any]:
+    """Return the default of every parameter, by command and name."""
+    found = {}
+    for name, command in COMMANDS.commands.items():
+        inside = getattr(command, "commands", {})
+        for path, one in [(name, command)] if not inside else [(f"{name} {n}", c) for n, c in inside.items()]:
+            found.update({(path, p.name): p.default for p in one.params if p.name not in SPOKEN})
+    return found
+
+
+def test_every_option_of_every_command_has_its_line() -> None:
+    covered = {(case.command, case.parameter) for case in CASES}
+    assert set(parameters()) == covered | set(PRINTED)
+    for file in PRINTED.values():
+        assert (Path(__file__).parent / file).exists()
+
+
+def test_no_value_under_test_is_the_default() -> None:
+    defaults = parameters()
+    for case in CASES:
+        given = case.words.split()[-1]
+        assert given.startswith("--") or given != str(defaults[case.command, case.parameter]), case
+        if " settings." in case.where and case.parameter not in ("recipe", "as_written", "augment"):
+            assert getattr(TrainSettings(), case.where.rpartition(".")[2]) != case.expected, case
+
+
+def test_the_keras_candidates_of_a_comparison_have_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TrainSettings] = []
+
+    def stopped(data: Any, settings: TrainSettings, **_: Any) -> Any:
+        seen.append(settings)
+        raise DataError("not here")
+
+    monkeypatch.setattr(compare, "fit_keras", stopped)
+    with pytest.raises(DataError, match="No candidate could run"):
+        compare_candidates(
+            Anything(seed=7),
+            heads=(),
+            has_pixels=False,
+            keras_options={"epochs": 6, "unfreeze_last": 9},
+            recipes=[RECIPE],
+        )
+    assert [s.name for s in seen[:3]] == ["keras-frozen", "keras-finetuned", "keras-scratch"]
+    assert [(s.seed, s.epochs) for s in seen[:3]] == [(7, 6)] * 3
+    assert seen[1].unfreeze_last == 9
+    assert [(s.seed, s.name) for s in seen[3:]] == [(7, RECIPE), (7, f"{RECIPE}-as-written")]

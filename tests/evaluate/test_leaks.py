@@ -1,0 +1,97 @@
+"""Test images that were learned from: one entry each, the surest, for the split at hand; and the score without them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from made_data import make_table, photo
+from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.cache.store import open_cache
+from tlfeat.evaluate import leaks
+from tlfeat.evaluate.intervals import proportion_interval
+from tlfeat.evaluate.leaks import LeakedImages, find_leaks, score_without
+from tlfeat.evaluate.split import make_split
+from tlfeat.extract.extract import extract_rows
+from tlfeat.images.image_set import load_images
+
+
+@pytest.fixture(autouse=True)
+def _nothing_found_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "_found", {})
+
+
+def test_of_an_exact_and_a_changed_copy_the_exact_one_is_told(tmp_path: Path) -> None:
+    for c, name in enumerate("ab"):
+        for split, first, n in (("train", 0, 8), ("test", 500, 4)):
+            folder = tmp_path / "set" / split / name
+            folder.mkdir(parents=True)
+            for i in range(first, first + n):
+                photo(1000 * c + i).save(folder / f"{i}.png")
+    # in the order of paths the changed copy comes first, and in another set last
+    train, test = tmp_path / "set" / "train" / "a", tmp_path / "set" / "test" / "a"
+    for i, changed in ((500, "0-changed.jpg"), (501, "z-changed.jpg")):
+        shutil.copy(test / f"{i}.png", train / f"copy{i}.png")
+        photo(i).save(train / changed, quality=70)
+    path = extract_rows(load_images(tmp_path / "set"), PixelEncoder(), tmp_path / "c.h5").cache
+    with open_cache(path) as cache:
+        found = find_leaks(cache, make_split(cache.table)).images
+    assert sorted((leak["test"], leak["learned"], leak["kind"], leak["similarity"]) for leak in found) == [
+        ("test/a/500.png", "train/a/copy500.png", "bytes", 1.0),
+        ("test/a/501.png", "train/a/copy501.png", "bytes", 1.0),
+    ]
+
+
+def test_two_splits_of_one_cache_in_one_process_have_leaks_of_their_own(tmp_path: Path) -> None:
+    for c, name in enumerate("ab"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(12):
+            photo(1000 * c + i).save(tmp_path / "set" / name / f"{i}.png")
+            photo(1000 * c + i).save(tmp_path / "set" / name / f"copy{i}.jpg", quality=70)
+    path = extract_rows(load_images(tmp_path / "set"), PixelEncoder(), tmp_path / "c.h5").cache
+    with open_cache(path) as cache:
+        for seed in (0, 1):
+            split = make_split(cache.table, seed=seed)
+            tests = {split.paths[i] for i in split.where("test")}
+            found = {leak["test"]: leak["learned"] for leak in find_leaks(cache, split).images}
+            others = {path: _other(path) for path in tests if _other(path) not in tests}
+            assert found == others, f"seed {seed}"
+            assert len(found) >= 4
+
+
+def _other(path: str) -> str:
+    """The path of the other copy of a picture."""
+    folder, _, name = path.rpartition("/")
+    number = name.partition(".")[0]
+    return f"{folder}/{number.removeprefix('copy')}.png" if "copy" in number else f"{folder}/copy{number}.jpg"
+
+
+def test_the_score_without_leaks_has_an_interval_that_allows_for_groups() -> None:
+    """Twelve test images, four of each plant; one is a leak. Answers are right for whole plants."""
+    n = 48
+    split = make_split(
+        make_table(
+            ["cat", "dog"] * (n // 2),
+            splits=["train"] * 36 + ["test"] * 12,
+            groups=[f"plant {i // 4}" for i in range(n)],
+        )
+    )
+    test_at = split.where("test")
+    true, groups = split.labels[test_at], split.groups[test_at]
+    right = groups != groups[0]
+    predicted = np.where(right, true, 1 - true)
+    leaked = int(np.flatnonzero(right)[0])
+    images = [{"test": split.paths[test_at[leaked]], "learned": "x", "kind": "near", "similarity": 0.95}]
+    kept = np.arange(12) != leaked
+    found = score_without(LeakedImages(images, ["a note"]), split, true, predicted)
+    assert (found.n_test, found.accuracy, found.notes) == (11, 7 / 11, ["a note"])
+    assert found.ci95 == proportion_interval(right[kept], groups[kept])
+    assert found.ci95 is not None
+    low, high = proportion_interval(right[kept], None)
+    assert found.ci95[0] < low - 0.05 and found.ci95[1] > high + 0.02  # eleven images, but three plants
+    ungrouped = score_without(LeakedImages(images, []), replace(split, groups=np.arange(n)), true, predicted)
+    assert ungrouped.ci95 == pytest.approx((low, high))

@@ -1,0 +1,142 @@
+"""When a stretch of training ends: patience, phase by phase, and the epochs that batches are drawn for.
+
+One weight learns w x = y from images that say y = 1 and is watched on images that say 0.36. From 0, at a learning rate
+of 0.1, it is 1 - 0.8^n after n epochs: 0.2, 0.36, 0.488, 0.59, ... The validation loss falls twice, then rises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tlfeat.backbones.network import import_keras
+from tlfeat.finetune.epochs import PhaseRun, State, begin_phase, make_batches
+from tlfeat.finetune.settings import Phase
+
+pytestmark = pytest.mark.keras
+
+N = 4
+
+
+class Run:
+    """A model of two layers, of which one learns one weight, and what its batches were drawn for."""
+
+    def __init__(self, watched: float = 0.36, *, has_val: bool = True) -> None:
+        keras = import_keras()
+        self.model = keras.Sequential(
+            [
+                keras.Input((1,)),
+                keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros"),
+                keras.layers.Activation("linear"),
+            ]
+        )
+        self.epochs: list[int] = []
+        self.saved: list[int] = []
+        at = np.arange(N)
+        self.train = make_batches(self._feed, np.ones((N, 1), np.float32), at, N, seed=5)
+        self.val = make_batches(self._feed, np.full((N, 1), watched, np.float32), at, N) if has_val else None
+        begin = self.train.begin
+
+        def noted(epoch: int) -> None:
+            self.epochs.append(epoch)
+            begin(epoch)
+
+        self.train.begin = noted
+
+    @staticmethod
+    def _feed(at: Any, epoch: int | None) -> Any:
+        return np.ones((len(at), 1), np.float32), np.ones(len(at), bool)
+
+    def go(self, phase: Phase, state: State, *, plateau: int = 0, keeps_last: bool = False) -> None:
+        self.model.compile(import_keras().optimizers.SGD(phase.rate), "mse", run_eagerly=True)  # nothing to trace
+        PhaseRun(
+            self.model,
+            self.model.variables,
+            self.train,
+            self.val,
+            phase,
+            state,
+            plateau=plateau,
+            keeps_last=keeps_last,
+            save=lambda state: self.saved.append(state.n_epochs),
+            what="",
+            on_progress=lambda *_: None,
+        ).run()
+
+    @property
+    def weight(self) -> float:
+        return float(self.model.variables[0].numpy()[0, 0])
+
+
+def after(n_epochs: int) -> Callable[[float], bool]:
+    """What the weight is after so many epochs from 0."""
+    return pytest.approx(1 - 0.8**n_epochs, abs=1e-5)
+
+
+@pytest.mark.parametrize(("patience", "n_epochs"), [(2, 4), (4, 6), (5, 6)])
+def test_training_stops_after_so_many_epochs_without_a_lower_validation_loss(patience: int, n_epochs: int) -> None:
+    run, state = Run(), State()
+    run.go(Phase(0, 6, patience, 0.1), state)
+    assert (state.n_epochs, state.best_epoch) == (n_epochs, 2)
+    assert state.ended == ("finished" if patience == 5 else "stopped early")
+    assert state.history["val_loss"][1] == min(state.history["val_loss"]) == pytest.approx(0, abs=1e-9)
+    assert run.weight == after(2)
+    assert run.epochs == list(range(n_epochs))
+
+
+def test_the_last_weights_are_kept_where_that_is_asked_for() -> None:
+    run, state = Run(), State()
+    run.go(Phase(0, 10, 2, 0.1), state, keeps_last=True)
+    assert run.weight == after(4)
+
+
+def test_without_validation_images_the_training_loss_is_watched() -> None:
+    run, state = Run(has_val=False), State()
+    run.go(Phase(0, 6, 2, 0.1), state)
+    assert (state.ended, state.n_epochs, state.best_epoch) == ("finished", 6, 6)
+    assert run.weight == after(6)
+
+
+def test_the_second_phase_waits_anew_goes_on_from_the_best_weights_and_counts_epochs_on() -> None:
+    run, state = Run(), State()
+    run.go(Phase(0, 10, 2, 0.1), state)
+    assert state.ended == "stopped early"
+    begin_phase(state, 1)
+    run.go(Phase(3, 10, 3, 0.1), state)
+    # from 0.36 on the validation loss rises at once: three epochs of patience, three epochs
+    assert (state.ended, state.n_epochs, state.best_epoch, state.n_before) == ("stopped early", 4 + 3, 2, 4)
+    assert run.epochs == list(range(7)), "an epoch of the second phase drew what one of the first had drawn"
+    np.testing.assert_allclose(
+        state.history["val_loss"][4:], [*state.history["val_loss"][2:4], (0.8**5 - 0.64) ** 2], rtol=1e-4
+    )
+    assert run.weight == after(2)
+
+
+def test_a_phase_that_is_resumed_goes_on_with_its_epochs_and_its_waiting() -> None:
+    whole, state = Run(), State()
+    whole.go(Phase(0, 10, 2, 0.1), state)
+    begun, stopped = Run(), State()
+    begun.go(Phase(0, 3, 2, 0.1), stopped)  # as far as a stop after three epochs
+    assert (stopped.ended, stopped.n_waited) == ("finished", 1)
+    stopped.ended = ""
+    resumed = Run()
+    resumed.go(Phase(0, 10, 2, 0.1), stopped)
+    assert resumed.epochs == [3]
+    assert (stopped.ended, stopped.n_epochs) == ("stopped early", 4)
+    assert stopped.history["val_loss"] == state.history["val_loss"]
+    assert resumed.weight == whole.weight
+
+
+def test_a_second_phase_that_is_resumed_draws_for_its_own_epochs() -> None:
+    run, state = Run(watched=1.0), State()
+    run.go(Phase(0, 2, 5, 0.1), state)
+    begin_phase(state, 1)
+    run.go(Phase(3, 1, 5, 0.1), state)
+    state.ended = ""
+    resumed = Run(watched=1.0)
+    resumed.go(Phase(3, 3, 5, 0.1), state)
+    assert run.epochs + resumed.epochs == [0, 1, 2, 3, 4]
+    assert resumed.weight == after(5)
