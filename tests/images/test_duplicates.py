@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from made_data import photo
-from tlfeat.images import duplicates
+from tlfeat.images import duplicates, nearest
 from tlfeat.images.duplicates import Pair, find_duplicates
 from tlfeat.images.image_set import content_key
 from tlfeat.types import Rows
@@ -123,7 +123,7 @@ def test_the_answer_does_not_depend_on_threads_or_blocks(photos: Photos, monkeyp
     answers = []
     for n_threads, block in ((1, 1024), (4, 1024), (3, 2)):
         monkeypatch.setattr(duplicates, "n_cores", lambda n=n_threads: n)
-        monkeypatch.setattr(duplicates, "_BLOCK", block)
+        monkeypatch.setattr(nearest, "_BLOCK", block)
         answers.append(photos.found())
     assert len(answers[0].pairs) == 10
     assert answers[0] == answers[1] == answers[2]
@@ -131,7 +131,7 @@ def test_the_answer_does_not_depend_on_threads_or_blocks(photos: Photos, monkeyp
 
 def test_a_large_set_is_searched_in_cells_and_says_so(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = photos.add(photo(8), "copy.jpg", near=8)
-    monkeypatch.setattr(duplicates, "_MAX_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(nearest, "_MAX_MULTIPLY_ADDS", 0)
     found = photos.found()
     assert [(p.one, p.other) for p in found.pairs] == [(8, copy)]
     assert "too many to compare each with each" in found.notes[0]

@@ -19,7 +19,8 @@ from tlfeat.errors import DataError
 from tlfeat.evaluate.leaks import layer_for_duplicates
 from tlfeat.evaluate.split import Split, make_split
 from tlfeat.heads.fit import fit_head
-from tlfeat.images.duplicates import N_NEIGHBOURS, Duplicates, find_duplicates, nearest_images
+from tlfeat.images.duplicates import Duplicates, find_duplicates
+from tlfeat.images.nearest import N_NEIGHBOURS, nearest_images
 from tlfeat.records import Record
 from tlfeat.types import Labels, OnProgress, Rows, silent
 
