@@ -23,7 +23,8 @@ demo: .venv/installed  ## extract, fit-sklearn, fit-keras and compare on the bui
 test: lint types check  ## everything that has to pass
 
 check: .venv/installed  ## the tests alone, on all cores
-	$(BIN)/pytest -n auto --dist loadfile
+	@# one thread a worker: more would only wait for each other
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

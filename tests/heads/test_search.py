@@ -13,8 +13,8 @@ import pytest
 from tlfeat.errors import DataError
 from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, make_split
+from tlfeat.heads import blocks, search
 from tlfeat.heads import linear as linear_heads
-from tlfeat.heads import search
 from tlfeat.heads import table as heads
 from tlfeat.heads.blocks import MAPPINGS, View, add_up, steady_threads
 from tlfeat.heads.columns import MAX_COVARIANCE, Columns, columns_of, sums_by_group
@@ -309,9 +309,12 @@ def test_coefficients_for_columns_as_they_are_give_the_same_scores() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_head_is_the_same_to_the_last_digit_at_any_number_of_threads(name: str) -> None:
-    # more rows than a block, so that there is something to share out
-    problem = problem_of(n=3000, width=24)
+def test_a_head_is_the_same_to_the_last_digit_at_any_number_of_threads(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # four blocks of rows, so that there is something to share out and an order to sum in
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 128)
+    problem = problem_of(n=600, width=24)
     split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
     at = split.where("train", "val")
     rows = in_order(problem.rows, split, at)
@@ -373,15 +376,16 @@ class BlocksOnly:
 
 
 @pytest.mark.parametrize("name", ["logreg", "linear-svm", "ridge", "lda"])
-def test_rows_read_block_by_block_give_the_same_head(name: str) -> None:
-    problem = problem_of(n=3000, width=24)
+def test_rows_read_block_by_block_give_the_same_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 128)
+    problem = problem_of(n=600, width=24)
     split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
     at = split.where("train", "val")
     rows = in_order(problem.rows, split, at)
     stored = BlocksOnly(rows)
     one, other = fit_head(name, rows, split, at), fit_head(name, stored, split, at)
     assert other.chosen == one.chosen
-    assert stored.largest <= 1024
+    assert stored.largest <= 128
     assert predict_probabilities(other.pipeline, rows).tobytes() == predict_probabilities(one.pipeline, rows).tobytes()
 
 
@@ -581,7 +585,7 @@ def test_labels_that_are_numbers_keep_their_names(name: str) -> None:
     split = split_of(problem.rows, [str(10**i) for i in problem.labels])
     assert split.classes == ["1", "10", "100"]
     at = split.where("train", "val")
-    fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
+    fitted = fit_head(name, in_order(problem.rows, split, at), split, at, is_searched=False)
     assert fitted.pipeline.classes_.tolist() == [0, 1, 2]
 
 
@@ -600,6 +604,6 @@ def test_one_row_can_be_predicted_and_none_too(name: str) -> None:
     problem = problem_of()
     split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
     at = split.where("train", "val")
-    fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
+    fitted = fit_head(name, in_order(problem.rows, split, at), split, at, is_searched=False)
     assert predict_probabilities(fitted.pipeline, problem.rows[:1]).shape == (1, 3)
     assert predict_probabilities(fitted.pipeline, problem.rows[:0]).shape == (0, 3)

@@ -122,7 +122,7 @@ def test_the_answer_does_not_depend_on_threads_or_blocks(photos: Photos, monkeyp
         photos.add(photo(i), f"copy{i}.jpg", near=i)
     answers = []
     for n_threads, block in ((1, 1024), (4, 1024), (3, 2)):
-        monkeypatch.setattr(duplicates, "n_cores", lambda n=n_threads: n)
+        monkeypatch.setattr(nearest, "n_cores", lambda n=n_threads: n)
         monkeypatch.setattr(nearest, "_BLOCK", block)
         answers.append(photos.found())
     assert len(answers[0].pairs) == 10

@@ -75,7 +75,7 @@ def test_leaks_are_said_by_every_fit_and_the_score_is_given_without_them(leaky: 
         (f"copy{i}", "near") for i in range(10)
     }
 
-    run = tlfeat("compare", "--heads", "knn,logreg", "--keras", "none", cwd=tmp_path)
+    run = tlfeat("compare", "--heads", "knn,svm", "--keras", "none", cwd=tmp_path)
     assert f"warning: {said}" in run.stderr
     assert "without leaks" in run.stdout.splitlines()[0]
     (report,) = (tmp_path / "cache" / "reports").glob("*/comparison.md")
@@ -92,19 +92,19 @@ def test_leaks_are_said_by_every_fit_and_the_score_is_given_without_them(leaky: 
 def test_nothing_is_said_of_leaks_where_there_are_none(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(n=12)
     tlfeat("extract", "photos", "--backbone", "pixels", "-q", cwd=tmp_path)
-    run = tlfeat("compare", "--heads", "logreg", "--keras", "none", cwd=tmp_path)
+    run = tlfeat("compare", "--heads", "knn", "--keras", "none", cwd=tmp_path)
     assert "leak" not in (run.stdout + run.stderr).lower()
 
 
 def test_a_result_of_an_older_version_gets_its_leaks_when_it_is_shown_again(leaky: Path) -> None:
     extract_rows(load_images(leaky), PixelEncoder(), Path("a.h5"))
     with open_data(Path("a.h5"), seed=0) as data:
-        folder = Path(fit_sklearn(data, "logreg").result.model)
+        folder = Path(fit_sklearn(data, "svm").result.model)
         saved = json.loads((folder / "result.json").read_text())
         assert len(saved.pop("leaks")["images"]) == 20
         (folder / "result.json").write_text(json.dumps(saved))
         assert Result.from_dict(saved).leaks is None
-        again = fit_sklearn(data, "logreg")
+        again = fit_sklearn(data, "svm")
     assert again.is_reused
     assert isinstance(again.result.leaks, Leaks)
     assert len(again.result.leaks.images) == 20
@@ -116,7 +116,7 @@ def test_leaks_are_looked_for_once_for_all_candidates(leaky: Path, monkeypatch: 
     monkeypatch.setattr(leaks, "find_duplicates", lambda *a, **k: calls.append(1) or looked(*a, **k))
     extract_rows(load_images(leaky), PixelEncoder(), Path("a.h5"))
     with open_data(Path("a.h5"), seed=0) as data:
-        fit_sklearn(data, "logreg")
+        fit_sklearn(data, "svm")
         fit_sklearn(data, "knn")
     assert calls == [1]
 
@@ -129,7 +129,7 @@ def test_where_every_test_image_was_learned_from_there_is_no_score_without_leaks
                 photo(100 * c + i).save(tmp_path / "all" / split / name / f"{i}.png")
     extract_rows(load_images(tmp_path / "all"), PixelEncoder(), Path("a.h5"))
     with open_data(Path("a.h5"), seed=0) as data:
-        found = fit_sklearn(data, "logreg").result.leaks
+        found = fit_sklearn(data, "svm").result.leaks
     assert found is not None
     assert (len(found.images), found.n_test, found.accuracy, found.ci95) == (16, 0, None, None)
     assert {image["kind"] for image in found.images} == {"bytes"}

@@ -23,7 +23,7 @@ from tlfeat.evaluate.split import Split, draw_per_class, make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.fit import fit_head
 from tlfeat.images.image_set import load_images
-from tlfeat.report.curve import curve_finding, keras_hint, saving_text
+from tlfeat.report.curve import curve_finding, saving_text
 from tlfeat.report.finding import to_svg, write_finding
 from tlfeat.studies import curve as curving
 from tlfeat.studies.curve import Curve, learning_curve, parse_counts
@@ -93,7 +93,7 @@ def test_no_test_image_is_ever_learned_from(cache: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(curving, "fit_head", watching)
     with open_data(cache, seed=0) as data:
-        learning_curve(data, counts=(2, 0), n_draws=2, has_pixels=False)
+        learning_curve(data, heads=("svm", "knn"), counts=(2, 0), n_draws=2, has_pixels=False)
         assert seen == set(data.split.where("train", "val").tolist())
 
 
@@ -182,13 +182,13 @@ def test_counts_that_are_none_are_refused(text: str) -> None:
 
 
 def test_a_curve_has_every_count_and_all_images_once(cache: Path) -> None:
-    found = run_curve(cache, heads=("logreg", "knn"), has_pixels=True)
+    found = run_curve(cache, heads=("logreg", "knn"), has_pixels=True, n_draws=2)
     assert list(found.lines) == ["logreg", "knn", "pixels+logreg"]
     for line in found.lines.values():
         assert [(place.count, place.n_labels, len(place.trials)) for place in line] == [
-            (1, 2, 3),
-            (2, 4, 3),
-            (5, 10, 3),
+            (1, 2, 2),
+            (2, 4, 2),
+            (5, 10, 2),
             (0, 38, 1),
         ]
     # the rows are the pixels here: both candidates are the same head on the same images
@@ -227,37 +227,37 @@ def n_fitted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_a_stopped_curve_goes_on_where_it_was_and_ends_the_same(cache: Path, n_fitted: Counter[str]) -> None:
     n_fitted["stop at"] = 6
     with pytest.raises(KeyboardInterrupt):
-        run_curve(cache, heads=("logreg",))
+        run_curve(cache, heads=("svm",))
     assert n_fitted["fits"] == 5
     n_fitted["stop at"] = 0
-    resumed = run_curve(cache, heads=("logreg",))
+    resumed = run_curve(cache, heads=("svm",))
     assert n_fitted["fits"] == 10  # 3 draws of 3 counts, and all
     assert resumed.n_reused == 5
-    again = run_curve(cache, heads=("logreg",))
+    again = run_curve(cache, heads=("svm",))
     assert n_fitted["fits"] == 10
-    fresh = run_curve(cache, heads=("logreg",), is_fresh=True)
+    fresh = run_curve(cache, heads=("svm",), is_fresh=True)
     assert n_fitted["fits"] == 20
-    accuracies = [[p.accuracies for p in c.lines["logreg"]] for c in (resumed, again, fresh)]
+    accuracies = [[p.accuracies for p in c.lines["svm"]] for c in (resumed, again, fresh)]
     assert accuracies[0] == accuracies[1] == accuracies[2]
 
 
 def test_more_draws_and_another_seed_fit_only_what_is_new(cache: Path, n_fitted: Counter[str]) -> None:
-    run_curve(cache, heads=("logreg",))
-    run_curve(cache, heads=("logreg",), n_draws=4)
+    run_curve(cache, heads=("svm",))
+    run_curve(cache, heads=("svm",), n_draws=4)
     assert n_fitted["fits"] == 13
     with open_data(cache, seed=1) as data:
-        learning_curve(data, heads=("logreg",), counts=(1,), n_draws=1, has_pixels=False)
+        learning_curve(data, heads=("svm",), counts=(1,), n_draws=1, has_pixels=False)
     assert n_fitted["fits"] == 14
 
 
 def test_a_damaged_trial_is_fitted_again(cache: Path, n_fitted: Counter[str]) -> None:
-    run_curve(cache, heads=("logreg",))
+    run_curve(cache, heads=("svm",))
     files = sorted(Path("cache/curves").rglob("*.json"))
     assert len(files) == 10
     files[0].write_text("{")
     files[1].write_text("{}")
     files[2].write_text("[]")
-    run_curve(cache, heads=("logreg",))
+    run_curve(cache, heads=("svm",))
     assert n_fitted["fits"] == 13
 
 
@@ -272,7 +272,7 @@ def test_a_head_that_cannot_learn_from_so_few_is_left_out_there_alone(
         return original(name, rows, *args, **options)
 
     monkeypatch.setattr(curving, "fit_head", fussy)
-    found = run_curve(cache, heads=("logreg", "knn"))
+    found = run_curve(cache, heads=("svm", "knn"))
     assert [place.count for place in found.lines["knn"]] == [2, 5, 0]
     assert found.skipped == [("knn on 1 a class", "too few")]
     rows = curve_finding(found).rows
@@ -281,7 +281,7 @@ def test_a_head_that_cannot_learn_from_so_few_is_left_out_there_alone(
 
 
 def test_the_report_has_bands_words_and_every_count(cache: Path, tmp_path: Path) -> None:
-    found = curve_finding(run_curve(cache, heads=("logreg", "knn")))
+    found = curve_finding(run_curve(cache, heads=("svm", "knn")))
     paths = write_finding(found, tmp_path / "report")
     assert to_svg(found.chart).count('class="band"') == 2
     text = paths["md"].read_text()
@@ -311,7 +311,7 @@ def test_bad_input_is_answered(cache: Path, make_photos: MakePhotos, tmp_path: P
 
 
 def test_counts_beyond_the_data_become_all_and_are_said(cache: Path) -> None:
-    found = run_curve(cache, heads=("logreg",), counts=(5, 19, 50))
+    found = run_curve(cache, heads=("svm",), counts=(5, 19, 50))
     assert found.counts == [5, 0]
     assert found.notes == ["19, 50 images a class: no class has more than 19, this is all"]
 
@@ -321,8 +321,8 @@ def test_classes_of_different_sizes_are_said(make_photos: MakePhotos, tmp_path: 
     for i in range(12, 24):
         (photos / "dog" / f"{i}.png").unlink()
     path = extract_rows(load_images(photos), PixelEncoder(), tmp_path / "c.h5").cache
-    found = run_curve(path, heads=("logreg",), counts=(5, 15, 0))
-    assert [place.n_labels for place in found.lines["logreg"]] == [10, 25, 29]  # of dogs there are 10 to learn from
+    found = run_curve(path, heads=("svm",), counts=(5, 15, 0))
+    assert [place.n_labels for place in found.lines["svm"]] == [10, 25, 29]  # of dogs there are 10 to learn from
     assert found.notes == ["all are 10 to 19 images a class, in proportions that balanced draws do not have"]
 
 
@@ -337,14 +337,13 @@ def test_the_command_prints_one_document_and_says_what_comes_next(cache: Path) -
 
 
 @pytest.mark.keras
-def test_networks_learn_on_the_same_draws_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlfeat.extract.plan import plan_extraction
+def test_networks_learn_on_the_same_draws_and_are_kept(
+    small_cache: Path, eagerly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tlfeat.finetune import train as finetune
 
-    monkeypatch.chdir(tmp_path)
-    report = plan_extraction().run()
     options: dict[str, Any] = {
-        "heads": ("logreg",),
+        "heads": ("svm",),
         "keras_modes": ("frozen",),
         "keras_options": {"epochs": 1},
         "counts": (1, 2, 0),
@@ -352,10 +351,10 @@ def test_networks_learn_on_the_same_draws_and_are_kept(tmp_path: Path, monkeypat
         "n_draws": 2,
         "n_keras_draws": 1,
     }
-    found = run_curve(report.cache, **options)
-    assert [(place.count, place.n_labels) for place in found.lines["keras-frozen"]] == [(2, 10), (0, 50)]
+    found = run_curve(small_cache, **options)
+    assert [(place.count, place.n_labels) for place in found.lines["keras-frozen"]] == [(2, 6), (0, 48)]
     assert [row[3] == "–" for row in curve_finding(found).rows] == [True, False, False]
     monkeypatch.setattr(finetune, "train", lambda *args, **kwargs: pytest.fail("trained again"))
-    assert run_curve(report.cache, **options).lines.keys() == found.lines.keys()
-    with open_data(report.cache, seed=0) as data:
-        assert "--keras frozen,scratch adds networks, 2 draws" in keras_hint(data, [1, 0], 2)
+    assert run_curve(small_cache, **options).lines.keys() == found.lines.keys()
+    with open_data(small_cache, seed=0) as data:
+        assert "--keras frozen,scratch adds networks, 2 draws" in curving.keras_hint(data, [1, 0], 2)
