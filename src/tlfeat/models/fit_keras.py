@@ -12,7 +12,6 @@ from tlfeat.backbones.network import weights_digest
 from tlfeat.cache.contents import spec_of
 from tlfeat.errors import BadImage, CacheError, DataError, Interrupted
 from tlfeat.evaluate.data import Data
-from tlfeat.evaluate.leaks import find_leaks
 from tlfeat.finetune.network import Network
 from tlfeat.finetune.recipes import Recipe
 from tlfeat.finetune.saved import predict_files, save_model
@@ -65,10 +64,10 @@ def fit_keras(
     fingerprint = {**data.cache.fingerprint, "preprocess": spec.mode}
     folder = model_folder(data, settings.name, "", identity, fingerprint)
     state_path = workspace.training_state_path(folder)
-    find_leaks(data.cache, split, on_progress=on_progress)
+    leaks = data.leaks(on_progress)
     if is_fresh:
         state_path.unlink(missing_ok=True)
-    elif (known := known_result(folder, data)) is not None and known.chosen.get("ended") != "interrupted":
+    elif (known := known_result(folder, data.split, leaks)) is not None and known.chosen.get("ended") != "interrupted":
         return Outcome(known, is_reused=True)
     images, test_at = data.cache.table.images, split.where("test")
     test_files = [images.root / split.paths[i] for i in test_at]
@@ -99,6 +98,7 @@ def fit_keras(
         settings.name,
         "keras",
         data,
+        leaks,
         data.cache,
         "",
         identity,

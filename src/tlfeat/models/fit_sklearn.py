@@ -21,7 +21,6 @@ from tlfeat.cache.contents import StoredRows, choose_layers, read_rows
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import Data
-from tlfeat.evaluate.leaks import find_leaks
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.blocks import View
@@ -160,9 +159,9 @@ def _fit_rows(
     on_progress: OnProgress,
 ) -> Outcome:
     split = data.split
-    find_leaks(data.cache, split, on_progress=on_progress)  # first, so that its rows and those of the fit never meet
+    leaks = data.leaks(on_progress)
     folder = model_folder(data, candidate, settings["layer"], settings, cache.fingerprint)
-    if not is_fresh and (known := known_result(folder, data)) is not None:
+    if not is_fresh and (known := known_result(folder, data.split, leaks)) is not None:
         return Outcome(known, is_reused=True)
     learn_at, test_at = split.where("train", "val"), split.where("test")
     on_progress(f"fitting {candidate}", 0, 0)
@@ -195,6 +194,7 @@ def _fit_rows(
         candidate,
         "head",
         data,
+        leaks,
         cache,
         SIDE_BY_SIDE.join(fitted.layers),
         settings,

@@ -16,10 +16,10 @@ from tlfeat.cache.contents import encoder_name
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.data import Data
-from tlfeat.evaluate.leaks import find_leaks, score_without
+from tlfeat.evaluate.leaks import LeakedImages, score_without
 from tlfeat.evaluate.scores import score
+from tlfeat.evaluate.split import Split
 from tlfeat.records import Environment, Result, Timing
-from tlfeat.types import OnProgress, silent
 from tlfeat.workspace import read_json, write_json
 
 MODEL_FORMAT_VERSION = 1
@@ -40,6 +40,7 @@ def make_result(
     candidate: str,
     kind: str,
     data: Data,
+    leaks: LeakedImages,
     cache: Cache,
     layer: str,
     settings: dict[str, Any],
@@ -78,7 +79,7 @@ def make_result(
         coverage=coverage or [],
         history=history or {},
         notes=[*split.notes, *notes],
-        leaks=score_without(find_leaks(data.cache, split), split, true, predicted),
+        leaks=score_without(leaks, split, true, predicted),
     )
 
 
@@ -95,19 +96,18 @@ def model_folder(data: Data, candidate: str, layer: str, settings: dict[str, Any
     return workspace.models_dir(data.stem) / f"{candidate}{layer_part}-{identity}"
 
 
-def known_result(folder: Path, data: Data) -> Result | None:
+def known_result(folder: Path, split: Split, leaks: LeakedImages) -> Result | None:
     path = folder / "result.json"
     try:
         known = replace(Result.from_dict(read_json(path)), model=str(folder)) if path.exists() else None
     except (DataError, TypeError, KeyError):
         return None  # half-written by an older version or damaged: fit again
-    return known and with_leaks(known, data)
+    return known and with_leaks(known, split, leaks)
 
 
-def with_leaks(known: Result, data: Data, *, on_progress: OnProgress = silent) -> Result:
+def with_leaks(known: Result, split: Split, leaks: LeakedImages) -> Result:
     """Return a saved Result with today's leaks: paths may be others, and an older version did not look for them."""
-    found = find_leaks(data.cache, data.split, on_progress=on_progress)
-    return replace(known, leaks=score_without(found, data.split, np.array(known.true), np.array(known.predicted)))
+    return replace(known, leaks=score_without(leaks, split, np.array(known.true), np.array(known.predicted)))
 
 
 def save_outcome(

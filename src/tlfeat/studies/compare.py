@@ -191,13 +191,14 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
         except (DataError, TypeError, KeyError, AttributeError):
             continue  # of an older version, or damaged
         if is_same and len(result.predicted) == len(result.true) == split.info.n_test:
-            results.append(with_leaks(replace(result, model=str(path.parent)), data, on_progress=on_progress))
+            results.append(replace(result, model=str(path.parent)))
     if not results:
         raise DataError(
             f"No model in {folder} was fitted on {data.cache.path} with this split (seed {data.seed}). Run tlfeat "
             f"compare, tlfeat fit-sklearn or tlfeat fit-keras first, with the same --seed and --test-fraction."
         )
-    return _line_up(data, [Outcome(result, is_reused=True) for result in results], [])
+    leaks = data.leaks(on_progress)
+    return _line_up(data, [Outcome(with_leaks(result, split, leaks), is_reused=True) for result in results], [])
 
 
 def names_of(results: Sequence[Result]) -> list[str]:
