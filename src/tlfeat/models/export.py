@@ -14,16 +14,17 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import import_keras
-from tlfeat.errors import CacheError, DataError, ModelError, UsageError
+from tlfeat.errors import CacheError, ModelError, UsageError
 from tlfeat.images.decode import decode_all, pixel_type
 from tlfeat.models.formats import Format, Run, find_format, write
 from tlfeat.models.head_layers import add_head
 from tlfeat.models.model_card import Check, DataSet, model_card, read_data_set
 from tlfeat.models.predict import Model
+from tlfeat.models.saved import read_result
 from tlfeat.records import Result
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Pixels, Probabilities, silent
-from tlfeat.workspace import read_json, write_text
+from tlfeat.workspace import write_text
 
 #: Largest difference between a probability of the file and that of `predict`.
 TOLERANCE = 1e-4
@@ -98,7 +99,7 @@ def export_model(
     file = output or workspace.export_file(folder, entry.suffix)
     _check_output(file, folder, entry)
     model = Model(folder, is_trusted=is_trusted)
-    result = _read_result(folder)
+    result = read_result(folder)
     data = read_data_set(folder, result)
     labels = [_one_line(label) for label in model.classes]
     pixels, what = _pictures(model, result, data)
@@ -202,16 +203,6 @@ def compare(run: Run, pixels: Pixels, expected: Probabilities, labels: Sequence[
         if label not in tied:
             raise ModelError(f"The file was not kept: it says '{label}' where tlfeat predict says '{tied[0]}'.")
     return difference
-
-
-def _read_result(folder: Path) -> Result:
-    try:
-        return Result.from_dict(read_json(folder / "result.json"))
-    except (OSError, DataError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"{folder / 'result.json'} is missing or damaged: there is nothing to write a model card from. Fit the "
-            f"model again."
-        ) from error
 
 
 def _check_output(file: Path, folder: Path, entry: Format) -> None:

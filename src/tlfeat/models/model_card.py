@@ -21,9 +21,9 @@ from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.split import TEST_FRACTION, make_split
+from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
 from tlfeat.text import markdown_table, page, percent, size
-from tlfeat.workspace import read_json
 
 ROLES = ("train", "val", "test")
 
@@ -68,8 +68,8 @@ def read_data_set(folder: Path, result: Result) -> DataSet:
     Where that is gone, or holds other images by now, less is said; nothing fails.
     """
     try:
-        named = read_json(folder / "model.json").get("cache")
-        with open_cache(Path(str(named)) if named else folder.parents[2] / f"{folder.parent.name}.h5") as cache:
+        file = read_model(folder).cache or folder.parents[2] / f"{folder.parent.name}.h5"
+        with open_cache(file) as cache:
             images = cache.table.images
             fraction = TEST_FRACTION if result.split.test_fraction is None else result.split.test_fraction
             split = make_split(cache.table, seed=result.split.seed, test_fraction=fraction)

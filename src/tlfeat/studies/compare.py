@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
+from tlfeat.errors import DataError, Interrupted, KnownError, ModelError, TlfeatError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.evaluate.leaks import leak_sentence
@@ -20,10 +20,9 @@ from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
-from tlfeat.models.saved import Outcome, with_leaks
+from tlfeat.models.saved import Outcome, read_result, with_leaks
 from tlfeat.records import Result, SplitInfo, record
 from tlfeat.types import OnProgress, silent
-from tlfeat.workspace import read_json
 
 #: Below this the difference to the best candidate is called real, after Holm's correction.
 SIGNIFICANCE = 0.05
@@ -176,22 +175,15 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
     DataError
         There is none; the message says how to make one.
     """
-    folder = workspace.models_dir(data.stem)
-    split = data.split
+    folder, split = workspace.models_dir(data.stem), data.split
     results = []
     for path in sorted(folder.glob("*/result.json")):
         try:
-            result = Result.from_dict(read_json(path))
-            own = dict(data.cache.fingerprint)
-            if result.kind == "keras":  # a network may be trained on pixels that are scaled in another way
-                own["preprocess"] = result.fingerprint.get("preprocess")
-            is_same = result.split.digest == split.info.digest and (
-                result.candidate.startswith("pixels+") or result.fingerprint == own
-            )
-        except (DataError, TypeError, KeyError, AttributeError):
+            result = read_result(path.parent)
+        except ModelError:
             continue  # of an older version, or damaged
-        if is_same and len(result.predicted) == len(result.true) == split.info.n_test:
-            results.append(replace(result, model=str(path.parent)))
+        if _is_of(result, data):
+            results.append(result)
     if not results:
         raise DataError(
             f"No model in {folder} was fitted on {data.cache.path} with this split (seed {data.seed}). Run tlfeat "
@@ -199,6 +191,16 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
         )
     leaks = data.leaks(on_progress)
     return _line_up(data, [Outcome(with_leaks(result, split, leaks), is_reused=True) for result in results], [])
+
+
+def _is_of(result: Result, data: Data) -> bool:
+    """Whether a saved Result was fitted on this cache and split."""
+    own = dict(data.cache.fingerprint)
+    if result.kind == "keras":  # a network may be trained on pixels that are scaled in another way
+        own["preprocess"] = result.fingerprint.get("preprocess")
+    is_same_cache = result.candidate.startswith("pixels+") or result.fingerprint == own
+    is_same_split = result.split.digest == data.split.info.digest
+    return is_same_cache and is_same_split and len(result.predicted) == len(result.true) == data.split.info.n_test
 
 
 def names_of(results: Sequence[Result]) -> list[str]:
@@ -209,7 +211,7 @@ def names_of(results: Sequence[Result]) -> list[str]:
         differing = [
             name
             for name in dict.fromkeys(name for known in settings for name in known)
-            if name not in ("grid", "model") and len({str(known.get(name)) for known in settings}) > 1
+            if name not in ("grid", "search", "model") and len({str(known.get(name)) for known in settings}) > 1
         ]
         told = ", ".join(f"{name} {result.settings.get(name, '–')}" for name in differing)
         names.append(f"{result.candidate} ({told})" if told else result.candidate)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.cache.contents import choose_layers, encoder_name, spec_of
+from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin, spec_of
 from tlfeat.errors import DataError, Interrupted, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import VAL_FRACTION, Split, draw_per_class
@@ -23,7 +23,7 @@ from tlfeat.finetune.saved import predict_pixels
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.finetune.sources import Sources
 from tlfeat.heads.fit import fit_head, predict_probabilities
-from tlfeat.heads.table import find_head
+from tlfeat.heads.table import SEARCH_VERSION, find_head
 from tlfeat.models.fit_sklearn import open_pixels
 from tlfeat.records import SplitInfo
 from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place, RunTrial, Trial, TrialBook
@@ -142,14 +142,14 @@ def learning_curve(
     if heads:
         rows = data.cache.read(layer, data.split.keys)
         for head in heads:
-            settings = {"layer": layer, "grid": repr(find_head(head).family)}
+            settings = {"layer": layer, "search": SEARCH_VERSION}
             book.run(head, counts, n_draws, settings, _head_run(data, head, head, rows))
         del rows
     if has_pixels:
         with book.kept_going("pixels+logreg"), open_pixels(data, on_progress=on_progress) as small:
             pixel_rows = small.read("pixels", data.split.keys)
             run = _head_run(data, "pixels+logreg", "logreg", pixel_rows)
-            settings = {"layer": "pixels", "grid": repr(find_head("logreg").family)}
+            settings = {"layer": "pixels", "search": SEARCH_VERSION}
             book.run("pixels+logreg", counts, n_draws, settings, run)
     for mode in keras_modes:
         with book.kept_going(f"keras-{mode}"):
@@ -272,7 +272,7 @@ def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float |
     it.
     """
     timing = data.cache.timing
-    if not timing["n_embedded"] or data.cache.source.get("encoder", {}).get("backbone") in (None, "pixels", "imported"):
+    if not timing["n_embedded"] or origin(data.cache) is not Origin.KERAS:
         return None
     image_s, learn_at = timing["embed_s"] / timing["n_embedded"], data.split.where("train", "val")
     spent = 0.0
