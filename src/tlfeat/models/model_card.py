@@ -39,6 +39,42 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Attributes
+    ----------
+    file : Path
+        The one to load.
+    format : str
+        One of `formats.FORMATS`, by name.
+    beside : list of Path
+        Labels, model card and, for OpenVINO, the weights.
+    runtime : str
+        What it was checked with, with its version.
+    n_bytes : int
+        Of the file, weights included.
+    labels : list of str
+        In the order of the probabilities.
+    input_size : (int, int)
+        Height and width of the pixels that it takes.
+    resize : str
+        How `predict` brings pictures to that size: one of `decode.RESIZES`.
+    check : Check
+    """
+
+    file: Path
+    format: str
+    beside: list[Path]
+    runtime: str
+    n_bytes: int
+    labels: list[str]
+    input_size: tuple[int, int]
+    resize: str
+    check: Check
+
+
+@dataclass(frozen=True, slots=True)
 class DataSet:
     """What the images were, as far as their cache is still there.
 
@@ -49,7 +85,7 @@ class DataSet:
     root : Path or None
         Where the test images lie.
     counts : dict of str to list of int
-        Class to images to learn from, to validate on and to test; empty where the split cannot be made again.
+        Class to training, validation and test images; empty where the split cannot be made again.
     n_groups : int
         Groups of images that stay on one side; 0 where each image is its own.
     """
@@ -61,9 +97,7 @@ class DataSet:
 
 
 def read_data_set(folder: Path, result: Result) -> DataSet:
-    """Look up the data of a saved model in the cache that model.json names.
-
-    A model of an older version, in ``cache/models/NAME/``, was fitted on ``cache/NAME.h5``.
+    """Look up the data of a saved model in the cache that model.json names; of an older version, ``cache/NAME.h5``.
 
     Where that is gone, or holds other images by now, less is said; nothing fails.
     """
@@ -85,19 +119,7 @@ def read_data_set(folder: Path, result: Result) -> DataSet:
     return DataSet(images.name, images.root, counts, n_groups)
 
 
-def model_card(
-    result: Result,
-    data: DataSet,
-    *,
-    labels: Sequence[str],
-    file: str,
-    file_format: str,
-    runtime: str,
-    n_bytes: int,
-    input_size: tuple[int, int],
-    resize: str,
-    check: Check,
-) -> str:
+def model_card(result: Result, data: DataSet, exported: Exported) -> str:
     """Return the card of an exported file, with an example that runs it.
 
     Parameters
@@ -105,20 +127,7 @@ def model_card(
     result : Result
         Of the model that was exported.
     data : DataSet
-    labels : sequence of str
-        In the order of the probabilities.
-    file : str
-        Its name.
-    file_format : str
-        One of `formats.FORMATS`, by name.
-    runtime : str
-        With its version.
-    n_bytes : int
-    input_size : (int, int)
-        Height and width in pixels.
-    resize : str
-        One of `decode.RESIZES`.
-    check : Check
+    exported : Exported
     """
     weights, licence = _backbone(result)
     return (
@@ -128,21 +137,21 @@ def model_card(
             fingerprint=json.dumps(result.fingerprint),
             result=result,
             data=data,
-            labels=[_plain(label) for label in labels],
-            file=file,
-            format=file_format,
-            runtime=runtime,
-            file_size=size(n_bytes),
-            height=input_size[0],
-            width=input_size[1],
-            resize=resize,
-            check=check,
+            labels=[_plain(label) for label in exported.labels],
+            file=exported.file.name,
+            format=exported.format,
+            runtime=exported.runtime,
+            file_size=size(exported.n_bytes),
+            height=exported.input_size[0],
+            width=exported.input_size[1],
+            resize=exported.resize,
+            check=exported.check,
             preprocess=PREPROCESS.get(str(result.fingerprint.get("preprocess")), ""),
             weights=weights,
             licence=licence,
-            classes=_class_table(data, labels) if data.counts else "",
+            classes=_class_table(data, exported.labels) if data.counts else "",
             scores=_score_table(result),
-            per_class=_per_class_table(result, labels),
+            per_class=_per_class_table(result, exported.labels),
             calibration=calibration_text(result.score.calibration) if result.score.calibration else "",
             leaks=_leaks(result),
             chosen=", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items()),
