@@ -80,13 +80,7 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
     DataError
         Fewer than two classes have enough images, or the table is not complete.
     """
-    if not 0 < test_fraction < 1:
-        raise UsageError(f"The test fraction is {test_fraction}, expected between 0 and 1.")
-    if table.count("pending"):
-        raise DataError(
-            f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. "
-            f"Run the same tlfeat extract again; it goes on where it stopped."
-        )
+    _check_asked(table, test_fraction)
     labelled = _labelled(table)
     notes = []
     n_unlabelled = table.count("ok") - len(labelled.keys)
@@ -126,6 +120,16 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
         notes=notes,
         is_val_given="val" in labelled.splits,
     )
+
+
+def _check_asked(table: ImageTable, test_fraction: float) -> None:
+    if not 0 < test_fraction < 1:
+        raise UsageError(f"The test fraction is {test_fraction}, expected between 0 and 1.")
+    if table.count("pending"):
+        raise DataError(
+            f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. "
+            f"Run the same tlfeat extract again; it goes on where it stopped."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tlfeat.errors import DataError, Interrupted, KnownError, ModelError, Tlfeat
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.evaluate.leaks import leak_sentence
-from tlfeat.finetune.recipes import find_recipe
+from tlfeat.finetune.recipes import Recipe, find_recipe
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
@@ -117,7 +118,7 @@ def compare_candidates(
     keras_options : dict, optional
         Fields of ``recipes.TrainSettings`` for all Keras candidates.
     recipes : sequence of str
-        Of ``recipes.RECIPES``, each as it should be and as written, on the backbone of the cache.
+        Of ``recipes.RECIPES``, each with the backbone's own preprocessing and as written, on the backbone of the cache.
     has_pixels : bool, default=True
         Include the raw-pixel baseline.
     is_fresh : bool, default=False
@@ -132,39 +133,58 @@ def compare_candidates(
     candidates share make it less. The others fall behind by as much, and neither the p-values nor the intervals of the
     difference allow for that. Only images that chose nothing among the candidates would tell.
     """
-    for head in heads:
-        find_head(head)
-    unknown = sorted(set(keras_modes) - set(ALL_KERAS))
-    if unknown:
-        raise UsageError(f"No Keras candidate '{unknown[0]}'. Known: {', '.join(ALL_KERAS)}.")
-    chosen = [find_recipe(name) for name in recipes]
-    common: dict[str, Any] = {"is_fresh": is_fresh, "on_progress": on_progress}
-    runs: list[tuple[str, Callable[[], Outcome]]] = []
-    if has_pixels:
-        runs.append(("pixels+logreg", lambda: fit_pixel_baseline(data, **common)))
-    for head in heads:
-        runs.append((head, lambda head=head: fit_sklearn(data, head, layer=layer, **common)))  # type: ignore[misc]
-    for mode in keras_modes:
-        settings = TrainSettings(mode=mode, seed=data.seed, **(keras_options or {}))
-        runs.append((settings.name, lambda settings=settings: fit_keras(data, settings, **common)))  # type: ignore[misc]
-    for recipe in chosen:
-        for is_as_written in (False, True):
-            settings = recipe.make(is_as_written=is_as_written, seed=data.seed)
-            runs.append((settings.name, lambda settings=settings: fit_keras(data, settings, **common)))  # type: ignore[misc]
+    recipes_run = [find_recipe(name) for name in recipes]
+    runs = _head_runs(data, heads, layer, has_pixels, is_fresh, on_progress)
+    for settings in _keras_settings(data.seed, keras_modes, keras_options or {}, recipes_run):
+        run = partial(fit_keras, data, settings, is_fresh=is_fresh, on_progress=on_progress)
+        runs.append((settings.name, run))
+    if not runs:
+        raise UsageError("Nothing to compare: every candidate was left out.")
     outcomes, skipped = [], []
-    for name, run in runs:
+    for name, fit in runs:
         try:
-            outcomes.append(run())
+            outcomes.append(fit())
         except Interrupted:
             raise
         except KnownError as error:  # images or weights that are gone: the others need not wait for them
             skipped.append((name, str(error)))
-    if not runs:
-        raise UsageError("Nothing to compare: every candidate was left out.")
     if not outcomes:
         raise DataError("No candidate could run. " + " ".join(f"{name}: {why}" for name, why in skipped))
-    others = [note for note in (other_backbone(data, recipe) for recipe in chosen) if note]
+    others = [note for note in (other_backbone(data, recipe) for recipe in recipes_run) if note]
     return _line_up(data, outcomes, skipped, others)
+
+
+def _head_runs(
+    data: Data,
+    heads: Sequence[str],
+    layer: str | None,
+    has_pixels: bool,
+    is_fresh: bool,
+    on_progress: OnProgress,
+) -> list[tuple[str, Callable[[], Outcome]]]:
+    """Return the name of each candidate with what fits it."""
+    runs: list[tuple[str, Callable[[], Outcome]]] = []
+    if has_pixels:
+        run = partial(fit_pixel_baseline, data, is_fresh=is_fresh, on_progress=on_progress)
+        runs.append(("pixels+logreg", run))
+    for head in heads:
+        find_head(head)
+        run = partial(fit_sklearn, data, head, layer=layer, is_fresh=is_fresh, on_progress=on_progress)
+        runs.append((head, run))
+    return runs
+
+
+def _keras_settings(
+    seed: int, modes: Sequence[str], options: dict[str, Any], recipes: Sequence[Recipe]
+) -> list[TrainSettings]:
+    """Return how each network is trained: the modes, then each recipe with its own preprocessing and as written."""
+    unknown = sorted(set(modes) - set(ALL_KERAS))
+    if unknown:
+        raise UsageError(f"No Keras candidate '{unknown[0]}'. Known: {', '.join(ALL_KERAS)}.")
+    return [
+        *(TrainSettings(mode=mode, seed=seed, **options) for mode in modes),
+        *(recipe.make(is_as_written=as_written, seed=seed) for recipe in recipes for as_written in (False, True)),
+    ]
 
 
 def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Comparison:
