@@ -27,7 +27,7 @@ def leaky(tmp_path: Path) -> Path:
 def test_leaks_are_said_by_every_fit_and_the_score_is_given_without_them(leaky: Path, tmp_path: Path) -> None:
     tlfeat("extract", str(leaky), "--backbone", "pixels", "-q", cwd=tmp_path)
     run = tlfeat("fit-sklearn", "--model", "knn", cwd=tmp_path)
-    said = "LEAK: 20 of 40 test images (50.0 %) show a picture that was learned from (0 exact, 20 changed a little)"
+    said = "LEAK: 20 of 40 test images (50.0 %) show a picture of the training images (0 exact, 20 changed a little)"
     assert f"warning: {said}" in run.stderr
     assert said in run.stdout
     assert "without leaks" in run.stdout

@@ -114,7 +114,7 @@ def test_the_command_writes_every_finding_changes_nothing_and_exits_0(leaky: Pat
     before = hashlib.sha256(cache.read_bytes()).hexdigest(), sorted(os.walk(leaky))
     run = tlfeat("audit", "--output", "out", cwd=tmp_path)
     assert (hashlib.sha256(cache.read_bytes()).hexdigest(), sorted(os.walk(leaky))) == before
-    assert "test images that were learned from     20" in run.stdout
+    assert "test images seen in training     20" in run.stdout
     document = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert document["n_by_kind"]["leak"] == 20
     assert document == as_json("audit", cwd=tmp_path)

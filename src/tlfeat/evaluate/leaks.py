@@ -94,7 +94,7 @@ def leak_sentence(leaks: Leaks | None) -> str:
     n, n_test = len(leaks.images), len(leaks.images) + leaks.n_test
     n_exact = sum(image["kind"] in ("bytes", "pixels") for image in leaks.images)
     return (
-        f"LEAK: {n:,} of {counted(n_test, 'test image')} ({100 * n / n_test:.1f} %) show a picture that was learned "
-        f"from ({n_exact:,} exact, {n - n_exact:,} changed a little): the score is flattered. "
+        f"LEAK: {n:,} of {counted(n_test, 'test image')} ({100 * n / n_test:.1f} %) show a picture of the "
+        f"training images ({n_exact:,} exact, {n - n_exact:,} changed a little): the score is flattered. "
         f"tlfeat audit shows them."
     )

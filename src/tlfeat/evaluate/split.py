@@ -95,8 +95,8 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
     if len(classes) < 2:
         found = ", ".join(f"{name} ({n})" for name, n in sorted(Counter(labelled.labels).items())) or "none"
         raise DataError(
-            f"At least two classes with two different images each are needed, one to learn from and one to "
-            f"test; found: {found}."
+            f"At least two classes with two different images each are needed, one for training and one for testing; "
+            f"found: {found}."
         )
     chosen = [i for i, label in enumerate(labelled.labels) if label in classes]
     counts = Counter(roles[i] for i in chosen)

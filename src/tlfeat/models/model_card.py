@@ -213,9 +213,9 @@ def _interval(ends: Any) -> str:
 
 def _leaks(result: Result) -> str:
     if result.leaks is None:
-        return "Whether test images show pictures that were learned from was not looked at."
+        return "Leaks (test images that show a picture of the training images) were not looked for."
     found = leak_sentence(result.leaks)
-    return found or "No test image was found to show a picture that was learned from."
+    return found or "No test image was found to show a picture of the training images."
 
 
 def _short(value: object) -> str:

@@ -34,7 +34,7 @@ _IMBALANCED = 1.5
 
 #: Kinds of findings in the order of a report, and what each is called there.
 KINDS = {
-    "leak": "test images that were learned from",
+    "leak": "test images seen in training",
     "conflict": "one picture under two labels",
     "duplicate": "copies of a picture",
     "label": "probably wrong labels",

@@ -194,7 +194,7 @@ def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list
     kept = [count for count in counts if count < most]
     if not kept:
         raise UsageError(
-            f"The largest class has {most:,} images to learn from; {', '.join(map(str, beyond))} a class are more than "
+            f"The largest class has {most:,} training images; {', '.join(map(str, beyond))} a class are more than "
             f"there are. Ask for fewer, or for all."
         )
     notes = []

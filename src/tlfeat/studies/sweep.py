@@ -1,6 +1,6 @@
 """Which layer: a head on the end of every block of a backbone, accuracy against depth.
 
-The images to learn from choose the layer, by cross-validation; the test images only say how good the choice is.
+The training images choose the layer, by cross-validation; the test images only say how good the choice is.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def sweep_layers(
     is_fresh: bool = False,
     on_progress: OnProgress = silent,
 ) -> Sweep:
-    """Fit `head` on each layer, test it, and choose a layer by the held-out accuracy of the images to learn from.
+    """Fit `head` on each layer, test it, and choose a layer by the held-out accuracy of the training images.
 
     Parameters
     ----------
