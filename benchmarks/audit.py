@@ -27,7 +27,6 @@ from common import Record
 from tlfeat.cache.store import open_cache
 from tlfeat.cli.progress import Progress
 from tlfeat.evaluate.data import open_data
-from tlfeat.evaluate.leaks import find_leaks
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.duplicates import SAME_ROW, find_duplicates
 from tlfeat.images.image_set import load_images
@@ -161,7 +160,7 @@ def run_untouched(name: str, cache: Path) -> Record:
     with open_cache(cache) as opened:
         if name == "cifar10":
             with common.stage(f"{name}: leaks"), open_data(cache, seed=0) as data:
-                leaks = find_leaks(data.cache, data.split)
+                leaks = data.leaks()
             return {
                 "n_images": len(data.split.keys),
                 "n_leaks": len(leaks.images),

@@ -70,6 +70,18 @@ def photo(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
     return small.resize(size, Image.Resampling.BICUBIC)
 
 
+def write_leaky(root: Path) -> Path:
+    """Pictures of pure noise under two labels, half of the test images re-encoded from training."""
+    for c, name in enumerate(("a", "b")):
+        for split, first, n in (("train", 0, 24), ("test", 500, 10)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(first, first + n):
+                photo(1000 * c + i).save(root / split / name / f"{i}.png")
+        for i in range(10):
+            photo(1000 * c + i).save(root / "test" / name / f"copy{i}.jpg", quality=70)
+    return root
+
+
 def tlfeat_process(*words: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
     run = subprocess.run([sys.executable, "-m", "tlfeat", *words], capture_output=True, text=True, cwd=cwd, check=False)
     return checked(run, expect)

@@ -9,12 +9,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Self
 
 _RECORDED_MODULES = ("tensorflow", "keras", "sklearn", "numpy", "h5py", "PIL", "skops")
+
+#: Between the layers of a head that takes several; no layer's name holds it.
+_SIDE_BY_SIDE = "+"
+
+
+def side_by_side(layers: Sequence[str]) -> str:
+    """Return the name of several layers whose rows stand side by side."""
+    return _SIDE_BY_SIDE.join(layers)
+
+
+def layers_of(text: str) -> list[str]:
+    """Return the layers in a name that `side_by_side` made; none for ""."""
+    return text.split(_SIDE_BY_SIDE) if text else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +149,7 @@ class Score(Record):
 
 @dataclass(frozen=True, slots=True)
 class Leaks(Record):
-    """Test images whose picture was learned from, and the accuracy on the others."""
+    """Test images that show a picture of the training images, and the accuracy on the others."""
 
     images: list[dict[str, Any]]  # each: test (path), learned (path), kind, similarity
     n_test: int  # the others
@@ -152,7 +165,7 @@ class Result(Record):
     candidate: str  # "svm", "pixels+logreg", "keras-frozen", ...
     kind: str  # "head" or "keras"
     backbone: str
-    layer: str
+    layer: str  # of a head, see `side_by_side`; "" for Keras
     settings: dict[str, Any]  # what was asked for; its digest decides whether a Result is reused
     chosen: dict[str, Any]  # what the search or the early stopping chose
     fingerprint: dict[str, Any]
@@ -167,7 +180,7 @@ class Result(Record):
     true: list[int]
     predicted: list[int]
     certainty: list[float]  # probability of the predicted class
-    held_out_accuracy: float | None = None  # of images to learn from, each by a head that had not seen it
+    held_out_accuracy: float | None = None  # of training images, each by a head that had not seen it
     coverage: list[dict[str, Any]] = field(default_factory=list)  # see ``reject.Coverage``; empty without a rejector
     history: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

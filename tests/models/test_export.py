@@ -34,7 +34,7 @@ from tlfeat.models.export import TOLERANCE, as_network, export_model
 from tlfeat.models.fit_keras import fit_keras
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
 from tlfeat.models.formats import FORMATS, Run, find_format
-from tlfeat.models.model_card import Check, DataSet, model_card, read_data_set
+from tlfeat.models.model_card import Check, DataSet, Exported, model_card, read_data_set
 from tlfeat.models.predict import Model
 from tlfeat.records import Result
 from tlfeat.types import Rows
@@ -232,14 +232,17 @@ def test_the_example_reads_pixels_as_tlfeat_does(
     card = model_card(
         Result.from_dict(read_json(digits["svm"] / "result.json")),
         DataSet("digits"),
-        labels=list("56789"),
-        file="m.onnx",
-        file_format="onnx",
-        runtime="onnxruntime",
-        n_bytes=1,
-        input_size=size,
-        resize=resize,
-        check=Check("noise", 1, 0.0, TOLERANCE),
+        Exported(
+            file=Path("m.onnx"),
+            format="onnx",
+            beside=[],
+            runtime="onnxruntime",
+            n_bytes=1,
+            labels=list("56789"),
+            input_size=size,
+            resize=resize,
+            check=Check("noise", 1, 0.0, TOLERANCE),
+        ),
     )
     file = tmp_path / "photo.jpg"
     image = picture(3, (width, height))

@@ -34,7 +34,6 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (candidates, leaks):
         monkeypatch.setattr(module, "available_memory", lambda: 1000)
     monkeypatch.setattr(candidates, "_beside_rows", lambda width: 0)
-    leaks._found.clear()
 
 
 @pytest.mark.parametrize("head", ["logreg", "linear-svm", "ridge", "lda"])

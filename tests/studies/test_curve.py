@@ -295,7 +295,7 @@ def test_the_report_has_bands_words_and_every_count(cache: Path, tmp_path: Path)
 def test_bad_input_is_answered(cache: Path, make_photos: MakePhotos, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No layer 'avg_pol' in this cache"):
         run_curve(cache, layer="avg_pol")
-    with pytest.raises(UsageError, match="The largest class has 19 images to learn from; 50, 100 a class are more"):
+    with pytest.raises(UsageError, match="The largest class has 19 training images; 50, 100 a class are more"):
         run_curve(cache, counts=(50, 100))
     with pytest.raises(UsageError, match="No Keras candidate 'finetuned' in a curve"):
         run_curve(cache, keras_modes=("finetuned",))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,15 +64,36 @@ def read_rows(cache: Cache, layers: Sequence[str], keys: Sequence[str]) -> Rows:
     return rows
 
 
+class Origin(StrEnum):
+    """What made the rows of a cache."""
+
+    KERAS = "keras"  # a backbone, which can be built again
+    PIXELS = "pixels"  # the small pictures themselves
+    IMPORTED = "imported"  # somebody else's encoder; there may be no images
+    UNKNOWN = "unknown"  # an encoder that was passed in from Python
+
+
+def origin_of(encoder: Mapping[str, Any]) -> Origin:
+    """Return what made rows, from the description of their encoder in a cache or a saved model."""
+    backbone = encoder.get("backbone")
+    if backbone is None:
+        return Origin.UNKNOWN
+    return Origin(backbone) if backbone in (Origin.PIXELS, Origin.IMPORTED) else Origin.KERAS
+
+
+def origin(cache: Cache) -> Origin:
+    """Return what made the rows of a cache."""
+    return origin_of(cache.source.get("encoder", {}))
+
+
 def spec_of(cache: Cache) -> BackboneSpec:
     """Return the `BackboneSpec` with which a cache was made; an error where it was not made by one."""
-    source = cache.source.get("encoder", {})
-    if source.get("backbone") in (None, "pixels", "imported"):
+    if origin(cache) is not Origin.KERAS:
         raise DataError(
             f"{cache.path} was not made by a Keras backbone, so there is no network to train. Keras candidates "
             f"need a cache from tlfeat extract."
         )
-    return BackboneSpec.from_dict(source)
+    return BackboneSpec.from_dict(cache.source["encoder"])
 
 
 def encoder_name(cache: Cache) -> str:
@@ -81,7 +104,7 @@ def encoder_name(cache: Cache) -> str:
 
 def picture_files(cache: Cache, paths: list[str]) -> list[Path] | None:
     """Return the files of images, None where the rows were imported or every file is gone."""
-    if cache.source.get("encoder", {}).get("backbone") == "imported":
+    if origin(cache) is Origin.IMPORTED:
         return None
     root = cache.table.images.root
     files = [root / path for path in paths]

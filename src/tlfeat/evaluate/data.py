@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlfeat import workspace
 from tlfeat.cache.store import Cache, open_cache
+from tlfeat.evaluate.leaks import LeakedImages, find_leaks
 from tlfeat.evaluate.split import TEST_FRACTION, Split, make_split
+from tlfeat.types import OnProgress, silent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Data:
-    """What every candidate of one comparison shares: the cache and the one split."""
+    """An open cache and its one split; the leaks are looked for when they are first asked for, and kept."""
 
     cache: Cache
     split: Split
     seed: int
+    _leaks: LeakedImages | None = field(default=None, init=False, repr=False)
 
     @property
     def stem(self) -> str:
         """Models and reports lie under this name."""
         return self.cache.stem
+
+    def leaks(self, on_progress: OnProgress = silent) -> LeakedImages:
+        """Return the test images that show a picture of the training or validation images."""
+        if self._leaks is None:
+            self._leaks = find_leaks(self.cache, self.split, on_progress=on_progress)
+        return self._leaks
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Test images whose picture was learned from, found before any score; the score is given with and without them."""
+"""Leaks: test images that show a picture of the training images. The score is given with and without them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat import workspace
 from tlfeat.cache.contents import picture_files
 from tlfeat.cache.store import Cache
 from tlfeat.evaluate.intervals import proportion_interval
@@ -18,18 +17,16 @@ from tlfeat.records import Leaks
 from tlfeat.text import counted
 from tlfeat.types import Labels, OnProgress, silent
 
-_found: dict[str, LeakedImages] = {}
-
 
 @dataclass(frozen=True, slots=True)
 class LeakedImages:
-    """The test images of one split that were learned from as well.
+    """The test images of one split that show a picture of the training or validation images.
 
     Attributes
     ----------
     images : list of dict
-        Path of the test image, path of a learned-from image of the same picture, kind and similarity of
-        `duplicates.Pair`; one entry a test image, the surest.
+        `test` and `learned`, the paths of the test image and of the training or validation image; `kind` and
+        `similarity` as in `duplicates.Pair`. One entry a test image, the surest.
     notes : list of str
         What was not looked for.
     """
@@ -39,27 +36,17 @@ class LeakedImages:
 
 
 def find_leaks(cache: Cache, split: Split, *, on_progress: OnProgress = silent) -> LeakedImages:
-    """Find the test images whose picture is among the training and validation images.
-
-    Looked for once a process for each cache and split, in the rows of one layer, so that all candidates of a
-    comparison are scored without the same images.
-    """
+    """Find the test images that show a picture of the training or validation images, in the rows of one layer."""
     layer = layer_for_duplicates(cache)
-    identity = workspace.digest(
-        {"cache": str(cache.path.resolve()), "layer": layer, "split": split.info.digest, **cache.fingerprint}
+    n_bytes = 4 * len(split.keys) * cache.layers[layer][1]
+    found = find_duplicates(
+        cache.read(layer, split.keys) if 2 * n_bytes < available_memory() else None,
+        split.keys,
+        picture_files(cache, split.paths),
+        is_asking=np.array([role == "test" for role in split.roles]),
+        on_progress=on_progress,
     )
-    if identity not in _found:
-        is_test = np.array([role == "test" for role in split.roles])
-        n_bytes = 4 * len(split.keys) * cache.layers[layer][1]
-        found = find_duplicates(
-            cache.read(layer, split.keys) if 2 * n_bytes < available_memory() else None,
-            split.keys,
-            picture_files(cache, split.paths),
-            is_asking=is_test,
-            on_progress=on_progress,
-        )
-        _found[identity] = LeakedImages(_surest(found, split), found.notes)
-    return _found[identity]
+    return LeakedImages(_surest(found, split), found.notes)
 
 
 def _surest(found: Duplicates, split: Split) -> list[dict[str, Any]]:
@@ -83,7 +70,7 @@ def layer_for_duplicates(cache: Cache) -> str:
 
 
 def score_without(found: LeakedImages, split: Split, true: Labels, predicted: Labels) -> Leaks:
-    """Return the accuracy on the test images that were not learned from.
+    """Return the accuracy on the test images that are no leaks.
 
     Parameters
     ----------
@@ -101,13 +88,13 @@ def score_without(found: LeakedImages, split: Split, true: Labels, predicted: La
 
 
 def leak_sentence(leaks: Leaks | None) -> str:
-    """Return what should not be missed of leaks, "" where there are none."""
+    """Return a warning of leaks in one sentence, "" where there are none."""
     if leaks is None or not leaks.images:
         return ""
     n, n_test = len(leaks.images), len(leaks.images) + leaks.n_test
     n_exact = sum(image["kind"] in ("bytes", "pixels") for image in leaks.images)
     return (
-        f"LEAK: {n:,} of {counted(n_test, 'test image')} ({100 * n / n_test:.1f} %) show a picture that was learned "
-        f"from ({n_exact:,} exact, {n - n_exact:,} changed a little): the score is flattered. "
+        f"LEAK: {n:,} of {counted(n_test, 'test image')} ({100 * n / n_test:.1f} %) show a picture of the "
+        f"training images ({n_exact:,} exact, {n - n_exact:,} changed a little): the score is flattered. "
         f"tlfeat audit shows them."
     )

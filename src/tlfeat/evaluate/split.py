@@ -1,7 +1,6 @@
-"""Splits and scores: the only place where a metric of test images is put together.
+"""Which images train, validate and test: one split serves every candidate, heads and Keras alike.
 
-One split serves every candidate, heads and Keras alike. Choices are made on training and validation images,
-numbers are reported on test images.
+Choices are made on training and validation images, numbers are reported on test images.
 """
 
 from __future__ import annotations
@@ -81,6 +80,49 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
     DataError
         Fewer than two classes have enough images, or the table is not complete.
     """
+    _check_asked(table, test_fraction)
+    labelled = _labelled(table)
+    notes = []
+    n_unlabelled = table.count("ok") - len(labelled.keys)
+    if n_unlabelled:
+        notes.append(f"{n_unlabelled:,} images have no label and take no part")
+    if any(labelled.splits) and "test" not in labelled.splits:
+        notes.append("no test split is given: a test set is drawn from the training images")
+    roles = _draw_roles(labelled, test_fraction, np.random.default_rng(seed))
+    notes += _leak_notes(labelled, roles)
+    classes, left_out = _testable_classes(labelled.labels, roles)
+    notes += left_out
+    if len(classes) < 2:
+        found = ", ".join(f"{name} ({n})" for name, n in sorted(Counter(labelled.labels).items())) or "none"
+        raise DataError(
+            f"At least two classes with two different images each are needed, one for training and one for testing; "
+            f"found: {found}."
+        )
+    chosen = [i for i, label in enumerate(labelled.labels) if label in classes]
+    counts = Counter(roles[i] for i in chosen)
+    is_given = "test" in labelled.splits
+    return Split(
+        classes=classes,
+        keys=[labelled.keys[i] for i in chosen],
+        paths=[labelled.paths[i] for i in chosen],
+        labels=np.array([classes.index(labelled.labels[i]) for i in chosen], dtype=np.int64),
+        groups=np.array([labelled.groups[i] for i in chosen], dtype=np.int64),
+        roles=[roles[i] for i in chosen],
+        info=SplitInfo(
+            digest=_digest(labelled, roles, chosen, has_groups=any(table.images.groups)),
+            origin="given" if is_given else "seeded",
+            seed=seed,
+            n_train=counts["train"],
+            n_val=counts["val"],
+            n_test=counts["test"],
+            test_fraction=None if is_given else test_fraction,
+        ),
+        notes=notes,
+        is_val_given="val" in labelled.splits,
+    )
+
+
+def _check_asked(table: ImageTable, test_fraction: float) -> None:
     if not 0 < test_fraction < 1:
         raise UsageError(f"The test fraction is {test_fraction}, expected between 0 and 1.")
     if table.count("pending"):
@@ -88,25 +130,44 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
             f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. "
             f"Run the same tlfeat extract again; it goes on where it stopped."
         )
-    images = table.images
-    usable = [i for i, status in enumerate(table.status) if status == "ok" and images.labels[i]]
-    # the path comes last: it decides only between images that are alike in all that counts
-    usable.sort(key=lambda i: (table.keys[i], images.labels[i], images.splits[i], images.groups[i], images.paths[i]))
-    keys = [table.keys[i] for i in usable]
-    labels = [images.labels[i] for i in usable]
-    given = [images.splits[i] for i in usable]
-    groups = _join_groups(keys, [images.groups[i] for i in usable])
-    notes = []
-    n_unlabelled = table.count("ok") - len(usable)
-    if n_unlabelled:
-        notes.append(f"{n_unlabelled:,} images have no label and take no part")
 
-    roles = list(given)
-    origin = "given" if "test" in given else "seeded"
-    rng = np.random.default_rng(seed)
-    if origin == "seeded":
-        if any(given):
-            notes.append("no test split is given: a test set is drawn from the training images")
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """The images that have a row and a label, in an order that depends on nothing but keys and paths.
+
+    Attributes
+    ----------
+    splits, user_groups : list of str
+        As given; "" where nothing is.
+    groups : list of int
+        See `_join_groups`.
+    """
+
+    keys: list[str]
+    labels: list[str]
+    splits: list[str]
+    user_groups: list[str]
+    paths: list[str]
+    groups: list[int]
+
+
+def _labelled(table: ImageTable) -> _Labelled:
+    images = table.images
+    # the path comes last: it decides only between images that are alike in all that counts
+    rows = sorted(
+        (table.keys[i], images.labels[i], images.splits[i], images.groups[i], images.paths[i])
+        for i, status in enumerate(table.status)
+        if status == "ok" and images.labels[i]
+    )
+    keys, labels, splits, user_groups, paths = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [], [])
+    return _Labelled(keys, labels, splits, user_groups, paths, _join_groups(keys, user_groups))
+
+
+def _draw_roles(labelled: _Labelled, test_fraction: float, rng: np.random.Generator) -> list[str]:
+    """Return the role of each image: what is given, and drawn test and validation images where none are."""
+    roles, labels, groups = list(labelled.splits), labelled.labels, labelled.groups
+    if "test" not in roles:
         held = {groups[i] for i, role in enumerate(roles) if role == "val"}
         free = [i for i in range(len(roles)) if groups[i] not in held]  # no copy of a validation image either
         for i in _draw(free, labels, groups, test_fraction, rng):
@@ -115,41 +176,15 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
         free = [i for i, role in enumerate(roles) if role != "test"]
         for i in _draw(free, labels, groups, VAL_FRACTION, rng):
             roles[i] = "val"
-    roles = [role or "train" for role in roles]
+    return [role or "train" for role in roles]
 
-    notes += _leak_notes(keys, labels, [images.groups[i] for i in usable], roles)
-    kept, left_out = _testable_classes(labels, roles)
-    notes += left_out
-    if len(kept) < 2:
-        found = ", ".join(f"{name} ({n})" for name, n in sorted(Counter(labels).items())) or "none"
-        raise DataError(
-            f"At least two classes with two different images each are needed, one to learn from and one to "
-            f"test; found: {found}."
-        )
-    chosen = [i for i, label in enumerate(labels) if label in kept]
-    counts = Counter(roles[i] for i in chosen)
-    joined = "\n".join(f"{keys[i]} {labels[i]} {roles[i]}" for i in chosen)
-    if any(images.groups):  # intervals depend on them, so an equal digest has to mean equal groups
-        joined += "".join(f"\n{groups[i]}" for i in chosen)
-    return Split(
-        classes=kept,
-        keys=[keys[i] for i in chosen],
-        paths=[images.paths[usable[i]] for i in chosen],
-        labels=np.array([kept.index(labels[i]) for i in chosen], dtype=np.int64),
-        groups=np.array([groups[i] for i in chosen], dtype=np.int64),
-        roles=[roles[i] for i in chosen],
-        info=SplitInfo(
-            digest=hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:16],
-            origin=origin,
-            seed=seed,
-            n_train=counts["train"],
-            n_val=counts["val"],
-            n_test=counts["test"],
-            test_fraction=test_fraction if origin == "seeded" else None,
-        ),
-        notes=notes,
-        is_val_given="val" in given,
-    )
+
+def _digest(labelled: _Labelled, roles: Sequence[str], chosen: Sequence[int], *, has_groups: bool) -> str:
+    """Return what is equal exactly where every image has the same label, role and group."""
+    joined = "\n".join(f"{labelled.keys[i]} {labelled.labels[i]} {roles[i]}" for i in chosen)
+    if has_groups:  # intervals depend on them, so an equal digest has to mean equal groups
+        joined += "".join(f"\n{labelled.groups[i]}" for i in chosen)
+    return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _join_groups(keys: Sequence[str], user_groups: Sequence[str]) -> list[int]:
@@ -214,9 +249,10 @@ def _testable_classes(labels: Sequence[str], roles: Sequence[str]) -> tuple[list
     return sorted(learned & tested), notes
 
 
-def _leak_notes(keys: Sequence[str], labels: Sequence[str], groups: Sequence[str], roles: Sequence[str]) -> list[str]:
+def _leak_notes(labelled: _Labelled, roles: Sequence[str]) -> list[str]:
     sides_of, sides_of_group, labels_of = defaultdict(set), defaultdict(set), defaultdict(set)
-    for key, label, group, role in zip(keys, labels, groups, roles, strict=True):
+    columns = zip(labelled.keys, labelled.labels, labelled.user_groups, roles, strict=True)
+    for key, label, group, role in columns:
         sides_of[key].add(role == "test")
         labels_of[key].add(label)
         if group:

@@ -12,6 +12,7 @@ from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.backbones.graph import POOLS
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
+from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import UsageError, nearest
 from tlfeat.extract.extract import ExtractReport, extract_rows
@@ -85,17 +86,17 @@ def plan_extraction(
         backbone = backbone or DIGITS
     images = load_images(data, class_map=parse_class_map(list(class_map)))
     encoder: Encoder
-    if backbone == "pixels":
+    if backbone == Origin.PIXELS:
         if not set(layers) <= {"avg_pool", "pixels"}:
             raise UsageError(f"--backbone pixels has one layer, 'pixels'; received {', '.join(layers)}.")
-        encoder, encoder_source = PixelEncoder(), {"backbone": "pixels"}
+        encoder, encoder_source = PixelEncoder(), {"backbone": Origin.PIXELS}
         if input_size is not None:
             raise UsageError(
                 f"--backbone pixels is always {'x'.join(map(str, encoder.input_size))}, so that it compares."
             )
     else:
         known = source.get("encoder", {})
-        if backbone is None and known.get("backbone") not in (None, "pixels", "imported"):
+        if backbone is None and origin_of(known) is Origin.KERAS:
             spec = BackboneSpec.from_dict(known)
         else:
             spec = BackboneSpec(backbone or DEFAULT_BACKBONE, weights, input_size, preprocess, seed)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.cache.contents import Origin
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.image_set import ImageSet, ImageTable, read_table
@@ -131,7 +132,7 @@ def import_rows(rows_file: Path, table_file: Path, cache_path: Path, *, name: st
         groups=[line["group"] for line in lines],
     )
     fingerprint = {"backbone": name, "weights": "imported", "dtype": "float32"}
-    source = {"root": str(images.root), "source": str(images.source), "encoder": {"backbone": "imported"}}
+    source = {"root": str(images.root), "source": str(images.source), "encoder": {"backbone": Origin.IMPORTED}}
     with create_cache(cache_path, fingerprint, source) as cache:
         cache.reserve({layer: rows.shape[1]}, n)
         for start in range(0, n, 4096):

@@ -46,9 +46,12 @@ class Recipe:
 
     def make(self, *, is_as_written: bool = False, **changes: Any) -> TrainSettings:
         """Return the settings, with `changes` of single ones."""
-        written = {**self.written, "recipe": f"{self.name}-as-written"} if is_as_written else {"recipe": self.name}
+        written = {**self.written, "recipe": self.name + _AS_WRITTEN} if is_as_written else {"recipe": self.name}
         return replace(self.settings, **{**written, **changes})
 
+
+#: Ends the name of a recipe that is run to the letter of its tutorial.
+_AS_WRITTEN = "-as-written"
 
 _AS_THE_LAST_EPOCH = {"keep": "last", "patience": 10_000}
 
@@ -146,6 +149,11 @@ def find_recipe(name: str) -> Recipe:
         if recipe.name == name:
             return recipe
     raise UsageError(f"No recipe '{name}'. {nearest(name, [r.name for r in RECIPES], of='recipes')}")
+
+
+def recipe_of(name: str) -> tuple[Recipe | None, bool]:
+    """Return the recipe behind `TrainSettings.recipe`, None for another name, and whether it was run as written."""
+    return next((r for r in RECIPES if r.name == name.removesuffix(_AS_WRITTEN)), None), name.endswith(_AS_WRITTEN)
 
 
 def choose_settings(recipe: Recipe | None = None, *, is_as_written: bool = False, **changes: Any) -> TrainSettings:

@@ -16,6 +16,7 @@ from tlfeat.heads.blocks import blocks_of, in_threads, steady_threads
 from tlfeat.heads.family import Problem, Setting
 from tlfeat.heads.search import Found, hold_out, search
 from tlfeat.heads.table import find_head
+from tlfeat.records import side_by_side
 from tlfeat.types import Floats, Labels, RowSource
 
 N_FOLDS = 5
@@ -134,7 +135,7 @@ def fit_head(
             notes.append(f"parameters were chosen on {held.sum():,} of {n:,} images: {name} is slow on more")
     taken = [layer for layer, columns in zip(layers, every, strict=False) if setting.columns in (columns, (0, width))]
     if len(every) > 1:
-        chosen["layer"] = "+".join(taken)
+        chosen["layer"] = side_by_side(taken)
     fitted.classes_ = present
     return FittedHead(fitted, taken, setting.columns, chosen, search_s, fit_s, notes, held_out)
 

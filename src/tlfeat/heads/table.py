@@ -26,6 +26,11 @@ from tlfeat.heads.neighbours import Neighbours
 C_PATH = tuple(float(f"{c:.3g}") for c in np.logspace(-6, 5, 45))
 
 
+#: Stands in the settings of every fit. It goes up when a fit of today would not be the fit of yesterday: other ways to
+#: take rows, other values that are tried, another default, another loss. Then no Result of before is reused.
+SEARCH_VERSION = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """One entry of the table.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +14,23 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import import_keras
-from tlfeat.errors import CacheError, DataError, ModelError, UsageError
+from tlfeat.errors import CacheError, ModelError, UsageError
 from tlfeat.images.decode import decode_all, pixel_type
 from tlfeat.models.formats import Format, Run, find_format, write
 from tlfeat.models.head_layers import add_head
-from tlfeat.models.model_card import Check, DataSet, model_card, read_data_set
+from tlfeat.models.model_card import Check, DataSet, Exported, model_card, read_data_set
 from tlfeat.models.predict import Model
+from tlfeat.models.saved import read_result
 from tlfeat.records import Result
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Pixels, Probabilities, silent
-from tlfeat.workspace import read_json, write_text
+from tlfeat.workspace import write_text
 
 #: Largest difference between a probability of the file and that of `predict`.
 TOLERANCE = 1e-4
 
 #: Test images that a file is checked on.
 N_CHECKED = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What was written.
-
-    Attributes
-    ----------
-    file : Path
-        The one to load.
-    beside : list of Path
-        Labels, model card and, for OpenVINO, the weights.
-    runtime : str
-        What it was checked with.
-    n_bytes : int
-        Of the file, weights included.
-    labels : list of str
-        In the order of the probabilities.
-    input_size : (int, int)
-        Height and width of the pixels that it takes.
-    resize : str
-        How `predict` brings pictures to that size: one of `decode.RESIZES`.
-    check : Check
-    """
-
-    file: Path
-    beside: list[Path]
-    runtime: str
-    n_bytes: int
-    labels: list[str]
-    input_size: tuple[int, int]
-    resize: str
-    check: Check
 
 
 def export_model(
@@ -98,51 +66,57 @@ def export_model(
     file = output or workspace.export_file(folder, entry.suffix)
     _check_output(file, folder, entry)
     model = Model(folder, is_trusted=is_trusted)
-    result = _read_result(folder)
+    result = read_result(folder)
     data = read_data_set(folder, result)
-    labels = [_one_line(label) for label in model.classes]
-    pixels, what = _pictures(model, result, data)
-    expected = model.probabilities(pixels)
+    example = _example(model, result, data)
     on_progress(f"building the network for {to}", 0, 0)
     network = as_network(model)
     on_progress(f"writing and checking {file.name}", 0, 0)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".exporting-") as aside:
-            new = Path(aside) / file.name
-            run = write(network, entry, labels, new)
-            check = Check(what, len(pixels), compare(run, pixels, expected, labels), TOLERANCE)
-            n_bytes = sum(path.stat().st_size for path in new.parent.iterdir())
-            write_text(new.with_suffix(".labels.txt"), "".join(f"{label}\n" for label in labels))
-            write_text(
-                new.with_name(f"{file.name}.card.md"),
-                model_card(
-                    result,
-                    data,
-                    labels=labels,
-                    file=file.name,
-                    file_format=entry.name,
-                    runtime=entry.version,
-                    n_bytes=n_bytes,
-                    input_size=model.encoder.input_size,
-                    resize=model.encoder.resize,
-                    check=check,
-                ),
-            )
-            beside = sorted(path.name for path in new.parent.iterdir() if path != new)
-            for name in (*beside, file.name):  # the file itself last: where it is, all is
-                (new.parent / name).replace(file.parent / name)
+            exported = _write_checked(network, model, entry, example, Path(aside) / file.name)
+            write_text(Path(aside) / f"{file.name}.card.md", model_card(result, data, exported))
+            for path in (*exported.beside, exported.file):  # the file itself last: where it is, all is
+                path.replace(file.parent / path.name)
     except OSError as error:
         raise CacheError(f"{file.parent} cannot be written: {error.strerror or error}.") from error
+    return replace(exported, file=file, beside=[file.parent / path.name for path in exported.beside])
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """Pictures, what they are, and the probabilities that `predict` gives them."""
+
+    what: str
+    pixels: Pixels
+    probabilities: Probabilities
+
+
+def _example(model: Model, result: Result, data: DataSet) -> _Example:
+    """Return test images that are still there, else noise."""
+    pixels, what = _pictures(model, result, data)
+    return _Example(what, pixels, model.probabilities(pixels))
+
+
+def _write_checked(network: Any, model: Model, entry: Format, example: _Example, file: Path) -> Exported:
+    """Write the file and its labels; the card, which is named among those beside it, is the caller's to write."""
+    labels = [_one_line(label) for label in model.classes]
+    run = write(network, entry, labels, file)
+    difference = compare(run, example.pixels, example.probabilities, labels)
+    n_bytes = sum(path.stat().st_size for path in file.parent.iterdir())
+    write_text(file.with_suffix(".labels.txt"), "".join(f"{label}\n" for label in labels))
+    others = {path for path in file.parent.iterdir() if path != file}
     return Exported(
-        file,
-        [file.parent / name for name in beside],
-        entry.version,
-        n_bytes,
-        labels,
-        model.encoder.input_size,
-        model.encoder.resize,
-        check,
+        file=file,
+        format=entry.name,
+        beside=sorted({*others, file.with_name(f"{file.name}.card.md")}),
+        runtime=entry.version,
+        n_bytes=n_bytes,
+        labels=labels,
+        input_size=model.encoder.input_size,
+        resize=model.encoder.resize,
+        check=Check(example.what, len(example.pixels), difference, TOLERANCE),
     )
 
 
@@ -204,16 +178,6 @@ def compare(run: Run, pixels: Pixels, expected: Probabilities, labels: Sequence[
     return difference
 
 
-def _read_result(folder: Path) -> Result:
-    try:
-        return Result.from_dict(read_json(folder / "result.json"))
-    except (OSError, DataError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"{folder / 'result.json'} is missing or damaged: there is nothing to write a model card from. Fit the "
-            f"model again."
-        ) from error
-
-
 def _check_output(file: Path, folder: Path, entry: Format) -> None:
     if file.suffix != entry.suffix:
         raise UsageError(f"--to {entry.name} writes a file that ends in {entry.suffix}, received --output {file}.")
@@ -227,7 +191,6 @@ def _one_line(label: str) -> str:
 
 
 def _pictures(model: Model, result: Result, data: DataSet) -> tuple[Pixels, str]:
-    """Return what to check the file on: test images that are still there, else noise; and which of them it is."""
     size, resize = model.encoder.input_size, model.encoder.resize
     if data.root is not None:
         at = np.unique(np.linspace(0, len(result.test_paths) - 1, N_CHECKED).astype(np.int64))
@@ -260,7 +223,7 @@ def to_text(exported: Exported) -> str:
 def to_document(exported: Exported) -> dict[str, Any]:
     """Return the same as JSON values."""
     return {
-        **asdict(exported),
+        **{name: value for name, value in asdict(exported).items() if name != "format"},
         "file": str(exported.file),
         "beside": [str(path) for path in exported.beside],
     }

@@ -1,15 +1,11 @@
-"""One candidate from a cache to a saved model and its Result; an equal one that exists is reused.
-
-A saved model is a folder: ``head.skops`` (or ``head.joblib``, ``model.keras``), ``reject.npz`` (beside a head: when to
-answer "unknown"), ``model.json`` (how to rebuild what feeds it) and ``result.json``.
-"""
+"""A head from a cache to a saved model and its Result; an equal one that exists is reused."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +13,10 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cache.contents import StoredRows, choose_layers, read_rows
+from tlfeat.cache.contents import Origin, StoredRows, choose_layers, encoder_name, origin, read_rows
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import Data
-from tlfeat.evaluate.leaks import find_leaks
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.blocks import View
@@ -30,11 +25,187 @@ from tlfeat.heads.fit import N_FOLDS, FittedHead, fit_head, predict_probabilitie
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.heads.saved import save_head
 from tlfeat.heads.search import COARSE_ROWS
-from tlfeat.heads.table import Head, find_head
+from tlfeat.heads.table import SEARCH_VERSION, Head, find_head
 from tlfeat.memory import available_memory
-from tlfeat.models.saved import SIDE_BY_SIDE, Outcome, known_result, make_result, model_folder, save_outcome
-from tlfeat.records import Timing
+from tlfeat.models.saved import Fitted, Outcome, known_result, model_folder, write_model
+from tlfeat.records import Timing, side_by_side
 from tlfeat.types import Labels, OnProgress, RowSource, silent
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A head of the table, the rows that it takes, and what was asked for."""
+
+    name: str
+    head: Head
+    cache: Cache
+    layers: list[str]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What the training and validation images gave; times in wall seconds."""
+
+    head: FittedHead
+    rejector: Rejector | None
+    reject_s: float
+    held_out_accuracy: float | None
+
+
+def fit_sklearn(
+    data: Data,
+    head: str,
+    *,
+    layer: Sequence[str] | str | None = None,
+    is_searched: bool = True,
+    file_format: str = "skops",
+    is_fresh: bool = False,
+    on_progress: OnProgress = silent,
+) -> Outcome:
+    """Fit one head on the cached rows of one layer, test it, save it.
+
+    Parameters
+    ----------
+    data : Data
+    head : str
+        A name of ``heads.table``.
+    layer : str or sequence of str, optional
+        `avg_pool` by default, or the only layer there is. Of several the search takes one, or all side by side.
+    is_searched : bool, default=True
+        Choose hyper-parameters by cross-validation.
+    file_format : str, default="skops"
+        Or "joblib".
+    is_fresh : bool, default=False
+        Fit again even if an equal Result exists.
+    """
+    entry = find_head(head)
+    layers = choose_layers(data.cache, layer)
+    settings = {
+        "model": head,
+        "layer": side_by_side(layers),
+        "seed": data.seed,
+        "is_searched": is_searched,
+        "file_format": file_format,
+        "search": SEARCH_VERSION,
+    }
+    return _fit(_Candidate(head, entry, data.cache, layers, settings), data, is_fresh, on_progress)
+
+
+def fit_pixel_baseline(
+    data: Data, *, head: str = "logreg", is_fresh: bool = False, on_progress: OnProgress = silent
+) -> Outcome:
+    """Fit a head on the raw pixels of the same images: what the backbone has to beat.
+
+    The small pictures get a cache of their own, made from the same folder when it is not there yet.
+    """
+    entry = find_head(head)
+    name = f"pixels+{head}"
+    settings = {
+        "model": name,
+        "layer": "pixels",
+        "seed": data.seed,
+        "is_searched": True,
+        "search": SEARCH_VERSION,
+    }
+    with open_pixels(data, on_progress=on_progress) as cache:
+        return _fit(_Candidate(name, entry, cache, ["pixels"], settings), data, is_fresh, on_progress)
+
+
+@contextmanager
+def open_pixels(data: Data, *, on_progress: OnProgress = silent) -> Iterator[Cache]:
+    """Open the cache of the raw pixels of the same images, bringing it up to date before."""
+    path = workspace.baseline_cache_path(data.cache.path)
+    if origin(data.cache) is Origin.IMPORTED:
+        raise DataError("the rows were imported: there are no images to take pixels from")
+    source = {"encoder": {"backbone": Origin.PIXELS}}
+    report = extract_rows(data.cache.table.images, PixelEncoder(), path, on_progress=on_progress, origin=source)
+    gone = {name for name, _ in report.failures}.intersection(data.split.paths)
+    if gone:
+        raise DataError(f"{len(gone):,} images cannot be read any more; the first: {', '.join(report.failures[0])}")
+    with open_cache(path) as cache:
+        yield cache
+
+
+def _fit(candidate: _Candidate, data: Data, is_fresh: bool, on_progress: OnProgress) -> Outcome:
+    leaks = data.leaks(on_progress)
+    folder = model_folder(data, candidate.name, candidate.settings, candidate.cache.fingerprint)
+    if not is_fresh and (known := known_result(folder, data.split, leaks)) is not None:
+        return Outcome(known, is_reused=True)
+    on_progress(f"fitting {candidate.name}", 0, 0)
+    learned = _learn(candidate, data)
+    fitted = _test(candidate, data.split, learned)
+
+    def save(to: Path) -> None:
+        save_head(learned.head.pipeline, to, file_format=candidate.settings.get("file_format", "skops"))
+        if learned.rejector:
+            save_rejector(learned.rejector, to)
+
+    return Outcome(write_model(folder, fitted, data, leaks, save), is_reused=False)
+
+
+def _learn(candidate: _Candidate, data: Data) -> _Learned:
+    """Fit on the training and validation images; their rows are not held any more afterwards."""
+    split, cache = data.split, candidate.cache
+    rows, learn_at = _rows_to_learn(cache, candidate.layers, split, split.where("train", "val"), candidate.head)
+    fitted = fit_head(
+        candidate.head.name,
+        rows,
+        split,
+        learn_at,
+        layers={layer: cache.layers[layer][1] for layer in candidate.layers},
+        seed=data.seed,
+        is_searched=candidate.settings["is_searched"],
+    )
+    started_s = time.perf_counter()
+    rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed)
+    reject_s = time.perf_counter() - started_s
+    if fitted.held_out is None:
+        return _Learned(fitted, rejector, reject_s, None)
+    is_held = np.isfinite(fitted.held_out[:, 0])
+    is_right = fitted.held_out.argmax(axis=1) == split.labels[learn_at]
+    return _Learned(fitted, rejector, reject_s, float(np.mean(is_right[is_held])))
+
+
+def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
+    """Return what the head answers for the test images; reading their rows is no part of the time."""
+    cache, head, test_at = candidate.cache, learned.head, split.where("test")
+    rows = _rows_to_test(cache, head.layers, [split.keys[i] for i in test_at])
+    started_s = time.perf_counter()
+    probabilities = predict_probabilities(head.pipeline, rows)
+    predict_s = time.perf_counter() - started_s
+    rejector, embedding = learned.rejector, cache.timing
+    n_embedded = embedding["n_embedded"]
+    return Fitted(
+        candidate=candidate.name,
+        kind="head",
+        backbone=encoder_name(cache),
+        layer=side_by_side(head.layers),
+        settings=candidate.settings,
+        fingerprint=cache.fingerprint,
+        encoder=cache.source.get("encoder", {}),
+        chosen=head.chosen,
+        probabilities=probabilities,
+        timing=Timing(
+            extract_s=embedding["extract_s"] if n_embedded else None,
+            extract_s_per_image=embedding["embed_s"] / n_embedded if n_embedded else None,
+            search_s=head.search_s,
+            fit_s=head.fit_s,
+            reject_s=learned.reject_s,
+            predict_s_per_image=predict_s / len(test_at),
+        ),
+        notes=head.notes,
+        coverage=coverage_table(rejector, rows, probabilities, split.labels[test_at]) if rejector else [],
+        held_out_accuracy=learned.held_out_accuracy,
+    )
+
+
+def _fit_rejector(rows: RowSource, fitted: FittedHead, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
+    """Fit on the rows that the head takes, of at most 10,000 images."""
+    some = np.unique(np.linspace(0, len(learn_at) - 1, min(len(learn_at), 10_000)).astype(np.int64))
+    taken = View(rows, fitted.columns).take(some)[slice(None)]
+    held_out = None if fitted.held_out is None else fitted.held_out[some]
+    return fit_rejector(taken, folds(split, learn_at[some], n_folds=N_FOLDS, seed=seed), held_out)
 
 
 def _beside_rows(width: int) -> int:
@@ -45,7 +216,7 @@ def _beside_rows(width: int) -> int:
 def _rows_to_learn(
     cache: Cache, layers: list[str], split: Split, learn_at: Labels, head: Head
 ) -> tuple[RowSource, Labels]:
-    """Return rows in memory or, where they do not fit, in the file, and the positions that they belong to.
+    """Return the rows in memory or, where they do not fit, in the file, and the positions that they belong to.
 
     Raises
     ------
@@ -73,152 +244,9 @@ def _rows_to_learn(
     return StoredRows(cache, layers, [split.keys[i] for i in in_file_order]), in_file_order
 
 
-def fit_sklearn(
-    data: Data,
-    head: str,
-    *,
-    layer: Sequence[str] | str | None = None,
-    is_searched: bool = True,
-    file_format: str = "skops",
-    is_fresh: bool = False,
-    on_progress: OnProgress = silent,
-) -> Outcome:
-    """Fit one head on the cached rows of one layer, test it, save it.
-
-    Parameters
-    ----------
-    data : Data
-    head : str
-        A name of the table in ``heads``.
-    layer : str or sequence of str, optional
-        `avg_pool` by default, or the only layer there is. Of several the search takes one, or all side by side.
-    is_searched : bool, default=True
-        Choose hyper-parameters by cross-validation.
-    file_format : str, default="skops"
-        Or "joblib".
-    is_fresh : bool, default=False
-        Fit again even if an equal Result exists.
-    """
-    entry = find_head(head)
-    layers = choose_layers(data.cache, layer)
-    settings = {
-        "model": head,
-        "layer": SIDE_BY_SIDE.join(layers),
-        "seed": data.seed,
-        "is_searched": is_searched,
-        "file_format": file_format,
-        "grid": repr(entry.family),
-    }
-    return _fit_rows(head, entry, layers, data, data.cache, settings, is_fresh, on_progress)
-
-
-def fit_pixel_baseline(
-    data: Data, *, head: str = "logreg", is_fresh: bool = False, on_progress: OnProgress = silent
-) -> Outcome:
-    """Fit a head on the raw pixels of the same images: what the backbone has to beat.
-
-    The small pictures get a cache of their own, made from the same folder when it is not there yet.
-    """
-    entry = find_head(head)
-    settings = {"model": f"pixels+{head}", "layer": "pixels", "seed": data.seed, "is_searched": True}
-    settings["grid"] = repr(entry.family)
-    with open_pixels(data, on_progress=on_progress) as cache:
-        return _fit_rows(f"pixels+{head}", entry, ["pixels"], data, cache, settings, is_fresh, on_progress)
-
-
-@contextmanager
-def open_pixels(data: Data, *, on_progress: OnProgress = silent) -> Iterator[Cache]:
-    """Open the cache of the raw pixels of the same images, bringing it up to date before."""
-    path = workspace.baseline_cache_path(data.cache.path)
-    if data.cache.source.get("encoder", {}).get("backbone") == "imported":
-        raise DataError("the rows were imported: there are no images to take pixels from")
-    origin = {"encoder": {"backbone": "pixels"}}
-    report = extract_rows(data.cache.table.images, PixelEncoder(), path, on_progress=on_progress, origin=origin)
-    gone = {name for name, _ in report.failures}.intersection(data.split.paths)
-    if gone:
-        raise DataError(f"{len(gone):,} images cannot be read any more; the first: {': '.join(report.failures[0])}")
-    with open_cache(path) as cache:
-        yield cache
-
-
-def _fit_rejector(rows: RowSource, fitted: FittedHead, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
-    """Fit on the rows that the head takes, of at most 10,000 images."""
-    some = np.unique(np.linspace(0, len(learn_at) - 1, min(len(learn_at), 10_000)).astype(np.int64))
-    taken = View(rows, fitted.columns).take(some)[slice(None)]
-    held_out = None if fitted.held_out is None else fitted.held_out[some]
-    return fit_rejector(taken, folds(split, learn_at[some], n_folds=N_FOLDS, seed=seed), held_out)
-
-
-def _fit_rows(
-    candidate: str,
-    head: Head,
-    layers: list[str],
-    data: Data,
-    cache: Cache,
-    settings: dict[str, Any],
-    is_fresh: bool,
-    on_progress: OnProgress,
-) -> Outcome:
-    split = data.split
-    find_leaks(data.cache, split, on_progress=on_progress)  # first, so that its rows and those of the fit never meet
-    folder = model_folder(data, candidate, settings["layer"], settings, cache.fingerprint)
-    if not is_fresh and (known := known_result(folder, data)) is not None:
-        return Outcome(known, is_reused=True)
-    learn_at, test_at = split.where("train", "val"), split.where("test")
-    on_progress(f"fitting {candidate}", 0, 0)
-    rows, learn_at = _rows_to_learn(cache, layers, split, learn_at, head)
-    fitted = fit_head(
-        head.name,
-        rows,
-        split,
-        learn_at,
-        layers={layer: cache.layers[layer][1] for layer in layers},
-        seed=data.seed,
-        is_searched=settings["is_searched"],
-    )
-    started_s = time.perf_counter()
-    rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed)
-    reject_s = time.perf_counter() - started_s
-    del rows
-    test_rows: RowSource = StoredRows(cache, fitted.layers, [split.keys[i] for i in test_at])
-    if np.prod(test_rows.shape) * 4 + _beside_rows(test_rows.shape[1]) < available_memory():
-        test_rows = read_rows(
-            cache, fitted.layers, [split.keys[i] for i in test_at]
-        )  # the reading is no part of the time
-    started_s = time.perf_counter()
-    probabilities = predict_probabilities(fitted.pipeline, test_rows)
-    predict_s = time.perf_counter() - started_s
-    timing = cache.timing
-    n_embedded = timing["n_embedded"]
-    source = cache.source.get("encoder", {})
-    result = make_result(
-        candidate,
-        "head",
-        data,
-        cache,
-        SIDE_BY_SIDE.join(fitted.layers),
-        settings,
-        fitted.chosen,
-        probabilities,
-        Timing(
-            extract_s=timing["extract_s"] if n_embedded else None,
-            extract_s_per_image=timing["embed_s"] / n_embedded if n_embedded else None,
-            search_s=fitted.search_s,
-            fit_s=fitted.fit_s,
-            reject_s=reject_s,
-            predict_s_per_image=predict_s / len(test_at),
-        ),
-        notes=fitted.notes,
-        coverage=coverage_table(rejector, test_rows, probabilities, split.labels[test_at]) if rejector else [],
-    )
-    if fitted.held_out is not None:
-        held = np.isfinite(fitted.held_out[:, 0])
-        is_right = fitted.held_out.argmax(axis=1) == split.labels[learn_at]
-        result = replace(result, held_out_accuracy=float(np.mean(is_right[held])))
-
-    def save_model(to: Path) -> None:
-        save_head(fitted.pipeline, to, file_format=settings.get("file_format", "skops"))
-        if rejector:
-            save_rejector(rejector, to)
-
-    return Outcome(save_outcome(folder, result, source, data.cache.path, save_model), is_reused=False)
+def _rows_to_test(cache: Cache, layers: list[str], keys: list[str]) -> RowSource:
+    """Return rows in memory or, where they do not fit, in the file."""
+    stored = StoredRows(cache, layers, keys)
+    if np.prod(stored.shape) * 4 + _beside_rows(stored.shape[1]) < available_memory():
+        return read_rows(cache, layers, keys)
+    return stored

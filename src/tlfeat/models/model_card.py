@@ -21,9 +21,9 @@ from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.split import TEST_FRACTION, make_split
+from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
 from tlfeat.text import markdown_table, page, percent, size
-from tlfeat.workspace import read_json
 
 ROLES = ("train", "val", "test")
 
@@ -39,6 +39,42 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Attributes
+    ----------
+    file : Path
+        The one to load.
+    format : str
+        One of `formats.FORMATS`, by name.
+    beside : list of Path
+        Labels, model card and, for OpenVINO, the weights.
+    runtime : str
+        What it was checked with, with its version.
+    n_bytes : int
+        Of the file, weights included.
+    labels : list of str
+        In the order of the probabilities.
+    input_size : (int, int)
+        Height and width of the pixels that it takes.
+    resize : str
+        How `predict` brings pictures to that size: one of `decode.RESIZES`.
+    check : Check
+    """
+
+    file: Path
+    format: str
+    beside: list[Path]
+    runtime: str
+    n_bytes: int
+    labels: list[str]
+    input_size: tuple[int, int]
+    resize: str
+    check: Check
+
+
+@dataclass(frozen=True, slots=True)
 class DataSet:
     """What the images were, as far as their cache is still there.
 
@@ -49,7 +85,7 @@ class DataSet:
     root : Path or None
         Where the test images lie.
     counts : dict of str to list of int
-        Class to images to learn from, to validate on and to test; empty where the split cannot be made again.
+        Class to training, validation and test images; empty where the split cannot be made again.
     n_groups : int
         Groups of images that stay on one side; 0 where each image is its own.
     """
@@ -61,15 +97,13 @@ class DataSet:
 
 
 def read_data_set(folder: Path, result: Result) -> DataSet:
-    """Look up the data of a saved model in the cache that model.json names.
-
-    A model of an older version, in ``cache/models/NAME/``, was fitted on ``cache/NAME.h5``.
+    """Look up the data of a saved model in the cache that model.json names; of an older version, ``cache/NAME.h5``.
 
     Where that is gone, or holds other images by now, less is said; nothing fails.
     """
     try:
-        named = read_json(folder / "model.json").get("cache")
-        with open_cache(Path(str(named)) if named else folder.parents[2] / f"{folder.parent.name}.h5") as cache:
+        file = read_model(folder).cache or folder.parents[2] / f"{folder.parent.name}.h5"
+        with open_cache(file) as cache:
             images = cache.table.images
             fraction = TEST_FRACTION if result.split.test_fraction is None else result.split.test_fraction
             split = make_split(cache.table, seed=result.split.seed, test_fraction=fraction)
@@ -85,19 +119,7 @@ def read_data_set(folder: Path, result: Result) -> DataSet:
     return DataSet(images.name, images.root, counts, n_groups)
 
 
-def model_card(
-    result: Result,
-    data: DataSet,
-    *,
-    labels: Sequence[str],
-    file: str,
-    file_format: str,
-    runtime: str,
-    n_bytes: int,
-    input_size: tuple[int, int],
-    resize: str,
-    check: Check,
-) -> str:
+def model_card(result: Result, data: DataSet, exported: Exported) -> str:
     """Return the card of an exported file, with an example that runs it.
 
     Parameters
@@ -105,20 +127,7 @@ def model_card(
     result : Result
         Of the model that was exported.
     data : DataSet
-    labels : sequence of str
-        In the order of the probabilities.
-    file : str
-        Its name.
-    file_format : str
-        One of `formats.FORMATS`, by name.
-    runtime : str
-        With its version.
-    n_bytes : int
-    input_size : (int, int)
-        Height and width in pixels.
-    resize : str
-        One of `decode.RESIZES`.
-    check : Check
+    exported : Exported
     """
     weights, licence = _backbone(result)
     return (
@@ -128,21 +137,21 @@ def model_card(
             fingerprint=json.dumps(result.fingerprint),
             result=result,
             data=data,
-            labels=[_plain(label) for label in labels],
-            file=file,
-            format=file_format,
-            runtime=runtime,
-            file_size=size(n_bytes),
-            height=input_size[0],
-            width=input_size[1],
-            resize=resize,
-            check=check,
+            labels=[_plain(label) for label in exported.labels],
+            file=exported.file.name,
+            format=exported.format,
+            runtime=exported.runtime,
+            file_size=size(exported.n_bytes),
+            height=exported.input_size[0],
+            width=exported.input_size[1],
+            resize=exported.resize,
+            check=exported.check,
             preprocess=PREPROCESS.get(str(result.fingerprint.get("preprocess")), ""),
             weights=weights,
             licence=licence,
-            classes=_class_table(data, labels) if data.counts else "",
+            classes=_class_table(data, exported.labels) if data.counts else "",
             scores=_score_table(result),
-            per_class=_per_class_table(result, labels),
+            per_class=_per_class_table(result, exported.labels),
             calibration=calibration_text(result.score.calibration) if result.score.calibration else "",
             leaks=_leaks(result),
             chosen=", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items()),
@@ -204,9 +213,9 @@ def _interval(ends: Any) -> str:
 
 def _leaks(result: Result) -> str:
     if result.leaks is None:
-        return "Whether test images show pictures that were learned from was not looked at."
+        return "Leaks (test images that show a picture of the training images) were not looked for."
     found = leak_sentence(result.leaks)
-    return found or "No test image was found to show a picture that was learned from."
+    return found or "No test image was found to show a picture of the training images."
 
 
 def _short(value: object) -> str:

@@ -22,7 +22,8 @@ from tlfeat.heads.reject import Rejector, check_coverage, load_rejector
 from tlfeat.heads.saved import load_head
 from tlfeat.images.decode import Decoded
 from tlfeat.images.image_set import load_images
-from tlfeat.models.saved import BATCH_SIZE, read_about, rebuild_encoder
+from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
+from tlfeat.models.saved import read_model
 from tlfeat.text import aligned
 from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent
 
@@ -67,7 +68,7 @@ class Model:
     is_trusted : bool, default=False
         Load a joblib head too, which can run any code.
     coverage : float, optional
-        Answer "unknown" to pictures unlike those learned from, and to uncertain ones, such that this share of known
+        Answer "unknown" to pictures unlike the training images, and to uncertain ones, such that this share of known
         pictures is answered (0.5 to 0.999).
 
     Attributes
@@ -87,19 +88,19 @@ class Model:
 
     def __init__(self, folder: Path, *, is_trusted: bool = False, coverage: float | None = None) -> None:
         folder = folder.parent if folder.is_file() else folder  # model.json or head.skops was named
-        about = read_about(folder)
+        info = read_model(folder)
         self.rejector: Rejector | None = None
         self.coverage = coverage
         if coverage is not None:
             check_coverage(coverage)
             self.rejector = load_rejector(folder)
-        self.classes: list[str] = about["classes"]
-        self.layer: str = about["layer"]
-        self.encoder = rebuild_encoder(folder, about)
+        self.classes = info.classes
+        self.layer = info.layer
+        self.encoder = rebuild_encoder(folder, info)
         self.head: Any = None
         self.network: Any = None
         self.classify: Callable[[Rows], Probabilities]
-        if about["kind"] == "keras":
+        if info.kind == "keras":
             self.network = load_model(folder / "model.keras")
             self._check_classes(folder, self.network.output_shape[-1])
             self.encoder, self.classify = _Network(self.network, self.encoder), lambda rows: rows.astype(np.float64)
@@ -181,7 +182,7 @@ class _Network:
         """The model is there."""
 
     def encode(self, pixels: Pixels) -> dict[str, Rows]:
-
+        """Return the probabilities as if they were rows."""
         return {"probabilities": predict_pixels(self.model, pixels, batch_size=BATCH_SIZE).astype(np.float32)}
 
 

@@ -1,9 +1,13 @@
-"""The folder of a saved model: one writer and one reader."""
+"""The folder of a saved model: its name, and one writer and one reader of what is in it.
+
+``head.skops`` (or ``head.joblib``, ``model.keras``), ``reject.npz`` (beside a head: when to answer "unknown"),
+``model.json`` (`ModelInfo`: how to build again what feeds it) and ``result.json`` (`records.Result`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.backbones.encoder import Encoder
-from tlfeat.cache.contents import encoder_name
-from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.data import Data
-from tlfeat.evaluate.leaks import find_leaks, score_without
+from tlfeat.evaluate.leaks import LeakedImages, score_without
 from tlfeat.evaluate.scores import score
-from tlfeat.records import Environment, Result, Timing
-from tlfeat.types import OnProgress, silent
+from tlfeat.evaluate.split import Split
+from tlfeat.models.earlier import earlier_settings
+from tlfeat.records import Environment, Result, Score, SplitInfo, Timing
 from tlfeat.workspace import read_json, write_json
 
 MODEL_FORMAT_VERSION = 1
 
-#: Between the layers of a head that takes several; no layer's name holds it.
-SIDE_BY_SIDE = "+"
+_FORMAT = "tlfeat-model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,53 +37,104 @@ class Outcome:
     is_reused: bool
 
 
-def make_result(
-    candidate: str,
-    kind: str,
-    data: Data,
-    cache: Cache,
-    layer: str,
-    settings: dict[str, Any],
-    chosen: dict[str, Any],
-    probabilities: npt.NDArray[np.float64],
-    timing: Timing,
-    *,
-    notes: list[str],
-    history: dict[str, list[float]] | None = None,
-    coverage: list[dict[str, Any]] | None = None,
-    fingerprint: dict[str, Any] | None = None,
-) -> Result:
-    split = data.split
-    test_at = split.where("test")
-    true = split.labels[test_at]
-    predicted = probabilities.argmax(axis=1).astype(np.int64)
-    return Result(
-        candidate=candidate,
-        kind=kind,
-        backbone=encoder_name(cache),
-        layer=layer,
-        settings=settings,
-        chosen=chosen,
-        fingerprint=fingerprint or cache.fingerprint,
-        classes=split.classes,
-        split=split.info,
-        score=score(true, predicted, split.classes, groups=split.groups[test_at], probabilities=probabilities),
-        timing=timing,
-        environment=Environment.current(),
-        model_bytes=0,
-        test_keys=[split.keys[i] for i in test_at],
-        test_paths=[split.paths[i] for i in test_at],
-        true=true.tolist(),
-        predicted=predicted.tolist(),
-        certainty=[round(float(p), 6) for p in probabilities.max(axis=1)],
-        coverage=coverage or [],
-        history=history or {},
-        notes=[*split.notes, *notes],
-        leaks=score_without(find_leaks(data.cache, split), split, true, predicted),
-    )
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted candidate with its answers for the test images, before it is scored and saved.
+
+    Attributes
+    ----------
+    candidate, kind, backbone, layer, settings, fingerprint, chosen, timing, history, coverage, held_out_accuracy
+        As in `records.Result`.
+    encoder : dict
+        How to build again what feeds the model.
+    probabilities : float64 array of shape (n_test, n_classes)
+    notes : list of str
+        Beside those of the split.
+    """
+
+    candidate: str
+    kind: str
+    backbone: str
+    layer: str
+    settings: dict[str, Any]
+    fingerprint: dict[str, Any]
+    encoder: dict[str, Any]
+    chosen: dict[str, Any]
+    probabilities: npt.NDArray[np.float64]
+    timing: Timing
+    notes: list[str]
+    history: dict[str, list[float]] = field(default_factory=dict)
+    coverage: list[dict[str, Any]] = field(default_factory=list)
+    held_out_accuracy: float | None = None
+
+    def score(self, split: Split, leaks: LeakedImages) -> Result:
+        """Return the Result on the test images; of a model that lies nowhere yet."""
+        test_at = split.where("test")
+        true, predicted = split.labels[test_at], self.probabilities.argmax(axis=1).astype(np.int64)
+        groups = split.groups[test_at]
+        return Result(
+            candidate=self.candidate,
+            kind=self.kind,
+            backbone=self.backbone,
+            layer=self.layer,
+            settings=self.settings,
+            chosen=self.chosen,
+            fingerprint=self.fingerprint,
+            classes=split.classes,
+            split=split.info,
+            score=score(true, predicted, split.classes, groups=groups, probabilities=self.probabilities),
+            timing=self.timing,
+            environment=Environment.current(),
+            model_bytes=0,
+            test_keys=[split.keys[i] for i in test_at],
+            test_paths=[split.paths[i] for i in test_at],
+            true=true.tolist(),
+            predicted=predicted.tolist(),
+            certainty=[round(float(p), 6) for p in self.probabilities.max(axis=1)],
+            held_out_accuracy=self.held_out_accuracy,
+            coverage=self.coverage,
+            history=self.history,
+            notes=[*split.notes, *self.notes],
+            leaks=score_without(leaks, split, true, predicted),
+        )
 
 
-def model_folder(data: Data, candidate: str, layer: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What model.json says: what `predict` needs beside the head or the network.
+
+    Attributes
+    ----------
+    kind : str
+        "head" or "keras".
+    layer : str
+        See `records.side_by_side`; "" for Keras.
+    classes : list of str
+    fingerprint : dict
+        Of the encoder that the model was fitted behind.
+    encoder : dict
+        How to build that encoder again.
+    cache : Path or None
+        Where the images are to be found; None where an older version did not say.
+    """
+
+    kind: str
+    layer: str
+    classes: list[str]
+    fingerprint: dict[str, Any]
+    encoder: dict[str, Any]
+    cache: Path | None
+
+
+def model_folder(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
+    """Return where a candidate is saved: settings, encoder and split decide the name; an earlier version's is kept."""
+    earlier = earlier_settings(candidate, settings)
+    if earlier is not None and (folder := _named_folder(data, candidate, earlier, fingerprint)).exists():
+        return folder
+    return _named_folder(data, candidate, settings, fingerprint)
+
+
+def _named_folder(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
     identity = workspace.digest(
         {
             "settings": settings,
@@ -91,48 +143,48 @@ def model_folder(data: Data, candidate: str, layer: str, settings: dict[str, Any
             "version": MODEL_FORMAT_VERSION,
         }
     )
-    layer_part = f"-{layer.replace(':', '-')[:60]}" if layer else ""
-    return workspace.models_dir(data.stem) / f"{candidate}{layer_part}-{identity}"
+    layer = str(settings.get("layer", "")).replace(":", "-")[:60]
+    return workspace.models_dir(data.stem) / "-".join(filter(None, [candidate, layer, identity]))
 
 
-def known_result(folder: Path, data: Data) -> Result | None:
-    path = folder / "result.json"
-    try:
-        known = replace(Result.from_dict(read_json(path)), model=str(folder)) if path.exists() else None
-    except (DataError, TypeError, KeyError):
-        return None  # half-written by an older version or damaged: fit again
-    return known and with_leaks(known, data)
+def write_model(folder: Path, fitted: Fitted, data: Data, leaks: LeakedImages, save: Callable[[Path], Any]) -> Result:
+    """Score a candidate and write its folder, whole or not at all; what is there is replaced.
 
+    Parameters
+    ----------
+    folder : Path
+    fitted : Fitted
+    data : Data
+    leaks : LeakedImages
+        Of `data`.
+    save : callable
+        Writes the head or the network into the folder that it is given.
 
-def with_leaks(known: Result, data: Data, *, on_progress: OnProgress = silent) -> Result:
-    """Return a saved Result with today's leaks: paths may be others, and an older version did not look for them."""
-    found = find_leaks(data.cache, data.split, on_progress=on_progress)
-    return replace(known, leaks=score_without(found, data.split, np.array(known.true), np.array(known.predicted)))
-
-
-def save_outcome(
-    folder: Path, result: Result, encoder: dict[str, Any], cache: Path, save_model: Callable[[Path], Any]
-) -> Result:
-    saved = result
+    Returns
+    -------
+    Result
+        With the size and the place of the model.
+    """
+    saved = result = fitted.score(data.split, leaks)
 
     def fill(aside: Path) -> None:
         nonlocal saved
-        save_model(aside)
+        save(aside)
         n_bytes = sum(path.stat().st_size for path in aside.iterdir())
         saved = replace(result, model_bytes=n_bytes, model=str(folder))
         write_json(aside / "result.json", saved.to_dict())
         write_json(
             aside / "model.json",
             {
-                "format": "tlfeat-model",
+                "format": _FORMAT,
                 "format_version": MODEL_FORMAT_VERSION,
                 "kind": result.kind,
                 "candidate": result.candidate,
                 "layer": result.layer,
                 "classes": result.classes,
                 "fingerprint": result.fingerprint,
-                "encoder": encoder,
-                "cache": str(cache.resolve()),  # where the images are to be found again
+                "encoder": fitted.encoder,
+                "cache": str(data.cache.path.resolve()),
             },
         )
 
@@ -140,11 +192,14 @@ def save_outcome(
     return saved
 
 
-#: One forward pass of 8 pictures costs little more than one of a single picture.
-BATCH_SIZE = 8
+def read_model(folder: Path) -> ModelInfo:
+    """Read model.json.
 
-
-def read_about(folder: Path) -> dict[str, Any]:
+    Raises
+    ------
+    ModelError
+        There is none, it is damaged, or of a later version.
+    """
     path = folder / "model.json"
     if not path.exists():
         raise ModelError(
@@ -157,44 +212,44 @@ def read_about(folder: Path) -> dict[str, Any]:
     expected = {"kind": str, "layer": str, "classes": list, "fingerprint": dict, "encoder": dict}
     if (
         not isinstance(about, dict)
-        or about.get("format") != "tlfeat-model"
+        or about.get("format") != _FORMAT
         or not all(isinstance(about.get(name), kind) for name, kind in expected.items())
     ):
         raise ModelError(f"{path} is not the description of a tlfeat model.")
-    if about.get("format_version") != 1:
-        raise ModelError(f"{path} has format {about.get('format_version')}; this tlfeat reads 1. Update tlfeat.")
-    return about
-
-
-def rebuild_encoder(folder: Path, about: dict[str, Any]) -> Encoder:
-    """Build the encoder that the model was fitted behind, or refuse: other rows would give confident nonsense."""
-    from tlfeat.backbones.encoder import PixelEncoder
-    from tlfeat.backbones.keras_encoder import KerasEncoder
-    from tlfeat.backbones.network import BackboneSpec
-
-    spec, there = about["encoder"], about["fingerprint"]
-    encoder: Encoder
-    if spec.get("backbone") == "pixels":
-        encoder = PixelEncoder()
-    elif spec.get("backbone") in (None, "imported"):
+    if about.get("format_version") != MODEL_FORMAT_VERSION:
         raise ModelError(
-            f"{folder} was fitted on imported rows: tlfeat does not have the encoder that made them and cannot "
-            f"embed new images."
+            f"{path} has format {about.get('format_version')}; this tlfeat reads {MODEL_FORMAT_VERSION}. Update tlfeat."
         )
-    else:
-        encoder = KerasEncoder(
-            BackboneSpec.from_dict(spec),
-            about["layer"].split("+") if about["layer"] else [],
-            resize=there.get("resize", ""),
-            dtype=there.get("dtype", ""),
-            batch_size=BATCH_SIZE,
-        )
-    here = dict(encoder.fingerprint)
-    if here != there:
-        differing = [
-            f"{name}: fitted with {there.get(name)!r}, here {here.get(name)!r}"
-            for name in sorted({*here, *there})
-            if here.get(name) != there.get(name)
-        ]
-        raise ModelError(f"{folder} cannot be used: its encoder cannot be rebuilt ({'; '.join(differing)}).")
-    return encoder
+    cache = about.get("cache")
+    return ModelInfo(**{name: about[name] for name in expected}, cache=Path(str(cache)) if cache else None)
+
+
+def read_result(folder: Path) -> Result:
+    """Read result.json.
+
+    Raises
+    ------
+    ModelError
+        There is none, or it is damaged.
+    """
+    path = folder / "result.json"
+    try:
+        result = Result.from_dict(read_json(path))
+        if not isinstance(result.score, Score) or not isinstance(result.split, SplitInfo):
+            raise TypeError("score and split are wanted")
+    except (OSError, DataError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{path} is missing or damaged. Fit the model again.") from error
+    return replace(result, model=str(folder))
+
+
+def known_result(folder: Path, split: Split, leaks: LeakedImages) -> Result | None:
+    """Return the Result in a folder with today's leaks; None where there is none that can be read."""
+    try:
+        return with_leaks(read_result(folder), split, leaks)
+    except ModelError:
+        return None  # damaged, or half-written by an older version: fit again
+
+
+def with_leaks(known: Result, split: Split, leaks: LeakedImages) -> Result:
+    """Return a saved Result with today's leaks: paths may be others, and an older version did not look for them."""
+    return replace(known, leaks=score_without(leaks, split, np.array(known.true), np.array(known.predicted)))

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from tlfeat.cache.contents import Origin, origin
 from tlfeat.cache.store import Cache
 from tlfeat.evaluate.split import TEST_FRACTION
-from tlfeat.finetune.recipes import RECIPES
+from tlfeat.finetune.recipes import recipe_of
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.images.decode import RESIZE
-from tlfeat.records import Result, SplitInfo
+from tlfeat.records import Result, SplitInfo, layers_of
 
 #: Settings of training that have an option of ``fit-keras``, but for those that say the mode.
 _OPTIONS = tuple(
@@ -43,7 +44,7 @@ def _extract(cache: Cache) -> tuple[str, ...]:
     encoder = source.get("encoder", {})
     data = str(source.get("source", ""))
     backbone = str(encoder.get("backbone", ""))
-    if backbone == "imported":
+    if origin(cache) is Origin.IMPORTED:
         name = str(fingerprint.get("backbone", ""))
         return "tlfeat", "cache", "import", "ROWS.npy", data, "--name", name, "--cache", str(cache.path)
     words = ["tlfeat", "extract", data, "--backbone", backbone]
@@ -53,7 +54,7 @@ def _extract(cache: Cache) -> tuple[str, ...]:
         words += ["--preprocess", str(encoder["preprocess"])]
     if encoder.get("input_size"):
         words += ["--input-size", "x".join(map(str, encoder["input_size"]))]
-    for layer in cache.layers if backbone != "pixels" else ():
+    for layer in cache.layers if backbone != Origin.PIXELS else ():
         words += ["--layer", layer]
     if fingerprint.get("resize", RESIZE) != RESIZE:
         words += ["--resize", str(fingerprint["resize"])]
@@ -73,7 +74,7 @@ def _fit(cache: Cache, result: Result) -> tuple[str, ...]:
     if result.candidate.startswith("pixels+"):
         return ("tlfeat", "compare", "--heads", "none", "--keras", "none", *common)
     words = ["tlfeat", "fit-sklearn", "--model", result.candidate]
-    for layer in str(settings.get("layer", result.layer)).split("+"):
+    for layer in layers_of(str(settings.get("layer", result.layer))):
         words += ["--layer", layer]
     words += [] if settings.get("is_searched", True) else ["--no-search"]
     if settings.get("file_format", "skops") != "skops":
@@ -84,8 +85,7 @@ def _fit(cache: Cache, result: Result) -> tuple[str, ...]:
 def _training(settings: Mapping[str, Any]) -> list[str]:
     """Return the options of ``fit-keras``: those that differ from the recipe's, or from what it takes by default."""
     mode, name = str(settings.get("mode", "frozen")), str(settings.get("recipe") or "")
-    is_as_written = name.endswith("-as-written")
-    recipe = next((r for r in RECIPES if r.name == name.removesuffix("-as-written")), None)
+    recipe, is_as_written = recipe_of(name)
     usual = (recipe.make(is_as_written=is_as_written) if recipe else TrainSettings(mode)).to_dict()
     words = ["--recipe", recipe.name, *(["--as-written"] if is_as_written else [])] if recipe else []
     words += ["--from-scratch"] if mode == "scratch" else []

@@ -21,7 +21,7 @@ from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.scores import confused_pairs
 from tlfeat.evaluate.split import Split
 from tlfeat.images.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
-from tlfeat.records import Environment, Result
+from tlfeat.records import Environment, Result, layers_of
 from tlfeat.report import commands as provenance
 from tlfeat.report.charts import Plot, accuracy_seconds, learning_curves, per_class_rows, reliability, style_of, to_svg
 from tlfeat.report.comparison import coverage_text, legend, table_rows, write_tables
@@ -254,7 +254,7 @@ def _mistakes(result: Result) -> list[tuple[float, str, str, str]]:
 def map_layer(comparison: Comparison, data: Data, layer: str | None) -> str:
     """Return the layer of the map: the named one, else that of the best head whose rows the cache holds."""
     if layer is None:
-        of_heads = (part for line in comparison.lines for part in line.result.layer.split("+"))
+        of_heads = (part for line in comparison.lines for part in layers_of(line.result.layer))
         layer = next((name for name in of_heads if name in data.cache.layers), None)
     return choose_layers(data.cache, layer)[0]
 

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: copies, one picture under two labels, wrong labels, outliers, imbalance.
+"""What is wrong with a data set: duplicates, one picture under two labels, wrong labels, outliers, imbalance.
 
 Nothing is changed. Every finding is for a person to look at; how often each kind is wrong was measured and is said.
 """
@@ -35,7 +35,7 @@ _IMBALANCED = 1.5
 
 #: Kinds of findings in the order of a report, and what each is called there.
 KINDS = {
-    "leak": "test images that were learned from",
+    "leak": "test images seen in training",
     "conflict": "one picture under two labels",
     "duplicate": "copies of a picture",
     "label": "probably wrong labels",
@@ -131,24 +131,8 @@ def audit(
     by the median absolute deviation of the upper half.
     """
     layer = layer or layer_for_duplicates(cache)
-    table = cache.table
-    chosen = [i for i, status in enumerate(table.status) if status == "ok"]
-    if not chosen:
-        raise DataError(f"{cache.path} holds no image with a row. Run tlfeat extract again.")
-    names = table.images
-    split, notes = None, []
-    try:
-        split = make_split(table, seed=seed, test_fraction=test_fraction)
-        notes += split.notes
-    except DataError as error:
-        notes.append(f"wrong labels were not looked for: {error}")
-    roles = {} if split is None else dict(zip(split.paths, split.roles, strict=True))
-    images = _Images(
-        paths=[names.paths[i] for i in chosen],
-        labels=[names.labels[i] for i in chosen],
-        keys=[table.keys[i] for i in chosen],
-        splits=[roles.get(names.paths[i], names.splits[i]) for i in chosen],
-    )
+    split, notes = _split_if_possible(cache, seed, test_fraction)
+    images = _images(cache, split)
     rows = cache.read(layer, images.keys)
     files = picture_files(cache, images.paths)
     copies = find_duplicates(rows, images.keys, files, max_pairs=MAX_PAIRS, on_progress=on_progress)
@@ -164,12 +148,35 @@ def audit(
     findings += _imbalance(n_by_class)
     return Audit(
         cache=cache.path,
-        root=names.root if files else None,
+        root=cache.table.images.root if files else None,
         layer=layer,
-        n_images=len(chosen),
+        n_images=len(images.paths),
         n_by_class=n_by_class,
         findings=sorted(findings, key=lambda finding: list(KINDS).index(finding.kind)),
         notes=notes,
+    )
+
+
+def _split_if_possible(cache: Cache, seed: int, test_fraction: float) -> tuple[Split | None, list[str]]:
+    """Return the split and its notes; without a second class there is none, and a note says what that costs."""
+    try:
+        split = make_split(cache.table, seed=seed, test_fraction=test_fraction)
+    except DataError as error:
+        return None, [f"wrong labels were not looked for: {error}"]
+    return split, list(split.notes)
+
+
+def _images(cache: Cache, split: Split | None) -> _Images:
+    table, names = cache.table, cache.table.images
+    chosen = [i for i, status in enumerate(table.status) if status == "ok"]
+    if not chosen:
+        raise DataError(f"{cache.path} holds no image with a row. Run tlfeat extract again.")
+    roles = {} if split is None else dict(zip(split.paths, split.roles, strict=True))
+    return _Images(
+        paths=[names.paths[i] for i in chosen],
+        labels=[names.labels[i] for i in chosen],
+        keys=[table.keys[i] for i in chosen],
+        splits=[roles.get(names.paths[i], names.splits[i]) for i in chosen],
     )
 
 

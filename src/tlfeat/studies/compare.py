@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.errors import DataError, Interrupted, KnownError, TlfeatError, UsageError
+from tlfeat.errors import DataError, Interrupted, KnownError, ModelError, TlfeatError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.evaluate.leaks import leak_sentence
-from tlfeat.finetune.recipes import find_recipe
+from tlfeat.finetune.recipes import Recipe, find_recipe
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
-from tlfeat.models.saved import Outcome, with_leaks
+from tlfeat.models.saved import Outcome, read_result, with_leaks
 from tlfeat.records import Result, SplitInfo, record
 from tlfeat.types import OnProgress, silent
-from tlfeat.workspace import read_json
 
 #: Below this the difference to the best candidate is called real, after Holm's correction.
 SIGNIFICANCE = 0.05
@@ -118,7 +118,7 @@ def compare_candidates(
     keras_options : dict, optional
         Fields of ``recipes.TrainSettings`` for all Keras candidates.
     recipes : sequence of str
-        Of ``recipes.RECIPES``, each as it should be and as written, on the backbone of the cache.
+        Of ``recipes.RECIPES``, each with the backbone's own preprocessing and as written, on the backbone of the cache.
     has_pixels : bool, default=True
         Include the raw-pixel baseline.
     is_fresh : bool, default=False
@@ -133,39 +133,58 @@ def compare_candidates(
     candidates share make it less. The others fall behind by as much, and neither the p-values nor the intervals of the
     difference allow for that. Only images that chose nothing among the candidates would tell.
     """
-    for head in heads:
-        find_head(head)
-    unknown = sorted(set(keras_modes) - set(ALL_KERAS))
-    if unknown:
-        raise UsageError(f"No Keras candidate '{unknown[0]}'. Known: {', '.join(ALL_KERAS)}.")
-    chosen = [find_recipe(name) for name in recipes]
-    common: dict[str, Any] = {"is_fresh": is_fresh, "on_progress": on_progress}
-    runs: list[tuple[str, Callable[[], Outcome]]] = []
-    if has_pixels:
-        runs.append(("pixels+logreg", lambda: fit_pixel_baseline(data, **common)))
-    for head in heads:
-        runs.append((head, lambda head=head: fit_sklearn(data, head, layer=layer, **common)))  # type: ignore[misc]
-    for mode in keras_modes:
-        settings = TrainSettings(mode=mode, seed=data.seed, **(keras_options or {}))
-        runs.append((settings.name, lambda settings=settings: fit_keras(data, settings, **common)))  # type: ignore[misc]
-    for recipe in chosen:
-        for is_as_written in (False, True):
-            settings = recipe.make(is_as_written=is_as_written, seed=data.seed)
-            runs.append((settings.name, lambda settings=settings: fit_keras(data, settings, **common)))  # type: ignore[misc]
+    recipes_run = [find_recipe(name) for name in recipes]
+    runs = _head_runs(data, heads, layer, has_pixels, is_fresh, on_progress)
+    for settings in _keras_settings(data.seed, keras_modes, keras_options or {}, recipes_run):
+        run = partial(fit_keras, data, settings, is_fresh=is_fresh, on_progress=on_progress)
+        runs.append((settings.name, run))
+    if not runs:
+        raise UsageError("Nothing to compare: every candidate was left out.")
     outcomes, skipped = [], []
-    for name, run in runs:
+    for name, fit in runs:
         try:
-            outcomes.append(run())
+            outcomes.append(fit())
         except Interrupted:
             raise
         except KnownError as error:  # images or weights that are gone: the others need not wait for them
             skipped.append((name, str(error)))
-    if not runs:
-        raise UsageError("Nothing to compare: every candidate was left out.")
     if not outcomes:
         raise DataError("No candidate could run. " + " ".join(f"{name}: {why}" for name, why in skipped))
-    others = [note for note in (other_backbone(data, recipe) for recipe in chosen) if note]
+    others = [note for note in (other_backbone(data, recipe) for recipe in recipes_run) if note]
     return _line_up(data, outcomes, skipped, others)
+
+
+def _head_runs(
+    data: Data,
+    heads: Sequence[str],
+    layer: str | None,
+    has_pixels: bool,
+    is_fresh: bool,
+    on_progress: OnProgress,
+) -> list[tuple[str, Callable[[], Outcome]]]:
+    """Return the name of each candidate with what fits it."""
+    runs: list[tuple[str, Callable[[], Outcome]]] = []
+    if has_pixels:
+        run = partial(fit_pixel_baseline, data, is_fresh=is_fresh, on_progress=on_progress)
+        runs.append(("pixels+logreg", run))
+    for head in heads:
+        find_head(head)
+        run = partial(fit_sklearn, data, head, layer=layer, is_fresh=is_fresh, on_progress=on_progress)
+        runs.append((head, run))
+    return runs
+
+
+def _keras_settings(
+    seed: int, modes: Sequence[str], options: dict[str, Any], recipes: Sequence[Recipe]
+) -> list[TrainSettings]:
+    """Return how each network is trained: the modes, then each recipe with its own preprocessing and as written."""
+    unknown = sorted(set(modes) - set(ALL_KERAS))
+    if unknown:
+        raise UsageError(f"No Keras candidate '{unknown[0]}'. Known: {', '.join(ALL_KERAS)}.")
+    return [
+        *(TrainSettings(mode=mode, seed=seed, **options) for mode in modes),
+        *(recipe.make(is_as_written=as_written, seed=seed) for recipe in recipes for as_written in (False, True)),
+    ]
 
 
 def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Comparison:
@@ -176,28 +195,32 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
     DataError
         There is none; the message says how to make one.
     """
-    folder = workspace.models_dir(data.stem)
-    split = data.split
+    folder, split = workspace.models_dir(data.stem), data.split
     results = []
     for path in sorted(folder.glob("*/result.json")):
         try:
-            result = Result.from_dict(read_json(path))
-            own = dict(data.cache.fingerprint)
-            if result.kind == "keras":  # a network may be trained on pixels that are scaled in another way
-                own["preprocess"] = result.fingerprint.get("preprocess")
-            is_same = result.split.digest == split.info.digest and (
-                result.candidate.startswith("pixels+") or result.fingerprint == own
-            )
-        except (DataError, TypeError, KeyError, AttributeError):
+            result = read_result(path.parent)
+        except ModelError:
             continue  # of an older version, or damaged
-        if is_same and len(result.predicted) == len(result.true) == split.info.n_test:
-            results.append(with_leaks(replace(result, model=str(path.parent)), data, on_progress=on_progress))
+        if _is_of(result, data):
+            results.append(result)
     if not results:
         raise DataError(
             f"No model in {folder} was fitted on {data.cache.path} with this split (seed {data.seed}). Run tlfeat "
             f"compare, tlfeat fit-sklearn or tlfeat fit-keras first, with the same --seed and --test-fraction."
         )
-    return _line_up(data, [Outcome(result, is_reused=True) for result in results], [])
+    leaks = data.leaks(on_progress)
+    return _line_up(data, [Outcome(with_leaks(result, split, leaks), is_reused=True) for result in results], [])
+
+
+def _is_of(result: Result, data: Data) -> bool:
+    """Whether a saved Result was fitted on this cache and split."""
+    own = dict(data.cache.fingerprint)
+    if result.kind == "keras":  # a network may be trained on pixels that are scaled in another way
+        own["preprocess"] = result.fingerprint.get("preprocess")
+    is_same_cache = result.candidate.startswith("pixels+") or result.fingerprint == own
+    is_same_split = result.split.digest == data.split.info.digest
+    return is_same_cache and is_same_split and len(result.predicted) == len(result.true) == data.split.info.n_test
 
 
 def names_of(results: Sequence[Result]) -> list[str]:
@@ -208,7 +231,7 @@ def names_of(results: Sequence[Result]) -> list[str]:
         differing = [
             name
             for name in dict.fromkeys(name for known in settings for name in known)
-            if name not in ("grid", "model") and len({str(known.get(name)) for known in settings}) > 1
+            if name not in ("grid", "search", "model") and len({str(known.get(name)) for known in settings}) > 1
         ]
         told = ", ".join(f"{name} {result.settings.get(name, '–')}" for name in differing)
         names.append(f"{result.candidate} ({told})" if told else result.candidate)

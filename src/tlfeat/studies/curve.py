@@ -1,6 +1,6 @@
 """How much data: accuracy against labelled images a class, and the labels saved for equal accuracy.
 
-Every candidate learns from the same seeded draws of the images to learn from and is tested on the same test images.
+Every candidate is fitted on the same seeded draws of training images and tested on the same test images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.cache.contents import choose_layers, encoder_name, spec_of
+from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin, spec_of
 from tlfeat.errors import DataError, Interrupted, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import VAL_FRACTION, Split, draw_per_class
@@ -23,7 +23,7 @@ from tlfeat.finetune.saved import predict_pixels
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.finetune.sources import Sources
 from tlfeat.heads.fit import fit_head, predict_probabilities
-from tlfeat.heads.table import find_head
+from tlfeat.heads.table import SEARCH_VERSION, find_head
 from tlfeat.models.fit_sklearn import open_pixels
 from tlfeat.records import SplitInfo
 from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place, RunTrial, Trial, TrialBook
@@ -40,6 +40,8 @@ _EPOCH_S = 0.2
 @dataclass(frozen=True, slots=True)
 class Curve:
     """The curves of all candidates on one split.
+
+    All labelled images count, those too on which Keras stops early: 15 % of a draw, none below 10 images a class.
 
     Attributes
     ----------
@@ -95,7 +97,9 @@ def learning_curve(
     is_fresh: bool = False,
     on_progress: OnProgress = silent,
 ) -> Curve:
-    """Fit every candidate on nested draws of the images to learn from, and test each on the same test images.
+    """Fit every candidate on nested draws of training images, and test each on the same test images.
+
+    A trial that is finished is on disk: a command that was stopped goes on after it.
 
     Parameters
     ----------
@@ -116,64 +120,69 @@ def learning_curve(
         Draws for heads and for networks; all images there are make one draw.
     is_fresh : bool, default=False
         Fit again what an earlier command has fitted.
-
-    Raises
-    ------
-    UsageError
-        An unknown head, layer or way of training, or counts beyond what every class has.
-
-    Notes
-    -----
-    All labelled images count, those too that Keras stops early on: 15 % of a draw, none below 10 images a class.
-    A trial that is finished is on disk: a command that was stopped goes on behind it.
     """
-    for head in heads:
-        find_head(head)
-    unknown = sorted(set(keras_modes) - set(KERAS_MODES))
-    if unknown:
-        raise UsageError(f"No Keras candidate '{unknown[0]}' in a curve. Known: {', '.join(KERAS_MODES)}.")
-    if n_draws < 1 or n_keras_draws < 1:
-        raise UsageError("--draws and --keras-draws are at least 1.")
+    _check_asked(heads, keras_modes, min(n_draws, n_keras_draws))
     (layer,) = choose_layers(data.cache, layer)
     learn_at = data.split.where("train", "val")
     counts, notes = _within(counts, data.split, learn_at)
     keras_counts, _ = _within(keras_counts or counts, data.split, learn_at)
     book = TrialBook(data, learn_at, is_fresh, on_progress)
     if heads:
-        rows = data.cache.read(layer, data.split.keys)
-        for head in heads:
-            settings = {"layer": layer, "grid": repr(find_head(head).family)}
-            book.run(head, counts, n_draws, settings, _head_run(data, head, head, rows))
-        del rows
+        _run_heads(data, book, heads, layer, counts, n_draws)
     if has_pixels:
-        with book.kept_going("pixels+logreg"), open_pixels(data, on_progress=on_progress) as small:
-            pixel_rows = small.read("pixels", data.split.keys)
-            run = _head_run(data, "pixels+logreg", "logreg", pixel_rows)
-            settings = {"layer": "pixels", "grid": repr(find_head("logreg").family)}
-            book.run("pixels+logreg", counts, n_draws, settings, run)
+        _run_pixels(data, book, counts, n_draws)
     for mode in keras_modes:
         with book.kept_going(f"keras-{mode}"):
-            _run_keras(data, book, mode, keras_counts, n_keras_draws, keras_options or {}, on_progress)
+            _run_keras(data, book, mode, keras_counts, n_keras_draws, keras_options or {})
+    return _as_curve(data, book, layer, _union(counts, keras_counts), (n_draws, n_keras_draws), notes)
+
+
+def _check_asked(heads: Sequence[str], keras_modes: Sequence[str], least_draws: int) -> None:
+    for head in heads:
+        find_head(head)
+    unknown = sorted(set(keras_modes) - set(KERAS_MODES))
+    if unknown:
+        raise UsageError(f"No Keras candidate '{unknown[0]}' in a curve. Known: {', '.join(KERAS_MODES)}.")
+    if least_draws < 1:
+        raise UsageError("--draws and --keras-draws are at least 1.")
+
+
+def _run_pixels(data: Data, book: TrialBook, counts: Sequence[int], n_draws: int) -> None:
+    name, settings = "pixels+logreg", {"layer": "pixels", "search": SEARCH_VERSION}
+    with book.kept_going(name), open_pixels(data, on_progress=book.on_progress) as small:
+        rows = small.read("pixels", data.split.keys)
+        book.run(name, counts, n_draws, settings, _head_run(data, name, "logreg", rows))
+
+
+def _run_heads(
+    data: Data, book: TrialBook, heads: Sequence[str], layer: str, counts: Sequence[int], n_draws: int
+) -> None:
+    rows = data.cache.read(layer, data.split.keys)
+    for head in heads:
+        book.run(head, counts, n_draws, {"layer": layer, "search": SEARCH_VERSION}, _head_run(data, head, head, rows))
+
+
+def _as_curve(
+    data: Data, book: TrialBook, layer: str, counts: Sequence[int], n_draws: tuple[int, int], notes: list[str]
+) -> Curve:
+    """Return what the book holds; an error where no candidate could run."""
     if not book.lines:
         reasons = " ".join(f"{name}: {why}" for name, why in book.skipped)
         raise DataError(f"No candidate could run. {reasons}" if reasons else "Nothing to measure: no candidate.")
+    reached = {place.count for line in book.lines.values() for place in line}
     return Curve(
-        data.cache.path,
-        encoder_name(data.cache),
-        layer,
-        data.split.classes,
-        data.split.info,
-        n_draws,
-        n_keras_draws,
-        [
-            count
-            for count in _union(counts, keras_counts)
-            if any(place.count == count for line in book.lines.values() for place in line)
-        ],
-        book.lines,
-        book.n_reused,
-        book.skipped,
-        [*data.split.notes, *notes],
+        cache=data.cache.path,
+        backbone=encoder_name(data.cache),
+        layer=layer,
+        classes=data.split.classes,
+        split=data.split.info,
+        n_draws=n_draws[0],
+        n_keras_draws=n_draws[1],
+        counts=[count for count in counts if count in reached],
+        lines=book.lines,
+        n_reused=book.n_reused,
+        skipped=book.skipped,
+        notes=[*data.split.notes, *notes],
     )
 
 
@@ -185,7 +194,7 @@ def _within(counts: Sequence[int], split: Split, learn_at: Labels) -> tuple[list
     kept = [count for count in counts if count < most]
     if not kept:
         raise UsageError(
-            f"The largest class has {most:,} images to learn from; {', '.join(map(str, beyond))} a class are more than "
+            f"The largest class has {most:,} training images; {', '.join(map(str, beyond))} a class are more than "
             f"there are. Ask for fewer, or for all."
         )
     notes = []
@@ -221,7 +230,6 @@ def _run_keras(
     counts: Sequence[int],
     n_draws: int,
     options: dict[str, Any],
-    on_progress: OnProgress,
 ) -> None:
     from tlfeat.finetune import train as finetune
 
@@ -237,7 +245,7 @@ def _run_keras(
             drawn = _for_keras(split, positions, count, seed=data.seed, draw=draw)
             seeded = replace(train_settings, seed=data.seed + draw)
             network = Network(spec, size, len(split.classes), seeded)
-            trained = finetune.train(network, drawn, sources, on_progress=on_progress)
+            trained = finetune.train(network, drawn, sources, on_progress=book.on_progress)
             if trained.is_interrupted:
                 raise Interrupted("Stopped. Every draw that was finished is kept; the same command goes on from there.")
             pixels, is_there = sources.pixels().read(test_at)
@@ -251,7 +259,7 @@ def _run_keras(
 
 
 def _for_keras(split: Split, positions: Labels, count: int, *, seed: int, draw: int) -> Split:
-    """Return the split with the drawn images alone to learn from, some of them to stop early on."""
+    """Return the split with the drawn images alone for training, some of them for early stopping."""
     if not count:
         return split
     roles = [role if role == "test" else "" for role in split.roles]
@@ -272,7 +280,7 @@ def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float |
     it.
     """
     timing = data.cache.timing
-    if not timing["n_embedded"] or data.cache.source.get("encoder", {}).get("backbone") in (None, "pixels", "imported"):
+    if not timing["n_embedded"] or origin(data.cache) is not Origin.KERAS:
         return None
     image_s, learn_at = timing["embed_s"] / timing["n_embedded"], data.split.where("train", "val")
     spent = 0.0

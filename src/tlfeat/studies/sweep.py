@@ -1,6 +1,6 @@
 """Which layer: a head on the end of every block of a backbone, accuracy against depth.
 
-The images to learn from choose the layer, by cross-validation; the test images only say how good the choice is.
+The training images choose the layer, by cross-validation; the test images only say how good the choice is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import embedding_name
 from tlfeat.backbones.graph import CutPoint, list_cut_points
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.cache.contents import choose_layers, encoder_name
+from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.evaluate.data import Data
@@ -90,7 +90,7 @@ def plan_sweep(data: Path | None = None, *, pool: str | None = None, **options: 
     """
     if data is None and (cache := options.get("cache")) is not None and cache.exists():
         with open_cache(cache) as held:
-            if held.source.get("encoder", {}).get("backbone") in (None, "pixels", "imported"):
+            if origin(held) is not Origin.KERAS:
                 raise UsageError(f"{cache} was not made by a Keras backbone: it has no layers to choose from.")
     asked = plan_extraction(data, **options).encoder
     if not isinstance(asked, KerasEncoder):
@@ -124,7 +124,7 @@ def sweep_layers(
     is_fresh: bool = False,
     on_progress: OnProgress = silent,
 ) -> Sweep:
-    """Fit `head` on each layer, test it, and choose a layer by the held-out accuracy of the images to learn from.
+    """Fit `head` on each layer, test it, and choose a layer by the held-out accuracy of the training images.
 
     Parameters
     ----------

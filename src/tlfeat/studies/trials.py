@@ -17,6 +17,7 @@ from tlfeat import workspace
 from tlfeat.errors import DataError, Interrupted, KnownError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import draw_per_class
+from tlfeat.models.earlier import earlier_settings
 from tlfeat.records import Record, distribution_version
 from tlfeat.types import Labels, OnProgress
 from tlfeat.workspace import read_json, write_json
@@ -117,26 +118,33 @@ class TrialBook:
     def _trial(self, candidate: str, count: int, draw: int, settings: dict[str, Any], run: RunTrial) -> Trial:
         split, seed = self.data.split, self.data.seed
         at = draw_per_class(split, self.learn_at, count, seed=seed, draw=draw) if count else self.learn_at
+        name = f"{candidate}-{count or 'all'}-{draw}"
+        asked = [settings, earlier_settings(candidate, settings)]
+        files = [self._file(name, identity, at) for identity in asked if identity is not None]
+        known = None if self.is_fresh else next(filter(None, map(_known_trial, files)), None)
+        if known is not None:
+            self.n_reused += 1
+            return known
+        trial = run(at, count, draw)
+        write_json(files[0], trial.to_dict())
+        return trial
+
+    def _file(self, name: str, settings: dict[str, Any], at: Labels) -> Path:
+        """Return where a trial is kept: what it was fitted on decides the name."""
+        split = self.data.split
         learned = "\n".join(split.keys[i] for i in at)
         identity = workspace.digest(
             {
                 "settings": settings,
                 "fingerprint": self.data.cache.fingerprint,
                 "split": split.info.to_dict(),
-                "seed": seed,
+                "seed": self.data.seed,
                 "learned": hashlib.sha256(learned.encode()).hexdigest(),
                 "version": [_FORMAT_VERSION, distribution_version("tlfeat")],
             },
             16,
         )
-        name = f"{candidate}-{count or 'all'}-{draw}-{identity}.json"
-        file = workspace.CACHE_DIR / "curves" / self.data.stem / name
-        if not self.is_fresh and (known := _known_trial(file)) is not None:
-            self.n_reused += 1
-            return known
-        trial = run(at, count, draw)
-        write_json(file, trial.to_dict())
-        return trial
+        return workspace.CACHE_DIR / "curves" / self.data.stem / f"{name}-{identity}.json"
 
 
 def _known_trial(file: Path) -> Trial | None:

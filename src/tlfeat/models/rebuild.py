@@ -1,0 +1,48 @@
+"""The encoder that a saved model was fitted behind is built again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tlfeat.backbones.encoder import Encoder, PixelEncoder
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec
+from tlfeat.cache.contents import Origin, origin_of
+from tlfeat.errors import ModelError
+from tlfeat.models.saved import ModelInfo
+from tlfeat.records import layers_of
+
+#: One forward pass of 8 pictures costs little more than one of a single picture.
+BATCH_SIZE = 8
+
+
+def rebuild_encoder(folder: Path, info: ModelInfo) -> Encoder:
+    """Build the encoder that the model was fitted behind, or refuse: other rows would give confident nonsense."""
+    encoder = _build(folder, info)
+    here, there = dict(encoder.fingerprint), info.fingerprint
+    if here != there:
+        differing = [
+            f"{name}: fitted with {there.get(name)!r}, here {here.get(name)!r}"
+            for name in sorted({*here, *there})
+            if here.get(name) != there.get(name)
+        ]
+        raise ModelError(f"{folder} cannot be used: its encoder cannot be rebuilt ({'; '.join(differing)}).")
+    return encoder
+
+
+def _build(folder: Path, info: ModelInfo) -> Encoder:
+    found = origin_of(info.encoder)
+    if found is Origin.PIXELS:
+        return PixelEncoder()
+    if found is Origin.KERAS:
+        return KerasEncoder(
+            BackboneSpec.from_dict(info.encoder),
+            layers_of(info.layer),
+            resize=info.fingerprint.get("resize", ""),
+            dtype=info.fingerprint.get("dtype", ""),
+            batch_size=BATCH_SIZE,
+        )
+    raise ModelError(
+        f"{folder} was fitted on imported rows: tlfeat does not have the encoder that made them and cannot embed new "
+        f"images."
+    )

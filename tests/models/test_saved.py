@@ -1,0 +1,152 @@
+"""A saved model: one writer, one reader, and a name that tells when to fit again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import MakePhotos
+from tlfeat import workspace
+from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.errors import ModelError
+from tlfeat.evaluate.data import open_data
+from tlfeat.extract.extract import extract_rows
+from tlfeat.heads.table import HEADS, SEARCH_VERSION
+from tlfeat.images.image_set import load_images
+from tlfeat.models import fit_sklearn as fitting
+from tlfeat.models.earlier import earlier_settings
+from tlfeat.models.saved import Outcome, read_model, read_result
+from tlfeat.studies import curve as curving
+from tlfeat.studies.compare import known_comparison
+from tlfeat.workspace import read_json, write_json
+
+#: What the heads try, by the version that stands in the settings of a fit.
+NUMBERS_OF_VERSION = {1: "8e99ce00ea88cc93"}
+
+
+@pytest.fixture
+def cache(make_photos: MakePhotos, tmp_path: Path) -> Path:
+    return extract_rows(load_images(make_photos(n=16)), PixelEncoder(), tmp_path / "c.h5").cache
+
+
+def fitted(cache: Path, head: str = "knn", **options: Any) -> Outcome:
+    with open_data(cache, seed=2) as data:
+        return fitting.fit_sklearn(data, head, **options)
+
+
+def folders() -> list[Path]:
+    return sorted(workspace.models_dir("c").iterdir())
+
+
+def test_another_version_of_the_search_fits_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not fitted(cache).is_reused
+    assert fitted(cache).is_reused
+    monkeypatch.setattr(fitting, "SEARCH_VERSION", SEARCH_VERSION + 1)
+    assert not fitted(cache).is_reused
+    assert fitted(cache).is_reused
+    assert len(folders()) == 2
+    with open_data(cache, seed=2) as data:
+        names = [line.name for line in known_comparison(data).lines]
+    assert all(re.fullmatch(r"knn \[[0-9a-f]{8}\]", name) for name in names)
+
+
+def test_another_version_of_the_search_runs_the_trials_of_a_curve_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> int:
+        with open_data(cache, seed=2) as data:
+            return curving.learning_curve(data, heads=("knn",), counts=(2, 0), n_draws=2).n_reused
+
+    assert [run(), run()] == [0, 6]
+    monkeypatch.setattr(curving, "SEARCH_VERSION", SEARCH_VERSION + 1)
+    assert [run(), run()] == [0, 6]
+
+
+def test_what_the_heads_try_is_what_their_version_says() -> None:
+    """Other values mean other fits: raise `SEARCH_VERSION` and add a line here."""
+    tried = [(head.name, re.findall(r"[-\w.]+", repr(head.family)), head.rows, head.default) for head in HEADS]
+    numbers = [(name, [float(w) for w in words if is_number(w)], *rest) for name, words, *rest in tried]
+    assert hashlib.sha256(repr(numbers).encode()).hexdigest()[:16] == NUMBERS_OF_VERSION[SEARCH_VERSION]
+
+
+def is_number(word: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", word) is not None
+
+
+def as_saved_by_an_earlier_version(folder: Path, candidate: str) -> Path:
+    """Rename a model to what 0.1.0 called it."""
+    result = read_result(folder)
+    earlier = earlier_settings(candidate, result.settings)
+    assert earlier is not None
+    identity = workspace.digest(
+        {
+            "settings": earlier,
+            "fingerprint": result.fingerprint,
+            "split": result.split.to_dict(),
+            "version": 1,
+        }
+    )
+    write_json(folder / "result.json", {**read_json(folder / "result.json"), "settings": earlier})
+    return folder.rename(folder.with_name(f"{folder.name.rpartition('-')[0]}-{identity}"))
+
+
+def test_a_fit_that_replaces_an_earlier_one_leaves_one_folder(cache: Path) -> None:
+    earlier = as_saved_by_an_earlier_version(Path(fitted(cache).result.model), "knn")
+    assert fitted(cache).is_reused
+    again = fitted(cache, is_fresh=True)
+    assert (again.is_reused, again.result.settings["search"]) == (False, SEARCH_VERSION)
+    assert folders() == [earlier]
+    assert fitted(cache).is_reused
+
+
+def test_an_earlier_fit_is_not_taken_for_one_of_another_version(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_saved_by_an_earlier_version(Path(fitted(cache).result.model), "knn")
+    monkeypatch.setattr(fitting, "SEARCH_VERSION", SEARCH_VERSION + 1)
+    assert not fitted(cache).is_reused
+
+
+def test_what_was_written_is_read_back(cache: Path) -> None:
+    result = fitted(cache, "ridge").result
+    folder = Path(result.model)
+    info = read_model(folder)
+    assert (info.kind, info.layer, info.classes) == ("head", "pixels", ["cat", "dog"])
+    assert info.fingerprint == result.fingerprint
+    assert info.cache == cache.resolve()
+    assert read_result(folder).certainty == result.certainty
+    assert result.model_bytes == sum(
+        path.stat().st_size for path in folder.iterdir() if path.name not in ("model.json", "result.json")
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text("{"),
+        lambda path: path.write_text("[]"),
+        lambda path: write_json(path, {**read_json(path), "score": None}),
+        lambda path: write_json(path, {"candidate": "knn"}),
+    ],
+    ids=["gone", "cut-off", "list", "score", "fields"],
+)
+def test_a_result_that_cannot_be_read_says_what_to_do(cache: Path, spoil: Callable[[Path], Any]) -> None:
+    folder = Path(fitted(cache).result.model)
+    spoil(folder / "result.json")
+    with pytest.raises(ModelError, match=r"result\.json is missing or damaged\. Fit the model again"):
+        read_result(folder)
+    assert not fitted(cache).is_reused
+
+
+def test_a_folder_that_cannot_be_filled_is_not_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "save_rejector", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(cache)
+    assert folders() == []
