@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.cli.progress import Progress
+from tlfeat.cli.console import Progress
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction

@@ -25,7 +25,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from accuracy_and_time import ROOT, backbone_options, say, stage, unpack
 from tlfeat.cache.store import open_cache
-from tlfeat.cli.progress import Progress
+from tlfeat.cli.console import Progress
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.leaks import find_leaks
 from tlfeat.extract.plan import plan_extraction

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_and_time import ROOT, backbone_options, cpu, say, stage, unpack
-from tlfeat.cli.progress import Progress
+from tlfeat.cli.console import Progress
 from tlfeat.evaluate.data import open_data
 from tlfeat.report import finding as figures
 from tlfeat.report.curve import curve_finding
