@@ -6,14 +6,16 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import io
 import json
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator
 from inspect import Parameter
 from types import TracebackType
-from typing import Any, Self, get_type_hints
+from typing import Any, Self, TextIO, get_type_hints
 
 from tlfeat.cli.options import JsonOption, QuietOption, VerboseOption
 from tlfeat.errors import DataError, TlfeatError
@@ -223,13 +225,18 @@ def _to_stderr(text: str) -> None:
 
 def _leave_closed_pipes() -> bool:
     """Lead stdout and stderr nowhere if their reader is gone, as Python flushes both at its end; say if one was."""
-    was_closed = False
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            was_closed = True
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-    return was_closed
+    closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+    for stream in closed:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    return bool(closed)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream, 0)
+    except (AttributeError, io.UnsupportedOperation):  # Windows has no poll; a stream in memory is no pipe
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
