@@ -25,7 +25,7 @@ def run_fit_sklearn(
         typer.Option(
             "--layer",
             help="Layer of the embeddings. May be repeated: the search takes the best one, or all concatenated. "
-            "[avg_pool, or the only layer]",
+            "Default: avg_pool, or the only layer.",
         ),
     ] = None,
     split: SplitOptions = SplitOptions(),

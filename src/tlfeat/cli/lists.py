@@ -29,7 +29,7 @@ def run_backbones(console: Console) -> None:
         )
         for e in entries
     ]
-    console.result(aligned(("name", "input", "width", "parameters", "pixels", "licence"), rows), entries)
+    console.result(aligned(("name", "input", "width", "parameters", "preprocess", "licence"), rows), entries)
 
 
 def run_layers(

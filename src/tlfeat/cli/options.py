@@ -81,7 +81,7 @@ EpochsOption = Annotated[
         "--epochs",
         min=0,
         help="Maximum number of epochs; early stopping usually ends before. 0: 20 epochs and at least 500 steps; "
-        "from scratch 30 and 800. [0]",
+        "from scratch 30 and 800. Default: 0.",
     ),
 ]
 
@@ -109,11 +109,15 @@ class BackboneOptions:
 
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", help="A name from `tlfeat backbones`, or your model FILE.keras. [mobilenet_v2]"),
+        typer.Option(
+            "--backbone", help="A name from `tlfeat backbones`, or your model FILE.keras. Default: mobilenet_v2."
+        ),
     ] = None
     preprocess: Annotated[
         str | None,
-        typer.Option("--preprocess", help="Scaling of pixels: tf, caffe, torch, 0-1 or none. [the backbone's own]"),
+        typer.Option(
+            "--preprocess", help="Scaling of pixels: tf, caffe, torch, 0-1 or none. Default: the backbone's own."
+        ),
     ] = None
     input_size: InputSizeOption = None
 
@@ -144,11 +148,15 @@ class EmbeddingOptions(ImageOptions):
     ] = None
     resize: Annotated[
         str | None,
-        typer.Option("--resize", help="antialias, or one of Keras' own methods: load_img or dataset. [antialias]"),
+        typer.Option(
+            "--resize", help="antialias, or one of Keras' own methods: load_img or dataset. Default: antialias."
+        ),
     ] = None
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", help="Type of the stored embeddings: float32, or float16 at half the size. [float32]"),
+        typer.Option(
+            "--dtype", help="Type of the stored embeddings: float32, or float16 at half the size. Default: float32."
+        ),
     ] = None
     runtime: Annotated[
         str,
@@ -178,18 +186,20 @@ class NetworkOptions:
     ] = None
     dense: Annotated[
         str | None,
-        typer.Option("--dense", metavar="N,...", help="Units of the hidden layers, such as 512,512. 0: none. [128]"),
+        typer.Option(
+            "--dense", metavar="N,...", help="Units of the hidden layers, such as 512,512. 0: none. Default: 128."
+        ),
     ] = None
     dropout: Annotated[
         float | None,
-        typer.Option("--dropout", help="Rate after each hidden layer, or before the last layer if none. [0.2]"),
+        typer.Option("--dropout", help="Rate after each hidden layer, or before the last layer if none. Default: 0.2."),
     ] = None
     loss: Annotated[
         str | None,
         typer.Option(
             "--loss",
             help="sparse_categorical_crossentropy, categorical_crossentropy or binary_crossentropy. "
-            "[sparse_categorical_crossentropy]",
+            "Default: sparse_categorical_crossentropy.",
         ),
     ] = None
     trains_batchnorm: Annotated[
@@ -224,30 +234,33 @@ class TrainingOptions(NetworkOptions):
             "--views",
             min=0,
             help="With --augment: use N fixed changed copies of each image, so that frozen layers run once. "
-            "0: new changes in every epoch. [0]",
+            "0: new changes in every epoch. Default: 0.",
         ),
     ] = None
-    optimizer: Annotated[str | None, typer.Option("--optimizer", help="adam, adamw, rmsprop or sgd. [adam]")] = None
+    optimizer: Annotated[
+        str | None, typer.Option("--optimizer", help="adam, adamw, rmsprop or sgd. Default: adam.")
+    ] = None
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="[1e-3; 1e-4 with --unfreeze-last]")
+        float | None, typer.Option("--learning-rate", help="Learning rate. Default: 1e-3; 1e-4 with --unfreeze-last.")
     ] = None
     head_epochs: Annotated[
         int | None,
         typer.Option(
             "--head-epochs",
             min=0,
-            help="Train in two phases: the head alone for N epochs, then the layers of --unfreeze-last too. [0]",
+            help="Two phases: train the head alone for N epochs, then the layers of --unfreeze-last too. Default: 0.",
         ),
     ] = None
     head_learning_rate: Annotated[
-        float | None, typer.Option("--head-learning-rate", help="Learning rate of the first of two phases. [1e-3]")
+        float | None,
+        typer.Option("--head-learning-rate", help="Learning rate of the first of two phases. Default: 1e-3."),
     ] = None
     plateau: Annotated[
         int | None,
         typer.Option(
             "--reduce-on-plateau",
             min=0,
-            help="Divide the learning rate by 10 after N epochs without a lower validation loss. 0: never. [0]",
+            help="Divide the learning rate by 10 after N epochs without a lower validation loss. 0: never. Default: 0.",
         ),
     ] = None
     epochs: EpochsOption = None
@@ -257,19 +270,22 @@ class TrainingOptions(NetworkOptions):
             "--patience",
             min=0,
             help="Stop after N epochs without a lower validation loss. 0: 3 epochs and at least 75 steps; from "
-            "scratch 8 and 200. [0]",
+            "scratch 8 and 200. Default: 0.",
         ),
     ] = None
     keep: Annotated[
-        str | None, typer.Option("--keep", help="Weights to keep: best (lowest validation loss) or last epoch. [best]")
+        str | None,
+        typer.Option("--keep", help="Weights to keep: best (lowest validation loss) or last epoch. Default: best."),
     ] = None
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="[32]")] = None
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images per training step. Default: 32.")
+    ] = None
     cut: Annotated[
         str | None,
         typer.Option(
             "--cut",
             help="How the outputs of the frozen layers are stored: float32 or float16. off: compute them from pixels "
-            "in every epoch. [float32]",
+            "in every epoch. Default: float32.",
         ),
     ] = None
 

@@ -24,7 +24,7 @@ def run_predict(
     ] = False,
     coverage: Annotated[
         float | None,
-        typer.Option("--coverage", help="With --reject: share of images of known classes to answer. [0.95]"),
+        typer.Option("--coverage", help="With --reject: share of images of known classes to answer. Default: 0.95."),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     trust: TrustOption = False,

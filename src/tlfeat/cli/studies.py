@@ -42,7 +42,7 @@ def run_compare(
     pixels: PixelsOption = True,
     epochs: EpochsOption = None,
     unfreeze_last: Annotated[
-        int | None, typer.Option("--unfreeze-last", min=1, help="Layers that keras-finetuned fine-tunes. [20]")
+        int | None, typer.Option("--unfreeze-last", min=1, help="Layers that keras-finetuned fine-tunes. Default: 20.")
     ] = None,
     recipe: Annotated[
         list[str] | None,
