@@ -25,7 +25,7 @@ from typing import Any
 
 import common
 from common import ARCHIVES, BACKBONES, Record
-from tlfeat.cli.progress import Progress
+from tlfeat.cli.console import Progress
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction

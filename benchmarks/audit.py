@@ -25,7 +25,7 @@ from PIL import Image, ImageEnhance, ImageOps
 import common
 from common import Record
 from tlfeat.cache.store import open_cache
-from tlfeat.cli.progress import Progress
+from tlfeat.cli.console import Progress
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.duplicates import SAME_ROW, find_duplicates

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import common
 from common import Record
-from tlfeat.cli.progress import Progress
+from tlfeat.cli.console import Progress
 from tlfeat.evaluate.data import open_data
 from tlfeat.report import finding as figures
 from tlfeat.report.curve import curve_finding

@@ -67,7 +67,7 @@ HEAVY = {
     "umap": {"report.embedding_map"},
     "matplotlib": {"report.plots"},
     "PIL": {"images.decode", "images.thumbnails", "images.example"},
-    "typer": {"cli.app"},
+    "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "jinja2": {"text"},
     "cleanlab": {"studies.audit"},
     "pyarrow": {"extract.transfer"},
@@ -78,7 +78,7 @@ HEAVY = {
 AT_THE_TOP = {
     "h5py": {"cache.store", "cache.checks", "cache.repair"},
     "PIL": {"images.decode"},
-    "typer": {"cli.app"},
+    "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "sklearn": {"extract.transformer"},
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tlfeat.cli.console import profile_text
+from tlfeat.cli.extract import profile_text
 from tlfeat.extract.embed import Profile
 
 

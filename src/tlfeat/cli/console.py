@@ -1,23 +1,35 @@
-"""How commands speak: results to stdout, everything else to stderr, errors as one line and an exit code."""
+"""How every command speaks: results to stdout, all else to stderr, errors as one line and an exit code."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import inspect
+import io
 import json
 import os
+import select
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from inspect import Parameter
+from types import TracebackType
+from typing import Any, Self, TextIO, get_type_hints
 
-from tlfeat.cli.progress import Progress
+from tlfeat.cli.options import JsonOption, QuietOption, VerboseOption
 from tlfeat.errors import DataError, TlfeatError
 from tlfeat.text import one_line, printable
 
 INTERRUPTED_EXIT_CODE = 130
 
+_SHOW_AFTER_S = 1.0
+
+_PLAIN_EVERY_S = 10.0
+
 
 class Console:
-    """What one command says.
+    """What one command says; a context manager that takes the progress bar away at the end.
 
     Parameters
     ----------
@@ -33,29 +45,115 @@ class Console:
         self.is_json = is_json
         self.is_quiet = is_quiet
         self.is_verbose = is_verbose
+        self.progress = Progress(is_shown=not is_quiet)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.hide()
 
     def say(self, text: str) -> None:
         """Tell the user something beside the result."""
         if not self.is_quiet:
-            print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+            self.progress.hide()
+            _to_stderr(printable(text))
 
     def detail(self, text: str) -> None:
         """Tell the user something that only ``-v`` asks for."""
         if self.is_verbose:
             self.say(text)
 
-    def warn(self, text: str) -> None:
+    def warn(self, *texts: str) -> None:
         """Tell the user something that should not be missed."""
-        self.say(f"warning: {text}")
+        for text in texts:
+            self.say(f"warning: {text}")
 
     def result(self, text: str, document: object) -> None:
-        """Give the result: `document` with ``--json``, else `text`."""
+        """Give the result: `document` with ``--json``, else `text`; after a closed pipe nothing more is said."""
+        self.progress.hide()
         out = json.dumps(document, indent=1) if self.is_json else printable(text)
-        print(out, flush=True)  # noqa: T201
+        try:
+            print(out, flush=True)  # noqa: T201
+        except BrokenPipeError:  # `tlfeat layers ... | head`: the reader has seen enough
+            _leave_closed_pipes()
+            self.is_quiet = True
 
-    def progress(self) -> Progress:
-        """Return a progress display that keeps quiet when asked to."""
-        return Progress(is_shown=not self.is_quiet)
+
+class Progress:
+    """Shows what takes longer than a second: a bar on a terminal, a plain line now and then elsewhere.
+
+    A context manager and an `OnProgress`.
+    """
+
+    def __init__(self, *, is_shown: bool = True) -> None:
+        self.is_shown = is_shown
+        self._what = ""
+        self._started_s = 0.0
+        self._first_done = 0
+        self._last_plain_s = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.hide()
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if not self.is_shown:
+            return
+        now_s = time.monotonic()
+        if what != self._what:
+            self.hide()
+            self._what, self._started_s, self._first_done, self._last_plain_s = what, now_s, done, now_s
+            if not total and not sys.stderr.isatty():
+                _to_stderr(what)
+        if (not total and sys.stderr.isatty()) or now_s - self._started_s >= _SHOW_AFTER_S:
+            if sys.stderr.isatty():
+                self._show_bar(done, total)
+            elif now_s - self._last_plain_s >= _PLAIN_EVERY_S:
+                self._last_plain_s = now_s
+                _to_stderr(self._line(done, total, now_s))
+
+    def _line(self, done: int, total: int, now_s: float) -> str:
+        elapsed_s = now_s - self._started_s
+        if not total:
+            return f"{self._what}: {elapsed_s:.0f} s"
+        rate = (done - self._first_done) / elapsed_s
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
+        return f"{self._what}: {done:,} of {total:,}, {rate:,.1f}/s{left}"
+
+    def _show_bar(self, done: int, total: int) -> None:
+        from rich import console, progress
+
+        if self._bar is None:
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[rate]}"),
+                progress.TimeRemainingColumn(),
+                console=console.Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=total or None, rate="")
+        elapsed_s = time.monotonic() - self._started_s
+        rate = f"{(done - self._first_done) / elapsed_s:,.1f}/s" if total else f"{elapsed_s:.0f} s"
+        self._bar.update(self._task, completed=done, total=total or None, rate=rate)
+
+    def hide(self) -> None:
+        """Take the bar away until the next call."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
 
 
 @contextlib.contextmanager
@@ -64,74 +162,81 @@ def errors_as_exit_codes() -> Iterator[None]:
     try:
         yield
     except TlfeatError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)  # noqa: T201
+        _to_stderr(f"error: {printable(str(error))}")
         raise SystemExit(error.exit_code) from None
     except MemoryError as error:
-        print(f"error: there is not enough memory ({one_line(str(error)) or 'no more could be had'}).", file=sys.stderr)  # noqa: T201
+        _to_stderr(f"error: there is not enough memory ({one_line(str(error)) or 'no more could be had'}).")
         raise SystemExit(DataError.exit_code) from None
     except KeyboardInterrupt:
-        print("\nStopped. What was finished is kept; the same command goes on from there.", file=sys.stderr)  # noqa: T201
+        _to_stderr("\nStopped. What was finished is kept; the same command goes on from there.")
         raise SystemExit(INTERRUPTED_EXIT_CODE) from None
-    except BrokenPipeError:  # `tlfeat layers ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `tlfeat --help | head -1`
+        if not _leave_closed_pipes():
+            raise
         raise SystemExit(0) from None
 
 
-#: How pixels reach the network, of a fingerprint.
-_FED = ("input_size", "resize", "preprocess")
+def command(run: Callable[..., None]) -> Callable[..., None]:
+    """Return what Typer takes as a command of `run`, a function of a `Console` and of its own options.
+
+    A parameter whose type is a dataclass stands for the fields of it, an option each. ``--json``, ``-q`` and ``-v``
+    are added here, so that every command has them.
+    """
+    _, *own = inspect.signature(run, eval_str=True).parameters.values()
+    groups = {parameter.name: parameter.annotation for parameter in own if _is_group(parameter)}
+    options = [option for parameter in own for option in (_fields(parameter) if _is_group(parameter) else [parameter])]
+    common = {"as_json": JsonOption, "quiet": QuietOption, "verbose": VerboseOption}
+    options += [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=of) for name, of in common.items()]
+
+    @functools.wraps(run)
+    def run_with_console(*, as_json: bool, quiet: bool, verbose: bool, **values: Any) -> None:
+        started_s = time.monotonic()
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        with Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose) as console:
+            run(console, **values)
+            console.detail(f"Time: {time.monotonic() - started_s:.1f} s")
+
+    signature = inspect.Signature([option.replace(kind=Parameter.KEYWORD_ONLY) for option in options])
+    run_with_console.__signature__ = signature  # type: ignore[attr-defined]
+    run_with_console.__annotations__ = {option.name: option.annotation for option in options}
+    return run_with_console
 
 
-def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
-    """Return what ``tlfeat cache info`` prints of ``Cache.describe()``."""
-    images, encoder = about["images"], about["fingerprint"]
-    lines = [
-        f"{about['cache']}  ({about['bytes'] / 1e6:.1f} MB, format {about['format_version']})",
-        f"  images    {about['source']}",
-        "            " + ", ".join(f"{n:,} {status}" for status, n in images["status"].items()),
-        *(f"            {split}: {n:,}" for split, n in images["splits"].items()),
-        f"  classes   {', '.join(f'{one_line(name)} ({n:,})' for name, n in images['classes'].items()) or 'none'}",
-        f"  encoder   {encoder.get('backbone')}, weights {encoder.get('weights')}",
-        *(f"            {name.replace('_', ' ')} {encoder[name]}" for name in _FED if name in encoder),
-        *(
-            f"  layer     {name}: {n:,} rows of {width:,}, {encoder.get('dtype')}"
-            for name, (n, width) in about["layers"].items()
-        ),
-        f"  time      {about['timing']['extract_s']:.1f} s for {about['timing']['n_embedded']:,} images embedded"
-        + (f", last by {about['timing']['runtime']}" if about["timing"].get("runtime") else ""),
+def _is_group(parameter: Parameter) -> bool:
+    return dataclasses.is_dataclass(parameter.annotation)
+
+
+def _fields(parameter: Parameter) -> list[Parameter]:
+    hints = get_type_hints(parameter.annotation, include_extras=True)
+    return [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in dataclasses.fields(parameter.annotation)
     ]
-    failures = about["failures"] if is_long else about["failures"][:10]
-    lines += [f"  skipped   {one_line(f['path'])}: {one_line(f['reason'])}" for f in failures]
-    if len(about["failures"]) > len(failures):
-        lines.append(f"            ... and {len(about['failures']) - len(failures):,} more (-v shows all)")
-    return "\n".join(lines)
 
 
-def profile_text(profile: Mapping[str, Any], n_images: int, runtime: str) -> str:
-    """Return what ``tlfeat extract --profile`` prints of an `embed.Profile`."""
-    wall_s, n_threads = max(profile["wall_s"], 1e-9), profile["n_threads"]
-    in_threads = {name: profile[f"{name}_s"] for name in ("read", "decode", "encode")}
-    lines = [
-        f"Where the time went: {n_images:,} images in {wall_s:.1f} s with {runtime}, {n_threads} threads",
-        f"  {1000 * wall_s / n_images:.2f} ms and {1000 * profile['cpu_s'] / n_images:.2f} ms of processor an image; "
-        f"{profile['prepare_s']:.1f} s before, to build the network",
-        *(f"  {name:<8} {1000 * s / n_images:7.2f} ms an image" for name, s in in_threads.items()),
-        f"  waited for pictures {profile['wait_decode_s']:.1f} s, for rows {profile['wait_encode_s']:.1f} s; "
-        f"wrote for {profile['write_s']:.1f} s",
-    ]
-    busy = sum(in_threads.values()) if profile["is_parallel"] else in_threads["read"] + in_threads["decode"]
-    share, cpu_share = busy / (wall_s * n_threads), profile["cpu_s"] / (wall_s * n_threads)
-    lines.append(f"  threads busy {100 * min(share, 1):.0f} % of the time, {100 * cpu_share:.0f} % on a processor")
-    return "\n".join([*lines, f"  {_advice(profile, in_threads, wall_s, min(share, cpu_share))}"])
+def _to_stderr(text: str) -> None:
+    """Print a line; where nobody reads stderr any more the work goes on in silence."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        _leave_closed_pipes()
 
 
-def _advice(profile: Mapping[str, Any], in_threads: Mapping[str, float], wall_s: float, busy_share: float) -> str:
-    if profile["write_s"] > 0.2 * wall_s:
-        return "Writing is the bottleneck: put the cache on a faster disk, or take fewer columns (--pool avg)."
-    slowest = max(in_threads, key=lambda name: in_threads[name])
-    if slowest == "read":
-        return "The disk is the bottleneck: copy the images to a local disk, or give more --threads than cores."
-    if slowest == "decode":
-        return "Decoding is the bottleneck: store smaller pictures, such as twice the network's input."
-    if profile["is_parallel"] and busy_share < 0.75:
-        return "The threads had to wait for a processor: other work is using the cores."
-    return "The network is the bottleneck: a smaller backbone or --input-size, more cores or a GPU would change that."
+def _leave_closed_pipes() -> bool:
+    """Lead stdout and stderr nowhere if their reader is gone, as Python flushes both at its end; say if one was."""
+    closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+    for stream in closed:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    return bool(closed)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream, 0)
+    except (AttributeError, io.UnsupportedOperation):  # Windows has no poll; a stream in memory is no pipe
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

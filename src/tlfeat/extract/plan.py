@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
@@ -40,29 +40,77 @@ class ExtractionJob:
         return extract_rows(self.images, self.encoder, self.cache_path, origin=self.origin, **options)
 
 
+class EncoderOptions(TypedDict, total=False):
+    """Which network embeds the images, and how; what is left out or None has the default beside it."""
+
+    backbone: str | None  # `DEFAULT_BACKBONE`, or that of the cache
+    weights: str  # "imagenet"
+    pool: str | None  # "avg"
+    preprocess: str | None  # the backbone's own
+    input_size: tuple[int, int] | None  # height and width in pixels; the backbone's own
+    resize: str | None  # `RESIZE`, or that of the cache
+    dtype: str | None  # "float32", or that of the cache
+    runtime: str  # "auto"
+    batch_size: int | None  # what the runtime likes best
+    n_threads: int | None  # one a core
+    seed: int  # 0; of random weights
+
+
 def plan_extraction(
     data: Path | None = None,
     *,
     layers: Sequence[str] = ("avg_pool",),
-    backbone: str | None = None,
-    weights: str = "imagenet",
-    pool: str | None = None,
-    preprocess: str | None = None,
-    input_size: tuple[int, int] | None = None,
     class_map: Sequence[str] = (),
     cache: Path | None = None,
-    resize: str | None = None,
-    dtype: str | None = None,
-    runtime: str = "auto",
-    batch_size: int | None = None,
-    n_threads: int | None = None,
-    seed: int = 0,
+    **options: Unpack[EncoderOptions],
 ) -> ExtractionJob:
     """Decide what to embed, with what, into which file.
 
-    Without `data`: the images and the backbone of the named cache if it exists, else the built-in example with its
-    own small backbone.
+    Parameters
+    ----------
+    data : Path, optional
+        Images. By default those of the named cache if it exists, with its backbone; else the built-in example, with
+        its own small backbone.
+    layers : sequence of str, default=("avg_pool",)
+        Where to embed, in one pass.
+    class_map : sequence of str
+        Classes to rename, such as ``"Hot dog=hotdog"``.
+    cache : Path, optional
+        A name under ``cache/`` by default, made from the data and the encoder.
+    **options
+        Of the encoder; see `EncoderOptions`.
+
+    Raises
+    ------
+    UsageError
+        An option that is unknown, or two that contradict each other.
+    DataError
+        There are no images.
     """
+    if unknown := set(options) - EncoderOptions.__annotations__.keys():
+        raise TypeError(f"plan_extraction() has no option '{min(unknown)}'.")
+    _check(options, layers)
+    source: dict[str, Any] = {}
+    if data is None and cache is not None and cache.exists():
+        with open_cache(cache) as existing:
+            source, held = existing.source, existing.fingerprint
+        options["resize"] = options.get("resize") or held.get("resize")
+        options["dtype"] = options.get("dtype") or held.get("dtype")
+        data = Path(source["source"])
+        class_map = class_map or source.get("class_map", [])
+    if data is None:
+        data = example.write_digits(workspace.CACHE_DIR / "example" / "digits")
+        options["backbone"] = options.get("backbone") or DIGITS
+    images = load_images(data, class_map=parse_class_map(list(class_map)))
+    encoder, encoder_source = _make_encoder(options, layers, known=source.get("encoder", {}))
+    path = cache or default_cache_path(images, encoder.name, encoder.fingerprint)
+    origin = {"encoder": encoder_source, "class_map": list(class_map)}
+    return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])
+
+
+def _check(options: EncoderOptions, layers: Sequence[str]) -> None:
+    """Raise for what can be refused before any image is looked for."""
+    pool, resize, dtype = options.get("pool"), options.get("resize"), options.get("dtype")
     if pool is not None and pool not in POOLS:
         raise UsageError(f"No pooling '{pool}'. {nearest(pool, list(POOLS), of='poolings')}")
     if pool not in (None, "avg") and set(layers) == {"avg_pool"}:
@@ -73,48 +121,44 @@ def plan_extraction(
         raise UsageError(f"No way of resizing '{resize}'. {nearest(resize, list(RESIZES), of='ways')}")
     if dtype not in (None, *ROW_TYPES):
         raise UsageError(f"Rows are stored as float32 or float16, received '{dtype}'.")
-    names = [embedding_name(layer, None if layer == "avg_pool" else pool) for layer in layers]
-    source: dict[str, Any] = {}
-    if data is None and cache is not None and cache.exists():
-        with open_cache(cache) as existing:
-            source, held = existing.source, existing.fingerprint
-        resize, dtype = resize or held.get("resize"), dtype or held.get("dtype")
-        data = Path(source["source"])
-        class_map = class_map or source.get("class_map", [])
-    if data is None:
-        data = example.write_digits(workspace.CACHE_DIR / "example" / "digits")
-        backbone = backbone or DIGITS
-    images = load_images(data, class_map=parse_class_map(list(class_map)))
-    encoder: Encoder
+
+
+def _make_encoder(
+    options: EncoderOptions, layers: Sequence[str], *, known: dict[str, Any]
+) -> tuple[Encoder, dict[str, Any]]:
+    """Return the encoder and what describes it in a cache; `known` describes that of the named cache."""
+    backbone, input_size = options.get("backbone"), options.get("input_size")
     if backbone == Origin.PIXELS:
-        if not set(layers) <= {"avg_pool", "pixels"}:
-            raise UsageError(f"--backbone pixels has one layer, 'pixels'; received {', '.join(layers)}.")
-        encoder, encoder_source = PixelEncoder(), {"backbone": Origin.PIXELS}
-        if input_size is not None:
-            raise UsageError(
-                f"--backbone pixels is always {'x'.join(map(str, encoder.input_size))}, so that it compares."
-            )
+        return _pixel_encoder(layers, input_size), {"backbone": Origin.PIXELS}
+    if backbone is None and origin_of(known) is Origin.KERAS:
+        spec = BackboneSpec.from_dict(known)
     else:
-        known = source.get("encoder", {})
-        if backbone is None and origin_of(known) is Origin.KERAS:
-            spec = BackboneSpec.from_dict(known)
-        else:
-            spec = BackboneSpec(backbone or DEFAULT_BACKBONE, weights, input_size, preprocess, seed)
-        encoder, encoder_source = (
-            KerasEncoder(
-                spec,
-                names,
-                runtime=runtime,
-                resize=resize or RESIZE,
-                dtype=dtype or "float32",
-                batch_size=batch_size,
-                n_threads=n_threads,
-            ),
-            spec.to_dict(),
+        spec = BackboneSpec(
+            backbone or DEFAULT_BACKBONE,
+            options.get("weights", "imagenet"),
+            input_size,
+            options.get("preprocess"),
+            options.get("seed", 0),
         )
-    path = cache or default_cache_path(images, encoder.name, encoder.fingerprint)
-    origin = {"encoder": encoder_source, "class_map": list(class_map)}
-    return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])
+    encoder = KerasEncoder(
+        spec,
+        [embedding_name(layer, None if layer == "avg_pool" else options.get("pool")) for layer in layers],
+        runtime=options.get("runtime", "auto"),
+        resize=options.get("resize") or RESIZE,
+        dtype=options.get("dtype") or "float32",
+        batch_size=options.get("batch_size"),
+        n_threads=options.get("n_threads"),
+    )
+    return encoder, spec.to_dict()
+
+
+def _pixel_encoder(layers: Sequence[str], input_size: tuple[int, int] | None) -> PixelEncoder:
+    if not set(layers) <= {"avg_pool", "pixels"}:
+        raise UsageError(f"--backbone pixels has one layer, 'pixels'; received {', '.join(layers)}.")
+    encoder = PixelEncoder()
+    if input_size is not None:
+        raise UsageError(f"--backbone pixels is always {'x'.join(map(str, encoder.input_size))}, so that it compares.")
+    return encoder
 
 
 def _warnings(encoder_source: dict[str, Any]) -> list[str]:

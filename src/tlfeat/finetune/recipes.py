@@ -187,6 +187,16 @@ def choose_settings(recipe: Recipe | None = None, *, is_as_written: bool = False
     return TrainSettings(**changes)
 
 
+def choose_backbone(recipe: Recipe | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a backbone: those `asked` for, and for what they leave open the recipe's.
+
+    The input size of a recipe goes with its backbone only.
+    """
+    if recipe is None or asked.get("backbone"):
+        return dict(asked)
+    return {"backbone": recipe.backbone, "input_size": recipe.input_size, **asked}
+
+
 def _units(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words):

@@ -1,0 +1,113 @@
+"""``tlfeat cache``: what a cache holds, whether it is sound, rows out and rows in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlfeat.cli.console import Console
+from tlfeat.cli.options import CacheOption, LayerOption, NewCacheOption
+from tlfeat.errors import CacheError
+from tlfeat.text import counted, one_line
+
+
+def run_info(console: Console, cache: CacheOption = None) -> None:
+    """Show what a cache holds: backbone, layers, images, splits, skipped files."""
+    from tlfeat import workspace
+    from tlfeat.cache.store import open_cache
+
+    with open_cache(cache or workspace.newest_cache()) as opened:
+        about = opened.describe()
+    console.result(cache_text(about, is_long=console.is_verbose), about)
+
+
+def run_verify(
+    console: Console,
+    cache: CacheOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove damaged embeddings; the next extract computes them again.")
+    ] = False,
+) -> None:
+    """Read and check every stored embedding; exit code 3 if one is damaged and was not repaired."""
+    from tlfeat import workspace
+    from tlfeat.cache.repair import repair_cache
+    from tlfeat.cache.store import open_cache
+
+    path = cache or workspace.newest_cache()
+    dropped = repair_cache(path) if repair else []
+    with open_cache(path) as opened:
+        problems = opened.verify()
+        n_rows = sum(n for n, _ in opened.layers.values())
+    lines = [f"dropped: {what}" for what in dropped] + problems
+    console.result(
+        "\n".join(lines) if lines else f"{path} is sound: {n_rows:,} rows checked.",
+        {"cache": str(path), "n_rows": n_rows, "problems": problems, "dropped": dropped},
+    )
+    if problems and not repair:
+        raise CacheError(f"{counted(len(problems), 'problem')} in {path}.")
+
+
+def run_export(
+    console: Console,
+    to: Annotated[Path, typer.Argument(help="FILE.npz, FILE.csv or FILE.parquet.")],
+    layer: LayerOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Write embeddings and labels to a file for other tools."""
+    from tlfeat import workspace
+    from tlfeat.extract.transfer import export_rows
+
+    n, width = export_rows(cache or workspace.newest_cache(), to, layer=layer)
+    console.result(f"{n:,} rows of {width:,} columns in {to}", {"path": str(to), "n_rows": n, "width": width})
+
+
+def run_import(
+    console: Console,
+    rows: Annotated[Path, typer.Argument(help="Embeddings from any encoder: FILE.npy or FILE.npz, one row per item.")],
+    table: Annotated[
+        Path,
+        typer.Argument(help="CSV or TSV file, one line per row: column label; optional columns path, split, group."),
+    ],
+    name: Annotated[str, typer.Option("--name", help="Name of the encoder in tables.")] = "imported",
+    cache: NewCacheOption = None,
+) -> None:
+    """Make a cache from the embeddings of any other encoder, such as a text or speech model."""
+    from tlfeat import workspace
+    from tlfeat.extract.transfer import import_rows
+
+    path = cache or workspace.CACHE_DIR / f"{table.stem}-{name}.h5"
+    n = import_rows(rows, table, path, name=name)
+    console.result(f"{n:,} rows in {path}", {"cache": str(path), "n_rows": n})
+    console.say(f"Next: tlfeat compare --cache {path}")
+
+
+#: How pixels reach the network, of a fingerprint.
+_FED = ("input_size", "resize", "preprocess")
+
+
+def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
+    """Return what ``tlfeat cache info`` prints of ``Cache.describe()``."""
+    images, encoder = about["images"], about["fingerprint"]
+    lines = [
+        f"{about['cache']}  ({about['bytes'] / 1e6:.1f} MB, format {about['format_version']})",
+        f"  images    {about['source']}",
+        "            " + ", ".join(f"{n:,} {status}" for status, n in images["status"].items()),
+        *(f"            {split}: {n:,}" for split, n in images["splits"].items()),
+        f"  classes   {', '.join(f'{one_line(name)} ({n:,})' for name, n in images['classes'].items()) or 'none'}",
+        f"  encoder   {encoder.get('backbone')}, weights {encoder.get('weights')}",
+        *(f"            {name.replace('_', ' ')} {encoder[name]}" for name in _FED if name in encoder),
+        *(
+            f"  layer     {name}: {n:,} rows of {width:,}, {encoder.get('dtype')}"
+            for name, (n, width) in about["layers"].items()
+        ),
+        f"  time      {about['timing']['extract_s']:.1f} s for {about['timing']['n_embedded']:,} images embedded"
+        + (f", last by {about['timing']['runtime']}" if about["timing"].get("runtime") else ""),
+    ]
+    failures = about["failures"] if is_long else about["failures"][:10]
+    lines += [f"  skipped   {one_line(f['path'])}: {one_line(f['reason'])}" for f in failures]
+    if len(about["failures"]) > len(failures):
+        lines.append(f"            ... and {len(about['failures']) - len(failures):,} more (-v shows all)")
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""``tlfeat extract``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlfeat.cli.console import Console
+from tlfeat.cli.options import DataArgument, EmbeddingOptions
+from tlfeat.text import one_line
+
+if TYPE_CHECKING:
+    from tlfeat.extract.extract import ExtractReport
+    from tlfeat.extract.plan import ExtractionJob
+
+_N_FAILURES_SHOWN = 5
+
+
+def run_extract(
+    console: Console,
+    data: DataArgument = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", help="Layer to embed at. May be repeated: all layers in one pass. Default: avg_pool."),
+    ] = None,
+    embedding: EmbeddingOptions = EmbeddingOptions(),
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Compress the embeddings of a new cache, without loss.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images in one batch. Default: the runtime's own.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads that decode and embed. Default: one per core.")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time went and what would make it faster.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at an unreadable image. Default: skip it and list it.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of --weights random.")] = 0,
+) -> None:
+    """Run images once through a frozen backbone and cache their embeddings."""
+    from tlfeat.extract.plan import plan_extraction
+
+    job = plan_extraction(
+        data,
+        layers=layer or ["avg_pool"],
+        batch_size=batch_size,
+        n_threads=threads,
+        seed=seed,
+        **embedding.given(),
+    )
+    console.warn(*job.notes)
+    console.say(
+        f"{len(job.images):,} images, {len(job.images.classes)} classes from {job.images.source}"
+        + (f" ({job.images.n_passed_over:,} other files ignored)" if job.images.n_passed_over else "")
+    )
+    console.detail(f"Fingerprint: {dict(job.encoder.fingerprint)}")
+    console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
+    report = job.run(n_threads=threads, is_compressed=compress, is_strict=strict, on_progress=console.progress)
+    _say_how_it_went(console, report, with_profile=profile)
+    console.result(_report_text(report), _document(report))
+    console.say("Next: tlfeat fit-sklearn --model svm" + (f" --cache {embedding.cache}" if embedding.cache else ""))
+
+
+def embed_first(console: Console, job: ExtractionJob, doing: str) -> ExtractReport:
+    """Embed the images that another command needs and that are not in the cache yet."""
+    console.warn(*job.notes)
+    console.say(doing)
+    report = job.run(on_progress=console.progress)
+    console.warn(*report.notes)
+    console.say(_counts_text(report))
+    return report
+
+
+def _say_how_it_went(console: Console, report: ExtractReport, *, with_profile: bool) -> None:
+    console.warn(*report.notes)
+    spent = report.profile
+    console.detail(f"{spent.prepare_s:.1f} s to build the network, {spent.wall_s:.1f} s to embed ({report.runtime})")
+    if with_profile and report.n_embedded:
+        console.say(profile_text(dataclasses.asdict(spent), report.n_embedded, report.runtime))
+    shown = report.failures if console.is_verbose else report.failures[:_N_FAILURES_SHOWN]
+    console.warn(*(f"skipped {one_line(path)}: {reason}" for path, reason in shown))
+
+
+def _counts_text(report: ExtractReport, rate: str = "") -> str:
+    return f"{report.n_embedded:,} embedded{rate}, {report.n_known:,} known already, {len(report.failures):,} skipped"
+
+
+def _report_text(report: ExtractReport) -> str:
+    wall_s = report.profile.wall_s
+    text = _counts_text(report, f", {report.n_embedded / wall_s:,.0f} images/s" if report.n_embedded and wall_s else "")
+    return text + (f" (see tlfeat cache info --cache {report.cache})" if report.failures else "")
+
+
+def _document(report: ExtractReport) -> dict[str, Any]:
+    failures = [{"path": path, "reason": reason} for path, reason in report.failures]
+    return {**dataclasses.asdict(report), "cache": str(report.cache), "failures": failures}
+
+
+def profile_text(profile: Mapping[str, Any], n_images: int, runtime: str) -> str:
+    """Return what ``tlfeat extract --profile`` prints of an `embed.Profile`."""
+    wall_s, n_threads = max(profile["wall_s"], 1e-9), profile["n_threads"]
+    in_threads = {name: profile[f"{name}_s"] for name in ("read", "decode", "encode")}
+    lines = [
+        f"Where the time went: {n_images:,} images in {wall_s:.1f} s with {runtime}, {n_threads} threads",
+        f"  {1000 * wall_s / n_images:.2f} ms and {1000 * profile['cpu_s'] / n_images:.2f} ms of processor an image; "
+        f"{profile['prepare_s']:.1f} s before, to build the network",
+        *(f"  {name:<8} {1000 * s / n_images:7.2f} ms an image" for name, s in in_threads.items()),
+        f"  waited for pictures {profile['wait_decode_s']:.1f} s, for rows {profile['wait_encode_s']:.1f} s; "
+        f"wrote for {profile['write_s']:.1f} s",
+    ]
+    busy = sum(in_threads.values()) if profile["is_parallel"] else in_threads["read"] + in_threads["decode"]
+    share, cpu_share = busy / (wall_s * n_threads), profile["cpu_s"] / (wall_s * n_threads)
+    lines.append(f"  threads busy {100 * min(share, 1):.0f} % of the time, {100 * cpu_share:.0f} % on a processor")
+    return "\n".join([*lines, f"  {_advice(profile, in_threads, wall_s, min(share, cpu_share))}"])
+
+
+def _advice(profile: Mapping[str, Any], in_threads: Mapping[str, float], wall_s: float, busy_share: float) -> str:
+    if profile["write_s"] > 0.2 * wall_s:
+        return "Writing is the bottleneck: put the cache on a faster disk, or take fewer columns (--pool avg)."
+    slowest = max(in_threads, key=lambda name: in_threads[name])
+    if slowest == "read":
+        return "The disk is the bottleneck: copy the images to a local disk, or give more --threads than cores."
+    if slowest == "decode":
+        return "Decoding is the bottleneck: store smaller pictures, such as twice the network's input."
+    if profile["is_parallel"] and busy_share < 0.75:
+        return "The threads had to wait for a processor: other work is using the cores."
+    return "The network is the bottleneck: a smaller backbone or --input-size, more cores or a GPU would change that."

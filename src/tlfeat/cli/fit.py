@@ -1,0 +1,141 @@
+"""``tlfeat fit-sklearn`` and ``tlfeat fit-keras``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlfeat.cli.console import Console
+from tlfeat.cli.extract import embed_first
+from tlfeat.cli.options import FreshOption, ImageOptions, PlotsOption, SplitOptions, TrainingOptions
+from tlfeat.errors import UsageError
+
+if TYPE_CHECKING:
+    from tlfeat.finetune.recipes import Recipe
+    from tlfeat.models.saved import Outcome
+
+
+def run_fit_sklearn(
+    console: Console,
+    model: Annotated[str, typer.Option("--model", help="logreg, svm, linear-svm, knn, ridge or lda.")] = "logreg",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            help="Layer of the embeddings. May be repeated: the search takes the best one, or all concatenated. "
+            "Default: avg_pool, or the only layer.",
+        ),
+    ] = None,
+    split: SplitOptions = SplitOptions(),
+    search: Annotated[
+        bool, typer.Option("--search/--no-search", help="Choose hyper-parameters by cross-validation.")
+    ] = True,
+    file_format: Annotated[
+        str, typer.Option("--format", help="File format of the head: skops (safe to load) or joblib.")
+    ] = "skops",
+    fresh: FreshOption = False,
+) -> None:
+    """Fit a scikit-learn head on cached embeddings and test it, without TensorFlow."""
+    from tlfeat.cache.contents import choose_layers
+    from tlfeat.heads.saved import check_format
+    from tlfeat.heads.table import find_head
+    from tlfeat.models.fit_sklearn import fit_sklearn
+
+    find_head(model)
+    check_format(file_format)
+    with split.open() as data:
+        console.say(f"{model} on {'+'.join(choose_layers(data.cache, layer))} of {data.cache.path}")
+        outcome = fit_sklearn(
+            data,
+            model,
+            layer=layer,
+            is_searched=search,
+            file_format=file_format,
+            is_fresh=fresh,
+            on_progress=console.progress,
+        )
+    _show(console, outcome, split.cache)
+
+
+def run_fit_keras(
+    console: Console,
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Images, which are embedded first. Default: the images of the cache."),
+    ] = None,
+    training: TrainingOptions = TrainingOptions(),
+    images: ImageOptions = ImageOptions(),
+    split: SplitOptions = SplitOptions(),
+    cut_gb: Annotated[
+        float,
+        typer.Option(
+            "--cut-gb", min=0, help="Disk limit in GB for outputs of the frozen layers; beyond it pixels are used."
+        ),
+    ] = 20.0,
+    plots: PlotsOption = None,
+    fresh: FreshOption = False,
+) -> None:
+    """Train in Keras on the same split: a Dense head on the frozen backbone, the last layers, or from scratch.
+
+    Frozen layers run only once if that changes nothing: their outputs are stored on disk and only the layers above
+    are trained. A run that is stopped keeps its best weights, and the same command continues after the last epoch.
+    """
+    from tlfeat.finetune.recipes import choose_settings, find_recipe
+    from tlfeat.models.fit_keras import fit_keras, other_backbone
+
+    recipe = find_recipe(training.recipe) if training.recipe else None
+    settings = choose_settings(recipe, seed=split.seed, **training.given())
+    with split.open(_cache_of(console, data, recipe, images, split)) as opened:
+        console.say(f"{settings.name} on the images of {opened.cache.path}")
+        if recipe and (note := other_backbone(opened, recipe)):
+            console.warn(note)
+        outcome = fit_keras(
+            opened,
+            settings,
+            is_fresh=fresh,
+            max_cut_bytes=cut_gb * 1e9,
+            say=console.say,
+            on_progress=console.progress,
+        )
+    _show(console, outcome, split.cache)
+    if plots:
+        from tlfeat.report.plots import learning_curves
+
+        console.say(f"Learning curves: {', '.join(map(str, learning_curves(outcome.result, plots)))}")
+
+
+def _cache_of(
+    console: Console, data: Path | None, recipe: Recipe | None, images: ImageOptions, split: SplitOptions
+) -> Path | None:
+    """Return the cache to train on, with the images of `data` in it where these are named."""
+    from tlfeat.extract.plan import plan_extraction
+    from tlfeat.finetune.recipes import choose_backbone
+
+    if data is None:
+        if images != ImageOptions():
+            raise UsageError(
+                "--backbone, --weights, --preprocess, --input-size and --class-map are for images: name DATA."
+            )
+        return split.cache
+    job = plan_extraction(data, cache=split.cache, seed=split.seed, **choose_backbone(recipe, images.given()))
+    return embed_first(console, job, f"{job.encoder.name}: images embedded once into {job.cache_path}").cache
+
+
+def _show(console: Console, outcome: Outcome, cache: Path | None) -> None:
+    from tlfeat.evaluate.leaks import leak_sentence
+    from tlfeat.records import record
+    from tlfeat.report.comparison import result_text
+
+    result = outcome.result
+    console.warn(*result.notes, *filter(None, [leak_sentence(result.leaks)]))
+    if outcome.is_reused:
+        console.say("An equal result exists and is shown again (--fresh fits anew).")
+    console.result(result_text(result), {**record(result), "is_reused": outcome.is_reused})
+    for note in result.leaks.notes if result.leaks else []:
+        console.detail(f"Leaks: {note}")
+    console.detail(f"Settings: {result.settings}")
+    console.detail(f"Split {result.split.digest}; {result.environment.packages}")
+    console.say(f"Model: {result.model}")
+    console.say("Next: tlfeat compare" + (f" --cache {cache}" if cache else ""))

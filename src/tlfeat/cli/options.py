@@ -1,0 +1,333 @@
+"""Options that several commands share, each written once; a dataclass is a group of them (see `console.command`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlfeat.errors import UsageError
+
+if TYPE_CHECKING:
+    from tlfeat.evaluate.data import Data
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else.")]
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print details to stderr.")]
+
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="FILE.h5", help="The cache. Default: the newest one under cache/."),
+]
+
+NewCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="FILE.h5",
+        help="The cache to write. Default: a name under cache/ made from the data and the backbone.",
+    ),
+]
+
+LayerOption = Annotated[
+    str | None, typer.Option("--layer", help="Layer of the embeddings. Default: avg_pool, or the only layer.")
+]
+
+SeedOption = Annotated[int, typer.Option("--seed", help="Random seed of the split and of the fit.")]
+
+FractionOption = Annotated[
+    float, typer.Option("--test-fraction", help="Share of each class to test on, if the data has no test split.")
+]
+
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Fit again even if an equal result exists.")]
+
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", metavar="DIR", help="Folder for the reports. Default: cache/reports/...")
+]
+
+PlotsOption = Annotated[
+    Path | None, typer.Option("--plots", metavar="DIR", help="Also write the charts here, as PNG and SVG files.")
+]
+
+PixelsOption = Annotated[bool, typer.Option("--pixels/--no-pixels", help="Include the raw-pixel baseline.")]
+
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Load a joblib head. It can run code: use it only if you trust its author.")
+]
+
+ModelArgument = Annotated[Path, typer.Argument(help="Model folder written by fit-sklearn or fit-keras.")]
+
+DataArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Folder of class folders, folder of train/val/test folders, or CSV file. Default: the built-in example."
+    ),
+]
+
+InputSizeOption = Annotated[
+    str | None,
+    typer.Option("--input-size", metavar="HxW", help="Height and width in pixels. Default: the backbone's own."),
+]
+
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=0,
+        help="Maximum number of epochs; early stopping usually ends before. 0: 20 epochs and at least 500 steps; "
+        "from scratch 30 and 800. Default: 0.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitOptions:
+    """Which cache, and which of its images are for testing."""
+
+    cache: CacheOption = None
+    test_fraction: FractionOption = 0.2
+    seed: SeedOption = 0
+
+    def open(self, path: Path | None = None) -> AbstractContextManager[Data]:
+        """Open the cache at `path`, else the named one, else the newest, with its split."""
+        from tlfeat import workspace
+        from tlfeat.evaluate.data import open_data
+
+        path = path or self.cache or workspace.newest_cache()
+        return open_data(path, seed=self.seed, test_fraction=self.test_fraction)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneOptions:
+    """Which network, and how pixels reach it."""
+
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", help="A name from `tlfeat backbones`, or your model FILE.keras. Default: mobilenet_v2."
+        ),
+    ] = None
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess", help="Scaling of pixels: tf, caffe, torch, 0-1 or none. Default: the backbone's own."
+        ),
+    ] = None
+    input_size: InputSizeOption = None
+
+    def given(self) -> dict[str, Any]:
+        """Return what was asked for, by the names that `plan_extraction` has for it."""
+        return _given({**_values(self), "input_size": parse_size(self.input_size)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions(BackboneOptions):
+    """What is wanted of images beside the backbone."""
+
+    weights: Annotated[
+        str, typer.Option("--weights", help="imagenet (Keras downloads them once), random, or a file.")
+    ] = "imagenet"
+    class_map: Annotated[
+        list[str] | None,
+        typer.Option("--class-map", metavar="OLD=NEW", help="Rename a class. May be repeated."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingOptions(ImageOptions):
+    """How images become the rows of a cache."""
+
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="Pooling of layers with height and width: avg, max, gem or flatten.")
+    ] = None
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            "--resize", help="antialias, or one of Keras' own methods: load_img or dataset. Default: antialias."
+        ),
+    ] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype", help="Type of the stored embeddings: float32, or float16 at half the size. Default: float32."
+        ),
+    ] = None
+    runtime: Annotated[
+        str,
+        typer.Option("--runtime", help="openvino, tensorflow, or auto (OpenVINO; TensorFlow if there is a GPU)."),
+    ] = "auto"
+    cache: NewCacheOption = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions:
+    """What a network consists of and which layers train; named as in `TrainSettings`, None where not given."""
+
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Start from a recipe of `tlfeat recipes`; other options override its settings."),
+    ] = None
+    is_as_written: Annotated[
+        bool,
+        typer.Option("--as-written", help="The recipe exactly as its tutorial has it, mistakes included."),
+    ] = False
+    unfreeze_last: Annotated[
+        int | None, typer.Option("--unfreeze-last", min=1, help="Fine-tune the last N layers of the backbone.")
+    ] = None
+    is_from_scratch: Annotated[
+        bool | None,
+        typer.Option("--from-scratch", help="Train the same architecture from random weights.", show_default=False),
+    ] = None
+    dense: Annotated[
+        str | None,
+        typer.Option(
+            "--dense", metavar="N,...", help="Units of the hidden layers, such as 512,512. 0: none. Default: 128."
+        ),
+    ] = None
+    dropout: Annotated[
+        float | None,
+        typer.Option("--dropout", help="Rate after each hidden layer, or before the last layer if none. Default: 0.2."),
+    ] = None
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            help="sparse_categorical_crossentropy, categorical_crossentropy or binary_crossentropy. "
+            "Default: sparse_categorical_crossentropy.",
+        ),
+    ] = None
+    trains_batchnorm: Annotated[
+        bool | None,
+        typer.Option(
+            "--train-batchnorm",
+            help="Update the statistics of BatchNormalization in unfrozen layers.",
+            show_default=False,
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return what was asked for, by the names that `recipes.choose_settings` has for it."""
+        return _given({**_values(self), "recipe": None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions(NetworkOptions):
+    """How a network is trained; named as in `TrainSettings`, None where not given."""
+
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            "--augment",
+            metavar="HOW",
+            help="Random changes of training images: none, or such as flip=horizontal,rotation=0.2,zoom=0.2,shear=0.2.",
+        ),
+    ] = None
+    views: Annotated[
+        int | None,
+        typer.Option(
+            "--views",
+            min=0,
+            help="With --augment: use N fixed changed copies of each image, so that frozen layers run once. "
+            "0: new changes in every epoch. Default: 0.",
+        ),
+    ] = None
+    optimizer: Annotated[
+        str | None, typer.Option("--optimizer", help="adam, adamw, rmsprop or sgd. Default: adam.")
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Learning rate. Default: 1e-3; 1e-4 with --unfreeze-last.")
+    ] = None
+    head_epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--head-epochs",
+            min=0,
+            help="Two phases: train the head alone for N epochs, then the layers of --unfreeze-last too. Default: 0.",
+        ),
+    ] = None
+    head_learning_rate: Annotated[
+        float | None,
+        typer.Option("--head-learning-rate", help="Learning rate of the first of two phases. Default: 1e-3."),
+    ] = None
+    plateau: Annotated[
+        int | None,
+        typer.Option(
+            "--reduce-on-plateau",
+            min=0,
+            help="Divide the learning rate by 10 after N epochs without a lower validation loss. 0: never. Default: 0.",
+        ),
+    ] = None
+    epochs: EpochsOption = None
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            min=0,
+            help="Stop after N epochs without a lower validation loss. 0: 3 epochs and at least 75 steps; from "
+            "scratch 8 and 200. Default: 0.",
+        ),
+    ] = None
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", help="Weights to keep: best (lowest validation loss) or last epoch. Default: best."),
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images per training step. Default: 32.")
+    ] = None
+    cut: Annotated[
+        str | None,
+        typer.Option(
+            "--cut",
+            help="How the outputs of the frozen layers are stored: float32 or float16. off: compute them from pixels "
+            "in every epoch. Default: float32.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageOptions:
+    """What the page of a comparison shows, and where it goes."""
+
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE.html", help="File of the page. Default: comparison.html in the folder of --output."
+        ),
+    ] = None
+    plots: PlotsOption = None
+    maps: Annotated[
+        str,
+        typer.Option(
+            "--map", help="Maps of the embeddings: comma-separated pca, tsne, umap (if installed); or all, or none."
+        ),
+    ] = "pca,tsne"
+    output: OutputOption = None
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of ``224x224``."""
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not height.isdecimal() or (width and not width.isdecimal()) or int(height) < 1:
+        raise UsageError(f"--input-size wants HEIGHTxWIDTH such as 224x224, received '{text}'.")
+    return int(height), int(width or height)
+
+
+def parse_list(text: str, every: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a comma-separated list, of ``all`` or of ``none``."""
+    return every if text == "all" else () if text == "none" else tuple(t.strip() for t in text.split(",") if t.strip())
+
+
+def _values(options: Any) -> dict[str, Any]:
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,74 @@
+"""What was asked for becomes a job: which options decide, and which are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import MakePhotos
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.errors import UsageError
+from tlfeat.extract.plan import EncoderOptions, plan_extraction
+
+
+def test_every_option_reaches_the_encoder(make_photos: MakePhotos, tmp_path: Path) -> None:
+    options: EncoderOptions = {
+        "backbone": "mobilenet_v2_0.35",
+        "weights": "random",
+        "pool": "max",
+        "preprocess": "0-1",
+        "input_size": (32, 40),
+        "resize": "load_img",
+        "dtype": "float16",
+        "runtime": "tensorflow",
+        "batch_size": 5,
+        "n_threads": 3,
+        "seed": 11,
+    }
+    assert options.keys() == EncoderOptions.__annotations__.keys()
+    job = plan_extraction(make_photos(n=3), layers=["out_relu", "avg_pool"], cache=tmp_path / "c.h5", **options)
+    encoder = job.encoder
+    assert isinstance(encoder, KerasEncoder)
+    assert encoder.layers == ("out_relu:max", "avg_pool")
+    assert encoder.input_size == (32, 40)
+    spec = encoder.spec
+    assert (spec.backbone, spec.weights, spec.preprocess, spec.seed) == ("mobilenet_v2_0.35", "random", "0-1", 11)
+    assert [encoder.fingerprint[name] for name in ("resize", "dtype")] == ["load_img", "float16"]
+    assert job.cache_path == tmp_path / "c.h5"
+    assert job.origin == {"encoder": spec.to_dict(), "class_map": []}
+    assert any("RANDOM WEIGHTS" in note for note in job.notes)
+
+
+def test_an_option_that_does_not_exist_is_refused(make_photos: MakePhotos) -> None:
+    misspelt: Any = {"backbon": "pixels"}
+    with pytest.raises(TypeError, match="no option 'backbon'"):
+        plan_extraction(make_photos(n=3), **misspelt)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pool": "mx"}, "Did you mean 'max'"),
+        ({"pool": "gem"}, "Name the layer before it for --pool gem"),
+        ({"resize": "antialiased"}, "Did you mean 'antialias'"),
+        ({"dtype": "float64"}, "received 'float64'"),
+        ({"backbone": "pixels", "layers": ["conv"]}, "one layer, 'pixels'; received conv"),
+        ({"backbone": "pixels", "input_size": (9, 9)}, "always 16x16"),
+    ],
+    ids=["pool", "pool-of-a-vector", "resize", "dtype", "layer-of-pixels", "size-of-pixels"],
+)
+def test_options_that_cannot_be_met_are_refused(options: dict[str, Any], message: str, make_photos: MakePhotos) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_extraction(make_photos(n=3), **options)
+
+
+def test_a_named_cache_says_what_is_left_open(make_photos: MakePhotos, tmp_path: Path) -> None:
+    cache = tmp_path / "c.h5"
+    first = plan_extraction(make_photos(n=3), backbone="pixels", class_map=["dog=cat"], cache=cache)
+    first.run()
+    again = plan_extraction(backbone="pixels", cache=cache)
+    assert again.images.paths == first.images.paths
+    assert again.images.classes == ["cat"]
+    assert again.encoder.fingerprint == first.encoder.fingerprint
