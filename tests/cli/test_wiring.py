@@ -17,41 +17,46 @@ import pytest
 import typer.main
 
 from tlfeat import workspace
-from tlfeat.backbones import keras_encoder as backbone
-from tlfeat.cache import store as caching
+from tlfeat.backbones import graph
+from tlfeat.cache import contents, repair, store
 from tlfeat.cli import app as cli
+from tlfeat.cli import fit as cli_fit
 from tlfeat.errors import DataError
+from tlfeat.evaluate import data
 from tlfeat.extract import plan, transfer
-from tlfeat.finetune import recipes
-from tlfeat.finetune import train as finetune
+from tlfeat.finetune import recipes, saved
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.reject import COVERAGE
-from tlfeat.models import export, predict
-from tlfeat.models import fit_sklearn as candidates
+from tlfeat.models import export, fit_keras, fit_sklearn, predict
 from tlfeat.report import audit as audit_report
-from tlfeat.report import finding as figures
-from tlfeat.report import page as report_page
-from tlfeat.report import plots
+from tlfeat.report import curve as curve_report
+from tlfeat.report import finding, page, plots
+from tlfeat.report import sweep as sweep_report
 from tlfeat.studies import audit, compare, curve, sweep
 from tlfeat.studies.compare import compare_candidates
 
 WATCHED: dict[ModuleType, tuple[str, ...]] = {
     plan: ("plan_extraction",),
-    candidates: ("open_data", "fit_sklearn", "fit_keras"),
+    data: ("open_data",),
+    fit_sklearn: ("fit_sklearn",),
+    fit_keras: ("fit_keras",),
     plots: ("learning_curves",),
     recipes: ("describe",),
-    finetune: ("summarise",),
+    saved: ("summarise",),
     compare: ("compare_candidates", "known_comparison"),
-    report_page: ("write_reports",),
-    sweep: ("plan_sweep", "sweep_layers", "finding"),
-    figures: ("write_finding",),
-    curve: ("learning_curve", "keras_hint", "finding"),
+    page: ("write_reports",),
+    sweep: ("plan_sweep", "sweep_layers"),
+    sweep_report: ("sweep_finding",),
+    finding: ("write_finding",),
+    curve: ("learning_curve",),
+    curve_report: ("keras_hint", "curve_finding"),
     audit: ("audit",),
     audit_report: ("write_reports",),
     predict: ("find_files", "Model", "to_csv"),
     export: ("export_model",),
-    backbone: ("list_layers",),
-    caching: ("open_cache", "repair_cache"),
+    graph: ("list_layers",),
+    store: ("open_cache",),
+    repair: ("repair_cache",),
     transfer: ("export_rows", "import_rows"),
 }
 
@@ -59,7 +64,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
 SPOKEN = {"as_json", "quiet", "verbose", "help"}
 
 #: Options that reach no other function: they choose what is printed, and the tests named here read that.
-PRINTED = {("extract", "profile"): "test_profile.py"}
+PRINTED = {("extract", "profile"): "extract/test_profile.py"}
 
 
 class Anything(MagicMock):
@@ -80,10 +85,10 @@ class Watch:
                 self._watch(patch, module, name)
         patch.setattr(workspace, "newest_cache", lambda: Path("newest.h5"))
         patch.setattr(
-            candidates, "choose_layers", lambda _, asked: [asked or "x"] if isinstance(asked, str | None) else asked
+            contents, "choose_layers", lambda _, asked: [asked or "x"] if isinstance(asked, str | None) else asked
         )
-        patch.setattr(candidates, "other_backbone", lambda *_: "")
-        patch.setattr(cli, "_show_result", lambda *_: None)
+        patch.setattr(fit_keras, "other_backbone", lambda *_: "")
+        patch.setattr(cli_fit, "_show", lambda *_: None)
 
     def _watch(self, patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
         place = f"{module.__name__.rpartition('.')[2]}.{name}"
@@ -163,17 +168,17 @@ def row_lines(to: str) -> list[tuple[str, str, str, Any]]:
 
 
 SPLIT = [
-    ("seed", "--seed 7", "candidates.open_data seed", 7),
-    ("test_fraction", "--test-fraction 0.35", "candidates.open_data test_fraction", 0.35),
+    ("seed", "--seed 7", "data.open_data seed", 7),
+    ("test_fraction", "--test-fraction 0.35", "data.open_data test_fraction", 0.35),
 ]
-CACHE = [("cache", "--cache my.h5", "candidates.open_data cache_path", Path("my.h5"))]
+CACHE = [("cache", "--cache my.h5", "data.open_data cache_path", Path("my.h5"))]
 PAGE = [
-    ("html", "--html my.html", "report_page.write_reports html", Path("my.html")),
-    ("plots", "--plots charts", "report_page.write_reports plots", Path("charts")),
-    ("maps", "--map pca", "report_page.write_reports maps", ("pca",)),
-    ("output", "--output reports", "report_page.write_reports folder", Path("reports")),
+    ("html", "--html my.html", "page.write_reports html", Path("my.html")),
+    ("plots", "--plots charts", "page.write_reports plots", Path("charts")),
+    ("maps", "--map pca", "page.write_reports maps", ("pca",)),
+    ("output", "--output reports", "page.write_reports folder", Path("reports")),
 ]
-FINDING = ("output", "--output reports", "figures.write_finding folder", Path("reports"))
+FINDING = ("output", "--output reports", "finding.write_finding folder", Path("reports"))
 
 RECIPE = "mobilenetv2-binary"
 
@@ -182,11 +187,11 @@ def network_lines(to: str) -> list[tuple[str, str, str, Any]]:
     return [
         ("unfreeze_last", "--unfreeze-last 9", f"{to} settings.unfreeze_last", 9),
         ("unfreeze_last", "--unfreeze-last 9", f"{to} settings.mode", "finetuned"),
-        ("from_scratch", "--from-scratch", f"{to} settings.mode", "scratch"),
+        ("is_from_scratch", "--from-scratch", f"{to} settings.mode", "scratch"),
         ("dense", "--dense 64,32", f"{to} settings.dense", (64, 32)),
         ("dropout", "--dropout 0.35", f"{to} settings.dropout", 0.35),
         ("loss", "--loss categorical_crossentropy", f"{to} settings.loss", "categorical_crossentropy"),
-        ("train_batchnorm", "--unfreeze-last 9 --train-batchnorm", f"{to} settings.trains_batchnorm", True),
+        ("trains_batchnorm", "--unfreeze-last 9 --train-batchnorm", f"{to} settings.trains_batchnorm", True),
     ]
 
 
@@ -207,11 +212,11 @@ CASES = [
         "fit-sklearn",
         *SPLIT,
         *CACHE,
-        ("model", "--model ridge", "candidates.fit_sklearn head", "ridge"),
-        ("layer", "--layer one --layer two", "candidates.fit_sklearn layer", ["one", "two"]),
-        ("search", "--no-search", "candidates.fit_sklearn is_searched", False),
-        ("file_format", "--format joblib", "candidates.fit_sklearn file_format", "joblib"),
-        ("fresh", "--fresh", "candidates.fit_sklearn is_fresh", True),
+        ("model", "--model ridge", "fit_sklearn.fit_sklearn head", "ridge"),
+        ("layer", "--layer one --layer two", "fit_sklearn.fit_sklearn layer", ["one", "two"]),
+        ("search", "--no-search", "fit_sklearn.fit_sklearn is_searched", False),
+        ("file_format", "--format joblib", "fit_sklearn.fit_sklearn file_format", "joblib"),
+        ("fresh", "--fresh", "fit_sklearn.fit_sklearn is_fresh", True),
     ),
     *cases_of(
         "fit-keras",
@@ -222,42 +227,42 @@ CASES = [
             for name, words, where, expected in encoder_lines("plan.plan_extraction")
         ),
         ("seed", "my-photos --seed 7", "plan.plan_extraction seed", 7),
-        ("seed", "--seed 7", "candidates.fit_keras settings.seed", 7),
-        ("recipe", "--recipe RECIPE", "candidates.fit_keras settings.recipe", RECIPE),
-        ("as_written", "--recipe RECIPE --as-written", "candidates.fit_keras settings.recipe", f"{RECIPE}-as-written"),
-        *network_lines("candidates.fit_keras"),
-        ("augment", "--augment flip=vertical", "candidates.fit_keras settings.augment.flip", "vertical"),
-        ("views", "--augment flip --views 3", "candidates.fit_keras settings.views", 3),
-        ("optimizer", "--optimizer sgd", "candidates.fit_keras settings.optimizer", "sgd"),
-        ("learning_rate", "--learning-rate 0.003", "candidates.fit_keras settings.learning_rate", 0.003),
-        ("head_epochs", "--unfreeze-last 9 --head-epochs 4", "candidates.fit_keras settings.head_epochs", 4),
+        ("seed", "--seed 7", "fit_keras.fit_keras settings.seed", 7),
+        ("recipe", "--recipe RECIPE", "fit_keras.fit_keras settings.recipe", RECIPE),
+        ("is_as_written", "--recipe RECIPE --as-written", "fit_keras.fit_keras settings.recipe", f"{RECIPE}-as-written"),
+        *network_lines("fit_keras.fit_keras"),
+        ("augment", "--augment flip=vertical", "fit_keras.fit_keras settings.augment.flip", "vertical"),
+        ("views", "--augment flip --views 3", "fit_keras.fit_keras settings.views", 3),
+        ("optimizer", "--optimizer sgd", "fit_keras.fit_keras settings.optimizer", "sgd"),
+        ("learning_rate", "--learning-rate 0.003", "fit_keras.fit_keras settings.learning_rate", 0.003),
+        ("head_epochs", "--unfreeze-last 9 --head-epochs 4", "fit_keras.fit_keras settings.head_epochs", 4),
         (
             "head_learning_rate",
             "--unfreeze-last 9 --head-epochs 4 --head-learning-rate 0.02",
-            "candidates.fit_keras settings.head_learning_rate",
+            "fit_keras.fit_keras settings.head_learning_rate",
             0.02,
         ),
-        ("reduce_on_plateau", "--reduce-on-plateau 2", "candidates.fit_keras settings.plateau", 2),
-        ("epochs", "--epochs 6", "candidates.fit_keras settings.epochs", 6),
-        ("patience", "--patience 5", "candidates.fit_keras settings.patience", 5),
-        ("keep", "--keep last", "candidates.fit_keras settings.keep", "last"),
-        ("batch_size", "--batch-size 5", "candidates.fit_keras settings.batch_size", 5),
-        ("cut", "--cut float16", "candidates.fit_keras settings.cut", "float16"),
-        ("cut_gb", "--cut-gb 0.5", "candidates.fit_keras max_cut_bytes", 0.5e9),
-        ("fresh", "--fresh", "candidates.fit_keras is_fresh", True),
+        ("plateau", "--reduce-on-plateau 2", "fit_keras.fit_keras settings.plateau", 2),
+        ("epochs", "--epochs 6", "fit_keras.fit_keras settings.epochs", 6),
+        ("patience", "--patience 5", "fit_keras.fit_keras settings.patience", 5),
+        ("keep", "--keep last", "fit_keras.fit_keras settings.keep", "last"),
+        ("batch_size", "--batch-size 5", "fit_keras.fit_keras settings.batch_size", 5),
+        ("cut", "--cut float16", "fit_keras.fit_keras settings.cut", "float16"),
+        ("cut_gb", "--cut-gb 0.5", "fit_keras.fit_keras max_cut_bytes", 0.5e9),
+        ("fresh", "--fresh", "fit_keras.fit_keras is_fresh", True),
         ("plots", "--plots charts", "plots.learning_curves folder", Path("charts")),
     ),
     *cases_of("recipes", ("name", "RECIPE", "recipes.describe recipe.name", RECIPE)),
     *cases_of(
         "summary",
-        *network_lines("finetune.summarise"),
-        ("recipe", "--recipe RECIPE", "finetune.summarise settings.recipe", RECIPE),
-        ("as_written", "--recipe RECIPE --as-written", "finetune.summarise settings.recipe", f"{RECIPE}-as-written"),
-        ("model", "my-model", "finetune.summarise model", Path("my-model")),
-        ("backbone", "--backbone resnet50", "finetune.summarise backbone", "resnet50"),
-        ("preprocess", "--preprocess caffe", "finetune.summarise preprocess", "caffe"),
-        ("input_size", "--input-size 64x48", "finetune.summarise input_size", (64, 48)),
-        ("classes", "--classes 9", "finetune.summarise n_classes", 9),
+        *network_lines("saved.summarise"),
+        ("recipe", "--recipe RECIPE", "saved.summarise settings.recipe", RECIPE),
+        ("is_as_written", "--recipe RECIPE --as-written", "saved.summarise settings.recipe", f"{RECIPE}-as-written"),
+        ("model", "my-model", "saved.summarise model", Path("my-model")),
+        ("backbone", "--backbone resnet50", "saved.summarise backbone", "resnet50"),
+        ("preprocess", "--preprocess caffe", "saved.summarise preprocess", "caffe"),
+        ("input_size", "--input-size 64x48", "saved.summarise input_size", (64, 48)),
+        ("classes", "--classes 9", "saved.summarise n_classes", 9),
     ),
     *cases_of(
         "compare",
@@ -265,7 +270,7 @@ CASES = [
         *CACHE,
         *PAGE,
         ("layer", "--layer one", "compare.compare_candidates layer", "one"),
-        ("layer", "--layer one", "report_page.write_reports layer", "one"),
+        ("layer", "--layer one", "page.write_reports layer", "one"),
         ("heads", "--heads ridge,knn", "compare.compare_candidates heads", ("ridge", "knn")),
         ("keras", "--keras scratch", "compare.compare_candidates keras_modes", ("scratch",)),
         ("pixels", "--no-pixels", "compare.compare_candidates has_pixels", False),
@@ -279,7 +284,7 @@ CASES = [
         *SPLIT,
         *CACHE,
         *PAGE,
-        ("layer", "--layer one", "report_page.write_reports layer", "one"),
+        ("layer", "--layer one", "page.write_reports layer", "one"),
     ),
     *cases_of(
         "sweep",
@@ -315,8 +320,8 @@ CASES = [
         ("layer", "--layer one", "audit.audit layer", "one"),
         ("seed", "--seed 7", "audit.audit seed", 7),
         ("test_fraction", "--test-fraction 0.35", "audit.audit test_fraction", 0.35),
-        ("cache", "--cache my.h5", "cache.open_cache path", Path("my.h5")),
-        ("output", "--output reports", "audit_report.write_reports folder", Path("reports")),
+        ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
+        ("output", "--output reports", "audit.write_reports folder", Path("reports")),
     ),
     *cases_of(
         "predict",
@@ -337,14 +342,14 @@ CASES = [
     ),
     *cases_of(
         "layers",
-        ("name", "resnet50", "backbone.list_layers spec.backbone", "resnet50"),
-        ("input_size", "--input-size 64x48", "backbone.list_layers spec.input_size", (64, 48)),
+        ("name", "resnet50", "graph.list_layers spec.backbone", "resnet50"),
+        ("input_size", "--input-size 64x48", "graph.list_layers spec.input_size", (64, 48)),
     ),
-    *cases_of("cache info", ("cache", "--cache my.h5", "cache.open_cache path", Path("my.h5"))),
+    *cases_of("cache info", ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5"))),
     *cases_of(
         "cache verify",
-        ("cache", "--cache my.h5", "cache.open_cache path", Path("my.h5")),
-        ("repair", "--repair --cache my.h5", "cache.repair_cache path", Path("my.h5")),
+        ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
+        ("repair", "--repair --cache my.h5", "repair.repair_cache path", Path("my.h5")),
     ),
     *cases_of(
         "cache export",
@@ -391,7 +396,7 @@ def test_every_option_of_every_command_has_its_line() -> None:
     covered = {(case.command, case.parameter) for case in CASES}
     assert set(parameters()) == covered | set(PRINTED)
     for file in PRINTED.values():
-        assert (Path(__file__).parent / file).exists()
+        assert (Path(__file__).parents[1] / file).exists()
 
 
 def test_no_value_under_test_is_the_default() -> None:
@@ -399,7 +404,7 @@ def test_no_value_under_test_is_the_default() -> None:
     for case in CASES:
         given = case.words.split()[-1]
         assert given.startswith("--") or given != str(defaults[case.command, case.parameter]), case
-        if " settings." in case.where and case.parameter not in ("recipe", "as_written", "augment"):
+        if " settings." in case.where and case.parameter not in ("recipe", "is_as_written", "augment"):
             assert getattr(TrainSettings(), case.where.rpartition(".")[2]) != case.expected, case
 
 
