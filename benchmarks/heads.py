@@ -324,8 +324,8 @@ def measure_gains(caches: Sequence[Path], n_seeds: int, save: Callable[[Any], No
                     "head": head.name,
                     "chosen": found.chosen,
                     "search_s": found.search_s,
-                    "searched": marks(found.pipeline),
-                    "default": marks(default.pipeline),
+                    "searched": marks(found.head),
+                    "default": marks(default.head),
                     "fixed": {},
                 }
                 problem = Problem(rows, labels, n_classes, np.full(len(labels), -1), seed)

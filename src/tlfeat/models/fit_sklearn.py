@@ -26,7 +26,7 @@ from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.blocks import View
 from tlfeat.heads.columns import MAX_COVARIANCE
-from tlfeat.heads.fit import N_FOLDS, FittedHead, fit_head, predict_probabilities
+from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.heads.saved import save_head
 from tlfeat.heads.search import COARSE_ROWS
@@ -141,7 +141,7 @@ def open_pixels(data: Data, *, on_progress: OnProgress = silent) -> Iterator[Cac
         yield cache
 
 
-def _fit_rejector(rows: RowSource, fitted: FittedHead, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
+def _fit_rejector(rows: RowSource, fitted: Fit, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
     """Fit on the rows that the head takes, of at most 10,000 images."""
     some = np.unique(np.linspace(0, len(learn_at) - 1, min(len(learn_at), 10_000)).astype(np.int64))
     taken = View(rows, fitted.columns).take(some)[slice(None)]
@@ -186,7 +186,7 @@ def _fit_rows(
             cache, fitted.layers, [split.keys[i] for i in test_at]
         )  # the reading is no part of the time
     started_s = time.perf_counter()
-    probabilities = predict_probabilities(fitted.pipeline, test_rows)
+    probabilities = predict_probabilities(fitted.head, test_rows)
     predict_s = time.perf_counter() - started_s
     timing = cache.timing
     n_embedded = timing["n_embedded"]
@@ -217,7 +217,7 @@ def _fit_rows(
         result = replace(result, held_out_accuracy=float(np.mean(is_right[held])))
 
     def save_model(to: Path) -> None:
-        save_head(fitted.pipeline, to, file_format=settings.get("file_format", "skops"))
+        save_head(fitted.head, to, file_format=settings.get("file_format", "skops"))
         if rejector:
             save_rejector(rejector, to)
 
