@@ -336,8 +336,8 @@ def gain(head: Any, rows: Any, split: Any, at: Any, test_rows: Any, test_labels:
     return {
         "chosen": found.chosen,
         "search_s": found.search_s,
-        "searched": marks(found.pipeline),
-        "default": marks(default.pipeline),
+        "searched": marks(found.head),
+        "default": marks(default.head),
         "fixed": fixed,
     }
 

@@ -33,7 +33,7 @@ import common
 from common import Record
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.heads.reject import COVERAGE, fit_neighbours, fit_rejector
+from tlfeat.heads.reject import COVERAGE, fit_known_rows, fit_rejector
 from tlfeat.images.image_set import load_images
 from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
@@ -101,7 +101,7 @@ def fit_methods(rows: Any, labels: Any) -> tuple[dict[str, Score], Any]:
     around = np.linalg.inv(ledoit_wolf(standard)[0])
     directions = normal(rows)
     axes = np.linalg.eigh(np.cov(standard.T))[1][:, -32:]
-    neighbours = fit_neighbours(rows)
+    known = fit_known_rows(rows)
 
     def probabilities(q: Any) -> Any:
         return head.predict_proba(q)
@@ -138,7 +138,7 @@ def fit_methods(rows: Any, labels: Any) -> tuple[dict[str, Score], Any]:
         "relative Mahalanobis (Ren 2021)": relative,
         "residual and energy (ViM, Wang 2022)": lambda q: weight * residual(q) + energy(q),
         "residual of 32 components": residual,
-        "neighbours in 64 components": neighbours.distances,
+        "neighbours in 64 components": known.distances,
     }, head
 
 

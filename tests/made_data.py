@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from typer.testing import CliRunner
 
+from tlfeat.cache.store import create_cache
 from tlfeat.cli.app import app
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.types import Rows
@@ -32,6 +33,17 @@ def table_of(keys: list[str], paths: list[str] | None = None) -> ImageTable:
     paths = paths or [f"a/{i}.png" for i in range(n)]
     images = ImageSet(Path("/data"), Path("/data"), paths, ["a"] * n, [""] * n, [""] * n)
     return ImageTable(images, keys, ["ok"] * n, [""] * n, [1] * n, [2] * n)
+
+
+def filled_cache(path: Path) -> Path:
+    """Write a cache of 200 rows of the layer "pooled" and their table of images."""
+    rows, keys = some_rows(200)
+    with create_cache(path, FINGERPRINT, {}) as cache:
+        cache.reserve({"pooled": 6}, 200)
+        for start in range(0, 200, 50):
+            cache.append({"pooled": rows[start : start + 50]}, keys[start : start + 50])
+        cache.write_table(table_of(keys))
+    return path
 
 
 def key_of(picture: object) -> str:

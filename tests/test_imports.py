@@ -63,7 +63,15 @@ HEAVY = {
         "images.example",
         "report.embedding_map",
     },
-    "h5py": {"cache.store", "cache.checks", "cache.repair"},
+    "h5py": {
+        "cache.checks",
+        "cache.hdf5_file",
+        "cache.path_table",
+        "cache.repair",
+        "cache.row_table",
+        "cache.store",
+        "cache.verify",
+    },
     "umap": {"report.embedding_map"},
     "matplotlib": {"report.plots"},
     "PIL": {"images.decode", "images.thumbnails", "images.example"},
@@ -76,7 +84,7 @@ HEAVY = {
 
 #: Who may import a package at the top of the file, where it costs time as soon as the module is named.
 AT_THE_TOP = {
-    "h5py": {"cache.store", "cache.checks", "cache.repair"},
+    "h5py": HEAVY["h5py"],
     "PIL": {"images.decode"},
     "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "sklearn": {"extract.transformer"},

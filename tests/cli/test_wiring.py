@@ -19,8 +19,8 @@ import typer.main
 from tlfeat import workspace
 from tlfeat.backbones import graph
 from tlfeat.cache import contents, repair, store
-from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
+from tlfeat.cli import app as cli
 from tlfeat.errors import DataError
 from tlfeat.evaluate import data
 from tlfeat.extract import plan, transfer
@@ -229,7 +229,12 @@ CASES = [
         ("seed", "my-photos --seed 7", "plan.plan_extraction seed", 7),
         ("seed", "--seed 7", "fit_keras.fit_keras settings.seed", 7),
         ("recipe", "--recipe RECIPE", "fit_keras.fit_keras settings.recipe", RECIPE),
-        ("is_as_written", "--recipe RECIPE --as-written", "fit_keras.fit_keras settings.recipe", f"{RECIPE}-as-written"),
+        (
+            "is_as_written",
+            "--recipe RECIPE --as-written",
+            "fit_keras.fit_keras settings.recipe",
+            f"{RECIPE}-as-written",
+        ),
         *network_lines("fit_keras.fit_keras"),
         ("augment", "--augment flip=vertical", "fit_keras.fit_keras settings.augment.flip", "vertical"),
         ("views", "--augment flip --views 3", "fit_keras.fit_keras settings.views", 3),

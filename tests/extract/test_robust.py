@@ -445,7 +445,7 @@ def test_a_change_that_fails_leaves_the_cache_as_it_was_and_open(
         cache.write_table(table_of(keys[:20]))
         cache.append({"x": rows[20:40]}, keys[20:40])
         with monkeypatch.context() as patch:
-            patch.setattr("tlfeat.cache.store.Cache._checksum", lambda *_: 1 / 0)
+            patch.setattr("tlfeat.cache.row_table.RowTable.checksum", lambda *_: 1 / 0)
             cache.append({"x": rows[40:], "y": rows[40:]}, keys[40:])
             with pytest.raises(CacheError, match="division by zero"):
                 cache.commit()

@@ -50,14 +50,14 @@ def test_head_learns_gives_probabilities_and_is_the_same_each_time(name: str, pr
     rows, split = problem
     learn_at, test_at = split.where("train", "val"), split.where("test")
     fitted = fit_head(name, rows[learn_at], split, learn_at)
-    probabilities = predict_probabilities(fitted.pipeline, rows[test_at])
+    probabilities = predict_probabilities(fitted.head, rows[test_at])
     assert probabilities.shape == (len(test_at), 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     assert (probabilities >= 0).all()
     assert np.mean(probabilities.argmax(axis=1) == split.labels[test_at]) >= 0.85
     again = fit_head(name, rows[learn_at], split, learn_at)
     assert again.chosen == fitted.chosen
-    assert predict_probabilities(again.pipeline, rows[test_at]).tobytes() == probabilities.tobytes()
+    assert predict_probabilities(again.head, rows[test_at]).tobytes() == probabilities.tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,9 +65,9 @@ def test_a_saved_head_of_two_classes_is_loaded_again(name: str, problem: tuple[R
     rows, split = problem
     at = np.flatnonzero(split.labels < 2)
     fitted = fit_head(name, rows[at], split, at, is_searched=False)
-    save_head(fitted.pipeline, tmp_path)
+    save_head(fitted.head, tmp_path)
     loaded = load_head(tmp_path)
-    assert loaded.predict_proba(rows[at]).tobytes() == fitted.pipeline.predict_proba(rows[at]).tobytes()
+    assert loaded.predict_proba(rows[at]).tobytes() == fitted.head.predict_proba(rows[at]).tobytes()
 
 
 @pytest.mark.parametrize("file_format", ["skops", "joblib"])
@@ -76,9 +76,9 @@ def test_saved_head_answers_as_before(name: str, file_format: str, problem: tupl
     rows, split = problem
     learn_at = split.where("train", "val")
     fitted = fit_head(name, rows[learn_at], split, learn_at, is_searched=False)
-    save_head(fitted.pipeline, tmp_path, file_format=file_format)
+    save_head(fitted.head, tmp_path, file_format=file_format)
     loaded = load_head(tmp_path, is_trusted=file_format == "joblib")
-    expected = predict_probabilities(fitted.pipeline, rows)
+    expected = predict_probabilities(fitted.head, rows)
     assert predict_probabilities(loaded, rows).tobytes() == expected.tobytes()
 
 
@@ -104,7 +104,7 @@ def test_a_class_with_one_training_image_is_fitted_with_defaults_and_said(
     fitted = fit_head(name, rows[few], split, few)
     assert fitted.search_s == 0
     assert "one training image" in fitted.notes[0]
-    assert predict_probabilities(fitted.pipeline, rows).shape == (150, 3)
+    assert predict_probabilities(fitted.head, rows).shape == (150, 3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,7 +113,7 @@ def test_constant_columns_do_no_harm(name: str, problem: tuple[Rows, Split]) -> 
     learn_at, test_at = split.where("train", "val"), split.where("test")
     padded = np.concatenate([rows, np.full((150, 3), 7, np.float32)], axis=1)
     fitted = fit_head(name, padded[learn_at], split, learn_at, is_searched=False)
-    predicted = predict_probabilities(fitted.pipeline, padded[test_at]).argmax(axis=1)
+    predicted = predict_probabilities(fitted.head, padded[test_at]).argmax(axis=1)
     assert np.mean(predicted == split.labels[test_at]) >= 0.85
 
 
@@ -131,7 +131,7 @@ def test_rows_of_another_width_are_refused(problem: tuple[Rows, Split]) -> None:
     learn_at = split.where("train", "val")
     fitted = fit_head("ridge", rows[learn_at], split, learn_at, is_searched=False)
     with pytest.raises(ModelError, match="fitted on 12 columns, received 11"):
-        predict_probabilities(fitted.pipeline, rows[:, :11])
+        predict_probabilities(fitted.head, rows[:, :11])
 
 
 def test_lda_refuses_rows_whose_covariance_would_not_fit(problem: tuple[Rows, Split]) -> None:
@@ -162,7 +162,7 @@ def test_held_out_probabilities_are_at_the_temperature_that_calibrates(
     rows, split = problem
     learn_at = split.where("train", "val")
     fitted = fit_head(name, rows[learn_at], split, learn_at, seed=3)
-    (found,), temperature = kept, fitted.pipeline.temperature
+    (found,), temperature = kept, fitted.head.temperature
     assert fitted.held_out is not None
     np.testing.assert_allclose(fitted.held_out, softmax(found.scores, temperature), rtol=1e-9)
     np.testing.assert_allclose(fitted.held_out.sum(axis=1), 1)

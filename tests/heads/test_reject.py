@@ -27,7 +27,7 @@ from tlfeat.heads.reject import (
     UNLIKE,
     Rejector,
     coverage_table,
-    fit_neighbours,
+    fit_known_rows,
     fit_rejector,
     load_rejector,
     save_rejector,
@@ -97,8 +97,8 @@ def test_few_images_do_not_make_the_threshold_too_strict() -> None:
         found = fit_rejector(rows, folds_of(labels), None)
         assert found is not None
         answers.append(np.mean([not why for why in found.reasons(new, np.ones((1000, 1)), coverage=0.9)]))
-        own = found.neighbours.distances(rows)
-        flattered.append(np.mean(found.neighbours.distances(new) <= np.quantile(own, 0.9)))
+        own = found.known_rows.distances(rows)
+        flattered.append(np.mean(found.known_rows.distances(new) <= np.quantile(own, 0.9)))
     assert np.mean(answers) > 0.87
     assert np.mean(flattered) < 0.8
 
@@ -130,22 +130,22 @@ def test_the_distance_is_that_of_the_tenth_nearest_neighbour() -> None:
     """Against all columns: known rows hardly leave the components; the length of a row does not count."""
     rows, _ = images(300, world=0, seed=0)
     new = np.concatenate([images(50, world=0, seed=1)[0], images(50, world=1, seed=1)[0]])
-    neighbours = fit_neighbours(rows)
-    k = len(neighbours.components)
+    known = fit_known_rows(rows)
+    k = len(known.components)
     directions, others = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (new, rows))
-    inside = (others - others.mean(axis=0)) @ neighbours.components.T
-    apart = (directions - others.mean(axis=0))[:, None, :] - inside @ neighbours.components
-    assert neighbours.distances(new) == pytest.approx(np.sort(np.sum(apart**2, axis=2), axis=1)[:, 9], abs=1e-5)
+    inside = (others - others.mean(axis=0)) @ known.components.T
+    apart = (directions - others.mean(axis=0))[:, None, :] - inside @ known.components
+    assert known.distances(new) == pytest.approx(np.sort(np.sum(apart**2, axis=2), axis=1)[:, 9], abs=1e-5)
     everything = np.sort(np.sum((directions[:, None] - others) ** 2, axis=2), axis=1)[:, 9]
-    assert k == 24 and np.corrcoef(neighbours.distances(new), everything)[0, 1] > 0.98
-    assert neighbours.distances(7 * new) == pytest.approx(neighbours.distances(new), abs=1e-5)
+    assert k == 24 and np.corrcoef(known.distances(new), everything)[0, 1] > 0.98
+    assert known.distances(7 * new) == pytest.approx(known.distances(new), abs=1e-5)
 
 
 def test_of_many_rows_2000_are_kept_and_long_lists_are_taken_in_pieces() -> None:
     rows, _ = images(4500, world=0, seed=0)
-    neighbours = fit_neighbours(rows)
-    assert neighbours.inside.shape == (2000, 24)
-    assert neighbours.distances(rows)[4400:] == pytest.approx(neighbours.distances(rows[4400:]), abs=1e-6)
+    known = fit_known_rows(rows)
+    assert known.inside.shape == (2000, 24)
+    assert known.distances(rows)[4400:] == pytest.approx(known.distances(rows[4400:]), abs=1e-6)
 
 
 def test_the_same_rows_give_the_same_bits_and_are_not_changed() -> None:
@@ -153,7 +153,7 @@ def test_the_same_rows_give_the_same_bits_and_are_not_changed() -> None:
     before = rows.copy()
     one, other = (fit_rejector(rows, folds_of(labels), certainties(120, 1)) for _ in range(2))
     assert one is not None and other is not None
-    assert one.neighbours.components.tobytes() == other.neighbours.components.tobytes()
+    assert one.known_rows.components.tobytes() == other.known_rows.components.tobytes()
     assert one.max_distances.tobytes() == other.max_distances.tobytes()
     assert rows.tobytes() == before.tobytes()
 
@@ -290,9 +290,9 @@ def model(make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_head_of_other_rows_and_a_rejector_do_not_belong_together(model: Path) -> None:
     found = load_rejector(model)
-    known = found.neighbours
+    known = found.known_rows
     narrow = replace(known, mean=known.mean[1:], components=known.components[:, 1:])
-    save_rejector(replace(found, neighbours=narrow), model)
+    save_rejector(replace(found, known_rows=narrow), model)
     with pytest.raises(ModelError, match="do not belong together"):
         Model(model, coverage=0.9)
     assert Model(model).rejector is None  # without --reject the file is not even read

@@ -19,12 +19,13 @@ from tlfeat.heads import table as heads
 from tlfeat.heads.blocks import MAPPINGS, View, add_up, steady_threads
 from tlfeat.heads.columns import MAX_COVARIANCE, Columns, columns_of, sums_by_group
 from tlfeat.heads.discriminant import Discriminant
-from tlfeat.heads.family import Explored, Problem, Setting
+from tlfeat.heads.family import HeldOut, Problem, Setting
 from tlfeat.heads.fit import fit_head, predict_probabilities
 from tlfeat.heads.kernel import Kernel
-from tlfeat.heads.lbfgs import Effort, Fit, Metric, Solution, fit_paths
+from tlfeat.heads.lbfgs import Effort
 from tlfeat.heads.linear import Penalised
 from tlfeat.heads.neighbours import Neighbours, vote
+from tlfeat.heads.penalty_paths import Metric, PenaltyPath, Solution, fit_paths
 from tlfeat.heads.table import HEADS
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
 from tlfeat.types import Labels, Rows
@@ -199,7 +200,8 @@ def paths(problem: Problem, loss: str, penalties: list[float], metric: Metric | 
     origin, n, sums, squares = sums_by_group(view, np.zeros(len(problem.labels), np.int64), 1)
     columns = columns_of(origin, n[0], sums[0], squares[0], "each")
     fits = [
-        Fit(np.where(problem.fold_of == f, 0, 1).astype(np.float32), columns, penalties) for f in range(problem.n_folds)
+        PenaltyPath(np.where(problem.fold_of == f, 0, 1).astype(np.float32), columns, penalties)
+        for f in range(problem.n_folds)
     ]
     found: list[Solution] = []
     fit_paths(
@@ -221,11 +223,11 @@ def paths(problem: Problem, loss: str, penalties: list[float], metric: Metric | 
 def test_a_penalty_on_the_way_has_the_solution_that_it_has_alone(loss: str, n_classes: int) -> None:
     problem = problem_of(n_classes=n_classes, n_folds=3)
     penalties = [1.0, 0.1, 0.01]
-    together = {(s.fit, s.penalty): s for s in paths(problem, loss, penalties)}
+    together = {(s.path, s.penalty): s for s in paths(problem, loss, penalties)}
     assert set(together) == {(f, i) for f in range(3) for i in range(3)}
     for i, penalty in enumerate(penalties):
         for alone in paths(problem, loss, [penalty]):
-            np.testing.assert_allclose(together[alone.fit, i].scores, alone.scores, atol=1e-3)
+            np.testing.assert_allclose(together[alone.path, i].scores, alone.scores, atol=1e-3)
 
 
 def test_a_metric_changes_the_way_and_not_the_solution() -> None:
@@ -236,13 +238,13 @@ def test_a_metric_changes_the_way_and_not_the_solution() -> None:
     for plain, turned in zip(
         paths(problem, "logistic", [0.01]), paths(problem, "logistic", [0.01], other), strict=True
     ):
-        same = turned if turned.fit == plain.fit else None
+        same = turned if turned.path == plain.path else None
         if same is not None:
             np.testing.assert_allclose(plain.scores, same.scores, atol=1e-3)
 
 
 def test_a_metric_is_taken_for_many_rows_and_saves_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlfeat.heads import lbfgs as linear
+    from tlfeat.heads import penalty_paths
 
     problem = problem_of(n=4000, width=40)
     rng = np.random.default_rng(0)
@@ -254,13 +256,13 @@ def test_a_metric_is_taken_for_many_rows_and_saves_passes(monkeypatch: pytest.Mo
     metric = Metric.of(view, columns)
     assert metric is not None
     assert Metric.of(View(problem.rows[:100], (0, 40)), columns) is None
-    n_passes, evaluate = [0], linear._evaluate
+    n_passes, evaluate = [0], penalty_paths._evaluate
 
     def counted(*arguments: Any) -> Any:
         n_passes[0] += 1
         return evaluate(*arguments)
 
-    monkeypatch.setattr(linear, "_evaluate", counted)
+    monkeypatch.setattr(penalty_paths, "_evaluate", counted)
     taken = []
     for chosen in (None, metric):
         n_passes[0] = 0
@@ -323,9 +325,7 @@ def test_a_head_is_the_same_to_the_last_digit_at_any_number_of_threads(
         assert other.chosen == one.chosen
         assert other.held_out is not None and one.held_out is not None
         assert other.held_out.tobytes() == one.held_out.tobytes()
-        assert (
-            predict_probabilities(other.pipeline, rows).tobytes() == predict_probabilities(one.pipeline, rows).tobytes()
-        )
+        assert predict_probabilities(other.head, rows).tobytes() == predict_probabilities(one.head, rows).tobytes()
 
 
 def test_sums_do_not_depend_on_the_number_of_threads() -> None:
@@ -386,7 +386,7 @@ def test_rows_read_block_by_block_give_the_same_head(name: str, monkeypatch: pyt
     one, other = fit_head(name, rows, split, at), fit_head(name, stored, split, at)
     assert other.chosen == one.chosen
     assert stored.largest <= 128
-    assert predict_probabilities(other.pipeline, rows).tobytes() == predict_probabilities(one.pipeline, rows).tobytes()
+    assert predict_probabilities(other.head, rows).tobytes() == predict_probabilities(one.head, rows).tobytes()
 
 
 # --- what is chosen -----------------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ def test_the_layer_that_tells_the_classes_apart_is_chosen_and_several_where_each
         at = split.where("train", "val")
         names = {f"layer{i}": 5 for i in range(len(parts))}
         fitted = fit_head("logreg", in_order(rows, split, at), split, at, layers=names)
-        assert fitted.pipeline.n_features_in_ == 5 * len(fitted.layers)
+        assert fitted.head.n_features_in_ == 5 * len(fitted.layers)
         return fitted.layers
 
     assert chosen(one, other) == ["layer0", "layer1"]
@@ -423,7 +423,7 @@ def test_uneven_classes_are_judged_by_balanced_accuracy_and_may_be_weighed() -> 
     at, test_at = split.where("train", "val"), split.where("test")
     fitted = fit_head("logreg", in_order(rows, split, at), split, at)
     assert fitted.chosen["classes"] == "weighed equally"
-    found = predict_probabilities(fitted.pipeline, in_order(rows, split, test_at)).argmax(axis=1)
+    found = predict_probabilities(fitted.head, in_order(rows, split, test_at)).argmax(axis=1)
     assert np.mean(found[split.labels[test_at] == 1]) > 0.6  # an unweighted one finds hardly any
     held = fitted.held_out
     assert held is not None
@@ -443,7 +443,7 @@ def test_given_validation_images_choose_and_are_learned_from_afterwards() -> Non
     assert [split.roles[i] for i in at[held]] == ["val"] * 75
     only_train = split.where("train")
     without = fit_head("logreg", in_order(problem.rows, split, only_train), split, only_train)
-    assert without.pipeline.coef.tobytes() != fitted.pipeline.coef.tobytes()
+    assert without.head.coef.tobytes() != fitted.head.coef.tobytes()
 
 
 def test_no_group_is_on_both_sides_of_a_fold() -> None:
@@ -467,7 +467,7 @@ def test_the_loss_decides_among_settings_that_accuracy_cannot_tell_apart() -> No
     right[0, :901], right[1, :900], right[2, :700] = True, True, True
     trials = search._Trials(weights)
     values = [{"C": 1.0}, {"C": 2.0}, {"C": 3.0}]
-    trials.add(whole(), Explored(values, right, np.array([0.5, 0.3, 0.1]), lambda i: np.empty(0)))
+    trials.add(whole(), HeldOut(values, right, np.array([0.5, 0.3, 0.1]), lambda i: np.empty(0)))
     best, criterion = trials.best()
     assert trials.entries[best][0].values == {"C": 2.0}
     assert criterion == pytest.approx(0.9)
@@ -564,7 +564,7 @@ def test_a_class_that_a_fold_lacks_does_no_harm(name: str) -> None:
     split = split_of(problem.rows, [f"c{i}" for i in labels], groups=groups)
     at = split.where("train", "val")
     fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
-    found = predict_probabilities(fitted.pipeline, problem.rows)
+    found = predict_probabilities(fitted.head, problem.rows)
     assert found.shape == (200, 3)
     assert np.isfinite(found).all()
 
@@ -576,7 +576,7 @@ def test_fewer_images_than_folds_are_enough(name: str) -> None:
     first, second = (split.where("train", "val")[split.labels[split.where("train", "val")] == c][:2] for c in (0, 1))
     at = np.sort(np.concatenate([first, second]))
     fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
-    assert np.isfinite(predict_probabilities(fitted.pipeline, problem.rows)).all()
+    assert np.isfinite(predict_probabilities(fitted.head, problem.rows)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -586,7 +586,7 @@ def test_labels_that_are_numbers_keep_their_names(name: str) -> None:
     assert split.classes == ["1", "10", "100"]
     at = split.where("train", "val")
     fitted = fit_head(name, in_order(problem.rows, split, at), split, at, is_searched=False)
-    assert fitted.pipeline.classes_.tolist() == [0, 1, 2]
+    assert fitted.head.classes_.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -596,7 +596,7 @@ def test_rows_that_are_all_the_same_give_an_answer(name: str) -> None:
     split = split_of(np.arange(60, dtype=np.float32)[:, None], [f"c{i % 2}" for i in range(60)])
     at = split.where("train", "val")
     fitted = fit_head(name, rows[: len(at)], split, at)
-    assert np.isfinite(predict_probabilities(fitted.pipeline, rows)).all()
+    assert np.isfinite(predict_probabilities(fitted.head, rows)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -605,5 +605,5 @@ def test_one_row_can_be_predicted_and_none_too(name: str) -> None:
     split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
     at = split.where("train", "val")
     fitted = fit_head(name, in_order(problem.rows, split, at), split, at, is_searched=False)
-    assert predict_probabilities(fitted.pipeline, problem.rows[:1]).shape == (1, 3)
-    assert predict_probabilities(fitted.pipeline, problem.rows[:0]).shape == (0, 3)
+    assert predict_probabilities(fitted.head, problem.rows[:1]).shape == (1, 3)
+    assert predict_probabilities(fitted.head, problem.rows[:0]).shape == (0, 3)

@@ -46,6 +46,9 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 ROOT_ATTRIBUTES = ("format", "format_version", "fingerprint", "environment", "source", "timing", "compression")
 
+#: The path table, and the name under which version 1 wrote it before it was complete.
+PATH_TABLES = ("images", "images_new")
+
 LAYER_DATASETS = ("rows", "keys", "crc32", "n_rows")
 
 TEXT_COLUMNS = ("path", "key", "label", "split", "group", "status", "error")
@@ -91,7 +94,7 @@ def check_structure(path: Path, file: h5py.File) -> None:
                 raise CacheDamaged(f"{path}: layer '{layer}' declares more rows than it stores.")
             for dataset in (rows, keys, sums):
                 stored.check(dataset, _FILTERS[:2])
-        for table in ("images", "images_new"):
+        for table in PATH_TABLES:
             if table in file and is_complete(_hard(path, file, table)):
                 group = file[table]
                 columns = [
@@ -121,11 +124,11 @@ def layer_datasets(path: Path, file: h5py.File, layer: str, row_type: str) -> li
 def foreign_names(file: h5py.File) -> list[str]:
     """Return the objects and attributes (after ``@``) that no tlfeat has written."""
     found = [f"/@{name}" for name in file.attrs if name not in ROOT_ATTRIBUTES]
-    found += [f"/{name}" for name in file if name not in ("layers", "images", "images_new")]
+    found += [f"/{name}" for name in file if name not in ("layers", *PATH_TABLES)]
     if "images_new" in file and not is_complete(file["images_new"]):
         found.append("/images_new")
     inside = [(f"layers/{layer}", LAYER_DATASETS, ()) for layer in file["layers"]]
-    tables = [(name, TEXT_COLUMNS + NUMBER_COLUMNS, ("is_complete",)) for name in ("images", "images_new")]
+    tables = [(name, TEXT_COLUMNS + NUMBER_COLUMNS, ("is_complete",)) for name in PATH_TABLES]
     for place, names, attributes in [("layers", None, ()), *inside, *(t for t in tables if t[0] in file)]:
         group = file[place]
         found += [f"/{place}/@{name}" for name in group.attrs if name not in attributes]
@@ -242,9 +245,7 @@ def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> A
     receive, send = os.pipe()
     try:
         with phil, warnings.catch_warnings():  # h5py's own lock: no other thread holds it in the child
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # with threads a process may fork if this is all it does
+            warnings.simplefilter("ignore", DeprecationWarning)  # with threads a process may fork to do only this
             pid = os.fork()
     except OSError:  # too many processes, or too little memory for another
         os.close(receive)

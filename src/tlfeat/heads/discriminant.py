@@ -10,7 +10,7 @@ import numpy as np
 
 from tlfeat.heads.blocks import View, blocks_of, in_threads
 from tlfeat.heads.columns import Columns, columns_by_fold, sums_by_group
-from tlfeat.heads.family import Explored, Problem, Setting, Values, judged
+from tlfeat.heads.family import HeldOut, Problem, Setting, Values, held_out_from_scores
 from tlfeat.heads.linear import LinearHead, held_scores
 from tlfeat.types import Floats, Labels, Rows
 
@@ -69,7 +69,10 @@ def scatters(view: View, columns: Columns, fold_of: Labels, n_folds: int) -> Row
 
 @dataclass(frozen=True, slots=True)
 class Discriminant:
-    """Linear discriminant analysis with shrunk covariance; see ``linear.discriminants``."""
+    """Linear discriminant analysis with shrunk covariance, for the lda head; see `discriminants`.
+
+    As scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)`` after ``StandardScaler``.
+    """
 
     shrinkages: tuple[float, ...]
     row_choices: tuple[str, ...] = ("standardised", "root")
@@ -81,9 +84,7 @@ class Discriminant:
     def coarse(self, grid: Sequence[Values]) -> Sequence[Values]:
         return grid[::2]
 
-    def explore(
-        self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows
-    ) -> Explored:
+    def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
         view = setting.view(problem)
         columns, counts, sums, squares = self._moments(problem, setting)
         total = squares.sum(axis=0)
@@ -105,7 +106,7 @@ class Discriminant:
         def scores(i: int) -> Floats:
             return held_scores(view, problem, [of_fold[i] for of_fold in solutions])
 
-        return judged(problem, values, scores, criterion_weights)
+        return held_out_from_scores(problem, values, scores, criterion_weights)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> LinearHead:
         columns, counts, sums, squares = self._moments(problem, setting)

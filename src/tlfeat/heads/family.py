@@ -1,6 +1,6 @@
-"""What kinds of heads share: what a fitted head is, the columns of each fold, how held-out scores are judged.
+"""What kinds of heads share: the problem, a setting, what a search on held-out images found, and a fitted head.
 
-A fitted head is plain arrays; it does to new rows what its setting says and gives scores and probabilities.
+A family is one kind of head before it is fitted, a `FittedHead` is one afterwards.
 """
 
 from __future__ import annotations
@@ -16,8 +16,19 @@ from tlfeat.heads.blocks import MAPPINGS, View, blocks_of, in_threads
 from tlfeat.types import Bools, Floats, Labels, Rows, RowSource
 
 
-class PlainHead:
-    """What every fitted head has."""
+class FittedHead:
+    """The base of every fitted head: plain arrays that give scores, probabilities and classes for new rows.
+
+    Attributes
+    ----------
+    mapping : str
+        What is done to each row first: one of `blocks.MAPPINGS`.
+    classes_ : int array of shape (n_classes,)
+    n_features_in_ : int
+        Columns of the rows that it takes.
+    temperature : float
+        Scores are divided by it before the softmax.
+    """
 
     def __init__(self, mapping: str, n_classes: int, width: int) -> None:
         self.mapping = mapping
@@ -59,24 +70,9 @@ class PlainHead:
         return best
 
 
-def two_sided(z: Floats | Rows) -> Floats:
-    """One score for two classes becomes one each, whose softmax is the sigmoid."""
+def class_scores(z: Floats | Rows) -> Floats:
+    """Return one score a class; the single column of two classes becomes -z/2 and z/2, whose softmax is the sigmoid."""
     return np.asarray(np.concatenate([-z / 2, z / 2], axis=1) if z.shape[1] == 1 else z, dtype=np.float64)
-
-
-def judged(
-    problem: Problem, values: Sequence[Values], scores: Callable[[int], Floats], criterion_weights: Rows
-) -> Explored:
-    """Judge held-out scores, made for one value at a time, by their log loss at their best temperature."""
-    held = np.flatnonzero(problem.fold_of >= 0)
-    labels, weights = problem.labels[held], criterion_weights[held]
-    right = np.zeros((len(values), len(problem.labels)), bool)
-    losses = np.zeros(len(values))
-    for i in range(len(values)):
-        found = scores(i)[held]
-        right[i, held] = found.argmax(axis=1) == labels
-        losses[i] = log_loss(found, labels, weights, best_temperature(found, labels))
-    return Explored(values, right, losses, scores)
 
 
 Values = Mapping[str, Any]
@@ -84,7 +80,7 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RowChoice:
-    """One way of taking the rows: what is done to each row, then to the columns.
+    """One preprocessing of the rows: what is done to each row, then to the columns.
 
     Attributes
     ----------
@@ -111,7 +107,7 @@ ROW_CHOICES: dict[str, RowChoice] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What there is to learn from.
+    """The training images.
 
     Attributes
     ----------
@@ -186,7 +182,7 @@ class Setting:
     values: Values
 
     def view(self, problem: Problem) -> View:
-        """The rows as this setting takes them."""
+        """The chosen columns, each row mapped; the columns are not yet scaled."""
         return View(problem.rows, self.columns, ROW_CHOICES[self.rows].mapping)
 
     @property
@@ -195,8 +191,8 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Explored:
-    """What some values did on images held out.
+class HeldOut:
+    """What some parameter values gave on held-out images, by cross-validation.
 
     Attributes
     ----------
@@ -217,44 +213,40 @@ class Explored:
     start: Callable[[int], Any] = lambda _: None
 
 
-class Head(Protocol):
-    """A fitted head: everything `predict` needs, in plain arrays."""
-
-    classes_: Labels
-    n_features_in_: int
-    temperature: float
-
-    def scores(self, rows: RowSource) -> Floats:
-        """Return scores of shape (n_images, n_classes); the largest is the class."""
-
-    def predict_proba(self, rows: RowSource) -> Floats:
-        """Return probabilities of shape (n_images, n_classes)."""
-
-    def predict(self, rows: RowSource) -> Labels:
-        """Return the most probable class of each image."""
+def held_out_from_scores(
+    problem: Problem, values: Sequence[Values], scores: Callable[[int], Floats], criterion_weights: Rows
+) -> HeldOut:
+    """Compare scores, made for one value at a time, by their log loss at the temperature that suits each best."""
+    held = np.flatnonzero(problem.fold_of >= 0)
+    labels, weights = problem.labels[held], criterion_weights[held]
+    right = np.zeros((len(values), len(problem.labels)), bool)
+    losses = np.zeros(len(values))
+    for i in range(len(values)):
+        found = scores(i)[held]
+        right[i, held] = found.argmax(axis=1) == labels
+        losses[i] = log_loss(found, labels, weights, best_temperature(found, labels))
+    return HeldOut(values, right, losses, scores)
 
 
 class Family(Protocol):
-    """How heads of one kind are explored and fitted."""
+    """One kind of head: how its parameters are tried on held-out images, and how it is fitted."""
 
     @property
     def row_choices(self) -> tuple[str, ...]:
-        """Ways of taking the rows, each one of `ROW_CHOICES`."""
+        """Preprocessings to try, each one of `ROW_CHOICES`."""
 
     @property
     def max_rows(self) -> int:
-        """Images to explore on at most; of more, so many are drawn."""
+        """Images to search on at most; of more, so many are drawn."""
 
     def grid(self, n_learned: int) -> Sequence[Values]:
         """All values that can be fitted on so many images, in the order in which they are walked."""
 
     def coarse(self, grid: Sequence[Values]) -> Sequence[Values]:
-        """Those by which ways of taking the rows are compared."""
+        """Those by which preprocessings are compared."""
 
-    def explore(
-        self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows
-    ) -> Explored:
-        """Try `values` on every fold."""
+    def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
+        """Fit every one of `values` on every fold, and test it on the images held out."""
 
-    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> Head:
+    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> FittedHead:
         """Fit on all images."""

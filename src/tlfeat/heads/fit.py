@@ -13,9 +13,9 @@ from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.heads.blocks import blocks_of, in_threads, steady_threads
-from tlfeat.heads.family import Problem, Setting
-from tlfeat.heads.search import Found, hold_out, search
-from tlfeat.heads.table import find_head
+from tlfeat.heads.family import FittedHead, Problem, Setting
+from tlfeat.heads.search import SearchResult, hold_out, search
+from tlfeat.heads.table import Head, find_head
 from tlfeat.records import side_by_side
 from tlfeat.types import Floats, Labels, RowSource
 
@@ -23,12 +23,12 @@ N_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class FittedHead:
+class Fit:
     """A fitted head with what the search chose and how long each part took (wall seconds).
 
     Attributes
     ----------
-    pipeline : search.Head
+    head : FittedHead
         Takes rows of the chosen layer or layers; gives scores, probabilities and labels.
     layers : list of str
         The layers whose rows, side by side, it takes.
@@ -39,7 +39,7 @@ class FittedHead:
         None where a class has one image only.
     """
 
-    pipeline: Any
+    head: FittedHead
     layers: list[str]
     columns: tuple[int, int]
     chosen: dict[str, Any]
@@ -59,7 +59,7 @@ def fit_head(
     seed: int = 0,
     is_searched: bool = True,
     n_threads: int | None = None,
-) -> FittedHead:
+) -> Fit:
     """Choose rows and parameters on images held out, then fit on all given images.
 
     Parameters
@@ -84,63 +84,97 @@ def fit_head(
     DataError
         The rows hold values that are not finite, or more columns than the head can take.
     """
-    head = find_head(name)
-    n, width = rows.shape
-    layers = dict(layers or {"": width})
-    if width > head.max_width:
+    entry = find_head(name)
+    width = rows.shape[1]
+    if width > entry.max_width:
         raise DataError(
-            f"{name} takes at most {head.max_width:,} columns (its memory grows with their square), received "
+            f"{name} takes at most {entry.max_width:,} columns (its memory grows with their square), received "
             f"{width:,}. Take ridge or logreg, or a pooled layer."
         )
+    columns_of = _columns_of(dict(layers or {"": width}))
+    classes, problem = _problem_of(rows, split, positions, seed)
+    setting = Setting(entry.rows, (0, width), is_balanced=problem.is_uneven, values=entry.default)
+    with steady_threads(n_threads):
+        _check_finite(rows)
+        started_s = time.perf_counter()
+        found = _search(problem, entry, setting, list(columns_of.values()), is_searched=is_searched)
+        searched_s = time.perf_counter()
+        if found:
+            setting = found.setting
+        fitted = entry.family.fit(problem, setting, found.start if found else None)
+        fit_s = time.perf_counter() - searched_s
+    held_out = _calibrate(fitted, entry, found, problem) if found else None
+    fitted.classes_ = classes
+    taken = [layer for layer, columns in columns_of.items() if setting.columns in (columns, (0, width))]
+    chosen = _chosen(setting, found, problem)
+    if len(columns_of) > 1:
+        chosen["layer"] = side_by_side(taken)
+    search_s = searched_s - started_s if found else 0.0
+    return Fit(fitted, taken, setting.columns, chosen, search_s, fit_s, _notes(name, found, problem), held_out)
+
+
+def _check_finite(rows: RowSource) -> None:
+    if not all(in_threads(lambda block: bool(np.isfinite(rows[block]).all()), blocks_of(rows.shape[0]))):
+        raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
+
+
+def _search(
+    problem: Problem, entry: Head, default: Setting, layers: list[tuple[int, int]], *, is_searched: bool
+) -> SearchResult | None:
+    """Choose the setting, or only hold out with the default one; None where a class has too few images for folds."""
+    if not problem.n_folds:
+        return None
+    if not is_searched:
+        return hold_out(problem, entry.family, default, [entry.default])
+    together = [default.columns] if len(layers) > 1 else []
+    return search(problem, entry.family, layers + together)
+
+
+def _columns_of(layers: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """First column and the one after the last of each layer, side by side."""
+    ends = np.cumsum(list(layers.values())).tolist()
+    return {layer: (end - width, end) for (layer, width), end in zip(layers.items(), ends, strict=True)}
+
+
+def _problem_of(rows: RowSource, split: Split, positions: Labels, seed: int) -> tuple[Labels, Problem]:
+    """Return the classes that are there, and the problem with labels that count them."""
     labels = split.labels[positions]
     present = np.unique(labels)
-    fold_of = np.full(n, -1, dtype=np.int64)
+    fold_of = np.full(len(labels), -1, dtype=np.int64)
     order = np.argsort(positions)  # whatever order the rows come in, an image is in the same fold
     for fold, (_, held) in enumerate(folds(split, positions[order], n_folds=N_FOLDS, seed=seed)):
         fold_of[order[held]] = fold
-    problem = Problem(rows, np.searchsorted(present, labels), len(present), fold_of, seed)
-    notes = []
-    found: Found | None = None
-    with steady_threads(n_threads):
-        if not all(in_threads(lambda block: bool(np.isfinite(rows[block]).all()), blocks_of(n))):
-            raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
-        ends = np.cumsum(list(layers.values())).tolist()
-        every = [(end - n_columns, end) for end, n_columns in zip(ends, layers.values(), strict=True)]
-        if len(every) > 1:
-            every.append((0, width))
-        setting = Setting(head.rows, every[-1], is_balanced=problem.is_uneven, values=head.default)
-        started_s = time.perf_counter()
-        if not problem.n_folds:
-            notes.append("a class has one training image: no search, no calibration, default parameters")
-        elif is_searched:
-            found = search(problem, head.family, every)
-            setting = found.setting
-        else:
-            found = hold_out(problem, head.family, setting, [head.default])
-        search_s = time.perf_counter() - started_s if found else 0.0
-        started_s = time.perf_counter()
-        fitted: Any = head.family.fit(problem, setting, found.start if found else None)
-        fit_s = time.perf_counter() - started_s
-    chosen = {**setting.values, "rows": setting.rows}
+    return present, Problem(rows, np.searchsorted(present, labels), len(present), fold_of, seed)
+
+
+def _calibrate(fitted: FittedHead, entry: Head, found: SearchResult, problem: Problem) -> Floats:
+    """Set the temperature by the held-out scores, where the head needs one; return held-out probabilities."""
+    if not entry.is_calibrated:
+        held = np.isfinite(found.scores[:, 0])
+        fitted.temperature = best_temperature(found.scores[held], problem.labels[held])
+    return softmax(found.scores, fitted.temperature)
+
+
+def _chosen(setting: Setting, found: SearchResult | None, problem: Problem) -> dict[str, Any]:
+    chosen: dict[str, Any] = {**setting.values, "rows": setting.rows}
     if problem.is_uneven:
         chosen["classes"] = "weighed equally" if setting.is_balanced else "as they are"
-    held_out = None
-    if found is not None:
-        held = np.isfinite(found.scores[:, 0])
-        if name != "logreg":  # its loss is the one that calibrates
-            fitted.temperature = best_temperature(found.scores[held], problem.labels[held])
-        held_out = softmax(found.scores, fitted.temperature)
+    if found:
         chosen["cv_score"] = found.criterion
-        if held.sum() < (problem.fold_of >= 0).sum():
-            notes.append(f"parameters were chosen on {held.sum():,} of {n:,} images: {name} is slow on more")
-    taken = [layer for layer, columns in zip(layers, every, strict=False) if setting.columns in (columns, (0, width))]
-    if len(every) > 1:
-        chosen["layer"] = side_by_side(taken)
-    fitted.classes_ = present
-    return FittedHead(fitted, taken, setting.columns, chosen, search_s, fit_s, notes, held_out)
+    return chosen
 
 
-def predict_probabilities(pipeline: Any, rows: RowSource) -> Floats:
+def _notes(name: str, found: SearchResult | None, problem: Problem) -> list[str]:
+    if found is None:
+        return ["a class has one training image: no search, no calibration, default parameters"]
+    n_held = np.isfinite(found.scores[:, 0]).sum()
+    if n_held < (problem.fold_of >= 0).sum():
+        n = len(problem.labels)
+        return [f"parameters were chosen on {n_held:,} of {n:,} images: {name} is slow on more"]
+    return []
+
+
+def predict_probabilities(head: Any, rows: RowSource) -> Floats:
     """Return probabilities of shape (n_images, n_classes); rows sum to 1.
 
     Raises
@@ -148,10 +182,10 @@ def predict_probabilities(pipeline: Any, rows: RowSource) -> Floats:
     ModelError
         The head was fitted on rows of another width.
     """
-    width = getattr(pipeline, "n_features_in_", rows.shape[1])
+    width = getattr(head, "n_features_in_", rows.shape[1])
     if width != rows.shape[1]:
         raise ModelError(
             f"The head was fitted on {width} columns, received {rows.shape[1]}: another layer or backbone."
         )
     with steady_threads():
-        return np.asarray(pipeline.predict_proba(rows), dtype=np.float64)
+        return np.asarray(head.predict_proba(rows), dtype=np.float64)

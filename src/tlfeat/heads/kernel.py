@@ -10,12 +10,12 @@ import numpy as np
 
 from tlfeat.heads.blocks import blocks_of, in_threads
 from tlfeat.heads.columns import Columns, columns_by_fold
-from tlfeat.heads.family import Explored, PlainHead, Problem, Setting, Values, judged, two_sided
+from tlfeat.heads.family import FittedHead, HeldOut, Problem, Setting, Values, class_scores, held_out_from_scores
 from tlfeat.types import Floats, Labels, Rows
 
 
-class KernelHead(PlainHead):
-    """A support vector machine with radial basis functions, one against one.
+class KernelHead(FittedHead):
+    """A support vector machine with radial basis functions, one against one: a fitted ``SVC`` of scikit-learn.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ def _against_the_rest(pairs: Floats, n_classes: int) -> Floats:
     from sklearn.utils.multiclass import _ovr_decision_function
 
     if n_classes == 2:
-        return two_sided(pairs)
+        return class_scores(pairs)
     return np.asarray(_ovr_decision_function(pairs < 0, -pairs, n_classes), dtype=np.float64)
 
 
@@ -85,10 +85,19 @@ def _dual_of_pairs(machine: Any) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Support vector machines; distances between all rows are computed once for all folds and values."""
+    """Support vector machines; distances between all rows are computed once for all folds and values.
+
+    As scikit-learn's ``SVC(kernel="rbf")``, by which they are fitted.
+
+    Attributes
+    ----------
+    cs : tuple of float
+    gammas : tuple of float
+        Times ``1 / (width * variance)``, which is scikit-learn's ``gamma="scale"``.
+    """
 
     cs: tuple[float, ...]
-    gammas: tuple[float, ...]  # times 1 / (width x variance)
+    gammas: tuple[float, ...]
     row_choices: tuple[str, ...] = ("standardised", "raw", "root", "root-l2")
     max_rows: int = 4_000
 
@@ -98,9 +107,7 @@ class Kernel:
     def coarse(self, grid: Sequence[Values]) -> Sequence[Values]:
         return [{"C": self.cs[len(self.cs) // 2], "gamma": 1.0}]
 
-    def explore(
-        self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows
-    ) -> Explored:
+    def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
         rows, _ = self._mapped(problem, setting)
         distances = _squared_distances(rows, rows)
         scores = np.full((len(values), len(rows), problem.n_classes), np.nan)
@@ -117,7 +124,7 @@ class Kernel:
             scores[i, held[:, None], machine.classes_] = found
 
         in_threads(try_one, [(i, fold) for i in range(len(values)) for fold in range(problem.n_folds)])
-        return judged(problem, values, lambda i: scores[i], criterion_weights)
+        return held_out_from_scores(problem, values, lambda i: scores[i], criterion_weights)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> KernelHead:
         rows, columns = self._mapped(problem, setting)

@@ -1,4 +1,4 @@
-"""Linear heads: logistic regression, linear SVM and ridge along their penalties, and discriminant analysis."""
+"""Linear heads: logistic regression, linear support vector machine and ridge, along their penalties."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ import numpy as np
 
 from tlfeat.heads.blocks import View, blocks_of, in_threads
 from tlfeat.heads.columns import MAX_COVARIANCE, columns_by_fold
-from tlfeat.heads.family import Explored, PlainHead, Problem, Setting, Values, two_sided
-from tlfeat.heads.lbfgs import Effort, Fit, Metric, Solution, fit_paths, least_squares, n_columns
-from tlfeat.types import Floats, Labels, Rows
+from tlfeat.heads.family import FittedHead, HeldOut, Problem, Setting, Values, class_scores
+from tlfeat.heads.lbfgs import Effort
+from tlfeat.heads.losses import LOSSES
+from tlfeat.heads.penalty_paths import Metric, PenaltyPath, Solution, fit_paths, least_squares, n_columns
+from tlfeat.types import Floats, Rows
 
 #: A search only has to tell settings apart; the head that is kept is solved further.
-_SEARCH = Effort(tolerance=1e-3, max_rounds=40)
+_SEARCH = Effort(tolerance=1e-3, max_evaluations=40)
 
-_FINAL = Effort(tolerance=1e-5, max_rounds=200)
+_FINAL = Effort(tolerance=1e-5, max_evaluations=200)
 
 #: A path ends when so many values were clearly worse in loss and no better in accuracy, and none better in between.
 _PATIENCE = 6
 
+#: Under strong penalties little moves, and trying them costs little: a loss just above the lowest is not yet worse.
 _CLEARLY_WORSE = 1.1
 
 
-class LinearHead(PlainHead):
+class LinearHead(FittedHead):
     """Scores ``mapping(x) @ coef + intercept``; centring and scaling are in the coefficients.
+
+    In scikit-learn a fitted ``LogisticRegression``, ``LinearSVC``, ``RidgeClassifier`` or
+    ``LinearDiscriminantAnalysis``.
 
     Attributes
     ----------
@@ -46,17 +52,23 @@ class LinearHead(PlainHead):
         return {"coef": (self.n_features_in_, k), "intercept": (k,)}
 
     def _scores(self, x: Rows) -> Floats:
-        return two_sided(x @ self.coef + self.intercept)
+        return class_scores(x @ self.coef + self.intercept)
 
 
 @dataclass(frozen=True, slots=True)
 class Penalised:
-    """Linear heads of a smooth loss with an L2 penalty; see ``linear.fit_paths``.
+    """Linear heads of a smooth loss with an L2 penalty; see ``penalty_paths.fit_paths``.
+
+    After ``StandardScaler`` they are these of scikit-learn:
+
+    - "logistic" with "C", the logreg head: ``LogisticRegression(C)``
+    - "squared hinge" with "C", the linear-svm head: ``LinearSVC(C)``, but for its penalty on the intercept
+    - "squared" with "alpha", the ridge head: ``RidgeClassifier(alpha)``
 
     Attributes
     ----------
     loss : str
-        One of `linear.LOSSES`.
+        One of `losses.LOSSES`.
     parameter : str
         "C", the inverse of the penalty beside the sum of the losses, or "alpha", that penalty.
     path : tuple of float
@@ -79,81 +91,37 @@ class Penalised:
         value = float(values[self.parameter])
         return 1 / (value * total) if self.parameter == "C" else value / total
 
-    def explore(
-        self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows
-    ) -> Explored:
+    def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
         view, weights = setting.view(problem), problem.weights(setting.is_balanced)
-        fold_of, n_folds, n = problem.fold_of, problem.n_folds, len(problem.labels)
-        columns, of_all = columns_by_fold(view, fold_of, n_folds, setting.scaling)
-        fits = []
-        for fold in range(n_folds):
-            learned = np.where(fold_of == fold, np.float32(0), weights)
+        columns, of_all = columns_by_fold(view, problem.fold_of, problem.n_folds, setting.scaling)
+        paths = []
+        for fold in range(problem.n_folds):
+            learned = np.where(problem.fold_of == fold, np.float32(0), weights)
             total = float(learned.sum(dtype=np.float64))
-            fits.append(Fit(learned, columns[fold], [self._penalty(v, total) for v in values]))
-        right = np.zeros((len(values), n), bool)
-        losses = np.full((len(values), n_folds), np.inf)
-        solutions: dict[tuple[int, int], tuple[Rows, Floats]] = {}
-        best = [(np.inf, -1.0, 0)] * n_folds
-
-        def on_solution(found: Solution) -> bool:
-            fold, i, scores = found.fit, found.penalty, two_sided(found.scores)
-            solutions[fold, i] = found.coef, found.intercept
-            labels, counted = problem.labels[found.held], criterion_weights[found.held]
-            is_right = scores.argmax(axis=1) == labels
-            right[i, found.held] = is_right
-            losses[i, fold] = self._loss(scores, labels) @ counted
-            accuracy = float(is_right @ counted)
-            lowest, highest, n_worse = best[fold]
-            if losses[i, fold] < lowest or accuracy > highest:
-                n_worse = 0
-            elif (
-                losses[i, fold] > _CLEARLY_WORSE * lowest
-            ):  # under strong penalties little moves, and that costs little
-                n_worse += 1
-            best[fold] = min(lowest, losses[i, fold]), max(highest, accuracy), n_worse
-            return n_worse < _PATIENCE
-
+            paths.append(PenaltyPath(learned, columns[fold], [self._penalty(v, total) for v in values]))
+        trials = _PathTrials(problem, self.loss, len(values), criterion_weights)
         fit_paths(
             view,
             problem.labels,
             problem.n_classes,
             self.loss,
-            fits,
+            paths,
             Metric.of(view, of_all),
             effort=_SEARCH,
-            fold_of=fold_of,
-            on_solution=on_solution,
+            fold_of=problem.fold_of,
+            on_solution=trials.add,
         )
 
         def scores(i: int) -> Floats:
-            folds = [fits[fold].columns.to_rows(*solutions[fold, i]) for fold in range(n_folds)]
-            return held_scores(view, problem, folds)
+            return held_scores(
+                view, problem, [path.columns.to_rows(*s) for path, s in zip(paths, trials.of(i), strict=True)]
+            )
 
         def start(i: int) -> tuple[Rows, Floats]:
-            found = [solutions[fold, i] for fold in range(n_folds)]
-            coef = np.asarray(np.mean([coef for coef, _ in found], axis=0, dtype=np.float32))
-            return coef, np.asarray(np.mean([intercept for _, intercept in found], axis=0))
+            coefs, intercepts = zip(*trials.of(i), strict=True)
+            return np.asarray(np.mean(coefs, axis=0, dtype=np.float32)), np.asarray(np.mean(intercepts, axis=0))
 
-        return Explored(values, right, losses.sum(axis=1) / criterion_weights.sum(), scores, start)
-
-    def _loss(self, scores: Floats, labels: Labels) -> Floats:
-        """The head's own loss of each image, at scores of one column a class."""
-        own = np.arange(len(labels)), labels
-        if self.loss == "logistic":
-            top = scores.max(axis=1)
-            losses: Floats = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - scores[own]
-            return losses
-        if scores.shape[1] == 2:
-            scores = scores[:, 1:] - scores[:, :1]
-            margins = np.where(labels[:, None] == 1, scores, -scores)
-        else:
-            margins = -scores
-            margins[own] *= -1
-        missing = 1 - margins
-        if self.loss == "squared hinge":
-            missing = np.maximum(missing, 0)
-        squares: Floats = (missing**2).sum(axis=1)
-        return squares
+        return HeldOut(values, trials.right, trials.losses.sum(axis=1) / criterion_weights.sum(), scores, start)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> LinearHead:
         view, weights = setting.view(problem), problem.weights(setting.is_balanced)
@@ -161,12 +129,8 @@ class Penalised:
         total = float(weights.sum(dtype=np.float64))
         penalty, metric = self._penalty(setting.values, total), Metric.of(view, columns)
         n, width = view.shape
-        if (
-            self.loss == "squared"
-            and metric is None
-            and columns.rotation is None
-            and width <= min(2 * n, MAX_COVARIANCE)
-        ):
+        is_small = columns.rotation is None and width <= min(2 * n, MAX_COVARIANCE)
+        if self.loss == "squared" and metric is None and is_small:
             solution = least_squares(view, problem.labels, problem.n_classes, weights, columns, penalty)
             return LinearHead(view.mapping, problem.n_classes, *columns.to_rows(*solution))
         found: list[tuple[Rows, Floats]] = []
@@ -175,11 +139,54 @@ class Penalised:
             found.append(columns.to_rows(solution.coef, solution.intercept))
             return False
 
-        fit = Fit(weights, columns, [penalty], start)
+        path = PenaltyPath(weights, columns, [penalty], start)
         fit_paths(
-            view, problem.labels, problem.n_classes, self.loss, [fit], metric, effort=_FINAL, on_solution=on_solution
+            view, problem.labels, problem.n_classes, self.loss, [path], metric, effort=_FINAL, on_solution=on_solution
         )
         return LinearHead(view.mapping, problem.n_classes, *found[0])
+
+
+class _PathTrials:
+    """What the solutions along the path of each fold give on the images held out from it.
+
+    Attributes
+    ----------
+    right : bool array of shape (n_values, n_images)
+    losses : array of shape (n_values, n_folds)
+        Weighted sums; infinite where the path ended before.
+    """
+
+    def __init__(self, problem: Problem, loss: str, n_values: int, criterion_weights: Rows) -> None:
+        self.right = np.zeros((n_values, len(problem.labels)), bool)
+        self.losses = np.full((n_values, problem.n_folds), np.inf)
+        self._labels, self._weights, self._loss = problem.labels, criterion_weights, LOSSES[loss]
+        self._solutions: dict[tuple[int, int], tuple[Rows, Floats]] = {}
+        self._lowest = np.full(problem.n_folds, np.inf)
+        self._highest = np.full(problem.n_folds, -1.0)
+        self._n_worse = [0] * problem.n_folds
+
+    def add(self, solution: Solution) -> bool:
+        """Take a solution; False where the path of its fold need not go on."""
+        fold, i, held = solution.path, solution.penalty, solution.held
+        self._solutions[fold, i] = solution.coef, solution.intercept
+        labels, weights = self._labels[held], self._weights[held]
+        is_right = class_scores(solution.scores).argmax(axis=1) == labels
+        self.right[i, held] = is_right
+        z = solution.scores.astype(np.float64)[:, None]  # (n_held, 1, k), overwritten
+        loss = self._loss.scale * float(self._loss.of(z, labels, weights[:, None])[0])
+        accuracy = float(is_right @ weights)
+        self.losses[i, fold] = loss
+        if loss < self._lowest[fold] or accuracy > self._highest[fold]:
+            self._n_worse[fold] = 0
+        elif loss > _CLEARLY_WORSE * self._lowest[fold]:
+            self._n_worse[fold] += 1
+        self._lowest[fold] = min(self._lowest[fold], loss)
+        self._highest[fold] = max(self._highest[fold], accuracy)
+        return self._n_worse[fold] < _PATIENCE
+
+    def of(self, i: int) -> list[tuple[Rows, Floats]]:
+        """Coefficients and intercepts of a value in every fold, for mapped columns."""
+        return [self._solutions[fold, i] for fold in range(self.losses.shape[1])]
 
 
 def held_scores(view: View, problem: Problem, folds: Sequence[tuple[Rows, Floats]]) -> Floats:
@@ -190,7 +197,7 @@ def held_scores(view: View, problem: Problem, folds: Sequence[tuple[Rows, Floats
         x = view[block]
         for fold, (coef, intercept) in enumerate(folds):
             held = problem.fold_of[block] == fold
-            scores[block][held] = two_sided(x[held] @ coef + intercept)
+            scores[block][held] = class_scores(x[held] @ coef + intercept)
 
     in_threads(fill, blocks_of(len(scores)))
     return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,17 @@ class Loss:
     Attributes
     ----------
     of : callable
-        Takes scores (m, n_fits, k), labels (m,) and weights (m, n_fits); returns the weighted sums (n_fits,) and
-        overwrites the scores with the weighted derivatives.
+        Takes scores (m, n_fits, k), float32 or float64, labels (m,) and weights (m, n_fits); returns the weighted sums
+        (n_fits,) and overwrites the scores with the weighted derivatives.
     curvature : float
         A typical second derivative, where the metric starts.
+    scale : float
+        Times the loss it is the criterion of a search.
     """
 
-    of: Callable[[Rows, Labels, Rows], Floats]
+    of: Callable[[Any, Labels, Rows], Floats]
     curvature: float
+    scale: float = 1.0
 
 
 def _logistic(z: Rows, labels: Labels, weights: Rows) -> Floats:
@@ -86,5 +90,5 @@ def _squared(z: Rows, labels: Labels, weights: Rows) -> Floats:
 LOSSES = {
     "logistic": Loss(_logistic, 0.2),
     "squared hinge": Loss(_squared_hinge, 1.0),
-    "squared": Loss(_squared, 1.0),
+    "squared": Loss(_squared, 1.0, scale=2.0),  # its search compares squared distances
 }

@@ -10,18 +10,22 @@ import numpy as np
 
 from tlfeat.heads.blocks import blocks_of, in_threads
 from tlfeat.heads.columns import columns_by_fold
-from tlfeat.heads.family import Explored, PlainHead, Problem, Setting, Values, judged
+from tlfeat.heads.family import FittedHead, HeldOut, Problem, Setting, Values, held_out_from_scores
 from tlfeat.types import Floats, Labels, Rows
 
 
-class NeighbourHead(PlainHead):
-    """Cosine votes of the nearest known rows.
+class NeighbourHead(FittedHead):
+    """Cosine votes of the nearest known rows: a fitted ``KNeighborsClassifier`` of scikit-learn, see `Neighbours`.
 
     Attributes
     ----------
+    shift : float32 array of shape (width,)
+        Taken from a row before its cosines.
     rows : float32 array of shape (n_known, width)
         Of length 1.
     labels : int array of shape (n_known,)
+    votes : float32 array of shape (n_classes,)
+        What the vote of an image of each class counts.
     k : int
     sharpness : float
         The temperature T of the votes exp(similarity / T).
@@ -91,7 +95,17 @@ def vote(similar: Rows, labels: Labels, votes: Rows, n_classes: int, k: int, sha
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """k nearest neighbours by cosine; the neighbours of every image outside its fold are found once for all values."""
+    """k nearest neighbours by cosine; the neighbours of every image outside its fold are found once for all values.
+
+    As scikit-learn's ``KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.exp(-d / T))`` on centred rows,
+    but for the one vote in a thousand that goes to all classes.
+
+    Attributes
+    ----------
+    ks : tuple of int
+    sharpnesses : tuple of float
+        Temperatures T of the votes.
+    """
 
     ks: tuple[int, ...]
     sharpnesses: tuple[float, ...]
@@ -105,9 +119,7 @@ class Neighbours:
     def coarse(self, grid: Sequence[Values]) -> Sequence[Values]:
         return grid
 
-    def explore(
-        self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows
-    ) -> Explored:
+    def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
         n = len(problem.labels)
         fewest = n - int(np.bincount(problem.fold_of[problem.fold_of >= 0]).max())
         k = min(max(int(v["k"]) for v in values), fewest)
@@ -130,7 +142,7 @@ class Neighbours:
             found[problem.fold_of < 0] = np.nan
             return found
 
-        return judged(problem, values, scores, criterion_weights)
+        return held_out_from_scores(problem, values, scores, criterion_weights)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> NeighbourHead:
         rows, shift = self._known(problem, setting)

@@ -50,7 +50,7 @@ UNCERTAIN = "too uncertain between classes"
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
+class KnownRows:
     """The directions of known rows, in a few principal components of theirs.
 
     Attributes
@@ -87,7 +87,7 @@ class Neighbours:
         return np.maximum(found, 0.0)
 
 
-def fit_neighbours(rows: Rows) -> Neighbours:
+def fit_known_rows(rows: Rows) -> KnownRows:
     """Return the components of rows of shape (n_images, width), and at most 2,000 of the rows, evenly taken."""
     from sklearn.utils.extmath import randomized_svd
 
@@ -96,7 +96,7 @@ def fit_neighbours(rows: Rows) -> Neighbours:
     n_components = max(1, min(_N_COMPONENTS, rows.shape[1] // 4, len(rows) // 4))
     _, _, components = randomized_svd(directions - mean, n_components, n_iter=2, random_state=0)
     components = components.astype(np.float32)
-    return Neighbours(mean, components, (_directions(_evenly(rows, _MAX_KEPT)) - mean) @ components.T)
+    return KnownRows(mean, components, (_directions(_evenly(rows, _MAX_KEPT)) - mean) @ components.T)
 
 
 def _evenly(rows: Rows, n: int) -> Rows:
@@ -115,12 +115,12 @@ class Rejector:
 
     Attributes
     ----------
-    neighbours : Neighbours
+    known_rows : KnownRows
     coverages, max_distances, min_probabilities : float64 arrays of shape (n_coverages,)
         Of known pictures the share ``coverages[i]`` is at most so far from the others and at least so probable.
     """
 
-    neighbours: Neighbours
+    known_rows: KnownRows
     coverages: npt.NDArray[np.float64]
     max_distances: npt.NDArray[np.float64]
     min_probabilities: npt.NDArray[np.float64]
@@ -135,7 +135,7 @@ class Rejector:
         coverage : float, default=0.95
             Share of known pictures that is answered, 0.5 to 0.999; 1 refuses nothing.
         """
-        return self.reasons_at(self.neighbours.distances(rows), probabilities, coverage)
+        return self.reasons_at(self.known_rows.distances(rows), probabilities, coverage)
 
     def reasons_at(
         self, distances: npt.NDArray[np.float64], probabilities: Probabilities, coverage: float
@@ -185,8 +185,8 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
     distances = np.zeros(len(rows))
     with threadpool_limits(1):  # so few components: more threads take 5 to 10 times as long on two cores
         for learn_at, held_at in folds:
-            distances[held_at] = fit_neighbours(rows[learn_at]).distances(rows[held_at])
-        neighbours = fit_neighbours(rows)
+            distances[held_at] = fit_known_rows(rows[learn_at]).distances(rows[held_at])
+        known_rows = fit_known_rows(rows)
     certainty = np.zeros(len(rows)) if held_out is None else held_out.max(axis=1)
     held = np.concatenate([held_at for _, held_at in folds])  # all, or the user's validation images
     held = held[np.isfinite(certainty[held])]
@@ -198,7 +198,7 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
     ranks = np.minimum(np.ceil(np.array(_KEPT) * (n + 1)).astype(np.int64), n)
     levels = from_common[ranks - 1]
     return Rejector(
-        neighbours=neighbours,
+        known_rows=known_rows,
         coverages=np.array(_KEPT),
         max_distances=np.array([distances[of_distance >= level].max() for level in levels]),
         min_probabilities=np.array([certainty[of_certainty >= level].min() for level in levels]),
@@ -232,7 +232,7 @@ def coverage_table(
     Coverage against accuracy: El-Yaniv and Wiener 2010, JMLR 11, section 2; Geifman and El-Yaniv 2017, NeurIPS.
     """
     right = probabilities.argmax(axis=1) == true
-    distances = rejector.neighbours.distances(rows)
+    distances = rejector.known_rows.distances(rows)
     found = []
     for asked in (1.0, 0.99, 0.95, 0.9, 0.8):
         is_answered = np.array([not why for why in rejector.reasons_at(distances, probabilities, asked)])
@@ -259,12 +259,12 @@ _ARRAYS = {
 def save_rejector(rejector: Rejector, folder: Path) -> Path:
     """Write ``reject.npz``, plain arrays, into `folder` and return the file."""
     path = folder / FILE_NAME
-    neighbours = rejector.neighbours
+    known = rejector.known_rows
     np.savez(
         path,
-        mean=neighbours.mean,
-        components=neighbours.components,
-        inside=neighbours.inside,
+        mean=known.mean,
+        components=known.components,
+        inside=known.inside,
         coverages=rejector.coverages,
         max_distances=rejector.max_distances,
         min_probabilities=rejector.min_probabilities,
@@ -310,7 +310,7 @@ def load_rejector(folder: Path) -> Rejector:
     if not fits or not n_kept or not len(arrays["inside"]) or not (np.diff(arrays["coverages"]) > 0).all():
         raise ModelError(f"{path} is damaged: its arrays do not belong together.")
     return Rejector(
-        Neighbours(arrays["mean"], arrays["components"], arrays["inside"]),
+        KnownRows(arrays["mean"], arrays["components"], arrays["inside"]),
         arrays["coverages"],
         arrays["max_distances"],
         arrays["min_probabilities"],

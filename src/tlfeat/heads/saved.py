@@ -28,19 +28,19 @@ def check_format(file_format: str) -> None:
         raise UsageError(f"No format '{file_format}'. {nearest(file_format, FORMATS, of='formats')}")
 
 
-def save_head(pipeline: Any, folder: Path, *, file_format: str = "skops") -> Path:
+def save_head(head: Any, folder: Path, *, file_format: str = "skops") -> Path:
     """Write the fitted head as ``head.skops`` or ``head.joblib`` into `folder` and return the file."""
     check_format(file_format)
     if file_format == "joblib":
         import joblib
 
         path = folder / "head.joblib"
-        joblib.dump(pipeline, path, compress=3)
+        joblib.dump(head, path, compress=3)
         return path
     import skops.io
 
     path = folder / "head.skops"
-    skops.io.dump(pipeline, path)
+    skops.io.dump(head, path)
     return path
 
 

@@ -1,8 +1,8 @@
-"""Which rows, which parameters: every head tries its settings on images held out and keeps what holds.
+"""Which preprocessing, which parameters: every head tries its settings on held-out images and keeps the best.
 
-A setting is a way of taking the rows (`ROW_CHOICES`, and which layers), a weighting of the classes and the head's own
-parameters. All folds and settings of one way share passes, decompositions or neighbours (`Family.explore`); ways are
-compared on a coarse grid first, on at most `COARSE_ROWS` images, and only the best one gets the whole grid.
+A setting is a preprocessing of the rows (`ROW_CHOICES`, and which layers), a weighting of the classes and the head's
+own parameters. All folds and values of one preprocessing share passes, decompositions or neighbours (`Family.explore`).
+Preprocessings are compared on a coarse grid first, on at most `COARSE_ROWS` images; only the best gets the whole grid.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from tlfeat.heads.columns import MAX_COVARIANCE
-from tlfeat.heads.family import ROW_CHOICES, Explored, Family, Problem, Setting, Values
+from tlfeat.heads.family import ROW_CHOICES, Family, HeldOut, Problem, Setting, Values
 from tlfeat.types import Floats, Labels, Rows
 
 #: Losses below this are equal: where classes lie far apart the loss would choose no penalty at all.
 _AS_GOOD_AS_NONE = 0.01
 
-#: Images at most for the coarse comparison of ways to take the rows.
+#: Images at most for the coarse comparison of preprocessings.
 COARSE_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What a search chose.
 
     Attributes
@@ -53,13 +53,13 @@ class _Trials:
     """Settings side by side on the same held-out images."""
 
     weights: Rows
-    entries: list[tuple[Setting, Explored, int]] = field(default_factory=list)
+    entries: list[tuple[Setting, HeldOut, int]] = field(default_factory=list)
 
-    def add(self, setting: Setting, explored: Explored) -> None:
-        for i, values in enumerate(explored.values):
-            if np.isfinite(explored.loss[i]):  # else some fold did not get so far
+    def add(self, setting: Setting, held_out: HeldOut) -> None:
+        for i, values in enumerate(held_out.values):
+            if np.isfinite(held_out.loss[i]):  # else some fold did not get so far
                 at = Setting(setting.rows, setting.columns, setting.is_balanced, values)
-                self.entries.append((at, explored, i))
+                self.entries.append((at, held_out, i))
 
     def best(self) -> tuple[int, float]:
         """Return the entry of the lowest loss among those that the best accuracy cannot be told from.
@@ -68,19 +68,19 @@ class _Trials:
         decides what is worse by more than one standard error of the paired difference, and the loss among the rest (the
         one-standard-error rule of Breiman et al. 1984, section 3.4.3, on paired differences).
         """
-        rights = [explored.right[i] for _, explored, i in self.entries]
+        rights = [held_out.right[i] for _, held_out, i in self.entries]
         weights = self.weights.astype(np.float64) / self.weights.sum(dtype=np.float64)
         criterion = np.array([weights[right].sum() for right in rights])
         top = rights[int(criterion.argmax())]
         # the variance of a weighted mean of paired differences of 0 and 1
         errors = np.array([np.sqrt((weights[top ^ right] ** 2).sum()) for right in rights])
-        losses = np.maximum([explored.loss[i] for _, explored, i in self.entries], _AS_GOOD_AS_NONE)
+        losses = np.maximum([held_out.loss[i] for _, held_out, i in self.entries], _AS_GOOD_AS_NONE)
         near = criterion >= criterion.max() - errors
         best = int(np.where(near, losses, np.inf).argmin())
         return best, float(criterion[best])
 
 
-def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) -> Found:
+def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) -> SearchResult:
     """Choose the setting of a head on images held out.
 
     Parameters
@@ -93,7 +93,7 @@ def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) 
     """
     some, _ = _drawn(problem, min(COARSE_ROWS, family.max_rows))
     grid = family.grid(_n_learned(some))
-    ways = [
+    preprocessings = [
         Setting(rows, columns, is_balanced, {})
         for columns, rows, is_balanced in product(
             layers, family.row_choices, (False, True) if problem.is_uneven else (False,)
@@ -101,27 +101,36 @@ def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) 
         # a rotation of many columns takes their number cubed
         if ROW_CHOICES[rows].scaling != "whiten" or columns[1] - columns[0] <= MAX_COVARIANCE
     ]
-    n_settings = 0
-    if len(ways) > 1:
+    best, n_settings = preprocessings[0], 0
+    if len(preprocessings) > 1:
         coarse = _Trials(_held_weights(some))
-        for way in ways:
-            coarse.add(way, family.explore(some, way, family.coarse(grid), coarse.weights))
+        for setting in preprocessings:
+            coarse.add(setting, family.explore(some, setting, family.coarse(grid), coarse.weights))
         n_settings = len(coarse.entries)
-        chosen = coarse.entries[coarse.best()[0]][0]
-        ways = [Setting(chosen.rows, chosen.columns, chosen.is_balanced, {})]
-    return hold_out(problem, family, ways[0], grid, n_settings)
+        best = coarse.entries[coarse.best()[0]][0]
+    return hold_out(problem, family, best, grid, n_settings)
 
 
-def hold_out(problem: Problem, family: Family, setting: Setting, values: Sequence[Values], n_before: int = 0) -> Found:
-    """Choose among values for one way of taking the rows; with one value, only its held-out scores are new."""
+def hold_out(
+    problem: Problem, family: Family, setting: Setting, values: Sequence[Values], n_before: int = 0
+) -> SearchResult:
+    """Choose among values for one preprocessing; with one value, only its held-out scores are new.
+
+    Parameters
+    ----------
+    setting : Setting
+        Its own values are not looked at.
+    n_before : int, default=0
+        Settings tried before, for `SearchResult.n_settings`.
+    """
     part, positions = _drawn(problem, family.max_rows)
     trials = _Trials(_held_weights(part))
     trials.add(setting, family.explore(part, setting, values, trials.weights))
     best, criterion = trials.best()
-    chosen, explored, i = trials.entries[best]
+    chosen, held_out, i = trials.entries[best]
     scores = np.full((len(problem.labels), problem.n_classes), np.nan)
-    scores[positions] = explored.scores(i)
-    return Found(chosen, criterion, scores, explored.start(i), n_before + len(trials.entries))
+    scores[positions] = held_out.scores(i)
+    return SearchResult(chosen, criterion, scores, held_out.start(i), n_before + len(trials.entries))
 
 
 def _drawn(problem: Problem, n: int) -> tuple[Problem, Labels]:

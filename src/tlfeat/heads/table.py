@@ -1,7 +1,7 @@
-"""One literal table of heads; fit, search, save and load them. No TensorFlow anywhere here.
+"""One literal table of heads. No TensorFlow anywhere here.
 
-A head takes the rows in the way, and with the parameters, that images held out speak for (``search``); test images
-choose nothing. How each kind of head is fitted stands in ``linear_heads``, ``neighbour_heads`` and ``kernel_heads``.
+Held-out images choose the preprocessing of the rows and the parameters (``search``); test images choose nothing. How
+each kind of head is fitted stands in ``linear``, ``discriminant``, ``kernel`` and ``neighbours``.
 
 Tree ensembles are left out on purpose: on pooled embeddings of cats and dogs a random forest of 300 trees took 31 s,
 search included, where logistic regression took 0.6 s for the same accuracy (96.8 %, one run), and its compiled trees
@@ -40,9 +40,9 @@ class Head:
     name : str
         As in ``--model``.
     family : Family
-        How it is explored and fitted.
+        How its parameters are searched and how it is fitted.
     rows : str
-        How the rows are taken where no search is possible: one of `search.ROW_CHOICES`.
+        The preprocessing where no search is possible: one of `family.ROW_CHOICES`.
     default : mapping of parameter to value
         Used where no search is possible.
     when : str
@@ -53,6 +53,8 @@ class Head:
         Memory it needs beside the rows, in sizes of the rows; 0 can read them from the file a block at a time.
     max_width : int
         Columns beyond which it is refused, with the head to take instead.
+    is_calibrated : bool
+        Whether its own loss is the log loss, so that its scores need no temperature.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Head:
     source: str
     n_copies: float = 0.0
     max_width: int = 1_000_000
+    is_calibrated: bool = False
 
 
 HEADS: tuple[Head, ...] = (
@@ -73,6 +76,7 @@ HEADS: tuple[Head, ...] = (
         {"C": 0.01},
         "the first to try: calibrated probabilities, seconds for 50,000 images",
         "linear probe: Alain and Bengio 2016, arXiv:1610.01644",
+        is_calibrated=True,
     ),
     Head(
         "svm",

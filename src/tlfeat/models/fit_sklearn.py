@@ -21,7 +21,7 @@ from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.blocks import View
 from tlfeat.heads.columns import MAX_COVARIANCE
-from tlfeat.heads.fit import N_FOLDS, FittedHead, fit_head, predict_probabilities
+from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.heads.saved import save_head
 from tlfeat.heads.search import COARSE_ROWS
@@ -47,7 +47,7 @@ class _Candidate:
 class _Learned:
     """What the training and validation images gave; times in wall seconds."""
 
-    head: FittedHead
+    head: Fit
     rejector: Rejector | None
     reject_s: float
     held_out_accuracy: float | None
@@ -137,7 +137,7 @@ def _fit(candidate: _Candidate, data: Data, is_fresh: bool, on_progress: OnProgr
     fitted = _test(candidate, data.split, learned)
 
     def save(to: Path) -> None:
-        save_head(learned.head.pipeline, to, file_format=candidate.settings.get("file_format", "skops"))
+        save_head(learned.head.head, to, file_format=candidate.settings.get("file_format", "skops"))
         if learned.rejector:
             save_rejector(learned.rejector, to)
 
@@ -172,7 +172,7 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
     cache, head, test_at = candidate.cache, learned.head, split.where("test")
     rows = _rows_to_test(cache, head.layers, [split.keys[i] for i in test_at])
     started_s = time.perf_counter()
-    probabilities = predict_probabilities(head.pipeline, rows)
+    probabilities = predict_probabilities(head.head, rows)
     predict_s = time.perf_counter() - started_s
     rejector, embedding = learned.rejector, cache.timing
     n_embedded = embedding["n_embedded"]
@@ -200,7 +200,7 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
     )
 
 
-def _fit_rejector(rows: RowSource, fitted: FittedHead, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
+def _fit_rejector(rows: RowSource, fitted: Fit, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
     """Fit on the rows that the head takes, of at most 10,000 images."""
     some = np.unique(np.linspace(0, len(learn_at) - 1, min(len(learn_at), 10_000)).astype(np.int64))
     taken = View(rows, fitted.columns).take(some)[slice(None)]

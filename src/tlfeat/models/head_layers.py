@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import ModelError
-from tlfeat.heads.family import PlainHead
+from tlfeat.heads.family import FittedHead
 from tlfeat.heads.kernel import KernelHead
 from tlfeat.heads.linear import LinearHead
 from tlfeat.heads.neighbours import NeighbourHead
@@ -31,7 +31,7 @@ def add_head(head: Any, rows: Any) -> Any:
 
     Parameters
     ----------
-    head : PlainHead
+    head : FittedHead
         Any of the table in ``heads``. A linear head becomes one Dense layer with its temperature in the coefficients.
     rows : KerasTensor of shape (n, width)
 
@@ -40,7 +40,7 @@ def add_head(head: Any, rows: Any) -> Any:
     ModelError
         A head of an older version, or one that holds too many rows for one file.
     """
-    if not isinstance(head, PlainHead):
+    if not isinstance(head, FittedHead):
         raise ModelError(
             f"The head is a {type(head).__name__} that an older tlfeat fitted and cannot be exported. "
             f"Fit it again with tlfeat fit-sklearn, in seconds, or go on with tlfeat predict, which takes it."
@@ -86,7 +86,7 @@ def _dense(x: Any, kernel: Array, bias: Array | None = None, **options: Any) -> 
 
 
 def _two_sided(kernel: Array, bias: Array) -> tuple[Array, Array]:
-    """As ``families.two_sided``: one score for two classes becomes one each."""
+    """As ``family.class_scores``: one score for two classes becomes one each."""
     if kernel.shape[1] > 1:
         return kernel, bias
     sides = np.array([[-0.5, 0.5]])

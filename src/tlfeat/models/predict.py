@@ -109,9 +109,9 @@ class Model:
             self._check_classes(folder, len(self.head.classes_))
             self.classify = lambda rows: predict_probabilities(self.head, rows)
             width = getattr(self.head, "n_features_in_", None)
-            if self.rejector and width != len(self.rejector.neighbours.mean):
+            if self.rejector and width != len(self.rejector.known_rows.mean):
                 raise ModelError(
-                    f"{folder}: the head takes {width} columns, reject.npz {len(self.rejector.neighbours.mean)}. Its "
+                    f"{folder}: the head takes {width} columns, reject.npz {len(self.rejector.known_rows.mean)}. Its "
                     f"files do not belong together."
                 )
 

@@ -1,0 +1,167 @@
+"""An HDF5 file whose changes reach the disk all or not at all.
+
+HDF5 writes into a `JournalledFile`; a change that fails is taken back to the last commit. The file is a stranger's
+until a child process has looked through it (`checks`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+
+from tlfeat.cache.checks import HDF5_MAGIC, check_structure, h5_errors, in_child
+from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
+from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
+
+#: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
+_LIBVER = ("v108", "v108")
+
+
+class Hdf5File:
+    """An open file with its journal; a context manager. `open_file` opens one.
+
+    Attributes
+    ----------
+    path : Path
+    content : h5py.File
+        Another object after a change that failed: ask for it each time, inside `guard` or `changing`.
+    """
+
+    def __init__(self, path: Path, content: h5py.File, journal: JournalledFile) -> None:
+        self.path = path
+        self.content = content
+        self._journal = journal
+        self._is_torn = False  # a change failed half-way and could not be taken back
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_changeable(self) -> bool:
+        """Whether it is open for writing, and sound."""
+        return bool(self.content) and self.content.mode != "r" and not self._is_torn
+
+    def close(self) -> None:
+        """Close; what was not committed is lost."""
+        with contextlib.suppress(Exception):
+            self.content.close()
+        self._journal.close()
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Touch HDF5 in the block: its errors and the journal's become `CacheError`, and Ctrl-C waits until it ends."""
+        with h5_errors(self.path), _without_interrupts():
+            yield
+            if self._journal.failure is not None:
+                raise self._journal.failure
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[h5py.File]:
+        """Give the content to change, and take everything back to the last commit where the block fails."""
+        if self._is_torn:
+            raise CacheError(f"{self.path}: a change failed before; close the cache and open it again.")
+        with self.guard():
+            try:
+                yield self.content
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        self._is_torn = True
+        with contextlib.suppress(Exception):
+            self.content.close()
+        self._journal.discard()
+        self.content = h5py.File(self._journal, "r+", libver=_LIBVER)
+        self._is_torn = False
+
+    def commit(self) -> None:
+        """Make every change so far permanent; call it inside `changing`."""
+        self.content.flush()
+        self._journal.commit()
+
+
+def open_file(path: Path, *, is_writable: bool) -> Hdf5File:
+    """Open a file after a child process has looked through it."""
+    with contextlib.ExitStack() as opened, h5_errors(path):
+        if not path.is_file():
+            raise CacheError(f"{path} is not an HDF5 file: it is not a file at all.")
+        journal = opened.enter_context(JournalledFile(path, is_writable=is_writable))
+        if journal.read(len(HDF5_MAGIC)) != HDF5_MAGIC:
+            raise CacheDamaged(f"{path} is not an HDF5 file, or its beginning is damaged.")
+        in_child(path, lambda: _check(path, journal, is_writable=is_writable))
+        with _without_interrupts():
+            content = _open_content(path, journal, is_writable=is_writable)
+        opened.pop_all()
+    return Hdf5File(path, content, journal)
+
+
+def _check(path: Path, journal: JournalledFile, *, is_writable: bool) -> None:
+    with _open_content(path, journal, is_writable=is_writable) as content:
+        check_structure(path, content)
+
+
+def _open_content(path: Path, journal: JournalledFile, *, is_writable: bool) -> h5py.File:
+    if is_writable or journal.n_dirty_bytes:
+        return h5py.File(journal, "r+" if is_writable else "r", libver=_LIBVER)
+    return h5py.File(path, "r", locking=False)  # faster; the lock is the journal's
+
+
+def create_file(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Create a file without layers; it appears under its name only when it is whole.
+
+    Raises
+    ------
+    CacheLocked
+        Another process was faster.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5_errors(path), h5py.File(aside, "w", libver=_LIBVER) as content:
+            for name, value in attributes.items():
+                content.attrs[name] = value
+            content.create_group("layers")
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        with JournalledFile(aside, is_writable=True):  # nobody opens it before all this is done
+            try:
+                os.link(aside, path)  # unlike a rename, this fails where another process was faster
+            except FileExistsError as error:
+                raise CacheLocked(f"{path} was created by another process just now. Run it again.") from error
+            except OSError:
+                aside.rename(path)  # a file system without hard links
+            journal_of(path).unlink(missing_ok=True)  # of a file that was deleted
+            sync_folder(path.parent)
+    except OSError as error:
+        raise CacheError(f"Cannot create {path}: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends: HDF5 does not survive an exception in the middle of a callback."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *received: held.append(received))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])

@@ -1,0 +1,229 @@
+"""The row table: content key to row, one table a layer, only ever appended to.
+
+::
+
+    /layers/LAYER/  rows (n, width)   keys (n, 32)   crc32 (n)   n_rows
+
+Works on an h5py group. Transactions, the disk and the file's name are the business of `store.Cache`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from tlfeat.types import Rows
+
+#: A chunk of rows has at most this many, and as few as keep it inside HDF5's chunk cache of 1 MiB.
+_CHUNK_ROWS, _CHUNK_BYTES = 64, 1 << 20
+
+#: Keys and checksums are small; larger chunks keep their index short.
+CHUNK_KEYS = 1024
+
+#: Read at once: few wide rows that lie far apart do not make the whole file be read.
+_BLOCK_BYTES = 16 << 20
+
+#: The datasets with one entry a row.
+_COLUMNS = ("rows", "keys", "crc32")
+
+#: Rows as they are stored: float32 or float16.
+Stored = npt.NDArray[np.floating[Any]]
+
+
+class RowTable:
+    """The rows of one layer, which may not have been begun.
+
+    Parameters
+    ----------
+    layers : h5py.Group
+        The group ``/layers``.
+    layer : str
+    version : int
+        Of the file format: in version 1 a checksum covers the row alone, and room was reserved beyond the rows.
+    guard : callable
+        Gives a context manager; HDF5 is touched inside it only. It maps errors, and holds Ctrl-C back.
+    """
+
+    def __init__(
+        self, layers: h5py.Group, layer: str, version: int, guard: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self.layer = layer
+        self._layers = layers
+        self._version = version
+        self._guard = guard
+        self._n_rows: int | None = None
+        self._known: dict[str, int] | None = None
+        self._waiting: list[tuple[Stored, npt.NDArray[np.uint8]]] = []
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the file has this layer."""
+        if self._n_rows is not None:
+            return True
+        with self._guard():
+            return self.layer in list(self._layers)
+
+    @property
+    def n_rows(self) -> int:
+        """The number of valid rows, those that wait included."""
+        if self._n_rows is None:
+            with self._guard():
+                group = self._layers[self.layer]
+                # the lengths are smaller in a damaged file only
+                self._n_rows = min(int(group["n_rows"][()]), *(len(group[name]) for name in _COLUMNS))
+        return self._n_rows
+
+    @property
+    def n_beyond(self) -> int:
+        """Rows in the file beyond the recorded number, where the format has none."""
+        with self._guard():
+            n_there = max(len(self._layers[self.layer][name]) for name in _COLUMNS)
+        return 0 if self._version == 1 else n_there - self.n_rows
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        with self._guard():
+            return int(self._layers[self.layer]["rows"].shape[1])
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that are stored, and can be damaged, together."""
+        with self._guard():
+            return int(self._layers[self.layer]["rows"].chunks[0])
+
+    @property
+    def known(self) -> dict[str, int]:
+        """Content key to row number of every valid row; the same dict grows with the table."""
+        if self._known is None:
+            found: dict[str, int] = {}
+            if self.is_begun:
+                n_rows = self.n_rows
+                with self._guard():
+                    keys = self._layers[self.layer]["keys"][:n_rows]  # (n, 32)
+                found = {key.tobytes().hex(): row for row, key in enumerate(keys)}
+            self._known = found
+        return self._known
+
+    def begin(self, width: int, row_type: str, *, is_compressed: bool) -> None:
+        """Create the empty table of a layer that the file does not have."""
+        dtype = np.dtype(row_type)
+        n_chunk = min(max(_CHUNK_BYTES // (width * dtype.itemsize), 1), _CHUNK_ROWS)
+        filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if is_compressed else {}
+        with self._guard():
+            group = self._layers.create_group(self.layer)
+            group.create_dataset("rows", (0, width), dtype, maxshape=(None, width), chunks=(n_chunk, width), **filters)
+            group.create_dataset("keys", (0, 32), "u1", maxshape=(None, 32), chunks=(CHUNK_KEYS, 32))
+            group.create_dataset("crc32", (0,), "<u4", maxshape=(None,), chunks=(CHUNK_KEYS,))
+            group.create_dataset("n_rows", data=np.uint64(0))
+        self._n_rows = 0
+
+    def fresh(self, keys: Sequence[str]) -> list[int]:
+        """Return the positions of the keys that have no row yet; of equal keys the first."""
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        known = self.known
+        return sorted(i for key, i in first.items() if key not in known)
+
+    def append(self, rows: Stored, keys: Sequence[str]) -> None:
+        """Add rows under keys that have none; they wait in memory until `write`."""
+        start, known = self.n_rows, self.known
+        known.update((key, row) for row, key in enumerate(keys, start=start))
+        self._n_rows = start + len(rows)
+        digests = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 32)
+        self._waiting.append((rows, digests))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something was appended since the last `write`."""
+        return bool(self._waiting)
+
+    def write(self) -> None:
+        """Hand HDF5 what waits, in one piece: a call costs it as much as ten rows."""
+        if not self._waiting:
+            return
+        rows, digests = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
+        stop = self.n_rows
+        start = stop - len(rows)
+        checksums = [self.checksum(row, key) for row, key in zip(rows, digests, strict=True)]
+        with self._guard():
+            group = self._layers[self.layer]
+            for name, values in zip(_COLUMNS, (rows, digests, checksums), strict=True):
+                if stop > group[name].shape[0]:
+                    group[name].resize(stop, axis=0)
+                group[name][start:stop] = values
+            group["n_rows"][()] = stop
+        self._waiting = []
+
+    def checksum(self, row: Stored, key: npt.NDArray[np.uint8]) -> int:
+        """Return the CRC-32 of the key and the row; in version 1, of the row alone."""
+        return zlib.crc32(row.data, 0 if self._version == 1 else zlib.crc32(key.data))
+
+    def read(self, keys: Sequence[str]) -> Rows:
+        """Return the rows of `keys` in their order, float32 of shape (len(keys), width); each key must be known."""
+        known = self.known
+        numbers = np.array([known[key] for key in keys], dtype=np.int64)
+        order = np.argsort(numbers, kind="stable")
+        with self._guard():
+            dataset = self._layers[self.layer]["rows"]
+            rows = np.empty((len(numbers), dataset.shape[1]), dtype=np.float32)
+            n_block = min(max(_BLOCK_BYTES // (dataset.shape[1] * dataset.dtype.itemsize), 1), 4096)
+            for start in range(0, self.n_rows, n_block):  # block by block: no second copy of all rows
+                low, high = np.searchsorted(numbers[order], [start, start + n_block])
+                if low < high:
+                    chosen = order[low:high]
+                    first, last = numbers[chosen[0]], numbers[chosen[-1]]
+                    rows[chosen] = dataset[first : last + 1][numbers[chosen] - first]
+        return rows
+
+    def stored(self, start: int, stop: int) -> Stored:
+        """Return the rows from number `start` to `stop` as they are stored."""
+        with self._guard():
+            found: Stored = self._layers[self.layer]["rows"][start:stop]
+            return found
+
+    def keys_and_checksums(self, start: int, stop: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+        """Return the keys, (n, 32), and the checksums, (n,), of rows from number `start` to `stop`."""
+        with self._guard():
+            group = self._layers[self.layer]
+            return group["keys"][start:stop], group["crc32"][start:stop]
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Remove rows, and whatever lies beyond the recorded number; the last rows move to where they were.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            In order.
+        """
+        dropped, n = set(numbers), self.n_rows
+        n_kept = n - len(numbers)
+        last_kept = (number for number in range(n - 1, -1, -1) if number not in dropped)
+        with self._guard():
+            group = self._layers[self.layer]
+            _empty_unreadable_chunks(group["rows"], numbers)
+            for hole in (number for number in numbers if number < n_kept):
+                moved = next(last_kept)
+                for name in _COLUMNS:
+                    group[name][hole] = group[name][moved]
+            for name in _COLUMNS:
+                group[name].resize(n_kept, axis=0)
+            group["n_rows"][()] = n_kept
+        self._n_rows, self._known = n_kept, None
+
+
+def _empty_unreadable_chunks(rows: h5py.Dataset, numbers: Sequence[int]) -> None:
+    """A compressed chunk that cannot be read cannot be changed, only replaced."""
+    if not rows.compression:
+        return
+    for start in sorted({number - number % rows.chunks[0] for number in numbers}):
+        try:
+            _ = rows[start]
+        except OSError:
+            zeros = zlib.compress(bytes(rows.dtype.itemsize * int(np.prod(rows.chunks))))
+            rows.id.write_direct_chunk((start, 0), zeros)
