@@ -123,6 +123,7 @@ def model_card(
     weights, licence = _backbone(result)
     return (
         page(
+            __package__,
             "card.md",
             version=distribution_version("tlfeat"),
             fingerprint=json.dumps(result.fingerprint),
