@@ -177,7 +177,8 @@ def series(name: str, place: int, marks: Sequence[Mark]) -> tuple[Polyline, list
     bounds = [(m.x, m.low, m.high) for m in marks if m.low is not None and m.high is not None]
     band = bounds if len(marks) > 1 else []
     line = Polyline([(m.x, m.y) for m in marks], colour, name, band)
-    return line, [replace(m, colour=colour, **({"low": None, "high": None} if band else {})) for m in marks]
+    coloured = [replace(mark, colour=colour) for mark in marks]
+    return line, [replace(mark, low=None, high=None) for mark in coloured] if band else coloured
 
 
 def to_svg(chart: Chart) -> str:

@@ -6,27 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from tlfeat.records import Environment, SplitInfo
+from tlfeat.records import Environment
 from tlfeat.report.charts import Chart, to_svg, to_svg_file
+from tlfeat.studies.curve import Curve
+from tlfeat.studies.sweep import Sweep
 from tlfeat.text import csv_text, markdown_table, page
 from tlfeat.workspace import write_json, write_text
-
-
-class Study(Protocol):
-    """What a study of a cache says of itself."""
-
-    @property
-    def cache(self) -> Path: ...
-    @property
-    def backbone(self) -> str: ...
-    @property
-    def split(self) -> SplitInfo: ...
-    @property
-    def skipped(self) -> Sequence[tuple[str, str]]: ...
-    @property
-    def notes(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +50,7 @@ class Finding:
     chosen_row: int | None = None
 
 
-def about(study: Study, **more: Any) -> dict[str, Any]:
+def about(study: Curve | Sweep, **more: Any) -> dict[str, Any]:
     """Return how a study was made, for ``Finding.about``; `more` is what only this one has."""
     return {
         "cache": str(study.cache),
@@ -75,7 +62,7 @@ def about(study: Study, **more: Any) -> dict[str, Any]:
     }
 
 
-def remarks(study: Study, missing: str) -> list[str]:
+def remarks(study: Curve | Sweep, missing: str) -> list[str]:
     """Return what a study could not do, and its notes; `missing` is "not run", or what else befell the skipped ones."""
     return [*(f"{missing}: {name}: {why}" for name, why in study.skipped), *(f"note: {note}" for note in study.notes)]
 
