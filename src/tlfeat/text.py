@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def printable(text: str) -> str:
@@ -37,22 +41,24 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def page(template: str, **values: Any) -> str:
-    """Fill a template; every text in HTML and SVG is escaped, and nothing may be left out."""
+@cache
+def _templates(package: str) -> jinja2.Environment:
     import jinja2
 
-    loader = jinja2.PackageLoader("tlfeat.report")
-    filled: str = (
-        jinja2.Environment(
-            autoescape=jinja2.select_autoescape(("html", "svg")),
-            undefined=jinja2.StrictUndefined,
-            loader=loader,
-            trim_blocks=True,
-        )
-        .get_template(template)
-        .render(**values)
+    return jinja2.Environment(
+        autoescape=jinja2.select_autoescape(("html", "svg")),
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.PackageLoader(package),
+        trim_blocks=True,
     )
-    return filled
+
+
+def page(package: str, template: str, **values: Any) -> str:
+    """Fill a template of a package's folder ``templates``.
+
+    Every text in HTML and SVG is escaped, and nothing may be left out.
+    """
+    return _templates(package).get_template(template).render(**values)
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
@@ -83,6 +89,11 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 def percent(value: float) -> str:
     """Return a share as a percentage with one decimal."""
     return f"{100 * value:.1f} %"
+
+
+def interval_text(ends: Sequence[float] | None) -> str:
+    """Return the ends of an interval of shares, in percent without its sign: "80.1 to 95.3"."""
+    return " to ".join(f"{100 * end:.1f}" for end in ends) if ends else "–"
 
 
 def seconds(value: float | None) -> str:

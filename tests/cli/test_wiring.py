@@ -19,8 +19,8 @@ import typer.main
 from tlfeat import workspace
 from tlfeat.backbones import graph
 from tlfeat.cache import contents, repair, store
-from tlfeat.cli import fit as cli_fit
 from tlfeat.cli import app as cli
+from tlfeat.cli import fit as cli_fit
 from tlfeat.errors import DataError
 from tlfeat.evaluate import data
 from tlfeat.extract import plan, transfer

@@ -7,15 +7,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tlfeat.report.finding import Chart, Finding, Point, Series, to_html, to_svg
+from tlfeat.report.charts import Chart, Mark, percent_axis, series, tick_axis, to_svg
+from tlfeat.report.finding import Finding, to_html
 from tlfeat.text import page
 
 HOSTILE = ["<script>alert(1)</script>", "a & b", "</svg><p>", "\"quoted\" 'name'", "]]>"]
 
 
 def chart_of(name: str) -> Chart:
-    points = [Point(x, 0.5 + x / 10, 0.4 + x / 10, 0.6 + x / 10, f"{name} at {x}", x == 2) for x in (1, 2)]
-    return Chart(f"axis {name}", [(1, name), (2, "two")], [Series(name, points), Series("other", points[:1])])
+    marks = [Mark(x, 0.5 + x / 10, f"{name} at {x}", low=0.4 + x / 10, high=0.6 + x / 10) for x in (1, 2)]
+    line, drawn = series(name, 0, marks)
+    other, beside = series("other", 1, marks[:1])
+    ticks = tick_axis(f"axis {name}", [(1, name), (2, "two")])
+    return Chart(name, ticks, percent_axis("accuracy", [0.4, 0.9]), [*drawn, *beside], [line, other])
 
 
 def finding_of(name: str) -> Finding:
@@ -50,4 +54,4 @@ def test_a_value_that_a_template_wants_and_does_not_get_is_an_error() -> None:
     import jinja2
 
     with pytest.raises(jinja2.UndefinedError):
-        page("finding.html", finding=replace(finding_of("x"), title="t"))
+        page("tlfeat.report", "finding.html", finding=replace(finding_of("x"), title="t"))

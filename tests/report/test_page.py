@@ -227,7 +227,7 @@ def test_a_cell_opens_its_pictures_and_escape_gives_the_focus_back(visit: Opener
     page = opened.page
     cell = page.locator("#matrix button.false").first
     n = int(cell.inner_text())
-    assert re.fullmatch(rf"{n} of class \w+ taken for \w+", cell.get_attribute("aria-label"))
+    assert re.fullmatch(rf"{n} of class \w+ predicted as \w+", cell.get_attribute("aria-label"))
     cell.click()
     assert opened.is_visible("#panel") and page.locator("#panel li .picture").count() == n
     assert "%" in page.locator("#panel li").first.inner_text() and ".png" in opened.text("#panel-body")
@@ -362,7 +362,7 @@ def test_without_scripts_the_tables_and_charts_are_there(visit: Opener, plain: P
     page = opened.page
     assert "Scripts are off" in opened.text("body")
     assert page.locator("#matrix table").is_visible() and page.locator("#wrong table").is_visible()
-    assert page.locator("svg.plot:visible").count() == 4  # accuracy, loss and accuracy by epoch, reliability
+    assert page.locator("svg.chart:visible").count() == 4  # accuracy, loss and accuracy by epoch, reliability
     assert page.locator("#candidate").is_hidden() and page.locator("#map").is_hidden()
 
 
@@ -382,7 +382,8 @@ def test_every_control_and_region_has_a_name(visit: Opener, plain: Path) -> None
     page = visit(plain).page
     tree = page.locator("body").aria_snapshot()
     for part in ("main", "navigation \"Sections\"", "heading \"Map of the embeddings\" [level=2]",
-                 "region \"Confusion matrix\"", "combobox \"Confusions, mistakes and reliability of\""):  # fmt: skip
+                 "region \"Confusion matrix\"",
+                 "combobox \"Confusion matrix, mistakes and reliability of\""):  # fmt: skip
         assert part in tree
     assert not re.search(r"- (button|combobox|radio|application)(:|$)", tree, flags=re.MULTILINE)
     assert page.locator("table:visible caption, table:visible[aria-labelledby]").count() >= 2

@@ -23,9 +23,10 @@ from tlfeat.errors import DataError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune.recipes import find_recipe
-from tlfeat.report.charts import accuracy_seconds, learning_curves
+from tlfeat.report.charts import to_svg
 from tlfeat.report.commands import _training, commands
 from tlfeat.report.comparison import to_markdown
+from tlfeat.report.drawings import accuracy_seconds, learning_curves
 from tlfeat.report.embedding_map import make_map
 from tlfeat.report.page import _in_script, choose_images, to_html, write_reports
 from tlfeat.studies.compare import Comparison, compare_candidates, known_comparison, names_of
@@ -85,10 +86,13 @@ def test_every_part_is_there_without_scripts(cache: Path) -> None:
     static = page.partition('<script type="application/json"')[0]
     for line in found.lines:
         assert static.count(line.name) > 4
-    for title in ("Accuracy against seconds", "Learning curves", "What is taken for what", "Most certain mistakes",
-                  "How far the probabilities can be believed", "Map of the embeddings", "How it was made"):  # fmt: skip
-        assert f">{title}</h2>" in static
-    assert static.count('<svg xmlns="http://www.w3.org/2000/svg" class="plot"') == len(COSTS) + 2 + len(found.lines)
+    titles = [re.sub("<[^>]*>", "", title) for title in re.findall("<h2.*?</h2>", static)]
+    assert titles[:-1] == [
+        "Comparison", "Accuracy against seconds", "Learning curves", "Confusion matrix",
+        f"Most certain mistakes of {found.lines[0].name}", "Reliability of the probabilities", "Map of the embeddings",
+        "How it was made",
+    ]  # fmt: skip
+    assert static.count('<svg xmlns="http://www.w3.org/2000/svg" class="chart"') == len(COSTS) + 2 + len(found.lines)
     assert "<noscript>" in static and "Epoch 2 (chosen): loss 0.5, validation loss 0.6" in static
     assert found.split.digest in static and "tlfeat fit-sklearn --model knn" in static
     assert "Map of the embeddings" not in page_of(cache, maps=False)[0]
@@ -273,8 +277,11 @@ def test_names_in_the_chart_do_not_cover_each_other(cache: Path) -> None:
     _, found = page_of(cache)
     lines = [replace(found.lines[0], result=replace(r, score=found.lines[0].result.score)) for r in
              (a_result(f"candidate-{i}", fit_s=1 + 0.01 * i, accuracy=0.9) for i in range(6))]  # fmt: skip
-    plot = accuracy_seconds(lines, "the last fit alone")
-    boxes = [(m.label[0], m.label[1] - 10, m.label[0] + 6 * len(m.name), m.label[1]) for m in plot.marks if m.label]
+    svg = to_svg(accuracy_seconds(lines, "the last fit alone"))
+    boxes = []
+    for x, y, anchor, name in re.findall(r'class="name" x="(.*?)" y="(.*?)" text-anchor="(.*?)".*?>(.*?)<', svg):
+        left = float(x) - (6 * len(name) if anchor == "end" else 0)
+        boxes.append((left, float(y) - 10, left + 6 * len(name), float(y)))
     assert len(boxes) >= 5
     for i, a in enumerate(boxes):
         assert not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in boxes[:i])
@@ -282,6 +289,6 @@ def test_names_in_the_chart_do_not_cover_each_other(cache: Path) -> None:
 
 def test_learning_curves_skip_what_is_not_a_number() -> None:
     history = {"loss": [float("nan"), 0.5], "val_loss": [1.0, float("inf")]}
-    (plot,) = learning_curves(replace(a_result("keras-frozen", kind="keras"), history=history))
-    assert len(plot.marks) == 2 and len(plot.columns) == 2
+    (chart,) = learning_curves(replace(a_result("keras-frozen", kind="keras"), history=history))
+    assert len(chart.marks) == 2 and len(chart.areas) == 2
     assert learning_curves(a_result("svm")) == []

@@ -23,8 +23,9 @@ from tlfeat.evaluate.split import Split, draw_per_class, make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.fit import fit_head
 from tlfeat.images.image_set import load_images
-from tlfeat.report.curve import curve_finding, saving_text
-from tlfeat.report.finding import to_svg, write_finding
+from tlfeat.report.charts import to_svg
+from tlfeat.report.curve import curve_finding, keras_hint, saving_text
+from tlfeat.report.finding import write_finding
 from tlfeat.studies import curve as curving
 from tlfeat.studies.curve import Curve, learning_curve, parse_counts
 from tlfeat.studies.savings import Saving, labels_needed, labels_saved, savings
@@ -283,7 +284,7 @@ def test_a_head_that_cannot_learn_from_so_few_is_left_out_there_alone(
 def test_the_report_has_bands_words_and_every_count(cache: Path, tmp_path: Path) -> None:
     found = curve_finding(run_curve(cache, heads=("svm", "knn")))
     paths = write_finding(found, tmp_path / "report")
-    assert to_svg(found.chart).count('class="band"') == 2
+    assert to_svg(found.chart).count('class="band c') == 2
     text = paths["md"].read_text()
     assert all(f"| {count} |" in text for count in ("1", "2", "5", "all"))
     assert "t-interval" in text
@@ -357,4 +358,4 @@ def test_networks_learn_on_the_same_draws_and_are_kept(
     monkeypatch.setattr(finetune, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     assert run_curve(small_cache, **options).lines.keys() == found.lines.keys()
     with open_data(small_cache, seed=0) as data:
-        assert "--keras frozen,scratch adds networks, 2 draws" in curving.keras_hint(data, [1, 0], 2)
+        assert "--keras frozen,scratch adds networks, 2 draws" in keras_hint(data, [1, 0], 2)

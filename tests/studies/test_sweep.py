@@ -21,7 +21,8 @@ from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
-from tlfeat.report.finding import document, to_svg, write_finding
+from tlfeat.report.charts import to_svg
+from tlfeat.report.finding import document, write_finding
 from tlfeat.report.sweep import sentences, sweep_finding
 from tlfeat.studies.sweep import Sweep, choose_depth, plan_sweep, sweep_layers
 from tlfeat.types import Pixels, Rows
@@ -141,7 +142,7 @@ def test_the_layer_with_the_most_held_out_images_right_is_chosen(make_photos: Ma
     assert found.chosen == 1
     assert found.depths[1].result.held_out_accuracy == 1
     words = " ".join(sentences(found))
-    assert words.startswith("Take colour: 100.0 % of the 38 images to learn from are right when held out")
+    assert words.startswith("Take colour: 100.0 % of the 38 training images are right when held out")
     assert "test images, which had no say in it" in words
 
 

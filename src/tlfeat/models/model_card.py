@@ -132,6 +132,7 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
     weights, licence = _backbone(result)
     return (
         page(
+            __package__,
             "card.md",
             version=distribution_version("tlfeat"),
             fingerprint=json.dumps(result.fingerprint),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 from dataclasses import fields
 from pathlib import Path
 
 from tlfeat.errors import BadImage
 from tlfeat.images.decode import jpeg_thumbnail, read_file
+from tlfeat.records import Environment
 from tlfeat.studies.audit import KINDS, Audit, Finding, to_document
 from tlfeat.text import aligned, counted, page
 from tlfeat.workspace import write_json, write_text
@@ -38,7 +40,7 @@ TRUST = {
 _COPIES_BY_ROWS = "exact ones are certain; of changed ones rows alone found 164 of 250, with no false alarm"
 
 _HEADINGS = {
-    "leak": ("test image", "learned from", "how"),
+    "leak": ("test image", "training image", "how"),
     "conflict": ("image", "other image", "how"),
     "duplicate": ("image", "other image", "how"),
     "label": ("image", "label", "probably", "why"),
@@ -113,7 +115,16 @@ def to_html(found: Audit) -> str:
         for path in {path for finding in shown for path in (finding.path, finding.other) if path}:
             pictures.setdefault(path, _thumbnail(found.root, path))
         sections.append((kind, KINDS[kind], _trust(found, kind), len(findings), shown))
-    return page("audit.html", audit=found, sections=sections, pictures=pictures, named=_named)
+    return page(
+        __package__,
+        "audit.html",
+        title=f"tlfeat audit: {found.cache.stem}",
+        audit=found,
+        sections=sections,
+        pictures=pictures,
+        named=_named,
+        environment=json.dumps(Environment.current().to_dict(), indent=1),
+    )
 
 
 def _thumbnail(root: Path | None, path: str) -> str:

@@ -11,7 +11,7 @@ from tlfeat.evaluate.scores import confused_pairs
 from tlfeat.records import Result
 from tlfeat.studies.compare import Comparison, Line
 from tlfeat.studies.tradeoff import break_evens, frontier, seconds_of
-from tlfeat.text import aligned, counted, csv_text, markdown_table, percent, seconds, size
+from tlfeat.text import aligned, counted, csv_text, interval_text, markdown_table, percent, seconds, size
 from tlfeat.workspace import write_json, write_text
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.
@@ -23,7 +23,6 @@ _HEADINGS = ("model", "accuracy", "95 % interval", "macro F1", "fit", "image", "
 def result_text(result: Result) -> str:
     """Return what ``fit-sklearn`` and ``fit-keras`` print: scores, confusion matrix, times."""
     found, timing = result.score, result.timing
-    low, high = found.ci95
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items())
     times = [
         ("extract", timing.extract_s, "all images, once for all heads"),
@@ -40,9 +39,9 @@ def result_text(result: Result) -> str:
     confusion = [[name, *row] for name, row in zip(result.classes, found.confusion, strict=True)]
     lines = [
         f"{result.candidate}{' on ' + result.layer if result.layer else ''} of {result.backbone}",
-        f"  test images        {result.split.n_test:,} (learned from {result.split.n_train + result.split.n_val:,}; "
+        f"  test images        {result.split.n_test:,} ({result.split.n_train + result.split.n_val:,} training images; "
         f"split {result.split.origin}, seed {result.split.seed})",
-        f"  accuracy           {percent(found.accuracy)}  (95 % interval {100 * low:.1f} to {100 * high:.1f})",
+        f"  accuracy           {percent(found.accuracy)}  (95 % interval {interval_text(found.ci95)})",
         *_leak_lines(result),
         f"  balanced accuracy  {percent(found.balanced_accuracy)}{_interval(found.balanced_accuracy_ci95, 100, 1)}",
         f"  macro F1           {found.macro_f1:.3f}{_interval(found.macro_f1_ci95, 1, 3)}",
@@ -79,10 +78,10 @@ def _leak_lines(result: Result) -> list[str]:
         return []
     lines = [f"  {leak_sentence(result.leaks)}"]
     if result.leaks.accuracy is not None and result.leaks.ci95 is not None:
-        low, high = result.leaks.ci95
+        found = result.leaks
         lines.append(
-            f"  without leaks      {percent(result.leaks.accuracy)}  (95 % interval {100 * low:.1f} to "
-            f"{100 * high:.1f}, {result.leaks.n_test:,} test images)"
+            f"  without leaks      {percent(result.leaks.accuracy)}  (95 % interval {interval_text(found.ci95)}, "
+            f"{found.n_test:,} test images)"
         )
     return lines
 
@@ -92,12 +91,12 @@ def _short(value: object) -> str:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    result, low_high = line.result, line.result.score.ci95
+    result = line.result
     verdict = "within noise" if line.is_within_noise else f"worse, p = {line.p_value:.2g}"
     return (
         line.name,
         percent(result.score.accuracy),
-        f"{100 * low_high[0]:.1f} to {100 * low_high[1]:.1f}",
+        interval_text(result.score.ci95),
         f"{result.score.macro_f1:.3f}",
         seconds(seconds_of(result, "choosing and fitting")),
         seconds(line.image_s),
@@ -144,15 +143,15 @@ def legend(comparison: Comparison) -> list[str]:
         None,
     )
     sentences = [
-        f"{split.n_test:,} test images that chose nothing; learned from {split.n_train + split.n_val:,} "
-        f"({split.n_val:,} of them are what Keras stops early on; heads cross-validate on all). Split: "
+        f"{split.n_test:,} test images, used for nothing else; {split.n_train + split.n_val:,} training images "
+        f"({split.n_val:,} of them are the validation images of Keras; heads cross-validate on all). Split: "
         f"{split.origin}, seed {split.seed}.",
-        "fit: choosing parameters and fitting, without extraction; for Keras all epochs with validation, and decoding "
-        "in the first one. Where the frozen layers ran once, that is extraction and not in it.",
-        "image: one image from file to probabilities in a batch, decoding and network included.",
-        "against the best: difference of accuracies with its 95 % interval (Tango 1998), on the same test images; "
-        "within noise means p >= 0.05 (McNemar's mid-p test, Holm-adjusted). Being chosen on these images flatters "
-        "the best a little.",
+        "fit: choosing parameters and fitting, without extraction. For Keras: all epochs with validation, decoding in "
+        "the first one; where the frozen layers ran once, that is extraction and left out.",
+        "image: one image from file to probabilities, in a batch, decoding and network included.",
+        "against the best: difference in accuracy with its 95 % interval (Tango 1998), on the same test images. "
+        "within noise: p >= 0.05 (McNemar's mid-p test, adjusted for the number of models after Holm). The best was "
+        "chosen on these images, which flatters it a little.",
     ]
     if extract is not None and extract.extract_s is not None:
         layers = sorted({line.result.layer for line in comparison.lines} - {"", "pixels"})

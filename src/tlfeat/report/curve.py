@@ -10,12 +10,12 @@ import numpy as np
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import mean_interval, wilson_interval
 from tlfeat.evaluate.split import VAL_FRACTION
-from tlfeat.records import Environment
-from tlfeat.report.finding import Chart, Finding, Point, Series
+from tlfeat.report.charts import Chart, Mark, percent_axis, series, tick_axis
+from tlfeat.report.finding import Finding, about, remarks
 from tlfeat.studies.curve import Curve, keras_estimate_s
 from tlfeat.studies.savings import Saving, savings
 from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place
-from tlfeat.text import counted, percent, seconds
+from tlfeat.text import counted, interval_text, percent, seconds
 
 #: Fewer times as many labels than that are called about as many.
 _ABOUT_EQUAL = 1.1
@@ -58,49 +58,57 @@ def curve_finding(curve: Curve) -> Finding:
     names = {
         name: name if "+" in name or name.startswith("keras-") else f"{name} on {curve.layer}" for name in curve.lines
     }
-    labels = {place.count: place.n_labels for line in curve.lines.values() for place in line}
+    labels = _labels(curve)
     saved = savings(curve)
     return Finding(
         name="curve",
         title=f"{curve.cache.stem}: how many labels with {curve.backbone}",
         sentences=[saving_text(saving, n_classes, names) for saving in saved] or [_alone(curve)],
-        chart=Chart(
-            "labelled images a class",
-            [(labels[n] / n_classes, str(n) if n else f"all ({_few(labels[n] / n_classes)})") for n in curve.counts],
-            [
-                Series(
-                    name,
-                    [
-                        Point(
-                            place.n_labels / n_classes,
-                            place.mean,
-                            *mean_interval(place.accuracies),
-                            f"{name}, {place.count or 'all'} a class: {percent(place.mean)}",
-                        )
-                        for place in line
-                    ],
-                )
-                for name, line in curve.lines.items()
-            ],
-            is_log_x=True,
-        ),
+        chart=_chart(curve),
         headings=("images a class", "labels", *curve.lines),
         rows=[
             (str(count or "all"), f"{labels[count]:,.0f}", *(_cell(line, count) for line in curve.lines.values()))
             for count in curve.counts
         ],
         legend=_legend(curve),
-        records=[_flat(name, place, n_classes) for name, line in curve.lines.items() for place in line],
-        about={
-            "cache": str(curve.cache),
-            "backbone": curve.backbone,
-            "layer": curve.layer,
-            "labels_saved": [{**saving.to_dict(), "times_fewer": saving.times_fewer} for saving in saved],
-            "split": curve.split.to_dict(),
-            "skipped": [list(pair) for pair in curve.skipped],
-            "environment": Environment.current().to_dict(),
-        },
+        records=[_place_record(name, place, n_classes) for name, line in curve.lines.items() for place in line],
+        about=about(
+            curve,
+            layer=curve.layer,
+            labels_saved=[{**saving.to_dict(), "times_fewer": saving.times_fewer} for saving in saved],
+        ),
     )
+
+
+def _labels(curve: Curve) -> dict[int, float]:
+    """Return the labels that a number of images a class makes."""
+    return {place.count: place.n_labels for line in curve.lines.values() for place in line}
+
+
+def _chart(curve: Curve) -> Chart:
+    n_classes, labels = len(curve.classes), _labels(curve)
+    ticks = [(labels[n] / n_classes, str(n) if n else f"all ({_few(labels[n] / n_classes)})") for n in curve.counts]
+    lines, marks = [], []
+    for i, (name, line) in enumerate(curve.lines.items()):
+        drawn, its_marks = series(name, i, [_mark(name, place, n_classes) for place in line])
+        lines.append(drawn)
+        marks += its_marks
+    ends = [end for line in curve.lines.values() for place in line for end in mean_interval(place.accuracies)]
+    return Chart(
+        "Accuracy against labelled images a class",
+        tick_axis("labelled images a class", ticks, is_log=True),
+        percent_axis("accuracy on test images", ends),
+        marks,
+        lines,
+        width=760,
+        height=420,
+    )
+
+
+def _mark(name: str, place: Place, n_classes: int) -> Mark:
+    low, high = mean_interval(place.accuracies)
+    says = f"{name}, {place.count or 'all'} a class: {percent(place.mean)}"
+    return Mark(place.n_labels / n_classes, place.mean, says, low=low, high=high)
 
 
 def _alone(curve: Curve) -> str:
@@ -117,7 +125,7 @@ def _cell(line: Sequence[Place], count: int) -> str:
     return percent(place.mean) if len(place.trials) < 2 else f"{100 * place.mean:.1f} ± {50 * (high - low):.1f} %"
 
 
-def _flat(name: str, place: Place, n_classes: int) -> dict[str, Any]:
+def _place_record(name: str, place: Place, n_classes: int) -> dict[str, Any]:
     low, high = mean_interval(place.accuracies)
     return {
         "model": name,
@@ -137,32 +145,29 @@ def _flat(name: str, place: Place, n_classes: int) -> dict[str, Any]:
 def _legend(curve: Curve) -> list[str]:
     split = curve.split
     best = max(line[-1].mean for line in curve.lines.values())
-    low, high = wilson_interval(round(best * split.n_test), split.n_test)
     has_keras = any(name.startswith("keras-") for name in curve.lines)
     places = [place for line in curve.lines.values() for place in line]
-    off = [place for place in places if place.count and place.n_labels != place.count * len(curve.classes)]
+    is_uneven = any(place.count and place.n_labels != place.count * len(curve.classes) for place in places)
     draws = f"{curve.n_draws} draws" + (f" ({curve.n_keras_draws} for networks)" if has_keras else "")
-    return [
-        f"Mean over {draws} of the {split.n_train + split.n_val:,} images to learn from, ± the 95 % t-interval of that "
-        "mean (band); all of them are one draw, without a band. Draws are nested and seeded; large ones overlap.",
-        f"All on the same {split.n_test:,} test images (split: {split.origin}, seed {split.seed}). Their own "
-        f"error is not in the bands: it leaves {percent(best)} between {100 * low:.1f} and {100 * high:.1f}.",
-        "Heads choose parameters by cross-validation on the draw; with 1 image a class there is none: defaults.",
+    sentences = [
+        f"Mean over {draws} of the {split.n_train + split.n_val:,} training images, ± the 95 % t-interval of that mean "
+        "(band). All training images are one draw, without a band. Draws are nested and seeded; large ones overlap.",
+        f"All on the same {split.n_test:,} test images (split: {split.origin}, seed {split.seed}). The bands leave out "
+        f"the error of the test set, which alone gives {percent(best)} a 95 % interval of "
+        f"{interval_text(wilson_interval(round(best * split.n_test), split.n_test))}.",
+        "Heads choose their parameters by cross-validation on the draw; with 1 image a class they take the defaults.",
         "Labels for equal accuracy: interpolated in the logarithm on mean curves made monotone (isotonic regression); "
         "where curves are flat, a small difference in accuracy is a large one in labels. Its interval: bootstrap over "
         "draws and test images.",
-        *(
-            [
-                "Networks: every labelled image counts, those too that training stops early on "
-                f"({100 * VAL_FRACTION:.0f} %; none below {MIN_FOR_VALIDATION} a class: the training loss stops it)."
-            ]
-            if has_keras
-            else []
-        ),
-        *(["Groups stay whole and classes give what they have: see labels for what was drawn."] if off else []),
-        *(f"not run: {name}: {why}" for name, why in curve.skipped),
-        *(f"note: {note}" for note in curve.notes),
     ]
+    if has_keras:
+        sentences.append(
+            "Networks: every labelled image counts, those too that training stops early on "
+            f"({100 * VAL_FRACTION:.0f} %; none below {MIN_FOR_VALIDATION} a class: the training loss stops it)."
+        )
+    if is_uneven:
+        sentences.append("Groups stay whole and small classes give what they have: the labels say what was drawn.")
+    return [*sentences, *remarks(curve, "not run")]
 
 
 def keras_hint(data: Data, counts: Sequence[int], n_draws: int) -> str:

@@ -5,7 +5,6 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const all = (selector) => [...document.querySelectorAll(selector)];
-  const MANY = 12; // classes beyond which headings stand upright
   const SHOWN = 60; // pictures that a panel shows at once
   const candidate = () => data.candidates[Number(byId("candidate").value)];
 
@@ -109,8 +108,12 @@
   function hideTip() {
     tip.hidden = true;
   }
-  for (const mark of all("[data-says]")) {
-    const says = mark.dataset.says;
+  // the browser would show a <title> too, late and beside ours
+  for (const title of all("svg.chart title")) {
+    const [mark, says] = [title.parentElement, title.textContent];
+    mark.dataset.says = says;
+    mark.setAttribute("aria-label", says);
+    title.remove();
     mark.addEventListener("pointermove", (event) => showTip(event.clientX, event.clientY, says));
     mark.addEventListener("pointerdown", (event) => showTip(event.clientX, event.clientY, says));
     mark.addEventListener("pointerleave", hideTip);
@@ -127,10 +130,10 @@
   addEventListener("scroll", hideTip, { passive: true });
 
   // one stop of the Tab key a chart; arrows go on inside it
-  for (const plot of all("svg.plot")) {
-    const marks = [...plot.querySelectorAll("[data-says]")];
+  for (const chart of all("svg.chart")) {
+    const marks = [...chart.querySelectorAll("[data-says]")];
     marks.forEach((mark, i) => mark.setAttribute("tabindex", i ? -1 : 0));
-    plot.addEventListener("keydown", (event) => {
+    chart.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       const next = step && marks[marks.indexOf(document.activeElement) + step];
       if (!step) return;
@@ -141,7 +144,7 @@
     });
   }
 
-  // --- confusions, mistakes, reliability of one candidate ---------------------------------------------------------
+  // --- confusion matrix, mistakes, reliability of one candidate ---------------------------------------------------------
 
   const pictured = (isShown) => {
     const { predicted, certainty } = candidate();
@@ -157,41 +160,32 @@
     const images = pictured((truth, predicted) => truth === row && predicted === column);
     const title =
       row === column
-        ? `${n} of class ${data.classes[row]}, rightly named by ${candidate().name}`
-        : `${n} of class ${data.classes[row]} taken for ${data.classes[column]} by ${candidate().name}`;
+        ? `${n} of class ${data.classes[row]}, right by ${candidate().name}`
+        : `${n} of class ${data.classes[row]} predicted as ${data.classes[column]} by ${candidate().name}`;
     const missing = n - images.length;
     const rest = missing ? [element("p", { className: "note" }, `${counted(missing)} more are not kept in this page.`)] : [];
     open(title, growing(images), ...rest);
   }
 
-  function matrix() {
-    const { confusion, name } = candidate();
-    const isLong = data.classes.length > MANY;
-    const head = element("tr", {}, element("th", { scope: "col" }, "true \\ predicted"));
-    for (const title of data.classes) head.append(element("th", { scope: "col", title }, title));
-    const body = element("tbody");
-    confusion.forEach((row, i) => {
+  function cellButton(n, row, column, total) {
+    const isRight = row === column;
+    const [truth, predicted] = [data.classes[row], data.classes[column]];
+    const says = isRight ? `${n} of class ${truth}, right` : `${n} of class ${truth} predicted as ${predicted}`;
+    const button = element("button", { type: "button", className: isRight ? "true" : "false", title: says }, String(n));
+    button.setAttribute("aria-label", says);
+    button.style.setProperty("--share", n / total);
+    button.dataset.row = row;
+    button.dataset.column = column;
+    button.addEventListener("click", () => openCell(row, column));
+    return button;
+  }
+
+  function fillMatrix() {
+    const lines = byId("matrix").querySelectorAll("tbody tr");
+    candidate().confusion.forEach((row, i) => {
       const total = row.reduce((sum, n) => sum + n, 0) || 1;
-      const line = element("tr", {}, element("th", { scope: "row", title: data.classes[i] }, data.classes[i]));
-      row.forEach((n, j) => {
-        const cell = element("td");
-        if (n) {
-          const button = element("button", { type: "button", className: i === j ? "true" : "false" }, String(n));
-          const words = i === j ? `${n} of class ${data.classes[i]}, right` : `${n} of class ${data.classes[i]} taken for ${data.classes[j]}`;
-          button.setAttribute("aria-label", words);
-          button.title = words;
-          button.style.setProperty("--share", n / total);
-          button.dataset.row = i;
-          button.dataset.column = j;
-          button.addEventListener("click", () => openCell(i, j));
-          cell.append(button);
-        } else cell.append(element("span", { className: "note" }, "·"));
-        line.append(cell);
-      });
-      body.append(line);
+      row.forEach((n, j) => lines[i].cells[j + 1].replaceChildren(n ? cellButton(n, i, j, total) : "·"));
     });
-    const caption = element("caption", {}, `${name}: a line a true class, a column a predicted one`);
-    return element("table", { className: isLong ? "matrix many" : "matrix" }, caption, element("thead", {}, head), body);
   }
 
   // arrows go to the next cell that holds something
@@ -208,53 +202,37 @@
     }
   });
 
-  function pairs() {
-    const found = [];
-    candidate().confusion.forEach((row, i) => row.forEach((n, j) => i !== j && n && found.push([n, i, j])));
-    found.sort((one, other) => other[0] - one[0]);
-    const items = found.slice(0, 5).map(([n, i, j]) => {
-      const button = element("button", { type: "button" }, `${n} of class ${data.classes[i]} taken for ${data.classes[j]}`);
-      button.addEventListener("click", () => openCell(i, j));
-      return element("li", {}, button);
-    });
-    return items.length ? element("ul", { className: "plain" }, ...items) : element("p", {}, "Nothing is confused.");
+  for (const item of all("#pairs [data-row]")) {
+    const button = element("button", { type: "button" }, item.textContent);
+    button.addEventListener("click", () => openCell(Number(item.dataset.row), Number(item.dataset.column)));
+    item.replaceChildren(button);
   }
 
   function showCandidate() {
-    byId("matrix").replaceChildren(matrix());
-    byId("pairs").replaceChildren(pairs());
+    fillMatrix();
     const wrong = pictured((truth, predicted) => truth !== predicted);
     byId("wrong").replaceChildren(wrong.length ? pictures(wrong.slice(0, 24)) : element("p", {}, "None."));
-    byId("mistakes").textContent = `Most certain mistakes of ${candidate().name}`;
     for (const detail of all(".detail")) detail.hidden = detail.dataset.candidate !== byId("candidate").value;
-    if (byId("whose")) byId("whose").textContent = candidate().name;
+    for (const name of all(".whose")) name.textContent = candidate().name;
   }
 
   // --- the map ----------------------------------------------------------------------------------------------------
 
-  const SHAPES = [
-    "M-7 0a7 7 0 1 0 14 0a7 7 0 1 0-14 0z", // circle
-    "M-6.2-6.2h12.4v12.4h-12.4z", // square
-    "M0-8l7.5 13h-15z", // triangle
-    "M0-8.8l7 8.8l-7 8.8l-7-8.8z", // diamond
-    "M-2.4-7.5h4.8v5.1h5.1v4.8h-5.1v5.1h-4.8v-5.1h-5.1v-4.8h5.1z", // plus
-    "M0 8l7.5-13h-15z", // triangle upside down
-    "M-7-3.6L-3.6-7L0-3.4L3.6-7L7-3.6L3.4 0L7 3.6L3.6 7L0 3.4L-3.6 7L-7 3.6L-3.4 0z", // cross
-    "M0-8.5L2.4-2.8L8.2-2.6L3.7 1.1L5.2 7L0 3.7L-5.2 7L-3.7 1.1L-8.2-2.6L-2.4-2.8z", // star
-  ];
-  const classLook = (c) => ({ name: data.classes[c], colour: c % 8, shape: (c + Math.floor(c / 8)) % 8 });
   const LOOKS = {
-    class: (i) => classLook(data.labels[i]),
+    class: (i) => {
+      const [colour, shape] = data.looks[data.labels[i]];
+      return { name: data.classes[data.labels[i]], colour, shape };
+    },
     split: (i) => [
-      { name: "learned from", colour: 4, shape: 0, faint: true },
-      { name: "validation", colour: 5, shape: 2 },
-      { name: "test", colour: 0, shape: 1 },
+      { name: data.roles[0], colour: "c4", shape: 0, faint: true },
+      { name: data.roles[1], colour: "c5", shape: 2 },
+      { name: data.roles[2], colour: "c0", shape: 1 },
     ][data.role[i]],
     mistake: (i) => {
       const test = testOf.get(i);
-      if (test === undefined) return { name: "not tested", colour: 4, shape: 0, faint: true };
+      if (test === undefined) return { name: "not tested", colour: "c4", shape: 0, faint: true };
       const isRight = candidate().predicted[test] === data.labels[i];
-      return isRight ? { name: "right", colour: 0, shape: 1 } : { name: "wrong", colour: 1, shape: 6, last: true };
+      return isRight ? { name: "right", colour: "c0", shape: 1 } : { name: "wrong", colour: "c1", shape: 6, last: true };
     },
   };
 
@@ -273,7 +251,7 @@
       const { name, colour, shape, faint, last } = look(i);
       if (!names.has(name)) names.set(name, { colour, shape, n: 0 });
       names.get(name).n += 1;
-      const mark = drawn("path", { d: SHAPES[shape], transform: `translate(${x} ${y})`, fill: `var(--c${colour})` });
+      const mark = drawn("path", { d: data.shapes[shape], transform: `translate(${x} ${y})`, fill: `var(--${colour})` });
       if (alone ? alone !== name : faint) mark.setAttribute("class", alone ? "dim" : "faint");
       return [mark, last || alone === name];
     });
@@ -286,7 +264,7 @@
 
   function key(name, colour, shape, n) {
     const sign = drawn("svg", { viewBox: "-9 -9 18 18", "aria-hidden": "true" });
-    sign.append(drawn("path", { d: SHAPES[shape], fill: `var(--c${colour})` }));
+    sign.append(drawn("path", { d: data.shapes[shape], fill: `var(--${colour})` }));
     const button = element("button", { type: "button" }, sign, `${name} (${n.toLocaleString("en")})`);
     button.setAttribute("aria-pressed", String(alone === name));
     button.addEventListener("click", () => {

@@ -1,0 +1,204 @@
+"""What each section of the page of a comparison says: sentences, cells and charts, ready for the template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tlfeat.evaluate.calibration import calibration_text
+from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.scores import confused_pairs
+from tlfeat.records import Environment, Result
+from tlfeat.report.charts import Chart, to_svg
+from tlfeat.report.commands import commands
+from tlfeat.report.comparison import coverage_text, legend, table_rows
+from tlfeat.report.drawings import accuracy_seconds, learning_curves, reliability, style_of
+from tlfeat.report.embedding_map import KINDS, EmbeddingMap
+from tlfeat.studies.compare import Comparison, Line
+from tlfeat.studies.tradeoff import COSTS, seconds_of
+from tlfeat.text import interval_text, one_line, percent
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+#: Tables of classes beyond this many lines are left to comparison.json.
+_MAX_CLASS_ROWS = 2000
+
+#: Mistakes listed where scripts are off.
+_MAX_MISTAKES = 20
+
+#: Classes beyond which the headings of the confusion matrix stand upright.
+_MANY_CLASSES = 12
+
+
+def sections(comparison: Comparison, data: Data, found_map: EmbeddingMap | None) -> dict[str, Any]:
+    """Return what the template wants besides the pictures."""
+    results = [line.result for line in comparison.lines]
+    headings, rows = table_rows(comparison)
+    return {
+        "title": f"tlfeat: {one_line(comparison.cache.stem)}",
+        "summary": _summary(comparison),
+        "n_test": f"{comparison.split.n_test:,}",
+        "headings": headings,
+        "rows": rows,
+        "legend": legend(comparison),
+        "skipped": comparison.skipped,
+        "notes": comparison.notes,
+        "candidates": [f"{line.name}, {percent(line.result.score.accuracy)}" for line in comparison.lines],
+        "costs": _costs(comparison.lines),
+        "curves": _curves(comparison.lines),
+        "best": comparison.lines[0].name,
+        "classes": results[0].classes,
+        "confusion": results[0].score.confusion,
+        "has_many_classes": len(results[0].classes) > _MANY_CLASSES,
+        "mistakes": _mistakes(results[0]),
+        "has_reliability": results[0].score.calibration is not None,
+        "details": _details(comparison.lines),
+        "map": found_map and _map(found_map),
+        **_origin(comparison, data),
+    }
+
+
+def _svg(chart: Chart) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(to_svg(chart))  # every text in it was escaped when it was drawn
+
+
+def _summary(comparison: Comparison) -> tuple[str, str, str]:
+    """Return the first sentences; the middle one is the name of the best candidate."""
+    split, score = comparison.split, comparison.lines[0].result.score
+    return (
+        f"{len(comparison.classes):,} classes, {split.n_train + split.n_val:,} training images, "
+        f"{split.n_test:,} test images. Best: ",
+        comparison.lines[0].name,
+        f", {percent(score.accuracy)} (95 % interval {interval_text(score.ci95)}).",
+    )
+
+
+def _costs(lines: Sequence[Line]) -> list[tuple[str, str, Markup]]:
+    """Return (name, what it includes, chart) of every cost that is known of a candidate."""
+    known = [cost for cost in COSTS if any(seconds_of(line.result, cost) is not None for line in lines)]
+    return [(cost, COSTS[cost], _svg(accuracy_seconds(lines, cost))) for cost in known]
+
+
+def _curves(lines: Sequence[Line]) -> list[tuple[str, Any, list[tuple[str, Markup]]]]:
+    """Return (candidate, chosen epoch, charts with their titles) of every candidate with a history."""
+    return [
+        (line.name, line.result.chosen.get("best_epoch"), [(chart.title, _svg(chart)) for chart in charts])
+        for line in lines
+        if (charts := learning_curves(line.result))
+    ]
+
+
+def _details(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Return what is shown of one candidate at a time."""
+    is_long = len(lines) * len(lines[0].result.classes) > _MAX_CLASS_ROWS
+    return [
+        {
+            "name": line.name,
+            "pairs": _pairs(line.result),
+            "classes": [] if is_long and i else class_rows(line.result),
+            **_reliability(line.result),
+        }
+        for i, line in enumerate(lines)
+    ]
+
+
+def _pairs(result: Result) -> list[tuple[int, int, str]]:
+    """Return (row, column, sentence) of the cells of the confusion matrix that hold the most mistakes."""
+    return [
+        (
+            result.classes.index(pair["true"]),
+            result.classes.index(pair["predicted"]),
+            f"{pair['n']} of class {pair['true']} predicted as {pair['predicted']}",
+        )
+        for pair in confused_pairs(result.score, result.classes)
+    ]
+
+
+def class_rows(result: Result) -> list[tuple[str, ...]]:
+    """Return the cells of the table of classes."""
+    return [
+        (
+            c["class"],
+            f"{c['n']:,}",
+            percent(c["recall"]),
+            interval_text(c.get("recall_ci95")),
+            percent(c["precision"]),
+            interval_text(c.get("precision_ci95")),
+            f"{c['f1']:.3f}",
+        )
+        for c in result.score.per_class
+    ]
+
+
+def _reliability(result: Result) -> dict[str, Any]:
+    found = result.score.calibration
+    if found is None:
+        return {"reliability": None}
+    rows = [
+        (f"{row['n']:,}", percent(row["probability"]), percent(row["right"]), interval_text(row["right_ci95"]))
+        for row in found.table
+    ]
+    return {
+        "reliability": _svg(reliability(found, style_of(result))),
+        "calibration": calibration_text(found),
+        "bins": rows,
+    }
+
+
+def _mistakes(result: Result) -> list[tuple[str, str, str, str]]:
+    """Return (path, true, predicted, probability) of the most certain mistakes, the most certain first."""
+    columns = zip(result.certainty, result.test_paths, result.true, result.predicted, strict=True)
+    wrong = sorted((row for row in columns if row[2] != row[3]), reverse=True)
+    return [
+        (path, result.classes[true], result.classes[predicted], percent(certainty))
+        for certainty, path, true, predicted in wrong[:_MAX_MISTAKES]
+    ]
+
+
+def _map(found: EmbeddingMap) -> dict[str, Any]:
+    """Return the words about the map; its points are drawn by the script, which moves and colours them."""
+    n, n_images = len(found.at), found.n_images
+    shown = (
+        f"A seeded sample of {n:,} of {n_images:,} images, of each class and role the same share"
+        if n < n_images
+        else f"All {n:,} images"
+    )
+    return {
+        "shown": f"{shown}, by their rows of {found.layer}; labels had no part in it.",
+        "explained": " and ".join(percent(share) for share in found.explained),
+        "kinds": [(kind, KINDS[kind]) for kind in found.points],
+    }
+
+
+def _origin(comparison: Comparison, data: Data) -> dict[str, Any]:
+    """Return how the comparison was made."""
+    split = comparison.split
+    share = f" (a share of {split.test_fraction})" if split.test_fraction else ""
+    return {
+        "split": f"Split {split.digest}: {split.origin}, seed {data.seed}, {split.n_train:,} training, "
+        f"{split.n_val:,} validation, {split.n_test:,} test images{share}.",
+        "commands": commands(data.cache, [line.result for line in comparison.lines]),
+        "settings": [
+            (line.name, _indented(line.result.settings), _indented(line.result.chosen), coverage_text(line.result))
+            for line in comparison.lines
+        ],
+        "environment": _indented(Environment.current().to_dict()),
+        "environments": _environments(comparison.lines),
+        "fingerprint": _indented(data.cache.fingerprint),
+    }
+
+
+def _indented(document: object) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False, default=str)
+
+
+def _environments(lines: Sequence[Line]) -> list[tuple[str, str]]:
+    """Return what the candidates were fitted with, one entry for all that were fitted alike."""
+    names: dict[str, list[str]] = {}
+    for line in lines:
+        names.setdefault(_indented(line.result.environment.to_dict()), []).append(line.name)
+    return [(", ".join(fitted), environment) for environment, fitted in names.items()]
