@@ -246,7 +246,7 @@ def tables(records: Sequence[Record]) -> str:
                 ("method", "known answered", *_HEADINGS),
                 rows,
             ),
-            f"### {_TITLES[record['backbone']]}: `predict --reject`, strangers refused at a coverage of 95 %",
+            f"### {_TITLES[record['backbone']]}: `predict --reject`, unknown images refused at a coverage of 95 %",
             markdown_table(
                 ("known", "answered", "accuracy: all, answered", *SETS),
                 [
