@@ -388,7 +388,7 @@ def train(
         run_phase(
             model,
             _changing(tail, network.head),
-            make_batches(feed, targets, train_at, settings.batch_size, seed=settings.seed),
+            make_batches(feed, targets, train_at, settings.batch_size, seed=settings.seed, passes=phase.passes),
             make_batches(feed, targets, val_at, settings.batch_size) if len(val_at) else None,
             phase,
             state,
