@@ -28,7 +28,7 @@ from tlfeat.training import State, make_batches, run_phase
 pytestmark = pytest.mark.keras
 
 SHORT = {"epochs": 4, "patience": 4}
-LAST_BLOCK = {"mode": "finetuned", "unfreeze_last": 4, **SHORT}
+LAST_BLOCK = {"mode": "finetuned", "unfreeze_last": 5, **SHORT}
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_training_from_the_cut_gives_the_weights_of_plain_keras(own_data: tuple[
         LAST_BLOCK,
         {**LAST_BLOCK, "augment": Augmentation(flip="horizontal", rotation=0.1), "views": 2},
         {**LAST_BLOCK, "head_epochs": 2},
-        {**LAST_BLOCK, "unfreeze_last": 7, "trains_batchnorm": True},
+        {**LAST_BLOCK, "unfreeze_last": 8, "trains_batchnorm": True},
     ],
     ids=["plain", "views", "two phases", "batchnorm"],
 )
@@ -454,10 +454,10 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 
 
 def test_summary_says_what_is_frozen_and_how_much_trains() -> None:
-    run = CliRunner().invoke(app, ["summary", "--backbone", "digits_cnn", "--unfreeze-last", "4", "--classes", "5"])
+    run = CliRunner().invoke(app, ["summary", "--backbone", "digits_cnn", "--unfreeze-last", "5", "--classes", "5"])
     assert run.exit_code == 0, run.output
     assert "block4_conv" in run.stdout
-    assert "Trainable params: 135,941" in run.stdout
+    assert "Trainable params: 140,037" in run.stdout
     found = json.loads(CliRunner().invoke(app, ["summary", "--recipe", "resnet50-potato", "--json"]).stdout)
     assert found["trained"] == ["dense", "probabilities"]
     assert found["n_trainable"] == 2048 * 512 + 512 + 512 * 2 + 2

@@ -228,7 +228,7 @@ def test_every_way_of_training_gives_a_result_on_the_split_of_the_heads(digits_c
     with open_data(digits_cache, seed=0) as data:
         head = fit_sklearn(data, "logreg").result
         results = {
-            mode: fit_keras(data, TrainSettings(mode, epochs=12, patience=12, unfreeze_last=4)).result
+            mode: fit_keras(data, TrainSettings(mode, epochs=12, patience=12, unfreeze_last=5)).result
             for mode in ("frozen", "finetuned", "scratch")
         }
         again = fit_keras(data, TrainSettings("frozen", epochs=12, patience=12))
@@ -246,8 +246,8 @@ def test_every_way_of_training_gives_a_result_on_the_split_of_the_heads(digits_c
 
 def test_unfreezing_layers_without_weights_is_said(digits_cache: Path) -> None:
     with open_data(digits_cache, seed=0) as data:
-        nothing = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=3)).result
-        something = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=4)).result
+        nothing = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=4)).result
+        something = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=5)).result
     assert any("no weights that train" in note for note in nothing.notes)
     assert not any("no weights that train" in note for note in something.notes)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PRETEXT_DIGITS = (0, 1, 2, 3, 4)
-"""The digits that the shipped backbone was trained on."""
+"""The digits that the shipped backbone was trained on, beside letters."""
 
 EXAMPLE_DIGITS = (5, 6, 7, 8, 9)
 """The digits of the example task; the backbone never saw one of them."""
@@ -138,8 +138,8 @@ def digits_backbone_path() -> Path:
     -------
     Path
         A Keras file (``.keras``, below 1 MB): a convolutional network trained on the digits 0 to 4
-        in their eight orientations. Input (n, 32, 32, 3), float RGB in [-1, 1]; its last layer is
-        the pooled output ``avg_pool``.
+        in their eight orientations and on printed letters. Input (n, 32, 32, 3), float RGB in [-1, 1]; its
+        last layer is the pooled output ``avg_pool``: the averages over the four quadrants of its last map.
     """
     return Path(str(files("tlfeat") / "example_data" / "digits_cnn.keras"))
 

@@ -32,9 +32,9 @@ PREPROCESS = {
     "none": "x (the network rescales inside)",
 }
 
-#: The small network that ships with tlfeat; pretrained on the digits 0 to 4.
+#: The small network that ships with tlfeat; pretrained on the digits 0 to 4 and on letters.
 DIGITS = "digits_cnn"
-DIGITS_WIDTH, DIGITS_PARAMETERS = 192, 191_392
+DIGITS_WIDTH, DIGITS_PARAMETERS = 512, 154_272
 
 
 @dataclass(frozen=True, slots=True)
