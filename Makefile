@@ -16,9 +16,6 @@ demo: .venv/installed  ## extract, fit-sklearn, fit-keras and compare on the bui
 	$(BIN)/tlfeat fit-sklearn --model svm
 	$(BIN)/tlfeat fit-keras
 	$(BIN)/tlfeat compare
-	# the road that pays here: an intermediate layer as the representation
-	$(BIN)/tlfeat extract --layer block4_conv --pool flatten
-	$(BIN)/tlfeat compare --layer block4_conv:flatten
 
 test: lint types check  ## everything that has to pass
 

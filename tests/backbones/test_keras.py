@@ -22,6 +22,7 @@ from tlfeat.cache.store import open_cache
 from tlfeat.errors import ModelError, UsageError, WeightsError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.finetune.epochs import make_batches
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.models.fit_keras import fit_keras
 from tlfeat.models.fit_sklearn import fit_sklearn
@@ -230,7 +231,7 @@ def test_every_way_of_training_gives_a_result_on_the_split_of_the_heads(digits_c
     with open_data(digits_cache, seed=0) as data:
         head = fit_sklearn(data, "logreg").result
         results = {
-            mode: fit_keras(data, TrainSettings(mode, epochs=12, patience=12, unfreeze_last=4)).result
+            mode: fit_keras(data, TrainSettings(mode, epochs=12, patience=12, unfreeze_last=5)).result
             for mode in ("frozen", "finetuned", "scratch")
         }
         again = fit_keras(data, TrainSettings("frozen", epochs=12, patience=12))
@@ -248,17 +249,49 @@ def test_every_way_of_training_gives_a_result_on_the_split_of_the_heads(digits_c
 
 def test_unfreezing_layers_without_weights_is_said(digits_cache: Path) -> None:
     with open_data(digits_cache, seed=0) as data:
-        nothing = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=3)).result
-        something = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=4)).result
+        nothing = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=4)).result
+        something = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=5)).result
     assert any("no weights that train" in note for note in nothing.notes)
     assert not any("no weights that train" in note for note in something.notes)
 
 
 def test_small_sets_train_for_enough_steps_and_large_ones_for_enough_epochs() -> None:
-    assert TrainSettings().budget(n_train=42) == (250, 38)  # 2 steps an epoch
-    assert TrainSettings().budget(n_train=850) == (20, 3)
-    assert TrainSettings("scratch").budget(n_train=850) == (30, 8)
-    assert TrainSettings(epochs=4, patience=2).budget(n_train=42) == (4, 2)
+    def of(settings: TrainSettings, n_train: int) -> tuple[int, int, int]:
+        phase = settings.phases(n_train)[-1]
+        return phase.passes, phase.epochs, phase.patience
+
+    assert of(TrainSettings(), 42) == (13, 20, 3)  # 2 steps a pass: 520 steps, validated after every 26th
+    assert of(TrainSettings("scratch"), 42) == (13, 31, 8)  # 806 steps
+    assert of(TrainSettings(batch_size=8), 65) == (3, 20, 3)  # 9 steps a pass
+    assert of(TrainSettings(), 850) == (1, 20, 3)
+    assert of(TrainSettings("scratch"), 850) == (1, 30, 8)
+    assert of(TrainSettings(epochs=4, patience=2), 42) == (1, 4, 2)
+
+
+def test_an_epoch_of_several_passes_takes_what_as_many_epochs_of_one_would_take() -> None:
+    fed: dict[int, list[tuple[list[int], int | None]]] = {}
+
+    def batches(passes: int) -> Any:
+        fed[passes] = []
+
+        def feed(at: Any, epoch: int | None) -> Any:
+            fed[passes].append((at.tolist(), epoch))
+            return at, np.ones(len(at), bool)
+
+        return make_batches(feed, np.arange(40), np.arange(30, 37), 3, seed=5, passes=passes)
+
+    once, thrice = batches(1), batches(3)
+    for epoch in range(6):
+        once.begin(epoch)
+        for i in range(len(once)):
+            once[i]
+    for epoch in range(2):
+        thrice.begin(epoch)
+        assert len(thrice) == 9
+        for i in range(len(thrice)):
+            thrice[i]
+    assert fed[3] == fed[1]
+    assert len({str(at) for at, _ in fed[3]}) > 9, "another order in every pass"
 
 
 def test_keras_training_is_seeded(digits_cache: Path) -> None:

@@ -180,7 +180,7 @@ def flipped(data: bytes) -> bytes:
         (".xml", lambda data: data[: len(data) // 2]),
         (".xml", lambda data: data[:-1]),
         (".xml", lambda data: b"junk" * 100),
-        (".xml", lambda data: data.replace(b"<dim>192</dim>", b"<dim>191</dim>")),
+        (".xml", lambda data: data.replace(b"<dim>512</dim>", b"<dim>511</dim>")),
         (".bin", lambda data: b""),
         (".bin", lambda data: data[:-1]),
         (".bin", flipped),

@@ -109,7 +109,7 @@ def test_cut_points_of_a_branching_network_are_those_found_by_hand(tmp_path: Pat
     [
         ("resnet50", ["conv2_block1_out", "conv3_block4_out", "conv5_block3_out"], 17),
         ("mobilenet_v2_0.35", ["block_3_expand_relu", "block_15_add", "out_relu"], 20),
-        ("digits_cnn", ["stem_relu", "block1_relu", "block2_relu", "block3_relu", "block4_relu"], 5),
+        ("digits_cnn", ["stem_relu", "block1_relu", "block2_relu", "block3_relu", "block4_pool"], 5),
     ],
 )
 def test_cut_points_of_known_networks_are_their_blocks(backbone: str, some: list[str], n: int) -> None:

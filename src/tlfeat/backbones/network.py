@@ -32,10 +32,9 @@ PREPROCESS = {
     "none": "x (the network rescales inside)",
 }
 
-#: The small network that ships with tlfeat; pretrained on the digits 0 to 4.
+#: The small network that ships with tlfeat; pretrained on the digits 0 to 4 and on letters.
 DIGITS = "digits_cnn"
-
-DIGITS_WIDTH, DIGITS_PARAMETERS = 192, 191_392
+DIGITS_WIDTH, DIGITS_PARAMETERS = 512, 154_272
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,8 +353,8 @@ def digits_backbone_path() -> Path:
     -------
     Path
         A Keras file (``.keras``, below 1 MB): a convolutional network trained on the digits 0 to 4
-        in their eight orientations. Input (n, 32, 32, 3), float RGB in [-1, 1]; its last layer is
-        the pooled output ``avg_pool``.
+        in their eight orientations and on printed letters. Input (n, 32, 32, 3), float RGB in [-1, 1]; its
+        last layer is the pooled output ``avg_pool``: the averages over the four quadrants of its last map.
     """
     return Path(str(files("tlfeat") / "example_data" / "digits_cnn.keras"))
 

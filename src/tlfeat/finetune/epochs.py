@@ -98,7 +98,13 @@ class State:
 
 
 def make_batches(
-    feed: Feed, targets: npt.NDArray[Any], positions: Labels, batch_size: int, *, seed: int | None = None
+    feed: Feed,
+    targets: npt.NDArray[Any],
+    positions: Labels,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    passes: int = 1,
 ) -> Any:
     """Return a Keras data set of batches, made ahead in a thread of TensorFlow's.
 
@@ -111,9 +117,12 @@ def make_batches(
         Images to take.
     batch_size : int
     seed : int, optional
-        The order is drawn from it and the epoch alone; without it it stays as it is.
+        The order is drawn from it and the number of the pass alone; without it it stays as it is.
+    passes : int, default=1
+        How often an epoch goes through the images. To `feed` every pass is an epoch.
     """
     keras = import_keras()
+    n_batches = -(-len(positions) // batch_size)
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -121,16 +130,20 @@ def make_batches(
             self.begin(0)
 
         def begin(self, epoch: int) -> None:
-            self.epoch = epoch
-            rng = np.random.default_rng([seed or 0, epoch])
-            self.order = positions if seed is None else rng.permutation(positions)
+            self.first = epoch * passes
+            self.orders = [self.order_of(self.first + i) for i in range(passes)]
+
+        def order_of(self, number: int) -> Labels:
+            return positions if seed is None else np.random.default_rng([seed, number]).permutation(positions)
 
         def __len__(self) -> int:
-            return -(-len(positions) // batch_size)
+            return n_batches * passes
 
         def __getitem__(self, i: int) -> tuple[Any, npt.NDArray[Any]]:
-            at = np.sort(self.order[i * batch_size : (i + 1) * batch_size])  # files are then read forwards
-            x, is_there = feed(at, None if seed is None else self.epoch)
+            number, batch = divmod(i, n_batches)
+            at = self.orders[number][batch * batch_size : (batch + 1) * batch_size]
+            at = np.sort(at)  # files are then read forwards
+            x, is_there = feed(at, None if seed is None else self.first + number)
             return x, targets[at[is_there]]
 
     return Batches()

@@ -159,7 +159,9 @@ def _phase_run(network: Network, tail: Any, fed: _Fed, split: Split, phase: Phas
     return PhaseRun(
         fed.model,
         _changing(tail, network.head),
-        make_batches(fed.feed, targets, split.where("train"), settings.batch_size, seed=settings.seed),
+        make_batches(
+            fed.feed, targets, split.where("train"), settings.batch_size, seed=settings.seed, passes=phase.passes
+        ),
         make_batches(fed.feed, targets, val_at, settings.batch_size) if len(val_at) else None,
         phase,
         state,

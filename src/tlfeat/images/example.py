@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 PRETEXT_DIGITS = (0, 1, 2, 3, 4)
-
-"""The digits that the shipped backbone was trained on."""
+"""The digits that the shipped backbone was trained on, beside letters."""
 
 EXAMPLE_DIGITS = (5, 6, 7, 8, 9)
 

@@ -172,7 +172,7 @@ def _backbone(result: Result) -> tuple[str, str]:
     if result.fingerprint.get("backbone") == "own model":
         return f"your own model file ({given[:19]})", "not known to tlfeat: that of the file"
     if result.backbone == DIGITS:
-        return "pretrained on the handwritten digits 0 to 4; ships with tlfeat", "Apache-2.0"
+        return "pretrained on the handwritten digits 0 to 4 and printed letters; ships with tlfeat", "Apache-2.0"
     entry = catalog.find(result.backbone)
     return (
         f"{entry.paper} ({given[:19]}...; the file that was given, by default Keras' ImageNet weights)",

@@ -287,7 +287,7 @@ def keras_estimate_s(data: Data, counts: Sequence[int], n_draws: int) -> float |
     for count in counts:
         at = draw_per_class(data.split, learn_at, count, seed=data.seed, draw=0) if count else learn_at
         for mode in KERAS_MODES:
-            epochs, _ = TrainSettings(mode=mode).budget(len(at))
-            epoch_s = _EPOCH_S + len(at) * image_s * (3 if mode == "scratch" else 1)
-            spent += (n_draws if count else 1) * epochs * epoch_s
+            phase = TrainSettings(mode=mode).phases(len(at))[-1]
+            epoch_s = _EPOCH_S + phase.passes * len(at) * image_s * (3 if mode == "scratch" else 1)
+            spent += (n_draws if count else 1) * phase.epochs * epoch_s
     return spent
