@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -23,6 +24,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
+@functools.cache
 def help_of(command: str) -> str:
     run = subprocess.run(
         [sys.executable, "-m", "tlfeat", *command.split(), "--help"],

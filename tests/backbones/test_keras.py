@@ -1,8 +1,9 @@
-"""The Keras side: backbones, layers, weights, training; everything here starts TensorFlow."""
+"""The Keras side: backbones, layers, weights; everything here starts TensorFlow."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from conftest import SHARED, MakePhotos, needs_shared
+from tlfeat import workspace
 from tlfeat.backbones import catalog
 from tlfeat.backbones.graph import list_layers
 from tlfeat.backbones.keras_encoder import KerasEncoder
@@ -22,14 +24,14 @@ from tlfeat.cache.store import open_cache
 from tlfeat.errors import ModelError, UsageError, WeightsError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.finetune.epochs import make_batches
-from tlfeat.finetune.settings import TrainSettings
-from tlfeat.models.fit_keras import fit_keras
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.predict import Model
 from tlfeat.types import Pixels
 
 pytestmark = pytest.mark.keras
+
+#: Below the working folder, before the tests have put theirs in its place.
+NETWORKS_DIR = workspace.NETWORKS_DIR
 
 
 @pytest.fixture(scope="module")
@@ -110,38 +112,46 @@ def test_pooling_a_vector_is_refused() -> None:
         KerasEncoder(BackboneSpec(DIGITS), ["avg_pool:max"]).prepare()
 
 
-def test_random_weights_are_seeded(pixels: Pixels) -> None:
+def test_random_weights_are_seeded(pixels: Pixels, eagerly: None) -> None:
     def rows(seed: int) -> Any:
         spec = BackboneSpec("mobilenet_v2_0.35", "random", (32, 32), seed=seed)
-        return KerasEncoder(spec, ["avg_pool"]).encode(pixels)["avg_pool"]
+        return KerasEncoder(spec, ["avg_pool"], runtime="tensorflow").encode(pixels)["avg_pool"]
 
     assert rows(0).tobytes() == rows(0).tobytes()
     assert rows(0).tobytes() != rows(1).tobytes()
 
 
+@pytest.fixture(scope="module")
+def source(small: BackboneSpec) -> Any:
+    return build_base(small, (32, 32))
+
+
+@pytest.fixture(scope="module")
+def whole() -> Any:
+    """MobileNetV2 with its top."""
+    return import_keras().applications.MobileNetV2(alpha=0.35, weights=None)
+
+
 @pytest.mark.filterwarnings("ignore:.*HDF5 file.*legacy.*")  # that it is legacy is why it is tested
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
 def test_weights_come_from_a_file_with_or_without_the_top(
-    small: BackboneSpec, tmp_path: Path, pixels: Pixels, ending: str
+    source: Any, whole: Any, tmp_path: Path, pixels: Pixels, ending: str, eagerly: None
 ) -> None:
-    keras = import_keras()
-    source = build_base(small, (32, 32))
     path = tmp_path / f"w{ending}"
     source.save_weights(path) if ending == ".weights.h5" else source.save(path)
-    rows = KerasEncoder(BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32)), ["avg_pool"]).encode(pixels)
+    spec = BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32))
+    rows = KerasEncoder(spec, ["avg_pool"], runtime="tensorflow").encode(pixels)
     expected = np.asarray(source(pixels.astype(np.float32) / 127.5 - 1, training=False))
     assert expected.std() > 0.01
     np.testing.assert_allclose(rows["avg_pool"], expected, atol=1e-4)
 
-    whole = keras.applications.MobileNetV2(alpha=0.35, weights=None)
     top = tmp_path / f"top{ending}"
     whole.save_weights(top) if ending == ".weights.h5" else whole.save(top)
-    with_top = KerasEncoder(BackboneSpec("mobilenet_v2_0.35", str(top), (32, 32)), ["out_relu"])
-    cut = keras.Model(whole.inputs, whole.get_layer("Conv_1").output)
-    assert np.isfinite(with_top.encode(pixels)["out_relu"]).all()
-    base = build_base(with_top.spec, (32, 32))
-    for ours, theirs in zip(base.get_layer("Conv_1").get_weights(), cut.get_layer("Conv_1").get_weights(), strict=True):
-        assert np.array_equal(ours, theirs)
+    base = build_base(BackboneSpec("mobilenet_v2_0.35", str(top), (32, 32)), (32, 32))
+    assert np.isfinite(base(pixels.astype(np.float32) / 127.5 - 1, training=False)).all()
+    ours, theirs = base.get_layer("Conv_1").get_weights(), whole.get_layer("Conv_1").get_weights()
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_efficientnet_from_a_file_is_the_graph_that_its_imagenet_weights_were_made_for(
@@ -217,132 +227,15 @@ def test_a_model_file_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
         KerasEncoder(spec, ["avg_pool"]).prepare()
 
 
-# --- training ------------------------------------------------------------------------------------------------
+# --- from images to a score ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def digits_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    job = plan_extraction()
-    return job.run().cache
-
-
-def test_every_way_of_training_gives_a_result_on_the_split_of_the_heads(digits_cache: Path) -> None:
-    with open_data(digits_cache, seed=0) as data:
-        head = fit_sklearn(data, "logreg").result
-        results = {
-            mode: fit_keras(data, TrainSettings(mode, epochs=12, patience=12, unfreeze_last=5)).result
-            for mode in ("frozen", "finetuned", "scratch")
-        }
-        again = fit_keras(data, TrainSettings("frozen", epochs=12, patience=12))
-    trainable = {mode: result.chosen["trainable_parameters"] for mode, result in results.items()}
-    assert trainable["frozen"] < trainable["finetuned"] < trainable["scratch"]
-    for mode, result in results.items():
-        assert result.split == head.split
-        assert result.test_keys == head.test_keys
-        assert len(result.history["val_loss"]) == result.chosen["epochs_run"] == 12, mode
-        assert len(result.history["epoch_s"]) == result.chosen["epochs_run"]
-        assert len(result.predicted) == result.split.n_test
-    assert results["frozen"].score.accuracy > 0.6, "a frozen pretrained backbone is far above 1 in 5"
-    assert again.is_reused
-
-
-def test_unfreezing_layers_without_weights_is_said(digits_cache: Path) -> None:
-    with open_data(digits_cache, seed=0) as data:
-        nothing = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=4)).result
-        something = fit_keras(data, TrainSettings("finetuned", epochs=1, unfreeze_last=5)).result
-    assert any("no weights that train" in note for note in nothing.notes)
-    assert not any("no weights that train" in note for note in something.notes)
-
-
-def test_small_sets_train_for_enough_steps_and_large_ones_for_enough_epochs() -> None:
-    def of(settings: TrainSettings, n_train: int) -> tuple[int, int, int]:
-        phase = settings.phases(n_train)[-1]
-        return phase.passes, phase.epochs, phase.patience
-
-    assert of(TrainSettings(), 42) == (13, 20, 3)  # 2 steps a pass: 520 steps, validated after every 26th
-    assert of(TrainSettings("scratch"), 42) == (13, 31, 8)  # 806 steps
-    assert of(TrainSettings(batch_size=8), 65) == (3, 20, 3)  # 9 steps a pass
-    assert of(TrainSettings(), 850) == (1, 20, 3)
-    assert of(TrainSettings("scratch"), 850) == (1, 30, 8)
-    assert of(TrainSettings(epochs=4, patience=2), 42) == (1, 4, 2)
-
-
-def test_an_epoch_of_several_passes_takes_what_as_many_epochs_of_one_would_take() -> None:
-    fed: dict[int, list[tuple[list[int], int | None]]] = {}
-
-    def batches(passes: int) -> Any:
-        fed[passes] = []
-
-        def feed(at: Any, epoch: int | None) -> Any:
-            fed[passes].append((at.tolist(), epoch))
-            return at, np.ones(len(at), bool)
-
-        return make_batches(feed, np.arange(40), np.arange(30, 37), 3, seed=5, passes=passes)
-
-    once, thrice = batches(1), batches(3)
-    for epoch in range(6):
-        once.begin(epoch)
-        for i in range(len(once)):
-            once[i]
-    for epoch in range(2):
-        thrice.begin(epoch)
-        assert len(thrice) == 9
-        for i in range(len(thrice)):
-            thrice[i]
-    assert fed[3] == fed[1]
-    assert len({str(at) for at, _ in fed[3]}) > 9, "another order in every pass"
-
-
-def test_keras_training_is_seeded(digits_cache: Path) -> None:
-    with open_data(digits_cache, seed=0) as data:
-        one = fit_keras(data, TrainSettings(epochs=2, seed=3)).result
-        two = fit_keras(data, TrainSettings(epochs=2, seed=3), is_fresh=True).result
-    assert one.history["loss"] == two.history["loss"]
-    assert one.predicted == two.predicted
-
-
-def test_a_saved_network_predicts_what_it_was_tested_with(digits_cache: Path) -> None:
-    with open_data(digits_cache, seed=0) as data:
-        result = fit_keras(data, TrainSettings(epochs=2)).result
-        root = data.cache.table.images.root
-    model = Model(Path(result.model))
-    found = list(model.predict([root / path for path in result.test_paths[:20]]))
-    assert [p.label for p in found] == [result.classes[i] for i in result.predicted[:20]]
-    np.testing.assert_allclose([p.probability for p in found], result.certainty[:20], atol=1e-4)
-
-
-def test_a_saved_head_predicts_what_it_was_tested_with(digits_cache: Path) -> None:
-    with open_data(digits_cache, seed=0) as data:
-        result = fit_sklearn(data, "svm").result
-        root = data.cache.table.images.root
-    found = list(Model(Path(result.model)).predict([root / path for path in result.test_paths]))
-    assert [p.label for p in found] == [result.classes[i] for i in result.predicted]
-    np.testing.assert_allclose([p.probability for p in found], result.certainty, atol=1e-4)
-
-
-def test_a_head_on_several_layers_predicts_what_it_was_tested_with(tmp_path: Path) -> None:
-    job = plan_extraction(layers=["block3_relu", "avg_pool"], cache=tmp_path / "c.h5")
-    with open_data(job.run().cache, seed=0) as data:
-        # not searched: all layers side by side
-        result = fit_sklearn(data, "ridge", layer=["block3_relu", "avg_pool"], is_searched=False).result
-        root = data.cache.table.images.root
-    assert result.layer == "block3_relu+avg_pool"
-    found = list(Model(Path(result.model)).predict([root / path for path in result.test_paths]))
-    assert [p.label for p in found] == [result.classes[i] for i in result.predicted]
-    np.testing.assert_allclose([p.probability for p in found], result.certainty, atol=1e-4)
-
-
-def test_a_model_whose_weights_have_changed_is_refused(
-    small: BackboneSpec, make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_model_whose_weights_have_changed_is_refused(make_photos: MakePhotos, tmp_path: Path) -> None:
     weights = tmp_path / "w.weights.h5"
-    base = build_base(small, (32, 32))
-    base.save_weights(weights)
-    job = plan_extraction(make_photos(n=6), backbone="mobilenet_v2_0.35", weights=str(weights), input_size=(32, 32))
+    build_base(BackboneSpec("mobilenet_0.25", "random", (32, 32)), (32, 32)).save_weights(weights)
+    job = plan_extraction(make_photos(n=6), backbone="mobilenet_0.25", weights=str(weights), input_size=(32, 32))
     with open_data(job.run().cache, seed=0) as data:
-        result = fit_sklearn(data, "logreg").result
+        result = fit_sklearn(data, "svm").result
     assert Model(Path(result.model)).classes == ["cat", "dog"]
     with weights.open("ab") as file:
         file.write(b"x")
@@ -350,7 +243,8 @@ def test_a_model_whose_weights_have_changed_is_refused(
         Model(Path(result.model))
 
 
-def test_second_extract_starts_no_tensorflow(digits_cache: Path, tmp_path: Path) -> None:
+def test_second_extract_starts_no_tensorflow(tmp_path: Path) -> None:
+    plan_extraction().run()
     code = (
         "import sys; sys.argv = ['tlfeat', 'extract', '--json']\n"
         "from tlfeat.cli.app import main\n"
@@ -365,8 +259,9 @@ def test_second_extract_starts_no_tensorflow(digits_cache: Path, tmp_path: Path)
 def test_network_extraction_killed_in_the_middle_ends_with_the_same_bits(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tlfeat", "extract", "--batch-size", "1", "--layer", "avg_pool", "-q"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
+    KerasEncoder(BackboneSpec(DIGITS), ["avg_pool"]).prepare()
+    for folder in (whole, killed):  # converted already, so that no process has to start TensorFlow
+        shutil.copytree(workspace.NETWORKS_DIR, folder / NETWORKS_DIR)
     subprocess.run(command, cwd=whole, check=True)
     process = subprocess.Popen(command, cwd=killed)
     deadline = time.monotonic() + 60

@@ -33,7 +33,7 @@ def test_the_three_bare_commands_work_in_order_on_the_built_in_example(tmp_path:
     assert "Next: tlfeat fit-sklearn --model svm" in first.stderr
     second = tlfeat_process("fit-sklearn", "--model", "svm", cwd=tmp_path)
     assert "accuracy" in second.stdout and "Next: tlfeat compare" in second.stderr
-    third = tlfeat_process("compare", "--epochs", "2", cwd=tmp_path)
+    third = tlfeat_process("compare", "--epochs", "1", cwd=tmp_path)
     for name in ("logreg", "svm", "knn", "pixels+logreg", "keras-frozen", "keras-finetuned", "keras-scratch"):
         assert name in third.stdout
     assert "Reused from earlier commands: svm" in third.stderr

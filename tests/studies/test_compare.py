@@ -35,7 +35,7 @@ def cache(make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def compared(cache: Path) -> tuple[Comparison, np.ndarray]:
     with open_data(cache, seed=0) as data:
-        found = compare_candidates(data, heads=("logreg", "knn"), keras_modes=(), has_pixels=False)
+        found = compare_candidates(data, heads=("svm", "knn"), keras_modes=(), has_pixels=False)
         return found, data.split.groups[data.split.where("test")]
 
 
