@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,11 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+ROOT = Path(__file__).resolve().parents[1]
+
+PICTURES = ROOT / "docs" / "pictures"
 
 COMMANDS = ("extract --layer avg_pool", "fit-sklearn --model svm", "compare")
-
-#: Columns of the terminal.
-WIDTH = 120
 
 #: Width of the page in the picture, and its height, in pixels.
 WINDOW = (1400, 1000)
@@ -65,6 +65,7 @@ def run_example(folder: Path) -> list[tuple[str, str]]:
             stdout=subprocess.PIPE,
             text=True,
             cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},  # the code beside this script, whatever is installed
             check=True,
         )
         printed.append((command, run.stdout.rstrip()))
@@ -72,13 +73,16 @@ def run_example(folder: Path) -> list[tuple[str, str]]:
 
 
 def terminal_svg(printed: list[tuple[str, str]]) -> str:
-    """Return a terminal with the commands and their results as SVG; of the comparison its table alone."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO())
-    for command, text in printed:
-        table, _, legend = text.partition("\n\n")
-        shown = table + "\n..." if command == "compare" and legend else text
+    """Return a terminal with the commands and their results as SVG, as wide as the table of the comparison.
+
+    Of the comparison only the table is shown; longer lines end in an ellipsis.
+    """
+    table, _, legend = printed[-1][1].partition("\n\n")
+    shown = [*printed[:-1], (printed[-1][0], table + "\n..." * bool(legend))]
+    console = Console(record=True, width=max(map(len, table.splitlines())), file=io.StringIO())
+    for command, text in shown:
         console.print(Text.assemble(("$ ", "bold green"), (f"tlfeat {command}", "bold")))
-        console.print(Text(shown + "\n"))
+        console.print(Text(text + "\n"), no_wrap=True, overflow="ellipsis")
     return console.export_svg(title="tlfeat", code_format=SVG, unique_id="terminal")
 
 

@@ -79,6 +79,12 @@ def test_pictures_are_small(page: Path) -> None:
         assert (page.parent / target).stat().st_size < 300_000
 
 
+def test_the_files_that_a_contributor_is_sent_to_are_there() -> None:
+    paths = re.findall(r"`((?:src|tests|tools|docs|benchmarks)/[\w./-]+)`", text_of(ROOT / "CONTRIBUTING.md"))
+    assert len(paths) >= 15
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_the_blocks_of_the_python_page_run_one_after_another(make_photos: MakePhotos) -> None:
     make_photos(n=20)
     blocks = re.findall(r"```python\n(.*?)```", text_of(DOCS / "python.md"), flags=re.DOTALL)
