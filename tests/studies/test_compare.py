@@ -72,7 +72,7 @@ def test_every_form_of_the_report_has_the_difference_and_the_calibration(cache: 
     assert records[0]["calibration"]["table"] and records[0]["per_class"][0]["recall_ci95"]
     assert records[1]["difference_ci95"] == list(found.lines[1].difference_ci95)
     page = page_of(cache, found)
-    assert "How far the probabilities can be believed</h2>" in page and "Each class of" in page
+    assert "Reliability of the probabilities</h2>" in page and "Each class of" in page
     n_bins = sum(len(record["calibration"]["table"]) for record in records)
     assert page.count('class="reach"') == 3 * len(found.lines) + n_bins
     text = result_text(found.lines[0].result)
@@ -93,7 +93,7 @@ def test_a_result_of_an_older_version_is_reused_and_shown_without_what_it_lacks(
     again, _ = compared(cache)
     assert all(line.is_reused for line in again.lines)
     assert "calibration" not in result_text(again.lines[0].result)
-    assert "How far the probabilities" not in page_of(cache, again)
+    assert "Reliability of the probabilities" not in page_of(cache, again)
     assert "accuracy" in to_csv(again)
 
 
