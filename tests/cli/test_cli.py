@@ -222,7 +222,7 @@ def test_a_request_that_cannot_be_understood_is_exit_code_2(work: Path, words: t
 
 def test_a_bug_keeps_its_traceback_and_is_exit_code_1(work: Path) -> None:
     code = (
-        "import sys, tlfeat.cli, tlfeat.workspace\n"
+        "import sys, tlfeat.cli.app, tlfeat.workspace\n"
         "tlfeat.workspace.newest_cache = lambda: 1 / 0\n"
         "sys.argv = ['tlfeat', 'fit-sklearn']\ntlfeat.cli.app.main()\n"
     )
