@@ -321,7 +321,7 @@ def test_predict_with_reject_answers_unknown_and_says_why(model: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(ask("predict", model, *names, "--reject", "--csv"))))
     assert [line["label"] for line in lines] == ["unknown"] * 6 and lines[0]["refused"] == UNLIKE
     text = ask("predict", model, names[0], "--reject", "--coverage", 0.99)
-    assert "unknown: unlike the pictures it learned from (else " in text
+    assert "unknown: unlike the training images (else " in text
 
 
 def test_predict_with_reject_refuses_what_it_cannot_do(model: Path) -> None:

@@ -313,7 +313,7 @@ def test_without_the_images_noise_is_what_a_file_is_checked_on(digits: dict[str,
     write_json(lonely / "model.json", {**about, "cache": str(tmp_path / "gone.h5")})
     exported = export_model(lonely, "openvino", output=tmp_path / "m.xml")
     assert exported.check.what == "16 pictures of noise (no test image was found)"
-    assert "lonely: 40 images to learn from" in (tmp_path / "m.xml.card.md").read_text()
+    assert "lonely: 40 training images, 8 validation images" in (tmp_path / "m.xml.card.md").read_text()
 
 
 def test_the_command_says_what_it_wrote(digits: dict[str, Path]) -> None:

@@ -37,7 +37,7 @@ def test_each_score_is_printed_with_its_own_interval() -> None:
 
 def test_times_numbers_of_images_and_the_split_are_printed_under_their_names() -> None:
     text = result_text(FIRST)
-    assert "test images        5 (learned from 15; split seeded, seed 7)" in text
+    assert "test images        5 (15 training images; split seeded, seed 7)" in text
     (times,) = (line for line in text.splitlines() if "times" in line)
     assert re.findall(r"(\w+) ([\d.]+ \w+) \(", times) == [
         ("extract", "5.0 min"),

@@ -26,7 +26,7 @@ def calibration(probabilities: Probabilities, true: Labels) -> Calibration:
     Parameters
     ----------
     probabilities : float array of shape (n_images, n_classes)
-        Of images that chose nothing; rows sum to 1.
+        Of test images; rows sum to 1.
     true : int array of shape (n_images,)
 
     Notes

@@ -274,7 +274,7 @@ class Sources:
         Of the same backbone: its rows are taken where they are what crosses the cut.
     max_cut_bytes : float
     say : callable
-        Told what is going to be written, before it is.
+        Called with a sentence before something large is written.
     """
 
     spec: BackboneSpec

@@ -1,6 +1,6 @@
-"""When to answer "unknown": a picture unlike all that was learned from, or one that could be of several classes.
+"""When to answer "unknown": a picture unlike all training images, or one that could be of several classes.
 
-How far a row lies from the nearest rows learned from tells pictures of another kind; the probability of the named class
+How far a row lies from the nearest training rows tells pictures of another kind; the probability of the named class
 tells pictures between classes. Neither does the other's work: the probability refuses a tenth to a fifth of the
 pictures of other sets (``benchmarks/reject.py``). Both thresholds are chosen on images that were neither among those
 rows nor seen by the head, so that a stated share of known pictures is answered.
@@ -44,7 +44,7 @@ _CHUNK = 2_000
 
 _MAX_FILE_BYTES = 64_000_000
 
-UNLIKE = "unlike the pictures it learned from"
+UNLIKE = "unlike the training images"
 
 UNCERTAIN = "too uncertain between classes"
 
@@ -111,7 +111,7 @@ def _directions(rows: Rows) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class Rejector:
-    """The rows learned from, and the thresholds for each coverage.
+    """The training rows, and the thresholds for each coverage.
 
     Attributes
     ----------
@@ -166,9 +166,9 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
     Parameters
     ----------
     rows : float32 array of shape (n_images, width)
-        Of the images learned from. Not modified.
+        Of the training images. Not modified.
     folds : list of (int array, int array)
-        Positions to learn from and positions held out; every image is held out once. The distance of an image is
+        Training positions and held-out positions; every image is held out once. The distance of an image is
         taken to others only: from itself it would be too small, and too many new pictures would be refused.
     held_out : float array of shape (n_images, n_classes) or None
         Probabilities of heads that had not seen the image; None leaves the probability out.

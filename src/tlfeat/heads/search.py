@@ -146,5 +146,5 @@ def _held_weights(problem: Problem) -> Rows:
 
 
 def _n_learned(problem: Problem) -> int:
-    """Images that are left to learn from when the largest fold is held out."""
+    """Training images that are left when the largest fold is held out."""
     return len(problem.labels) - int(np.bincount(problem.fold_of[problem.fold_of >= 0]).max())

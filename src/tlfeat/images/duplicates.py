@@ -106,7 +106,7 @@ def find_duplicates(
     files : sequence of Path, optional
         None where there are no pictures to look at.
     is_asking : bool array of shape (n_images,), optional
-        Only pairs of an image where this is true (test) with one where it is not (learned from) are looked for; by
+        Only pairs of an image where this is true (test) with one where it is not (training) are looked for; by
         default all pairs.
     max_pairs : int, default=20,000
         Pictures are compared for so many candidates, most similar rows first. Equal bytes are always found.

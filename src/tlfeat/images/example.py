@@ -42,7 +42,7 @@ class DigitHalves(NamedTuple):
         For each digit from 5 to 9, the indices of its development half in a seeded random order.
         Everything that was chosen (architecture, augmentation, epochs, layer) was chosen on these.
     test : dict of int to ndarray of int64, shape (about 90,)
-        For each digit from 5 to 9, the indices of its test half. These chose nothing.
+        For each digit from 5 to 9, the indices of its test half. No choice was made on them.
     """
 
     greys: NDArray[np.uint8]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from tlfeat.models.saved import read_result
 from tlfeat.records import Result
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Pixels, Probabilities, silent
-from tlfeat.workspace import write_text
+from tlfeat.workspace import write_text, written_together
 
 #: Largest difference between a probability of the file and that of `predict`.
 TOLERANCE = 1e-4
@@ -73,12 +72,9 @@ def export_model(
     network = as_network(model)
     on_progress(f"writing and checking {file.name}", 0, 0)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".exporting-") as aside:
-            exported = _write_checked(network, model, entry, example, Path(aside) / file.name)
-            write_text(Path(aside) / f"{file.name}.card.md", model_card(result, data, exported))
-            for path in (*exported.beside, exported.file):  # the file itself last: where it is, all is
-                path.replace(file.parent / path.name)
+        with written_together(file) as new:
+            exported = _write_checked(network, model, entry, example, new)
+            write_text(new.with_name(f"{file.name}.card.md"), model_card(result, data, exported))
     except OSError as error:
         raise CacheError(f"{file.parent} cannot be written: {error.strerror or error}.") from error
     return replace(exported, file=file, beside=[file.parent / path.name for path in exported.beside])

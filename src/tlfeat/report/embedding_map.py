@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from tlfeat.evaluate.split import Split
 from tlfeat.memory import available_memory
 from tlfeat.records import distribution_version
 from tlfeat.types import Labels, OnProgress, Rows, silent
+from tlfeat.workspace import written_aside
 
 #: Ways of laying out a map; UMAP where the package `umap-learn` is installed.
 KINDS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
@@ -122,13 +122,8 @@ def make_map(
 
 def _save(file: Path, points: dict[str, Points], explained: tuple[float, float]) -> None:
     """Write a map aside and rename it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.stem}.{os.getpid()}.npz")
-    try:
+    with written_aside(file) as aside:
         np.savez(aside, explained=np.array(explained), **points)  # type: ignore[arg-type]
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _load(file: Path, kinds: Sequence[str], n: int) -> tuple[dict[str, Points], tuple[float, float]] | None:

@@ -17,6 +17,7 @@ from tlfeat.report.embedding_map import EmbeddingMap
 from tlfeat.studies.compare import Comparison
 from tlfeat.studies.tradeoff import seconds_of
 from tlfeat.text import one_line, percent
+from tlfeat.workspace import written_aside
 
 #: Dots an inch of the PNG files: what journals ask of line art with text. A unit of a chart is a CSS pixel, 1/96 inch.
 _DPI = 300
@@ -106,12 +107,10 @@ def write_charts(folder: Path, name: str, charts: Sequence[Chart], heading: str)
     svg = to_svg_file(charts, heading)
     paths = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for ending, written in (("svg", svg.encode()), ("png", to_png(svg))):
             path = folder / f"{name}.{ending}"
-            aside = path.with_name(f".{path.name}.tmp")
-            aside.write_bytes(written)
-            aside.replace(path)
+            with written_aside(path) as aside:
+                aside.write_bytes(written)
             paths.append(path)
     except OSError as error:
         raise DataError(f"Cannot write to {folder}: {error.strerror or error}.") from error

@@ -41,7 +41,7 @@ def sentences(sweep: Sweep) -> list[str]:
     if top.result.score.accuracy > best.result.score.accuracy:
         found.append(
             f"The highest test accuracy in the table, {percent(top.result.score.accuracy)} at {top.layer}, is the best "
-            f"of {len(depths)} looks at the same test images and flattered by that: it chose nothing."
+            f"of {len(depths)} looks at the same test images, which flatters it: nothing was chosen by it."
         )
     return found
 
@@ -134,8 +134,7 @@ def _legend(sweep: Sweep) -> list[str]:
         f"held out: {split.n_train + split.n_val:,} training images, each labelled by a head fitted without it "
         "(cross-validation; parameters were chosen on the same folds, which flatters all layers a little). * and the "
         "ring: the layer that it chooses.",
-        f"test: {split.n_test:,} images that chose nothing. Bands: 95 % intervals. Split: {split.origin}, "
-        f"seed {split.seed}.",
+        f"test: {split.n_test:,} images. Bands: 95 % intervals. Split: {split.origin}, seed {split.seed}.",
         "layers reused: layers with kernels up to there. compute: share of the backbone's multiply-adds up to there.",
         "fit: choosing parameters and fitting on cached rows, without extraction (one pass for all layers).",
         *remarks(sweep, "not used"),

@@ -131,7 +131,7 @@ def compare_candidates(
     k equally good candidates whose accuracies vary independently with a standard error of s, the highest is expected
     above the truth by s times the expected maximum of k normal values (1.2 s for 5, 1.5 s for 10); mistakes that
     candidates share make it less. The others fall behind by as much, and neither the p-values nor the intervals of the
-    difference allow for that. Only images that chose nothing among the candidates would tell.
+    difference allow for that. Only images on which no candidate was chosen would tell.
     """
     recipes_run = [find_recipe(name) for name in recipes]
     runs = _head_runs(data, heads, layer, has_pixels, is_fresh, on_progress)
