@@ -4,6 +4,8 @@
     python tools/pretrain_digits.py --evaluate-only                      # measure the shipped file
     python tools/pretrain_digits.py --evaluate-only --half development   # what every choice was made on
 
+It needs matplotlib for its fonts (``pip install matplotlib``), which tlfeat does not.
+
 The backbone sees no digit from 5 to 9. It learns which of the handwritten digits 0 to 4 is shown in which of its
 eight orientations (40 classes), and which printed letter (103 classes). Some letters resemble digits that it never
 saw: S, B, g.
