@@ -24,7 +24,11 @@ def run_extract(
     data: DataArgument = None,
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", help="Layer to embed at. May be repeated: all layers in one pass. Default: avg_pool."),
+        typer.Option(
+            "--layer",
+            metavar="LAYER",
+            help="Layer to embed at. May be repeated: all layers in one pass. Default: avg_pool.",
+        ),
     ] = None,
     embedding: EmbeddingOptions = EmbeddingOptions(),
     compress: Annotated[

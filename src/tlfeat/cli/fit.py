@@ -24,6 +24,7 @@ def run_fit_sklearn(
         list[str] | None,
         typer.Option(
             "--layer",
+            metavar="LAYER",
             help="Layer of the embeddings. May be repeated: the search takes the best one, or all concatenated. "
             "Default: avg_pool, or the only layer.",
         ),

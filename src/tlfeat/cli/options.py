@@ -36,7 +36,8 @@ NewCacheOption = Annotated[
 ]
 
 LayerOption = Annotated[
-    str | None, typer.Option("--layer", help="Layer of the embeddings. Default: avg_pool, or the only layer.")
+    str | None,
+    typer.Option("--layer", metavar="LAYER", help="Layer of the embeddings. Default: avg_pool, or the only layer."),
 ]
 
 SeedOption = Annotated[int, typer.Option("--seed", help="Random seed of the split and of the fit.")]
@@ -171,7 +172,11 @@ class NetworkOptions:
 
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Start from a recipe of `tlfeat recipes`; other options override its settings."),
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="Start from a recipe of `tlfeat recipes`; other options override its settings.",
+        ),
     ] = None
     is_as_written: Annotated[
         bool,

@@ -16,7 +16,7 @@ from tlfeat.errors import DataError, UsageError
 def run_predict(
     console: Console,
     model: ModelArgument,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="Number of classes to list for each image.")] = 1,
     reject: Annotated[
         bool,

@@ -48,6 +48,7 @@ def run_compare(
         list[str] | None,
         typer.Option(
             "--recipe",
+            metavar="RECIPE",
             help="Include a recipe twice: with the backbone's own preprocessing, and as its tutorial has it. "
             "May be repeated.",
         ),
@@ -87,7 +88,8 @@ def run_compare(
 def run_report(
     console: Console,
     layer: Annotated[
-        str | None, typer.Option("--layer", help="Layer that the map shows. Default: that of the best head.")
+        str | None,
+        typer.Option("--layer", metavar="LAYER", help="Layer that the map shows. Default: that of the best head."),
     ] = None,
     page: PageOptions = PageOptions(),
     split: SplitOptions = SplitOptions(),
