@@ -3,9 +3,10 @@
 Nothing in the checkout is changed: a fault goes into a copy of ``src/`` in a temporary folder, and pytest runs with
 PYTHONPATH at the copy. A fault is
 
-* killed, if a test fails, and the same test passes on a copy without the fault (checked at the end);
+* killed, if a test fails that passes on a copy without the fault (checked at the end; a test that fails there too is
+  said and left out, and what it seemed to notice is tried again);
 * survived, if all tests pass;
-* timed out, or broken, if pytest could not run or the test fails without the fault too: neither says anything;
+* timed out, or broken, if pytest could not run: neither says anything;
 * not applicable, if the old text is not there exactly once: the code has changed, and the table has to.
 
 Tests run in this order until one fails: those that the table names, then the other files of the wing's folder (not with
@@ -93,18 +94,25 @@ def main() -> int:
     ]
     if unknown := set(asked.only or ()) - {fault.name for fault in faults}:
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
+    found: dict[str, Found] = {}
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [Copy(Path(folder) / str(i), asked.limit) for i in range(asked.jobs)]
-        found = []
-        for one in in_copies(faults, copies, lambda fault: stages(fault, is_quick=asked.quick, is_whole=asked.whole)):
-            found.append(one)
-            print(f"{one.outcome:<14} {one.fault.wing:<9} {one.fault.name:<32} {one.spent_s:4.0f} s  {one.test}")
-            if one.detail:
-                print(one.detail)
-            sys.stdout.flush()
-        found = without_broken_tests(found, copies[0])
-    print(summary(found))
-    return int(any(one.outcome != "killed" for one in found))
+        left = faults
+        while left:
+            for one in in_copies(left, copies, lambda fault: stages(fault, is_quick=asked.quick, is_whole=asked.whole)):
+                found[one.fault.name] = one
+                print(f"{one.outcome:<14} {one.fault.wing:<9} {one.fault.name:<32} {one.spent_s:4.0f} s  {one.test}")
+                if one.detail:
+                    print(one.detail)
+                sys.stdout.flush()
+            broken = broken_tests({one.test for one in found.values() if one.outcome == "killed"}, copies[0])
+            for test in sorted(broken):
+                print(f"fails without a fault too, and is left out: {test}")
+            for copy in copies:
+                copy.left_out |= broken
+            left = [one.fault for one in found.values() if one.test in broken]
+    print(summary(list(found.values())))
+    return int(any(one.outcome != "killed" for one in found.values()))
 
 
 def in_copies(
@@ -144,6 +152,7 @@ class Copy:
     def __init__(self, folder: Path, limit_s: float) -> None:
         self.source = folder / "src"
         self.limit_s = limit_s
+        self.left_out: set[str] = set()
         shutil.copytree(ROOT / "src", self.source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         one_thread = {f"TF_NUM_{which}OP_THREADS": "1" for which in ("INTRA", "INTER")}
         self.environment = {
@@ -173,17 +182,18 @@ class Copy:
         finally:
             path.write_text(text, encoding="utf-8")
 
-    def run(self, tests: list[str]) -> tuple[str, str, str]:
+    def run(self, tests: list[str], *, is_limited: bool = True) -> tuple[str, str, str]:
         """Run tests up to the first failure; return the outcome, the test that failed, else what pytest said."""
         asked = ["-m", "pytest", "-x", "-q", "-rfE", "--no-header", "-p", "no:xdist", "-p", "no:cacheprovider", *tests]
+        asked += [f"--deselect={test}" for test in sorted(self.left_out)]
         try:
             ran = subprocess.run(
                 [sys.executable, *asked], cwd=ROOT, env=self.environment, capture_output=True, text=True,
-                timeout=self.limit_s,
+                timeout=self.limit_s if is_limited else None,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return "timed out", "", ""
-        if ran.returncode == 0:
+        if ran.returncode in (0, 5):  # 5: all of them are left out
             return "survived", "", ""
         failed = re.search(r"^(?:FAILED|ERROR) (\S+::[^\n]*?)(?: - .*)?$", ran.stdout, re.MULTILINE)
         if ran.returncode != 1 or failed is None:
@@ -191,19 +201,14 @@ class Copy:
         return "killed", failed[1], ""
 
 
-def without_broken_tests(found: list[Found], copy: Copy) -> list[Found]:
-    """Run every test that noticed a fault on the copy without one: where it fails too, it has noticed nothing."""
-    tests = sorted({one.test for one in found if one.outcome == "killed"})
-    broken = set()
-    while tests and (outcome := copy.run(tests))[0] != "survived":
+def broken_tests(tests: set[str], copy: Copy) -> set[str]:
+    """Run tests on the copy without a fault and return those that fail there."""
+    broken: set[str] = set()
+    while tests - broken and (outcome := copy.run(sorted(tests - broken), is_limited=False))[0] != "survived":
         if outcome[0] != "killed":
             raise SystemExit(f"The tests cannot be run without a fault: {outcome[0]}\n{outcome[2]}")
         broken.add(outcome[1])
-        tests.remove(outcome[1])
-    return [
-        Found(one.fault, "broken", one.test, "fails without the fault too", one.spent_s) if one.test in broken else one
-        for one in found
-    ]
+    return broken
 
 
 def summary(found: list[Found]) -> str:
