@@ -17,7 +17,7 @@ from made_data import FINGERPRINT
 from tlfeat.cache.journal import JournalledFile
 from tlfeat.cache.store import create_cache
 from tlfeat.finetune.epochs import State
-from tlfeat.workspace import write_text
+from tlfeat.workspace import write_text, written_together
 
 
 class SyncedFiles:
@@ -95,7 +95,7 @@ def test_the_state_of_training_is_on_the_disk_before_it_has_its_name(
     state.save(tmp_path / "states" / "s.npz")
     state.history["loss"].append(0.25)
     state.save(tmp_path / "states" / "s.npz")
-    assert synced.named == ["name", "name"]
+    assert synced.named == ["name", "folder"] * 2
     assert State.load(tmp_path / "states" / "s.npz").history == {"loss": [0.5, 0.25]}
 
 
@@ -105,7 +105,27 @@ def test_a_report_or_record_is_on_the_disk_before_it_has_its_name(
 ) -> None:
     synced = SyncedFiles(monkeypatch)
     write_text(tmp_path / "a" / "result.json", "{}\n" * 10_000)
-    assert synced.named == ["name"]
+    assert synced.named == ["name", "folder"]
+
+
+@needs_proc
+def test_of_files_written_together_the_one_that_stands_for_all_gets_its_name_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = SyncedFiles(monkeypatch)
+    named, replace = [], Path.replace
+
+    def noted(source: Path, to: Path) -> Path:
+        named.append(to.name)
+        return replace(source, to)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    with written_together(tmp_path / "n" / "m.xml") as new:
+        for name in ("m.bin", "m.xml", "z.json"):  # names before and after that of the file
+            new.with_name(name).write_text(f"what {name} holds\n" * 1000)
+    assert named == ["m.bin", "z.json", "m.xml"]
+    assert synced.named == ["name", "name", "name", "folder"]
+    assert sorted(path.name for path in (tmp_path / "n").iterdir()) == ["m.bin", "m.xml", "z.json"]
 
 
 # --- power cuts after every operation of a short story --------------------------------------------------------
@@ -121,25 +141,25 @@ SHORT_STORY: list[tuple[Any, ...]] = [
 ]
 
 
-def cut_after_every_operation(soak: ModuleType, folder: Path, *, n_draws: int = 6) -> int:
+def cut_after_every_operation(power_cuts: ModuleType, folder: Path, *, n_draws: int = 6) -> int:
     """Tell the story, cut the power after each of its operations several times, and count the cuts."""
     file = folder / "disk" / "file"
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"before" * 1000)
-    story = soak.journal_story(file, SHORT_STORY)
+    story = power_cuts.journal_story(file, SHORT_STORY)
     n_cuts = 0
     for n_ops, draw in itertools.product(range(len(story.disk.ops) + 1), range(n_draws)):
-        soak.check_journal_cut(story, n_ops, random.Random(f"{n_ops} {draw}"), folder)
+        power_cuts.check_journal_cut(story, n_ops, random.Random(f"{n_ops} {draw}"), folder)
         n_cuts += 1
     return n_cuts
 
 
-def test_a_power_cut_after_any_operation_of_a_short_story_loses_nothing(soak: ModuleType, tmp_path: Path) -> None:
-    assert cut_after_every_operation(soak, tmp_path) > 100
+def test_a_power_cut_after_any_operation_of_a_short_story_loses_nothing(power_cuts: ModuleType, tmp_path: Path) -> None:
+    assert cut_after_every_operation(power_cuts, tmp_path) > 100
 
 
 def test_cuts_after_every_operation_find_a_journal_that_is_emptied_too_early(
-    soak: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    power_cuts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fsync of the file is there, but comes after the journal was emptied."""
     apply = JournalledFile._apply
@@ -156,5 +176,5 @@ def test_cuts_after_every_operation_find_a_journal_that_is_emptied_too_early(
             os_.fsync(handle)
 
     monkeypatch.setattr(JournalledFile, "_apply", too_early)
-    with pytest.raises(soak.Violation):
-        cut_after_every_operation(soak, tmp_path)
+    with pytest.raises(power_cuts.Violation):
+        cut_after_every_operation(power_cuts, tmp_path)

@@ -54,6 +54,16 @@ def test_perfect_probabilities_stay_below_the_bound_and_flattering_ones_do_not()
     assert found.ece > 2 * found.ece_upper
 
 
+def test_the_bound_of_perfect_probabilities_is_their_95_percent_quantile() -> None:
+    """Where all are named with 0.7, the error is that of one share of 2,000, whose distribution is known."""
+    probabilities = np.tile([0.3, 0.7], (2000, 1))
+    found = calibration(probabilities, (np.arange(2000) % 10 < 7).astype(np.int64))
+    deviation = np.sqrt(0.7 * 0.3 / 2000)
+    assert found.ece == pytest.approx(0, abs=1e-12)
+    assert found.ece_expected == pytest.approx(np.sqrt(2 / np.pi) * deviation, rel=0.08)
+    assert found.ece_upper == pytest.approx(1.96 * deviation, rel=0.08)  # its 90 % quantile: 16 % less
+
+
 def test_a_probability_of_0_for_the_truth_is_no_infinite_loss() -> None:
     assert np.isfinite(calibration(np.array([[1.0, 0.0]]), np.array([1])).log_loss)
 

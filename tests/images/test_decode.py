@@ -252,6 +252,19 @@ def test_exif_orientation_of_a_jpeg_is_applied(orientation: int) -> None:
     assert np.abs(pixels.astype(int) - upright).mean() < 5  # any other orientation: above 40
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_that_lies_on_its_side_keeps_the_detail_that_a_narrow_result_can_show(orientation: int) -> None:
+    """Asked for at half the result's size and more, libjpeg may leave detail out: but height is width on its side."""
+    upright = np.zeros((200, 800, 3), np.uint8)
+    upright[np.arange(200) % 16 < 8] = 240  # stripes: each is two rows of the result
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](upright)))
+    pixels = decode_bytes(encoded(stored, "JPEG", exif=exif, quality=95), (50, 12))
+    expected = Image.fromarray(upright).resize((12, 50), Image.Resampling.BILINEAR)
+    assert np.abs(pixels.astype(int) - np.asarray(expected)).max() < 20  # decoded at an eighth: above 60
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_does_not_exist_changes_nothing(orientation: int) -> None:
     exif = Image.Exif()

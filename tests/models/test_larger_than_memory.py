@@ -104,3 +104,22 @@ def test_available_memory_is_no_more_than_the_machine_has_and_sees_a_limit_on_th
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 100_000_000 < int(done.stdout) < 300_000_000
+
+
+@pytest.mark.parametrize(
+    ("limit", "usage"),
+    [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")],
+    ids=["version 2", "version 1"],
+)
+def test_what_a_container_uses_already_is_not_available(
+    limit: str, usage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        Path("/proc/meminfo"): ["MemTotal: 16000 kB", "MemAvailable: 9000 kB"],
+        Path("/sys/fs/cgroup", limit): ["5000000"],
+        Path("/sys/fs/cgroup", usage): ["3200000"],
+    }
+    monkeypatch.setattr(memory, "_lines", lambda path: files.get(path, []))
+    assert memory.available_memory() == 1_800_000
+    files[Path("/sys/fs/cgroup", limit)] = ["max"]  # no limit
+    assert memory.available_memory() == 9000 * 1024
