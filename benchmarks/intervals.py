@@ -220,7 +220,7 @@ def levels() -> list[Record]:
             rejects[name].append(2 * float(chance[:n_low].sum()))
     check = [mcnemar(*pair(k, 40 - k, 60)) < 0.05 for k in range(41)]
     if abs(binom.pmf(np.flatnonzero(check), 40, 0.5).sum() - rejects["mid_p"][40]) > 1e-12:
-        raise SystemExit("the enumeration is not that of tlfeat.intervals.mcnemar")
+        raise SystemExit("the enumeration is not that of tlfeat.evaluate.intervals.mcnemar")
     return [
         {"n": n, "differing": share}
         | {name: float(binom.pmf(differing, n, share) @ np.array(values)) for name, values in rejects.items()}

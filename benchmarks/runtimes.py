@@ -1,10 +1,10 @@
-"""Rows of OpenVINO against rows of TensorFlow for every architecture of ``tlfeat.catalog``, as JSON and as a table.
+"""Rows of OpenVINO against rows of TensorFlow for every architecture of ``tlfeat.backbones.catalog``, as JSON and as a table.
 
 Weights are random, but such that no layer's values vanish or explode (see `awaken`), because under Keras' own random
 weights the rows of some networks are of size 1e-11. The four pictures are two photographs of cats_dogs, where
 ``TLFEAT_SHARED`` (default ``../shared``) is there, noise and one colour. The two real weights files of that folder are
 run as well. Each network runs in a process of its own; those in the JSON are not run again, unless the conversion has
-changed since (`tlfeat.runtime.CONVERSION`).
+changed since (`tlfeat.backbones.runtime.CONVERSION`).
 
     python benchmarks/runtimes.py                       # all that is missing, an hour on 2 cores, 12 GB and more
     python benchmarks/runtimes.py resnet50 vgg16        # some, again

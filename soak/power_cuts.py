@@ -45,7 +45,7 @@ def emptied(folder: Path) -> Iterator[Path]:
 
 
 class Disk:
-    """The operating system as `tlfeat.journal` sees it, recorded, so that a power cut can be drawn afterwards.
+    """The operating system as `tlfeat.cache.journal` sees it, recorded, so that a power cut can be drawn afterwards.
 
     Writes and truncations reach the disk with the next fsync of their file; names with that of their folder. Until
     then any part of them may have, in sectors of 512 bytes.

@@ -1,4 +1,4 @@
-"""Compare every entry of ``tlfeat.catalog`` with the installed Keras.
+"""Compare every entry of ``tlfeat.backbones.catalog`` with the installed Keras.
 
 Prints one line per entry and exits with 1 if any field differs or if ``keras.applications`` has a model that
 the table lacks. Each architecture is built once, with random weights, so it needs no network; the largest,

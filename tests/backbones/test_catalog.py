@@ -45,7 +45,7 @@ def test_weights_files_are_unique() -> None:
 
 
 def test_importing_the_table_starts_no_framework() -> None:
-    code = "import sys, tlfeat.catalog; print({'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
+    code = "import sys, tlfeat.backbones.catalog; print({'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
 
