@@ -1,6 +1,6 @@
 """What the way of resizing costs and what it does to the accuracy of heads, as JSON and as Markdown tables.
 
-Ways: those of ``tlfeat.images.decode.RESIZES`` and some that are measured here only; two of them need simplejpeg (a binding to
+Ways: those of ``images.decode.RESIZES`` and some that are measured here only; two of them need simplejpeg (a binding to
 libjpeg-turbo) and OpenCV, and are left out where these are not installed. Needs the data and weights of
 ``TLFEAT_SHARED`` (default ``../shared``).
 
@@ -63,7 +63,7 @@ class Way:
 
 
 def drafted(data: bytes, least_px: int) -> Image.Image:
-    """Return the picture as `tlfeat.images.decode` has it before resizing, JPEG decoded at least `least_px` wide and high."""
+    """Return the picture as `images.decode` has it before resizing, JPEG decoded at least `least_px` wide and high."""
     image = Image.open(io.BytesIO(data))
     image.draft(None, (least_px, least_px))
     image.load()

@@ -1,4 +1,4 @@
-"""Rows of OpenVINO against rows of TensorFlow for every architecture of ``tlfeat.backbones.catalog``, as JSON and as a table.
+"""Rows of OpenVINO against rows of TensorFlow for every architecture of ``backbones.catalog``, as JSON and as a table.
 
 Weights are random, but such that no layer's values vanish or explode (see `awaken`), because under Keras' own random
 weights the rows of some networks are of size 1e-11. The four pictures are two photographs of cats_dogs, where

@@ -1,4 +1,4 @@
-"""What 10,000 damaged pictures do to ``tlfeat.images.decode``: each is decoded or a `BadImage`, in bounded memory and time.
+"""What 10,000 damaged pictures do to ``images.decode``: each is decoded or a `BadImage`, in bounded memory and time.
 
     python soak/images.py                    # the figures of docs/benchmarks/soak.md, some minutes
     python soak/images.py --n 500 --seed 7   # a look
