@@ -54,7 +54,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]
         cache = plan_extraction(layers=["avg_pool", "block2_conv:gem"]).run().cache
         with open_data(cache, seed=0) as data:
             # one is searched, which gives it rows of another mapping; the layers of all are the same
-            found = {name: fit_sklearn(data, name, layer="avg_pool", is_searched=name == "svm") for name in HEADS}
+            found = {name: fit_sklearn(data, name, layer="avg_pool", is_searched=name == "ridge") for name in HEADS}
             found["two layers"] = fit_sklearn(data, "ridge", layer=["avg_pool", "block2_conv:gem"], is_searched=False)
             found["pixels"] = fit_pixel_baseline(data)
             found["keras-frozen"] = fit_keras(data, TrainSettings(dense=(8,), epochs=3))
@@ -170,7 +170,7 @@ def test_a_linear_head_is_one_dense_layer(digits: dict[str, Path], monkeypatch: 
 def test_a_file_that_answers_otherwise_is_refused(
     digits: dict[str, Path], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = digits["svm"]
+    model = digits["ridge" if part == "mapping" else "svm"]
     original = head_layers.add_head
     message = "differ from those of tlfeat predict"
     if part == "temperature":
@@ -184,7 +184,7 @@ def test_a_file_that_answers_otherwise_is_refused(
 
         monkeypatch.setattr(export, "add_head", without_temperature)
     elif part == "mapping":
-        assert Model(model).head.mapping == "root-l2"
+        assert Model(model).head.mapping in ("l2", "root-l2"), "a mapping that the file must have, too"
         monkeypatch.setattr(head_layers, "_mapped", lambda x, mapping: x)
     elif part == "preprocessing":
         monkeypatch.setattr("tlfeat.backbones.keras_encoder.preprocess", lambda x, mode: x / 255)
@@ -313,7 +313,7 @@ def test_without_the_images_noise_is_what_a_file_is_checked_on(digits: dict[str,
     write_json(lonely / "model.json", {**about, "cache": str(tmp_path / "gone.h5")})
     exported = export_model(lonely, "openvino", output=tmp_path / "m.xml")
     assert exported.check.what == "16 pictures of noise (no test image was found)"
-    assert "lonely: 40 training images, 8 validation images" in (tmp_path / "m.xml.card.md").read_text()
+    assert "lonely: 40 training images" in (tmp_path / "m.xml.card.md").read_text()
 
 
 def test_the_command_says_what_it_wrote(digits: dict[str, Path]) -> None:
