@@ -31,7 +31,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def main() -> int:
 def in_copies(
     faults: Iterable[Fault], copies: list[Copy], stages_of: Callable[[Fault], list[list[str]]]
 ) -> Iterator[Found]:
-    """Try the faults, as many at once as there are copies; in order."""
+    """Try the faults, as many at once as there are copies, and give what became of each as soon as it is known."""
     free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
     for copy in copies:
         free.put(copy)
@@ -131,7 +131,7 @@ def in_copies(
             free.put(copy)
 
     with ThreadPoolExecutor(len(copies)) as pool:
-        yield from pool.map(attempt, faults)
+        yield from (done.result() for done in as_completed([pool.submit(attempt, fault) for fault in faults]))
 
 
 def stages(fault: Fault, *, is_quick: bool, is_whole: bool) -> list[list[str]]:

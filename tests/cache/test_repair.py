@@ -152,6 +152,19 @@ def test_what_cannot_be_opened_is_salvaged_and_kept_aside(filled: Path) -> None:
         assert cache.verify() == ["layer 'pooled': 1 images have no row; run tlfeat extract again"]
 
 
+def test_what_is_salvaged_still_says_what_it_was_made_with_and_how_long_that_took(filled: Path) -> None:
+    made_with = {"tlfeat": "0.0.7", "python": "3.9.1", "packages": {"numpy": "1.8"}}
+    timing = {"extract_s": 12.5, "embed_s": 9.25, "n_embedded": 200, "runtime": "openvino 1"}
+    with open_cache(filled, writable=True) as cache:
+        cache.write_document("timing", timing)
+    with h5py.File(filled, "r+") as file:
+        file.attrs["environment"] = np.bytes_(json.dumps(made_with))
+        file["layers"]["linked"] = h5py.ExternalLink("/etc/passwd", "/")
+    repair_cache(filled)
+    with open_cache(filled) as cache:
+        assert (cache.environment, cache.timing) == (made_with, timing)
+
+
 def test_where_nothing_can_be_kept_the_message_says_so_and_the_file_stays(filled: Path) -> None:
     filled.write_bytes(b"x" * 1000)
     with pytest.raises(CacheError, match="Nothing in it can be kept: delete it and run tlfeat extract again"):

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import MakePhotos
 from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.cache.store import create_cache
 from tlfeat.errors import UsageError
 from tlfeat.extract.plan import EncoderOptions, plan_extraction
 
@@ -72,3 +73,22 @@ def test_a_named_cache_says_what_is_left_open(make_photos: MakePhotos, tmp_path:
     assert again.images.paths == first.images.paths
     assert again.images.classes == ["cat"]
     assert again.encoder.fingerprint == first.encoder.fingerprint
+
+
+def test_a_named_cache_of_a_network_gives_the_same_encoder_again(make_photos: MakePhotos, tmp_path: Path) -> None:
+    job = plan_extraction(
+        make_photos(n=3),
+        backbone="mobilenet_v2_0.35",
+        weights="random",
+        preprocess="0-1",
+        input_size=(32, 40),
+        resize="load_img",
+        dtype="float16",
+        seed=11,
+        cache=tmp_path / "c.h5",
+    )
+    source = {**job.origin, "root": str(job.images.root), "source": str(job.images.source)}
+    create_cache(job.cache_path, job.encoder.fingerprint, source).close()
+    again = plan_extraction(cache=job.cache_path)
+    assert again.encoder.fingerprint == job.encoder.fingerprint
+    assert again.origin == job.origin

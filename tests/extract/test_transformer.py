@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from conftest import CountingEncoder, MakePhotos
 from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.errors import DataError, FingerprintError
 from tlfeat.extract.extract import extract_rows
 from tlfeat.extract.transformer import ImageEmbedder
@@ -64,6 +65,27 @@ def test_an_image_that_cannot_be_read_is_an_error_because_a_row_may_not_be_missi
         ImageEmbedder("pixels", layer="pixels").transform([files[0], tmp_path / "bad.png"])
     with pytest.raises(DataError, match="no image to embed"):
         ImageEmbedder("pixels", layer="pixels").transform([])
+
+
+def test_another_parameter_makes_another_encoder_and_the_same_ones_do_not(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[BackboneSpec, list[str], int]] = []
+
+    def make(spec: BackboneSpec, layers: list[str], *, batch_size: int) -> PixelEncoder:
+        made.append((spec, layers, batch_size))
+        return PixelEncoder(spec.size)
+
+    monkeypatch.setattr("tlfeat.extract.transformer.KerasEncoder", make)
+    embedder = ImageEmbedder("resnet50", weights="random", input_size=(8, 8)).fit(files)
+    assert embedder.transform(files).shape == (12, 8 * 8 * 3)
+    assert len(made) == 1
+    embedder.set_params(input_size=(6, 4))
+    assert embedder.transform(files).shape == (12, 6 * 4 * 3)
+    for change in ({"backbone": "resnet101"}, {"layer": "conv1_relu"}, {"preprocess": "tf"}, {"batch_size": 5}):
+        embedder.set_params(**change).fit(files).fit(files)
+    assert [layers for _, layers, _ in made] == [*[["avg_pool"]] * 3, *[["conv1_relu"]] * 3]
+    assert made[-1] == (BackboneSpec("resnet101", "random", (6, 4), "tf"), ["conv1_relu"], 5)
 
 
 def test_it_can_be_cloned_and_pickled_after_use(files: list[Path]) -> None:

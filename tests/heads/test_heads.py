@@ -60,6 +60,16 @@ def test_head_learns_gives_probabilities_and_is_the_same_each_time(name: str, pr
     assert predict_probabilities(again.head, rows[test_at]).tobytes() == probabilities.tobytes()
 
 
+def test_an_image_is_held_out_from_the_same_others_whatever_order_the_rows_come_in(problem: tuple[Rows, Split]) -> None:
+    rows, split = problem
+    at = split.where("train", "val")
+    order = np.random.default_rng(5).permutation(len(at))
+    one = fit_head("lda", rows[at], split, at, seed=2, is_searched=False).held_out
+    other = fit_head("lda", rows[at[order]], split, at[order], seed=2, is_searched=False).held_out
+    assert one is not None and other is not None
+    np.testing.assert_allclose(other, one[order], atol=1e-4)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_head_of_two_classes_is_loaded_again(name: str, problem: tuple[Rows, Split], tmp_path: Path) -> None:
     rows, split = problem

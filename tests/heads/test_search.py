@@ -285,6 +285,21 @@ def test_held_out_scores_are_those_of_the_fit_that_did_not_see_the_image(monkeyp
     assert np.array_equal(explored.right[1], scores.argmax(axis=1) == problem.labels)
 
 
+def test_shrinkages_are_compared_with_the_balance_that_the_fit_will_have() -> None:
+    problem = problem_of(n=400)
+    problem = problem.part(np.flatnonzero((problem.labels > 0) | (np.arange(400) % 4 == 0)))
+    family, weights = Discriminant((0.2, 0.6)), np.ones(len(problem.labels), np.float32)
+    plain, balanced = (
+        family.explore(problem, whole(is_balanced=is_balanced), family.grid(1), weights).scores(1)
+        for is_balanced in (False, True)
+    )
+    for fold in range(5):
+        counts = np.bincount(problem.labels[problem.fold_of != fold])
+        shift = np.log(1 / 3) - np.log(counts / counts.sum())  # from the classes' shares to equal ones
+        held = problem.fold_of == fold
+        np.testing.assert_allclose(balanced[held] - plain[held], np.tile(shift, (held.sum(), 1)), atol=1e-6)
+
+
 def test_columns_of_large_mean_and_constant_columns_are_scaled_as_scikit_learn_does() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(0, 1, (5000, 4)).astype(np.float32)
@@ -441,6 +456,8 @@ def test_given_validation_images_choose_and_are_learned_from_afterwards() -> Non
     assert fitted.held_out is not None
     held = np.isfinite(fitted.held_out[:, 0])
     assert [split.roles[i] for i in at[held]] == ["val"] * 75
+    is_right = fitted.held_out[held].argmax(axis=1) == split.labels[at[held]]
+    assert fitted.chosen["cv_score"] == pytest.approx(is_right.mean(), abs=1e-6)
     only_train = split.where("train")
     without = fit_head("logreg", in_order(problem.rows, split, only_train), split, only_train)
     assert without.head.coef.tobytes() != fitted.head.coef.tobytes()

@@ -49,6 +49,12 @@ def test_the_sample_holds_the_same_share_of_each_class_and_role() -> None:
     assert np.array_equal(sample(split, 1000, seed=0), np.arange(1000))
 
 
+def test_the_sample_is_filled_up_where_most_is_missing() -> None:
+    split = a_split({(0, "train"): 66, (1, "train"): 23, (0, "test"): 11})  # of ten: 6.6, 2.3 and 1.1
+    drawn = [(int(split.labels[i]), split.roles[i]) for i in sample(split, 10, seed=4)]
+    assert [drawn.count(k) for k in [(0, "train"), (1, "train"), (0, "test")]] == [7, 2, 1]
+
+
 @pytest.mark.parametrize("n", [7, 99, 501])
 def test_the_sample_is_as_large_as_asked(n: int) -> None:
     split = a_split({(0, "train"): 333, (1, "train"): 331, (0, "test"): 167, (1, "test"): 171})

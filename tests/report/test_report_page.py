@@ -19,6 +19,7 @@ from PIL import Image
 from conftest import MakePhotos
 from made_results import a_result, as_network, keep_network
 from tlfeat import workspace
+from tlfeat.cache.store import create_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
@@ -134,6 +135,9 @@ def test_of_many_test_images_the_surest_mistakes_are_kept(cache: Path) -> None:
         wrong = {2: 1, 5: 1, 7: 2}
         result = replace(result, true=true, predicted=[wrong.get(i, 0) for i in range(n)], certainty=certainty)
         chosen = choose_images(data.split, [result], np.array([0, 1]), max_tests=2)
+        other = replace(result, predicted=[int(i == 3) for i in range(n)])  # its one mistake is less sure
+        of_both = choose_images(data.split, [result, other], np.array([0, 1]), max_tests=3)
+    assert of_both.tests.tolist() == [3, 5, 7]
     assert chosen.tests.tolist() == [5, 7]
     assert chosen.at.tolist()[:2] == [0, 1] and len(set(chosen.at.tolist())) == len(chosen.at)
 
@@ -235,6 +239,32 @@ def test_commands_can_be_typed_again_whatever_the_names(tmp_path: Path, make_pho
     assert ["tlfeat", "fit-keras", "--epochs", "3", *common] in words
     assert ["tlfeat", "compare", "--heads", "none", "--keras", "none", *common] in words
     assert words[-1] == ["tlfeat", "report", *common]
+
+
+def test_the_command_of_an_extraction_has_every_option_that_is_not_usual(
+    tmp_path: Path, make_photos: MakePhotos
+) -> None:
+    photos = make_photos(n=3)
+    job = plan_extraction(
+        photos,
+        backbone="mobilenet_v2_0.35",
+        weights="random",
+        preprocess="0-1",
+        input_size=(32, 40),
+        resize="load_img",
+        dtype="float16",
+        class_map=["dog=wolf"],
+        seed=11,
+    )
+    source = {**job.origin, "root": str(photos), "source": str(photos)}
+    with create_cache(tmp_path / "c.h5", job.encoder.fingerprint, source) as cache:
+        cache.reserve({"avg_pool": 4, "block_3_add:max": 4}, 0)
+        words = shlex.split(commands(cache, [a_result("knn")])[0])
+    assert shlex.join(words) == (
+        f"tlfeat extract {photos} --backbone mobilenet_v2_0.35 --weights random --preprocess 0-1 --input-size 32x40 "
+        "--layer avg_pool --layer block_3_add:max --resize load_img --dtype float16 --class-map dog=wolf --seed 11 "
+        f"--cache {tmp_path / 'c.h5'}"
+    )
 
 
 @pytest.mark.parametrize(
