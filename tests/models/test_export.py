@@ -200,6 +200,15 @@ def test_a_file_that_answers_otherwise_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_file_that_gives_nan_is_refused() -> None:
+    def run(pixels: object) -> tuple[list[str], Any]:
+        return ["a", "b"], np.array([[0.75, 0.25], [0.25, np.nan]], np.float32)
+
+    expected = np.array([[0.75, 0.25], [0.25, 0.75]])
+    with pytest.raises(ModelError, match="differ from those of tlfeat predict by nan"):
+        export.compare(run, np.zeros((2, 4, 4, 3), np.uint8), expected, ["a", "b"])
+
+
 def example_of(card: Path) -> str:
     return card.read_text().split("```python\n")[1].split("```")[0]
 

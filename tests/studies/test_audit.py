@@ -97,6 +97,9 @@ def test_a_picture_of_another_kind_is_an_outlier(tmp_path: Path) -> None:
     found = audited(tmp_path / "p")
     assert found.of_kind("outlier")[0].path == "a/0.png"
     assert len(found.of_kind("outlier")) <= 2
+    for k in range(6):  # copies of it are no company
+        shutil.copy(tmp_path / "p" / "a" / "0.png", tmp_path / "p" / "a" / f"copy{k}.png")
+    assert audited(tmp_path / "p").of_kind("outlier") == found.of_kind("outlier")
     assert any("wrong labels were not looked for" in note for note in found.notes)  # there is one class
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,14 @@ def test_the_last_point_is_what_fit_sklearn_finds(cache: Path) -> None:
     with open_data(cache, seed=0) as data:
         whole = fit_sklearn(data, "logreg").result.score.accuracy
     assert run_curve(cache, heads=("logreg",)).lines["logreg"][-1].accuracies == [whole]
+
+
+def test_the_seconds_of_a_draw_are_those_of_choosing_and_of_fitting(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curving, "fit_head", lambda *a, **o: replace(fit_head(*a, **o), search_s=4.0, fit_s=0.5))
+    found = run_curve(cache, heads=("lda",), counts=(2, 5), n_draws=1)
+    assert [trial.fit_s for place in found.lines["lda"] for trial in place.trials] == [4.5, 4.5]
 
 
 Counting = Callable[..., Any]
