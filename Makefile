@@ -21,7 +21,7 @@ test: lint types check  ## everything that has to pass
 
 check: .venv/installed  ## the tests alone, on all cores
 	@# one thread a worker: more would only wait for each other
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .
