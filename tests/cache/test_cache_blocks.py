@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from made_data import FINGERPRINT, some_rows
-from tlfeat.cache import store as caching
+from tlfeat.cache import row_table
 from tlfeat.cache.store import create_cache
 
 
@@ -32,6 +32,6 @@ def test_every_row_of_every_block_of_so_many_bytes_is_read(
     with create_cache(tmp_path / "c.h5", {**FINGERPRINT, "dtype": dtype}, {}) as cache:
         cache.append({"x": rows}, keys)
         for block_bytes in (1, 20, 7 * 20 + 1, 49 * 20, 50 * 20, 51 * 20):  # a row is 20 bytes
-            monkeypatch.setattr(caching, "_BLOCK_BYTES", block_bytes)
+            monkeypatch.setattr(row_table, "_BLOCK_BYTES", block_bytes)
             order = np.random.default_rng(block_bytes).permutation(50)
             assert cache.read("x", [keys[i] for i in order]).tobytes() == rows[order].tobytes(), block_bytes

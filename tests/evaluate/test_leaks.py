@@ -12,17 +12,11 @@ import pytest
 from made_data import make_table, photo
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
-from tlfeat.evaluate import leaks
 from tlfeat.evaluate.intervals import proportion_interval
 from tlfeat.evaluate.leaks import LeakedImages, find_leaks, score_without
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
-
-
-@pytest.fixture(autouse=True)
-def _nothing_found_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaks, "_found", {})
 
 
 def test_of_an_exact_and_a_changed_copy_the_exact_one_is_told(tmp_path: Path) -> None:

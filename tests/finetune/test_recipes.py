@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
 from tlfeat.cli.app import app
 from tlfeat.errors import DataError, UsageError
-from tlfeat.finetune import train as finetune
 from tlfeat.finetune.network import Network
 from tlfeat.finetune.recipes import RECIPES, choose_settings, describe, find_recipe
 from tlfeat.finetune.saved import load_model
@@ -74,7 +73,7 @@ def test_inception_trains_its_last_15_layers_and_leaves_batchnorm_alone_unless_a
 ) -> None:
     keras = import_keras()
     base = build_base(BackboneSpec("inception_v3", "random"), (96, 96))  # once: building it takes seconds
-    monkeypatch.setattr(finetune, "build_base", lambda *_: base)
+    monkeypatch.setattr("tlfeat.finetune.network.build_base", lambda *_: base)
     for is_as_written in (False, True):
         network = built("inception-last15", is_as_written=is_as_written)
         assert head_of(network) == ["Flatten", "512 relu", "drop 0.3", "512 relu", "drop 0.3", "3 softmax"]

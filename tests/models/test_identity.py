@@ -21,7 +21,7 @@ from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.saved import model_folder
-from tlfeat.studies import curve as curving
+from tlfeat.studies import trials
 from tlfeat.studies.curve import learning_curve
 from tlfeat.types import Labels
 
@@ -101,11 +101,11 @@ def test_a_model_fitted_on_rows_of_another_encoder_is_not_reused(make_photos: Ma
 def test_whatever_changes_a_model_changes_its_folder(changed: str, make_photos: MakePhotos) -> None:
     path = extract_rows(load_images(make_photos(n=10)), PixelEncoder(), Path("c.h5")).cache
     with open_data(path, seed=0) as data, open_data(path, seed=1) as other:
-        same: tuple[Any, ...] = (data, "svm", "avg_pool", {"a": 1}, {"b": 2})
+        same: tuple[Any, ...] = (data, "svm", {"layer": "avg_pool", "a": 1}, {"b": 2})
         others = {
-            "settings": (data, "svm", "avg_pool", {"a": 2}, {"b": 2}),
-            "fingerprint": (data, "svm", "avg_pool", {"a": 1}, {"b": 3}),
-            "split": (other, "svm", "avg_pool", {"a": 1}, {"b": 2}),
+            "settings": (data, "svm", {"layer": "avg_pool", "a": 2}, {"b": 2}),
+            "fingerprint": (data, "svm", {"layer": "avg_pool", "a": 1}, {"b": 3}),
+            "split": (other, "svm", {"layer": "avg_pool", "a": 1}, {"b": 2}),
         }
         assert model_folder(*same) == model_folder(*same)
         assert model_folder(*same) != model_folder(*others[changed])
@@ -128,7 +128,7 @@ def test_draws_by_another_rule_are_not_those_that_were_kept(
         return draw_per_class(split, positions, n_per_class, seed=seed + 1000, draw=draw)
 
     assert [n_reused(), n_reused()] == [0, 3]
-    monkeypatch.setattr(curving, "draw_per_class", differently)
+    monkeypatch.setattr(trials, "draw_per_class", differently)
     assert n_reused() == 1  # all images are all images
     assert len(list((workspace.CACHE_DIR / "curves").rglob("*.json"))) == 5
 
