@@ -54,7 +54,7 @@ def test_ctrl_c_leaves_the_best_weights_and_the_same_call_goes_on(
 ) -> None:
     if cut == "off":  # the other one with graphs
         request.getfixturevalue("eagerly")
-    settings = TrainSettings(**LAST_BLOCK, cut=cut, seed=11, batch_size=8)
+    settings = TrainSettings(**LAST_BLOCK, cut=cut, seed=11, batch_size=14)
     whole = fit_keras(data, settings).result
     saved = Path(whole.model)
     with pytest.raises(Interrupted, match=r"Stopped after 2 epochs.*goes on from there"):
@@ -76,7 +76,7 @@ def test_a_killed_training_goes_on_from_its_last_saved_epoch(
 ) -> None:
     """Nothing is written but at the ends of epochs, so that a kill is the same as any other error here."""
     monkeypatch.setattr(training, "_SAVE_EVERY_S", 0.0)
-    settings = TrainSettings(**LAST_BLOCK, seed=12, plateau=1, learning_rate=1e-9, batch_size=8)
+    settings = TrainSettings(**LAST_BLOCK, seed=12, plateau=1, learning_rate=1e-9, batch_size=14)
     whole = fit_keras(data, settings).result
     assert len(set(whole.history["learning_rate"])) > 1, "the learning rate fell on the way"
     shutil.rmtree(whole.model)
@@ -139,7 +139,7 @@ def test_a_second_phase_that_diverges_at_once_leaves_the_weights_of_the_first(da
 
 
 def test_ctrl_c_in_the_first_epoch_of_the_second_phase_loses_nothing_of_the_first(data: Data, eagerly: None) -> None:
-    settings = TrainSettings(**TWO_PHASES, seed=21, batch_size=8)
+    settings = TrainSettings(**TWO_PHASES, seed=21, batch_size=14)
     whole = fit_keras(data, settings).result
     shutil.rmtree(whole.model)
 
