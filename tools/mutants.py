@@ -184,7 +184,7 @@ class Copy:
 
     def run(self, tests: list[str], *, is_limited: bool = True) -> tuple[str, str, str]:
         """Run tests up to the first failure; return the outcome, the test that failed, else what pytest said."""
-        asked = ["-m", "pytest", "-x", "-q", "-rfE", "--no-header", "-p", "no:xdist", "-p", "no:cacheprovider", *tests]
+        asked = ["-m", "pytest", "-x", "-q", "-rfE", "--no-header", "-n0", "-p", "no:cacheprovider", *tests]
         asked += [f"--deselect={test}" for test in sorted(self.left_out)]
         try:
             ran = subprocess.run(

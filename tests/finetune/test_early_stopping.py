@@ -140,3 +140,25 @@ def test_a_second_phase_that_is_resumed_draws_for_its_own_epochs() -> None:
     resumed.go(Phase(3, 3, 5, 0.1), state)
     assert run.epochs + resumed.epochs == [0, 1, 2, 3, 4]
     assert resumed.weight == after(5)
+
+
+def test_no_pass_through_the_images_repeats_the_order_or_the_number_of_another() -> None:
+    fed: list[tuple[int, tuple[int, ...]]] = []
+
+    def feed(at: Any, epoch: int) -> Any:
+        fed.append((epoch, tuple(at.tolist())))
+        return at, np.ones(len(at), bool)
+
+    batches = make_batches(feed, np.arange(40), np.arange(10, 40), 6, seed=5, passes=3)
+    assert len(batches) == 3 * 5
+    orders = []
+    for epoch in (0, 1, 2):
+        batches.begin(epoch)
+        fed.clear()
+        for i in range(len(batches)):
+            _, targets = batches[i]
+            assert tuple(targets.tolist()) == fed[-1][1]
+        assert [number for number, _ in fed] == [3 * epoch + i for i in range(3) for _ in range(5)]
+        orders += [tuple(at for _, at in fed[5 * i : 5 * i + 5]) for i in range(3)]
+    assert len(set(orders)) == 9
+    assert all(sorted(sum(order, ())) == list(range(10, 40)) for order in orders)
