@@ -128,6 +128,28 @@ def test_of_files_written_together_the_one_that_stands_for_all_gets_its_name_las
     assert sorted(path.name for path in (tmp_path / "n").iterdir()) == ["m.bin", "m.xml", "z.json"]
 
 
+@needs_proc
+def test_the_journal_is_empty_on_the_disk_before_it_loses_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that came back after a power cut would be applied to whatever has the file's name by then."""
+    synced = SyncedFiles(monkeypatch)
+    unlink, held = Path.unlink, []
+
+    def noted(path: Path, missing_ok: bool = False) -> None:
+        if path.exists():
+            held.append(synced.contents[path.stat().st_ino])
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    (tmp_path / "file").write_bytes(b"before")
+    with JournalledFile(tmp_path / "file", is_writable=True) as opened:
+        opened.write(b"after")
+        opened.commit()
+    assert held == [b""]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 # --- power cuts after every operation of a short story --------------------------------------------------------
 
 SHORT_STORY: list[tuple[Any, ...]] = [
