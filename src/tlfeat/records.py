@@ -118,6 +118,14 @@ class SplitInfo(Record):
     n_val: int
     n_test: int
     test_fraction: float | None = None
+    test_split: str | None = None  # as asked for; None takes "test", else "val"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what names of files are made from: what an earlier version did not have changes none of its names."""
+        values = self.to_dict()
+        if self.test_split is None:
+            del values["test_split"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,7 @@ class Calibration(Record):
 
 @dataclass(frozen=True, slots=True)
 class Score(Record):
-    """Test-set scores, each computed in ``evaluate`` and nowhere else."""
+    """Scores on the test images that are no leaks, each computed in ``evaluate`` and nowhere else."""
 
     accuracy: float
     ci95: tuple[float, float]  # 95 % interval of the accuracy, groups allowed for
@@ -146,15 +154,25 @@ class Score(Record):
     macro_f1_ci95: tuple[float, float] | None = None
     calibration: Calibration | None = None
 
+    @property
+    def n_images(self) -> int:
+        """How many test images were scored."""
+        return sum(map(sum, self.confusion))
+
 
 @dataclass(frozen=True, slots=True)
 class Leaks(Record):
-    """Test images that show a picture of the training images, and the accuracy on the others."""
+    """Test images that show a picture of the training images: what the score leaves out.
+
+    Where every test image is one, all are scored: `n_test` is 0.
+    """
 
     images: list[dict[str, Any]]  # each: test (path), learned (path), kind, similarity
-    n_test: int  # the others
-    accuracy: float | None  # None where there are no others
+    n_test: int  # the other test images
+    accuracy: float | None  # on those, as in the score; None where there are none
     ci95: tuple[float, float] | None
+    accuracy_with: float | None = None  # on all test images; None: of an older version, whose score was that
+    ci95_with: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)  # what was not looked for
 
 
@@ -207,6 +225,7 @@ def record(result: Result) -> dict[str, Any]:
         "n_train": result.split.n_train,
         "n_val": result.split.n_val,
         "n_test": result.split.n_test,
+        "n_scored": result.score.n_images,
         "coverage": result.coverage,
         "extract_s": result.timing.extract_s,
         "decode_s": result.timing.decode_s,
@@ -223,7 +242,7 @@ def record(result: Result) -> dict[str, Any]:
         "path": result.model,
         "notes": result.notes,
         "n_leaks": len(result.leaks.images) if result.leaks else 0,
-        "accuracy_without_leaks": result.leaks.accuracy if result.leaks else None,
+        "accuracy_with_leaks": result.leaks.accuracy_with if result.leaks else None,
         "leaks": result.leaks.to_dict() if result.leaks else {},
     }
 

@@ -170,6 +170,7 @@ def row_lines(to: str) -> list[tuple[str, str, str, Any]]:
 SPLIT = [
     ("seed", "--seed 7", "data.open_data seed", 7),
     ("test_fraction", "--test-fraction 0.35", "data.open_data test_fraction", 0.35),
+    ("test_split", "--test-split val", "data.open_data test_split", "val"),
 ]
 CACHE = [("cache", "--cache my.h5", "data.open_data cache_path", Path("my.h5"))]
 PAGE = [
@@ -325,6 +326,7 @@ CASES = [
         ("layer", "--layer one", "audit.audit layer", "one"),
         ("seed", "--seed 7", "audit.audit seed", 7),
         ("test_fraction", "--test-fraction 0.35", "audit.audit test_fraction", 0.35),
+        ("test_split", "--test-split val", "audit.audit test_split", "val"),
         ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
         ("output", "--output reports", "audit.write_reports folder", Path("reports")),
     ),

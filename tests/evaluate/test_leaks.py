@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from made_data import make_table, photo
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.intervals import proportion_interval
-from tlfeat.evaluate.leaks import LeakedImages, find_leaks, score_without
+from tlfeat.evaluate.leaks import LeakedImages, find_leaks, leak_sentence, scored_tests, with_leaked
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
@@ -64,8 +63,8 @@ def _other(path: str) -> str:
     return f"{folder}/{number.removeprefix('copy')}.png" if "copy" in number else f"{folder}/copy{number}.jpg"
 
 
-def test_the_score_without_leaks_has_an_interval_that_allows_for_groups() -> None:
-    """Twelve test images, four of each plant; one is a leak. Answers are right for whole plants."""
+def test_leaks_do_not_count_and_what_they_would_have_made_is_known() -> None:
+    """Twelve test images, four of each plant; two are leaks. Answers are right for whole plants."""
     n = 48
     split = make_split(
         make_table(
@@ -78,14 +77,24 @@ def test_the_score_without_leaks_has_an_interval_that_allows_for_groups() -> Non
     true, groups = split.labels[test_at], split.groups[test_at]
     right = groups != groups[0]
     predicted = np.where(right, true, 1 - true)
-    leaked = int(np.flatnonzero(right)[0])
-    images = [{"test": split.paths[test_at[leaked]], "learned": "x", "kind": "near", "similarity": 0.95}]
-    kept = np.arange(12) != leaked
-    found = score_without(LeakedImages(images, ["a note"]), split, true, predicted)
-    assert (found.n_test, found.accuracy, found.notes) == (11, 7 / 11, ["a note"])
-    assert found.ci95 == proportion_interval(right[kept], groups[kept])
-    assert found.ci95 is not None
-    low, high = proportion_interval(right[kept], None)
-    assert found.ci95[0] < low - 0.05 and found.ci95[1] > high + 0.02  # eleven images, but three plants
-    ungrouped = score_without(LeakedImages(images, []), replace(split, groups=np.arange(n)), true, predicted)
-    assert ungrouped.ci95 == pytest.approx((low, high))
+    leaked = np.flatnonzero(right)[[0, 3]]
+    images = [{"test": split.paths[i], "learned": "x", "kind": "near", "similarity": 0.95} for i in test_at[leaked]]
+    found = LeakedImages(images, ["a note"])
+    assert np.flatnonzero(~scored_tests(found, split)).tolist() == leaked.tolist()
+    kept = with_leaked(found, split, true, predicted)
+    assert (kept.n_test, kept.accuracy, kept.accuracy_with, kept.notes) == (10, 6 / 10, 8 / 12, ["a note"])
+    others = np.setdiff1d(np.arange(12), leaked)
+    assert kept.ci95 == proportion_interval(right[others], groups[others])
+    assert kept.ci95_with == proportion_interval(right, groups)
+    assert "with them the accuracy would be 66.7 %" in leak_sentence(kept)
+    assert "2 of 12 test images (16.7 %)" in leak_sentence(kept)
+    assert "is flattered" in leak_sentence(replace(kept, accuracy_with=None))  # of an older version
+
+
+def test_where_all_test_images_are_leaks_all_count() -> None:
+    split = make_split(make_table(["cat", "dog"] * 6, splits=["train"] * 8 + ["test"] * 4))
+    images = [{"test": split.paths[i], "learned": "x", "kind": "bytes"} for i in split.where("test")]
+    found = LeakedImages(images, [])
+    true = split.labels[split.where("test")]
+    assert scored_tests(found, split).tolist() == [True] * 4
+    assert "every one of 4 test images" in leak_sentence(with_leaked(found, split, true, true))

@@ -176,14 +176,59 @@ def test_validation_is_drawn_from_training_where_only_test_is_given() -> None:
     assert split.info.origin == "given"
 
 
-def test_test_is_drawn_from_training_only_where_validation_is_given() -> None:
-    splits = (["train"] * 20 + ["val"] * 5) * 2
-    split = make_split(make_table(["cat"] * 25 + ["dog"] * 25, splits=splits))
+def train_and_val() -> ImageTable:
+    return make_table(["cat"] * 27 + ["dog"] * 26, splits=["train"] * 20 + ["val"] * 7 + ["train"] * 20 + ["val"] * 6)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_validation_images_are_the_test_set_where_none_is_given(seed: int) -> None:
+    table = train_and_val()
+    split = make_split(table, seed=seed)
+    given = {key_of(i): role for i, role in enumerate(table.images.splits)}
+    assert {key for key, role in roles_by_key(split).items() if role == "test"} == {
+        key for key, role in given.items() if role == "val"
+    }
+    assert labels_of(split, "val") == {"cat": 3, "dog": 3}  # for early stopping, from the training images
+    assert (split.info.origin, split.info.test_fraction, split.info.n_test) == ("given", None, 13)
+    assert not split.is_val_given  # heads choose in folds
+    assert split.notes == [
+        "there is no test folder: the 13 images of val are the test set and choose nothing (--test-split none draws a "
+        "test set from train instead)"
+    ]
+
+
+def test_validation_images_are_the_test_set_where_those_of_the_test_have_no_label() -> None:
+    splits = ["train"] * 10 + ["val"] * 4 + ["test"] * 3
+    table = make_table((["cat", "dog"] * 7) + [""] * 3, splits=splits)
+    split = make_split(table)
+    assert labels_of(split, "test") == {"cat": 2, "dog": 2}
+    assert split.notes[0] == "3 images have no label and take no part"
+
+
+def test_a_test_set_is_drawn_from_the_training_images_where_that_is_asked_for() -> None:
+    table = train_and_val()
+    split = make_split(table, seed=3, test_fraction=0.1, test_split="none")
     roles = roles_by_key(split)
-    assert all((roles[key_of(i)] == "val") == (role == "val") for i, role in enumerate(splits))
-    assert labels_of(split, "test") == {"cat": 4, "dog": 4}
-    assert split.info.origin == "seeded"
+    assert all((roles[key_of(i)] == "val") == (role == "val") for i, role in enumerate(table.images.splits))
+    assert labels_of(split, "test") == {"cat": 2, "dog": 2}
+    assert (split.info.origin, split.info.test_split, split.is_val_given) == ("seeded", "none", True)
     assert split.notes == ["no test split is given: a test set is drawn from the training images"]
+
+
+def test_one_can_test_on_the_validation_images_beside_a_test_set() -> None:
+    splits = ["train"] * 12 + ["val"] * 4 + ["test"] * 6
+    table = make_table(["cat", "dog"] * 11, splits=splits)
+    split = make_split(table, test_split="Validation")
+    assert set(split.keys) == {key_of(i) for i in range(16)}
+    assert {split.keys[i] for i in split.where("test")} == {key_of(i) for i in range(12, 16)}
+    assert split.notes == ["6 images of the split test take no part (--test-split Validation)"]
+    assert make_split(table).info.digest != split.info.digest
+
+
+@pytest.mark.parametrize("name", ["train", "test", "holdout"])
+def test_a_test_split_that_is_not_there_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--test-split {name}: .* There is: val; none draws"):
+        make_split(train_and_val(), test_split=name)
 
 
 def test_a_copy_of_a_given_validation_image_is_not_drawn_for_testing() -> None:
@@ -191,7 +236,8 @@ def test_a_copy_of_a_given_validation_image_is_not_drawn_for_testing() -> None:
     keys = [key_of((label, i % 20)) for label in ("cat", "dog") for i in range(30)]
     splits = (["train"] * 20 + ["val"] * 10) * 2
     for seed in range(5):
-        split = make_split(make_table(["cat"] * 30 + ["dog"] * 30, keys=keys, splits=splits), seed=seed)
+        table = make_table(["cat"] * 30 + ["dog"] * 30, keys=keys, splits=splits)
+        split = make_split(table, seed=seed, test_split="none")
         tested = {split.keys[i] for i in split.where("test")}
         assert tested
         assert not tested & {split.keys[i] for i in split.where("train", "val")}

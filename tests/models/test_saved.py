@@ -87,7 +87,7 @@ def as_saved_by_an_earlier_version(folder: Path, candidate: str) -> Path:
         {
             "settings": earlier,
             "fingerprint": result.fingerprint,
-            "split": result.split.to_dict(),
+            "split": result.split.identity(),
             "version": 1,
         }
     )

@@ -11,7 +11,7 @@ import pytest
 
 from made_results import a_result, lined_up
 from tlfeat.records import Leaks
-from tlfeat.report.comparison import result_text, table_rows, to_csv, to_markdown
+from tlfeat.report.comparison import legend, result_text, table_rows, to_csv, to_markdown
 
 FIRST = a_result(
     "svm",
@@ -73,13 +73,22 @@ def test_the_table_has_the_interval_of_the_accuracy_beside_the_accuracy() -> Non
     assert three[2][-1] == "-2.0 points (-4.0 to +1.0), worse, p = 0.12"
 
 
-def test_the_accuracy_without_leaks_has_an_interval_of_its_own() -> None:
-    leaks = Leaks([{"test": "x", "learned": "y", "kind": "near", "similarity": 0.95}], 4, 0.625, (0.14, 0.94))
-    result = replace(FIRST, leaks=leaks)
-    assert "without leaks      62.5 %  (95 % interval 14.0 to 94.0, 4 test images)" in result_text(result)
-    headings, rows = table_rows(lined_up(result, replace(SECOND, leaks=None)))
-    assert dict(zip(headings, rows[0], strict=True))["without leaks"] == "62.5 %"
-    assert dict(zip(headings, rows[1], strict=True))["without leaks"] == "–"
+def test_the_accuracy_with_leaks_is_a_footnote() -> None:
+    leaks = Leaks(
+        [{"test": "x", "learned": "y", "kind": "near", "similarity": 0.95}], 4, 0.8125, None, 0.875, (0.14, 0.94)
+    )
+    result, other = replace(FIRST, leaks=leaks), replace(SECOND, leaks=replace(leaks, accuracy_with=0.625))
+    text = result_text(result)
+    assert "accuracy           81.2 %" in text
+    assert "LEAK: 1 of 5 test images (20.0 %)" in text and "with them the accuracy would be 87.5 %" in text
+    found = lined_up(result, other)
+    headings, rows = table_rows(found)
+    assert dict(zip(headings, rows[0], strict=True))["accuracy"] == "81.2 %"
+    last = legend(found)[-1]
+    assert last.startswith("Leaks: 1 test image of ") and last.endswith(
+        f"With them: {found.lines[0].name} 87.5 %, {found.lines[1].name} 62.5 %."
+    )
+    assert not any("Leaks" in sentence for sentence in legend(lined_up(FIRST, SECOND)))
 
 
 def test_every_score_and_both_ends_of_its_interval_are_in_the_csv() -> None:

@@ -134,9 +134,9 @@ def test_of_many_test_images_the_surest_mistakes_are_kept(cache: Path) -> None:
         certainty = np.linspace(0.1, 0.9, n).tolist()
         wrong = {2: 1, 5: 1, 7: 2}
         result = replace(result, true=true, predicted=[wrong.get(i, 0) for i in range(n)], certainty=certainty)
-        chosen = choose_images(data.split, [result], np.array([0, 1]), max_tests=2)
+        chosen = choose_images(data, [result], np.array([0, 1]), max_tests=2)
         other = replace(result, predicted=[int(i == 3) for i in range(n)])  # its one mistake is less sure
-        of_both = choose_images(data.split, [result, other], np.array([0, 1]), max_tests=3)
+        of_both = choose_images(data, [result, other], np.array([0, 1]), max_tests=3)
     assert of_both.tests.tolist() == [3, 5, 7]
     assert chosen.tests.tolist() == [5, 7]
     assert chosen.at.tolist()[:2] == [0, 1] and len(set(chosen.at.tolist())) == len(chosen.at)
@@ -322,3 +322,25 @@ def test_learning_curves_skip_what_is_not_a_number() -> None:
     (chart,) = learning_curves(replace(a_result("keras-frozen", kind="keras"), history=history))
     assert len(chart.marks) == 2 and len(chart.areas) == 2
     assert learning_curves(a_result("svm")) == []
+
+
+def test_commands_name_the_split_that_was_tested_on(make_photos: MakePhotos) -> None:
+    photos = make_photos(n=10)
+    photos.rename("classes")
+    for split, names in (("train", range(8)), ("val", range(8, 10))):
+        for label in ("cat", "dog"):
+            Path("photos", split, label).mkdir(parents=True)
+            for i in names:
+                file = sorted(Path("classes", label).iterdir())[0]
+                file.rename(Path("photos", split, label, f"{i}{file.suffix}"))
+    cache = plan_extraction(Path("photos"), backbone="pixels", cache=Path("a.h5")).run().cache
+    with open_data(cache, seed=0, test_split="none") as data:
+        found = compare_candidates(data, heads=("logreg",), keras_modes=(), has_pixels=False)
+        lines = commands(data.cache, [line.result for line in found.lines])
+    assert all("--test-split none" in line for line in lines[1:])
+    with open_data(cache, seed=0) as data:
+        assert {data.split.paths[i].split("/")[0] for i in data.split.where("test")} == {"val"}
+        again = compare_candidates(data, heads=("logreg",), keras_modes=(), has_pixels=False)
+        assert not again.lines[0].is_reused  # another split
+        lines = commands(data.cache, [line.result for line in again.lines])
+    assert not any("--test-split" in line for line in lines)

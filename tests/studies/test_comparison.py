@@ -15,6 +15,7 @@ from made_results import a_result
 from tlfeat.cache.store import Cache
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.evaluate.split import make_split
 from tlfeat.models.saved import Outcome
 from tlfeat.records import Result, Timing
@@ -26,7 +27,9 @@ def data() -> Data:
     """A hundred test images, so that the order of accuracies is that of the numbers of mistakes; no cache behind it."""
     split = make_split(make_table(["cat", "dog"] * 100), test_fraction=0.5)
     assert split.info.n_test == 100
-    return Data(cast(Cache, SimpleNamespace(path=Path("c.h5"))), split, seed=0)
+    made = Data(cast(Cache, SimpleNamespace(path=Path("c.h5"))), split, seed=0)
+    made._leaks = LeakedImages([], [])
+    return made
 
 
 def result_of(data: Data, candidate: str, wrong: range, *, macro_f1: float = 0.5) -> Result:

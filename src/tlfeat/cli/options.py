@@ -46,6 +46,15 @@ FractionOption = Annotated[
     float, typer.Option("--test-fraction", help="Share of each class to test on, if the data has no test split.")
 ]
 
+TestSplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--test-split",
+        metavar="NAME",
+        help="The given split to test on: test, val, or none (draw one from train). Default: test, else val.",
+    ),
+]
+
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Fit again even if an equal result exists.")]
 
 OutputOption = Annotated[
@@ -93,6 +102,7 @@ class SplitOptions:
 
     cache: CacheOption = None
     test_fraction: FractionOption = 0.2
+    test_split: TestSplitOption = None
     seed: SeedOption = 0
 
     def open(self, path: Path | None = None) -> AbstractContextManager[Data]:
@@ -101,7 +111,7 @@ class SplitOptions:
         from tlfeat.evaluate.data import open_data
 
         path = path or self.cache or workspace.newest_cache()
-        return open_data(path, seed=self.seed, test_fraction=self.test_fraction)
+        return open_data(path, seed=self.seed, test_fraction=self.test_fraction, test_split=self.test_split)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

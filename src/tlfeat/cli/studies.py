@@ -21,6 +21,7 @@ from tlfeat.cli.options import (
     PixelsOption,
     SeedOption,
     SplitOptions,
+    TestSplitOption,
     parse_list,
 )
 from tlfeat.text import aligned, counted
@@ -111,6 +112,7 @@ def run_sweep(
     embedding: EmbeddingOptions = EmbeddingOptions(),
     output: OutputOption = None,
     test_fraction: FractionOption = 0.2,
+    test_split: TestSplitOption = None,
     fresh: FreshOption = False,
     seed: SeedOption = 0,
 ) -> None:
@@ -124,7 +126,7 @@ def run_sweep(
     cache = embed_first(
         console, job.extraction, f"{counted(len(job.cuts), 'layer')} of {job.extraction.encoder.name} in one pass"
     ).cache
-    with SplitOptions(cache=cache, test_fraction=test_fraction, seed=seed).open() as opened:
+    with SplitOptions(cache=cache, test_fraction=test_fraction, test_split=test_split, seed=seed).open() as opened:
         found = sweep_layers(opened, job.cuts, head=model, is_fresh=fresh, on_progress=console.progress)
     _show_finding(console, sweep_finding(found), cache, output)
     if found.chosen is not None:
@@ -199,6 +201,7 @@ def run_audit(
             layer=choose_layers(opened, layer)[0],
             seed=split.seed,
             test_fraction=split.test_fraction,
+            test_split=split.test_split,
             on_progress=console.progress,
         )
     paths = write_reports(found, output or workspace.report_dir(path.stem))

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from tlfeat import workspace
 from tlfeat.cache.store import Cache, open_cache
-from tlfeat.evaluate.leaks import LeakedImages, find_leaks
+from tlfeat.evaluate.leaks import LeakedImages, find_leaks, scored_tests
 from tlfeat.evaluate.split import TEST_FRACTION, Split, make_split
 from tlfeat.types import OnProgress, silent
 
@@ -34,9 +37,16 @@ class Data:
             self._leaks = find_leaks(self.cache, self.split, on_progress=on_progress)
         return self._leaks
 
+    def scored_tests(self, on_progress: OnProgress = silent) -> npt.NDArray[np.bool_]:
+        """Return which test images count, of shape (n_test,); see ``leaks.scored_tests``."""
+        return scored_tests(self.leaks(on_progress), self.split)
+
 
 @contextmanager
-def open_data(cache_path: Path | None, *, seed: int, test_fraction: float = TEST_FRACTION) -> Iterator[Data]:
-    """Open a cache (the newest one for None) and make its split."""
+def open_data(
+    cache_path: Path | None, *, seed: int, test_fraction: float = TEST_FRACTION, test_split: str | None = None
+) -> Iterator[Data]:
+    """Open a cache (the newest one for None) and make its split; see `make_split`."""
     with open_cache(cache_path or workspace.newest_cache()) as cache:
-        yield Data(cache, make_split(cache.table, seed=seed, test_fraction=test_fraction), seed)
+        split = make_split(cache.table, seed=seed, test_fraction=test_fraction, test_split=test_split)
+        yield Data(cache, split, seed)

@@ -1,4 +1,4 @@
-"""Leaks: test images that show a picture of the training images. The score is given with and without them."""
+"""Leaks: test images that show a picture of the training images. They count in no score."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat.cache.contents import picture_files
 from tlfeat.cache.store import Cache
@@ -14,7 +15,7 @@ from tlfeat.evaluate.split import Split
 from tlfeat.images.duplicates import Duplicates, Pair, find_duplicates
 from tlfeat.memory import available_memory
 from tlfeat.records import Leaks
-from tlfeat.text import counted
+from tlfeat.text import counted, percent
 from tlfeat.types import Labels, OnProgress, silent
 
 
@@ -69,8 +70,18 @@ def layer_for_duplicates(cache: Cache) -> str:
     return "avg_pool" if "avg_pool" in cache.layers else next(iter(cache.layers))
 
 
-def score_without(found: LeakedImages, split: Split, true: Labels, predicted: Labels) -> Leaks:
-    """Return the accuracy on the test images that are no leaks.
+def scored_tests(found: LeakedImages, split: Split) -> npt.NDArray[np.bool_]:
+    """Return which test images count, of shape (n_test,) in the order of `split`: those that are no leaks.
+
+    Where every one of them is a leak all count, and `leak_sentence` says so.
+    """
+    leaked = {image["test"] for image in found.images}
+    is_scored = np.array([split.paths[i] not in leaked for i in split.where("test")], dtype=bool)
+    return is_scored if is_scored.any() else np.ones_like(is_scored)
+
+
+def with_leaked(found: LeakedImages, split: Split, true: Labels, predicted: Labels) -> Leaks:
+    """Return the leaks, with the accuracy that would be reported if they counted.
 
     Parameters
     ----------
@@ -79,12 +90,14 @@ def score_without(found: LeakedImages, split: Split, true: Labels, predicted: La
     true, predicted : int arrays of shape (n_test,)
         Of the test images of `split`, in its order.
     """
-    leaked = {image["test"] for image in found.images}
-    is_kept = np.array([split.paths[i] not in leaked for i in split.where("test")], dtype=bool)
-    n_kept = int(is_kept.sum())
-    right, groups = (true == predicted)[is_kept], split.groups[split.where("test")][is_kept]
-    accuracy, ci95 = (float(right.mean()), proportion_interval(right, groups)) if n_kept else (None, None)
-    return Leaks(found.images, n_kept, accuracy, ci95, found.notes)
+    right, groups = true == predicted, split.groups[split.where("test")]
+    n_kept = len(true) - len(found.images)
+    kept = scored_tests(found, split)
+    accuracy, ci95 = (
+        (float(right[kept].mean()), proportion_interval(right[kept], groups[kept])) if n_kept else (None,) * 2
+    )
+    with_them = float(right.mean()), proportion_interval(right, groups)
+    return Leaks(found.images, n_kept, accuracy, ci95, *with_them, found.notes)
 
 
 def leak_sentence(leaks: Leaks | None) -> str:
@@ -93,8 +106,17 @@ def leak_sentence(leaks: Leaks | None) -> str:
         return ""
     n, n_test = len(leaks.images), len(leaks.images) + leaks.n_test
     n_exact = sum(image["kind"] in ("bytes", "pixels") for image in leaks.images)
+    shown = f"({n_exact:,} exact, {n - n_exact:,} changed a little)"
+    if not leaks.n_test:
+        return (
+            f"LEAK: every one of {counted(n, 'test image')} shows a picture of the training images {shown}: the scores "
+            f"say nothing of new pictures. tlfeat audit shows them."
+        )
+    share = f"{n:,} of {counted(n_test, 'test image')} ({100 * n / n_test:.1f} %)"
+    said = f"LEAK: {share} show a picture of the training images {shown}"
+    if leaks.accuracy_with is None:
+        return f"{said}: the score of this older version counts them and is flattered. tlfeat audit shows them."
     return (
-        f"LEAK: {n:,} of {counted(n_test, 'test image')} ({100 * n / n_test:.1f} %) show a picture of the "
-        f"training images ({n_exact:,} exact, {n - n_exact:,} changed a little): the score is flattered. "
+        f"{said} and count in no score; with them the accuracy would be {percent(leaks.accuracy_with)}. "
         f"tlfeat audit shows them."
     )

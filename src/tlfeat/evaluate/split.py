@@ -1,6 +1,7 @@
 """Which images train, validate and test: one split serves every candidate, heads and Keras alike.
 
-Choices are made on training and validation images, numbers are reported on test images.
+Choices are made on training and validation images, numbers are reported on test images. Given folders stay what they
+are; where there is ``val`` and no ``test``, as in most tutorials, ``val`` is the test set.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from itertools import compress
 
 import numpy as np
 
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images.image_set import ImageTable
+from tlfeat.images.image_set import SPLIT_NAMES, ImageTable
 from tlfeat.records import SplitInfo
 from tlfeat.text import counted
 from tlfeat.types import Labels
@@ -61,11 +63,14 @@ class Split:
         return np.array([i for i, role in enumerate(self.roles) if role in roles], dtype=np.int64)
 
 
-def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_FRACTION) -> Split:
+def make_split(
+    table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_FRACTION, test_split: str | None = None
+) -> Split:
     """Return the split of a data set: the given one where there is one, else seeded, stratified and grouped.
 
-    A given test set stays as it is; a validation set is drawn from the training images where none is given.
-    Adding the same images in another order, or under other names, gives the same split.
+    A given test set stays as it is; where there is a validation set and no test set, that is the test set. A validation
+    set is drawn from the training images where none is left. Adding the same images in another order, or under other
+    names, gives the same split.
 
     Parameters
     ----------
@@ -74,11 +79,14 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
     seed : int, default=0
     test_fraction : float, default=0.2
         Of every class, where no test set is given.
+    test_split : str, optional
+        The given split to test on: "test" or "val", by any of its names; images of the other one then train ("val") or
+        take no part ("test"). "none" draws the test set from the training images. By default "test", else "val".
 
     Raises
     ------
     DataError
-        Fewer than two classes have enough images, or the table is not complete.
+        Fewer than two classes have enough images, or the table is not complete, or it has no such split.
     """
     _check_asked(table, test_fraction)
     labelled = _labelled(table)
@@ -86,8 +94,8 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
     n_unlabelled = table.count("ok") - len(labelled.keys)
     if n_unlabelled:
         notes.append(f"{n_unlabelled:,} images have no label and take no part")
-    if any(labelled.splits) and "test" not in labelled.splits:
-        notes.append("no test split is given: a test set is drawn from the training images")
+    labelled, of_test = _testing_on(labelled, test_split)
+    notes += of_test
     roles = _draw_roles(labelled, test_fraction, np.random.default_rng(seed))
     notes += _leak_notes(labelled, roles)
     classes, left_out = _testable_classes(labelled.labels, roles)
@@ -116,6 +124,7 @@ def make_split(table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_
             n_val=counts["val"],
             n_test=counts["test"],
             test_fraction=None if is_given else test_fraction,
+            test_split=test_split,
         ),
         notes=notes,
         is_val_given="val" in labelled.splits,
@@ -151,6 +160,10 @@ class _Labelled:
     paths: list[str]
     groups: list[int]
 
+    def where(self, is_kept: Sequence[bool]) -> _Labelled:
+        columns = (getattr(self, f.name) for f in fields(self))
+        return _Labelled(*(list(compress(column, is_kept)) for column in columns))
+
 
 def _labelled(table: ImageTable) -> _Labelled:
     images = table.images
@@ -162,6 +175,36 @@ def _labelled(table: ImageTable) -> _Labelled:
     )
     keys, labels, splits, user_groups, paths = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [], [])
     return _Labelled(keys, labels, splits, user_groups, paths, _join_groups(keys, user_groups))
+
+
+def _testing_on(labelled: _Labelled, asked: str | None) -> tuple[_Labelled, list[str]]:
+    """Make the split that is tested on the one called "test"; return it with what the user should know of it."""
+    given = set(labelled.splits) - {""}
+    if asked is None:
+        name = "test" if "test" in given else "val" if "val" in given else ""
+    else:
+        name = "" if asked.lower() == "none" else SPLIT_NAMES.get(asked.lower(), asked)
+        if name not in ("", *(given - {"train"})):
+            known = ", ".join(sorted(given - {"train"})) or "no given split"
+            raise UsageError(
+                f"--test-split {asked}: there are no such images with a label. There is: {known}; none draws a test "
+                f"set from the training images."
+            )
+    notes = []
+    if not name and given:
+        notes.append("no test split is given: a test set is drawn from the training images")
+    if name == "val" and asked is None:
+        notes.append(
+            f"there is no test folder: the {counted(labelled.splits.count('val'), 'image')} of val are the test set "
+            f"and choose nothing (--test-split none draws a test set from train instead)"
+        )
+    is_kept = [split != "test" or name == "test" for split in labelled.splits]
+    if not all(is_kept):
+        notes.append(f"{counted(is_kept.count(False), 'image')} of the split test take no part (--test-split {asked})")
+        labelled = labelled.where(is_kept)
+    if name == "val":
+        labelled = replace(labelled, splits=["test" if split == "val" else split for split in labelled.splits])
+    return labelled, notes
 
 
 def _draw_roles(labelled: _Labelled, test_fraction: float, rng: np.random.Generator) -> list[str]:

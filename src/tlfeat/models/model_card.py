@@ -106,7 +106,9 @@ def read_data_set(folder: Path, result: Result) -> DataSet:
         with open_cache(file) as cache:
             images = cache.table.images
             fraction = TEST_FRACTION if result.split.test_fraction is None else result.split.test_fraction
-            split = make_split(cache.table, seed=result.split.seed, test_fraction=fraction)
+            split = make_split(
+                cache.table, seed=result.split.seed, test_fraction=fraction, test_split=result.split.test_split
+            )
     except (TlfeatError, OSError, IndexError):
         return DataSet(folder.parent.name)
     if split.info.digest != result.split.digest:
@@ -187,10 +189,8 @@ def _class_table(data: DataSet, labels: Sequence[str]) -> str:
 
 def _score_table(result: Result) -> str:
     score = result.score
-    rows = [("accuracy", percent(score.accuracy), _interval(score.ci95))]
-    if result.leaks and result.leaks.images and result.leaks.accuracy is not None:
-        rows.append(("accuracy without leaks", percent(result.leaks.accuracy), _interval(result.leaks.ci95)))
-    rows += [
+    rows = [
+        ("accuracy", percent(score.accuracy), _interval(score.ci95)),
         ("balanced accuracy", percent(score.balanced_accuracy), _interval(score.balanced_accuracy_ci95)),
         ("macro F1", percent(score.macro_f1), _interval(score.macro_f1_ci95)),
     ]

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from tlfeat import workspace
 from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.data import Data
-from tlfeat.evaluate.leaks import LeakedImages, score_without
+from tlfeat.evaluate.leaks import LeakedImages, scored_tests, with_leaked
 from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split
 from tlfeat.models.earlier import earlier_settings
-from tlfeat.records import Environment, Result, Score, SplitInfo, Timing
+from tlfeat.records import Environment, Leaks, Result, Score, SplitInfo, Timing
+from tlfeat.types import Labels
 from tlfeat.workspace import read_json, write_json
 
 MODEL_FORMAT_VERSION = 1
@@ -68,10 +69,9 @@ class Fitted:
     held_out_accuracy: float | None = None
 
     def score(self, split: Split, leaks: LeakedImages) -> Result:
-        """Return the Result on the test images; of a model that lies nowhere yet."""
+        """Return the Result on the test images that are no leaks; of a model that lies nowhere yet."""
         test_at = split.where("test")
         true, predicted = split.labels[test_at], self.probabilities.argmax(axis=1).astype(np.int64)
-        groups = split.groups[test_at]
         return Result(
             candidate=self.candidate,
             kind=self.kind,
@@ -82,7 +82,7 @@ class Fitted:
             fingerprint=self.fingerprint,
             classes=split.classes,
             split=split.info,
-            score=score(true, predicted, split.classes, groups=groups, probabilities=self.probabilities),
+            score=_score(split, leaks, true, predicted, self.probabilities),
             timing=self.timing,
             environment=Environment.current(),
             model_bytes=0,
@@ -95,8 +95,25 @@ class Fitted:
             coverage=self.coverage,
             history=self.history,
             notes=[*split.notes, *self.notes],
-            leaks=score_without(leaks, split, true, predicted),
+            leaks=with_leaked(leaks, split, true, predicted),
         )
+
+
+def _score(
+    split: Split,
+    leaks: LeakedImages,
+    true: Labels,
+    predicted: Labels,
+    probabilities: npt.NDArray[np.float64] | None,
+) -> Score:
+    is_scored = scored_tests(leaks, split)
+    return score(
+        true[is_scored],
+        predicted[is_scored],
+        split.classes,
+        groups=split.groups[split.where("test")][is_scored],
+        probabilities=None if probabilities is None else probabilities[is_scored],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +156,7 @@ def _named_folder(data: Data, candidate: str, settings: dict[str, Any], fingerpr
         {
             "settings": settings,
             "fingerprint": fingerprint,
-            "split": data.split.info.to_dict(),
+            "split": data.split.info.identity(),
             "version": MODEL_FORMAT_VERSION,
         }
     )
@@ -251,5 +268,19 @@ def known_result(folder: Path, split: Split, leaks: LeakedImages) -> Result | No
 
 
 def with_leaks(known: Result, split: Split, leaks: LeakedImages) -> Result:
-    """Return a saved Result with today's leaks: paths may be others, and an older version did not look for them."""
-    return replace(known, leaks=score_without(leaks, split, np.array(known.true), np.array(known.predicted)))
+    """Return a saved Result scored without today's leaks.
+
+    Paths may be others by now, and older versions looked for fewer leaks, or for none, or scored them too. Where other
+    images count than did, there is no calibration: only the probability of the named class is saved.
+    """
+    true, predicted = np.array(known.true), np.array(known.predicted)
+    n_scored = int(scored_tests(leaks, split).sum())
+    is_as_saved = n_scored == known.score.n_images and (
+        n_scored == len(true) or _leaked(known.leaks) == {image["test"] for image in leaks.images}
+    )
+    found = known.score if is_as_saved else _score(split, leaks, true, predicted, None)
+    return replace(known, score=found, leaks=with_leaked(leaks, split, true, predicted))
+
+
+def _leaked(leaks: Leaks | None) -> set[str]:
+    return {image["test"] for image in leaks.images} if leaks else set()

@@ -36,6 +36,8 @@ def _common(cache: Cache, split: SplitInfo) -> tuple[str, ...]:
     words = ["--cache", str(cache.path), "--seed", str(split.seed)]
     if split.origin == "seeded" and split.test_fraction not in (None, TEST_FRACTION):
         words += ["--test-fraction", str(split.test_fraction)]
+    if split.test_split is not None:
+        words += ["--test-split", split.test_split]
     return tuple(words)
 
 

@@ -39,7 +39,7 @@ def result_text(result: Result) -> str:
     confusion = [[name, *row] for name, row in zip(result.classes, found.confusion, strict=True)]
     lines = [
         f"{result.candidate}{' on ' + result.layer if result.layer else ''} of {result.backbone}",
-        f"  test images        {result.split.n_test:,} ({result.split.n_train + result.split.n_val:,} training images; "
+        f"  test images        {found.n_images:,} ({result.split.n_train + result.split.n_val:,} training images; "
         f"split {result.split.origin}, seed {result.split.seed})",
         f"  accuracy           {percent(found.accuracy)}  (95 % interval {interval_text(found.ci95)})",
         *_leak_lines(result),
@@ -76,14 +76,7 @@ def coverage_text(result: Result) -> str:
 def _leak_lines(result: Result) -> list[str]:
     if result.leaks is None or not result.leaks.images:
         return []
-    lines = [f"  {leak_sentence(result.leaks)}"]
-    if result.leaks.accuracy is not None and result.leaks.ci95 is not None:
-        found = result.leaks
-        lines.append(
-            f"  without leaks      {percent(result.leaks.accuracy)}  (95 % interval {interval_text(found.ci95)}, "
-            f"{found.n_test:,} test images)"
-        )
-    return lines
+    return [f"  {leak_sentence(result.leaks)}"]
 
 
 def _short(value: object) -> str:
@@ -111,24 +104,32 @@ def _points_of(share: float) -> str:
 
 
 def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return headings and cells, best candidate first (its last cell says "best").
-
-    A column with the accuracy without leaks comes in where there are any.
-    """
+    """Return headings and cells, best candidate first (its last cell says "best")."""
     rows = [_cells(line) for line in comparison.lines]
     rows[0] = (*rows[0][:-1], "best")
-    if not _has_leaks(comparison):
-        return _HEADINGS, rows
-    without = [line.result.leaks.accuracy if line.result.leaks else None for line in comparison.lines]
-    cells = ["–" if accuracy is None else percent(accuracy) for accuracy in without]
-    return (*_HEADINGS[:3], "without leaks", *_HEADINGS[3:]), [
-        (*row[:3], cell, *row[3:]) for row, cell in zip(rows, cells, strict=True)
-    ]
+    return _HEADINGS, rows
 
 
-def _has_leaks(comparison: Comparison) -> bool:
+def n_scored(comparison: Comparison) -> int:
+    """Return on how many test images the candidates were scored."""
+    return comparison.lines[0].result.score.n_images
+
+
+def leak_footnote(comparison: Comparison) -> list[str]:
+    """Return what the leaks are and the accuracies with them, in one sentence; none where there are no leaks."""
     leaks = comparison.lines[0].result.leaks
-    return leaks is not None and bool(leaks.images)
+    if leaks is None or not (leaks.images and leaks.n_test):
+        return []
+    with_them = [
+        f"{line.name} {percent(line.result.leaks.accuracy_with)}"
+        for line in comparison.lines
+        if line.result.leaks and line.result.leaks.accuracy_with is not None
+    ]
+    n, n_test = len(leaks.images), comparison.split.n_test
+    return [
+        f"Leaks: {counted(n, 'test image')} of {n_test:,} show a picture of the training images and are left out of "
+        f"every number here. With them: {', '.join(with_them)}."
+    ]
 
 
 def legend(comparison: Comparison) -> list[str]:
@@ -143,7 +144,7 @@ def legend(comparison: Comparison) -> list[str]:
         None,
     )
     sentences = [
-        f"{split.n_test:,} test images, used for nothing else; {split.n_train + split.n_val:,} training images "
+        f"{n_scored(comparison):,} test images, used for nothing else; {split.n_train + split.n_val:,} training images "
         f"({split.n_val:,} of them are the validation images of Keras; heads cross-validate on all). Split: "
         f"{split.origin}, seed {split.seed}.",
         "fit: choosing parameters and fitting, without extraction. For Keras: all epochs with validation, decoding in "
@@ -160,13 +161,7 @@ def legend(comparison: Comparison) -> list[str]:
             f"Heads on {', '.join(layers)} of {comparison.backbone}. Extraction, once for all heads: "
             f"{seconds(extract.extract_s)}.",
         )
-    sentences += tradeoff_sentences(comparison)
-    leaks = comparison.lines[0].result.leaks
-    if leaks is not None and leaks.images:
-        sentences.insert(
-            1, f"{leak_sentence(leaks)} without leaks: accuracy on the other {leaks.n_test:,} test images."
-        )
-    return sentences
+    return [*sentences, *tradeoff_sentences(comparison), *leak_footnote(comparison)]
 
 
 def tradeoff_sentences(comparison: Comparison) -> list[str]:

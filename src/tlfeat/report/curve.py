@@ -152,9 +152,9 @@ def _legend(curve: Curve) -> list[str]:
     sentences = [
         f"Mean over {draws} of the {split.n_train + split.n_val:,} training images, ± the 95 % t-interval of that mean "
         "(band). All training images are one draw, without a band. Draws are nested and seeded; large ones overlap.",
-        f"All on the same {split.n_test:,} test images (split: {split.origin}, seed {split.seed}). The bands leave out "
+        f"All on the same {curve.n_test:,} test images (split: {split.origin}, seed {split.seed}). The bands leave out "
         f"the error of the test set, which alone gives {percent(best)} a 95 % interval of "
-        f"{interval_text(wilson_interval(round(best * split.n_test), split.n_test))}.",
+        f"{interval_text(wilson_interval(round(best * curve.n_test), curve.n_test))}.",
         "Heads choose their parameters by cross-validation on the draw; with 1 image a class they take the defaults.",
         "Labels for equal accuracy: interpolated in the logarithm on mean curves made monotone (isotonic regression); "
         "where curves are flat, a small difference in accuracy is a large one in labels. Its interval: bootstrap over "

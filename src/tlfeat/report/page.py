@@ -47,21 +47,21 @@ class Images:
     at : int array of shape (n,)
         Positions in the split.
     tests : int array of shape (n_tests,)
-        Places among the test images of the split whose pictures are there.
+        Places among the test images of the split whose pictures are there; no leaks.
     """
 
     at: Labels
     tests: Labels
 
 
-def choose_images(split: Split, results: Sequence[Result], on_map: Labels, *, max_tests: int = MAX_TESTS) -> Images:
+def choose_images(data: Data, results: Sequence[Result], on_map: Labels, *, max_tests: int = MAX_TESTS) -> Images:
     """Return the images of the map and as many test images as allowed: mistakes of any candidate, surest first."""
-    test_at = split.where("test")
-    worst = np.full(len(test_at), -1.0)
+    test_at, scored = data.split.where("test"), np.flatnonzero(data.scored_tests())
+    worst = np.full(len(scored), -1.0)
     for result in results:
-        is_wrong = np.array(result.predicted) != np.array(result.true)
-        worst = np.maximum(worst, np.where(is_wrong, np.array(result.certainty), -1.0))
-    tests = np.sort(np.argsort(-worst, kind="stable")[:max_tests])
+        is_wrong = np.array(result.predicted)[scored] != np.array(result.true)[scored]
+        worst = np.maximum(worst, np.where(is_wrong, np.array(result.certainty)[scored], -1.0))
+    tests = np.sort(scored[np.argsort(-worst, kind="stable")[:max_tests]])
     known = set(on_map.tolist())
     more = [int(i) for i in test_at[tests] if int(i) not in known]
     return Images(np.array([*on_map.tolist(), *more], dtype=np.int64), tests.astype(np.int64))
@@ -91,7 +91,7 @@ def to_html(
 
     results = [line.result for line in comparison.lines]
     on_map = found_map.at if found_map else np.zeros(0, dtype=np.int64)
-    images = choose_images(data.split, results, on_map)
+    images = choose_images(data, results, on_map)
     document = _document(comparison, data.split, images, found_map)
     values = sections(comparison, data, found_map)
     bare = page(__package__, "report.html", **values, sheets=[], data="", script="", hash="")
@@ -133,7 +133,7 @@ def _document(comparison: Comparison, split: Split, images: Images, found_map: E
         "labels": split.labels[images.at].tolist(),
         "role": [roles.index(split.roles[i]) for i in images.at],
         "tests": [place[int(i)] for i in test_at[images.tests]],
-        "nTests": len(test_at),
+        "nTests": comparison.lines[0].result.score.n_images,
         "candidates": [
             {
                 "name": one_line(line.name),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.data import Data
@@ -12,7 +16,7 @@ from tlfeat.evaluate.scores import confused_pairs
 from tlfeat.records import Environment, Result
 from tlfeat.report.charts import Chart, to_svg
 from tlfeat.report.commands import commands
-from tlfeat.report.comparison import coverage_text, legend, table_rows
+from tlfeat.report.comparison import coverage_text, legend, n_scored, table_rows
 from tlfeat.report.drawings import accuracy_seconds, learning_curves, reliability, style_of
 from tlfeat.report.embedding_map import KINDS, EmbeddingMap
 from tlfeat.studies.compare import Comparison, Line
@@ -39,7 +43,7 @@ def sections(comparison: Comparison, data: Data, found_map: EmbeddingMap | None)
     return {
         "title": f"tlfeat: {one_line(comparison.cache.stem)}",
         "summary": _summary(comparison),
-        "n_test": f"{comparison.split.n_test:,}",
+        "n_test": f"{n_scored(comparison):,}",
         "headings": headings,
         "rows": rows,
         "legend": legend(comparison),
@@ -52,7 +56,7 @@ def sections(comparison: Comparison, data: Data, found_map: EmbeddingMap | None)
         "classes": results[0].classes,
         "confusion": results[0].score.confusion,
         "has_many_classes": len(results[0].classes) > _MANY_CLASSES,
-        "mistakes": _mistakes(results[0]),
+        "mistakes": _mistakes(results[0], data.scored_tests()),
         "has_reliability": results[0].score.calibration is not None,
         "details": _details(comparison.lines),
         "map": found_map and _map(found_map),
@@ -71,7 +75,7 @@ def _summary(comparison: Comparison) -> tuple[str, str, str]:
     split, score = comparison.split, comparison.lines[0].result.score
     return (
         f"{len(comparison.classes):,} classes, {split.n_train + split.n_val:,} training images, "
-        f"{split.n_test:,} test images. Best: ",
+        f"{score.n_images:,} test images. Best: ",
         comparison.lines[0].name,
         f", {percent(score.accuracy)} (95 % interval {interval_text(score.ci95)}).",
     )
@@ -149,10 +153,10 @@ def _reliability(result: Result) -> dict[str, Any]:
     }
 
 
-def _mistakes(result: Result) -> list[tuple[str, str, str, str]]:
+def _mistakes(result: Result, is_scored: npt.NDArray[np.bool_]) -> list[tuple[str, str, str, str]]:
     """Return (path, true, predicted, probability) of the most certain mistakes, the most certain first."""
     columns = zip(result.certainty, result.test_paths, result.true, result.predicted, strict=True)
-    wrong = sorted((row for row in columns if row[2] != row[3]), reverse=True)
+    wrong = sorted((row for row in compress(columns, is_scored) if row[2] != row[3]), reverse=True)
     return [
         (path, result.classes[true], result.classes[predicted], percent(certainty))
         for certainty, path, true, predicted in wrong[:_MAX_MISTAKES]

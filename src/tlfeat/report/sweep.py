@@ -26,8 +26,8 @@ def sentences(sweep: Sweep) -> list[str]:
     found = [
         f"Take {best.layer}: {percent(held_out)} of the {n:,} training images are right when held out, the most "
         f"of {counted(len(depths), 'layer')}. {reuse_text(best.cut)}".rstrip(),
-        f"On the {sweep.split.n_test:,} test images, which had no say in it, {sweep.head} on {best.layer} is right on "
-        f"{percent(best.result.score.accuracy)} (95 % interval {interval_text(best.result.score.ci95)}).",
+        f"On the {best.result.score.n_images:,} test images, which had no say in it, {sweep.head} on {best.layer} is "
+        f"right on {percent(best.result.score.accuracy)} (95 % interval {interval_text(best.result.score.ci95)}).",
     ]
     error = 100 * standard_error(held_out, n)
     if sweep.shallowest < sweep.chosen:
@@ -129,12 +129,12 @@ def _depth_record(depth: Depth) -> dict[str, Any]:
 
 
 def _legend(sweep: Sweep) -> list[str]:
-    split = sweep.split
+    split, n_scored = sweep.split, sweep.depths[0].result.score.n_images
     return [
         f"held out: {split.n_train + split.n_val:,} training images, each labelled by a head fitted without it "
         "(cross-validation; parameters were chosen on the same folds, which flatters all layers a little). * and the "
         "ring: the layer that it chooses.",
-        f"test: {split.n_test:,} images. Bands: 95 % intervals. Split: {split.origin}, seed {split.seed}.",
+        f"test: {n_scored:,} images. Bands: 95 % intervals. Split: {split.origin}, seed {split.seed}.",
         "layers reused: layers with kernels up to there. compute: share of the backbone's multiply-adds up to there.",
         "fit: choosing parameters and fitting on cached rows, without extraction (one pass for all layers).",
         *remarks(sweep, "not used"),

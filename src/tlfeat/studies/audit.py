@@ -109,6 +109,7 @@ def audit(
     layer: str = "",
     seed: int = 0,
     test_fraction: float = 0.2,
+    test_split: str | None = None,
     on_progress: OnProgress = silent,
 ) -> Audit:
     """Look for everything of `KINDS` in all images of a cache that have a row.
@@ -122,6 +123,8 @@ def audit(
         Of the split and of the folds.
     test_fraction : float, default=0.2
         As for a fit, where no test split is given: only so are the leaks those of that fit.
+    test_split : str, optional
+        As for a fit.
 
     Notes
     -----
@@ -131,7 +134,7 @@ def audit(
     by the median absolute deviation of the upper half.
     """
     layer = layer or layer_for_duplicates(cache)
-    split, notes = _split_if_possible(cache, seed, test_fraction)
+    split, notes = _split_if_possible(cache, seed, test_fraction, test_split)
     images = _images(cache, split)
     rows = cache.read(layer, images.keys)
     files = picture_files(cache, images.paths)
@@ -157,10 +160,12 @@ def audit(
     )
 
 
-def _split_if_possible(cache: Cache, seed: int, test_fraction: float) -> tuple[Split | None, list[str]]:
+def _split_if_possible(
+    cache: Cache, seed: int, test_fraction: float, test_split: str | None
+) -> tuple[Split | None, list[str]]:
     """Return the split and its notes; without a second class there is none, and a note says what that costs."""
     try:
-        split = make_split(cache.table, seed=seed, test_fraction=test_fraction)
+        split = make_split(cache.table, seed=seed, test_fraction=test_fraction, test_split=test_split)
     except DataError as error:
         return None, [f"wrong labels were not looked for: {error}"]
     return split, list(split.notes)

@@ -207,7 +207,8 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
     if not results:
         raise DataError(
             f"No model in {folder} was fitted on {data.cache.path} with this split (seed {data.seed}). Run tlfeat "
-            f"compare, tlfeat fit-sklearn or tlfeat fit-keras first, with the same --seed and --test-fraction."
+            f"compare, tlfeat fit-sklearn or tlfeat fit-keras first, with the same --seed, --test-fraction and "
+            f"--test-split."
         )
     leaks = data.leaks(on_progress)
     return _line_up(data, [Outcome(with_leaks(result, split, leaks), is_reused=True) for result in results], [])
@@ -250,9 +251,10 @@ def _line_up(
     if len(digests) != 1:
         raise TlfeatError(f"Results of different splits cannot be compared: {', '.join(sorted(digests))}.")
     best = outcomes[0].result
-    true, of_best = np.array(best.true), np.array(best.predicted)
-    groups = data.split.groups[data.split.where("test")]
-    predicted = [np.array(outcome.result.predicted) for outcome in outcomes]
+    is_scored = data.scored_tests()
+    true, of_best = np.array(best.true)[is_scored], np.array(best.predicted)[is_scored]
+    groups = data.split.groups[data.split.where("test")][is_scored]
+    predicted = [np.array(outcome.result.predicted)[is_scored] for outcome in outcomes]
     p_values = [1.0, *holm([mcnemar(true, other, of_best, groups) for other in predicted[1:]])]
     intervals = [(0.0, 0.0), *(difference_interval(true, other, of_best, groups) for other in predicted[1:])]
     lines = [

@@ -64,6 +64,11 @@ class Curve:
     skipped: list[tuple[str, str]]
     notes: list[str]
 
+    @property
+    def n_test(self) -> int:
+        """Test images that count: those that are no leaks."""
+        return len(next(iter(self.lines.values()))[0].trials[0].right)
+
 
 def _union(*counts: Sequence[int]) -> list[int]:
     """Return all counts in ascending order, all images (0) last."""

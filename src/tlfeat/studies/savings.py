@@ -110,7 +110,7 @@ def savings(curve: Curve) -> list[Saving]:
         rng = np.random.default_rng(curve.split.seed)
         ratios = []
         for _ in range(_N_RESAMPLES):
-            images = rng.multinomial(curve.split.n_test, np.full(curve.split.n_test, 1 / curve.split.n_test))
+            images = rng.multinomial(curve.n_test, np.full(curve.n_test, 1 / curve.n_test))
             draws = rng.random(max(curve.n_draws, curve.n_keras_draws))
             again = labels_saved(first, _means(ones, images, draws), other, _means(more, images, draws))
             ratios.append(again.times_fewer if again.thrifty == saved.thrifty else 1 / again.times_fewer)
