@@ -60,6 +60,7 @@ HEAVY = {
         "evaluate.split",
         "evaluate.scores",
         "heads.reject",
+        "heads.shift",
         "extract.transformer",
         "images.example",
         "report.embedding_map",

@@ -48,6 +48,7 @@ class Record:
             "split": SplitInfo,
             "calibration": Calibration,
             "leaks": Leaks,
+            "shift": Shift,
         }
         known = {f.name for f in dataclasses.fields(cls)}
         chosen = {}
@@ -177,6 +178,16 @@ class Leaks(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Shift(Record):
+    """Held-out training images against test images of a given split; see ``heads.shift``."""
+
+    auc: float  # how well a head tells test from training rows: 0.5 not at all, 1 always
+    held_out: float  # accuracy on training images, each by a head that had not seen it
+    difference: float  # held-out less test accuracy
+    difference_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Record):
     """One candidate, fitted and tested: everything that ``compare`` and ``report`` need."""
 
@@ -203,6 +214,7 @@ class Result(Record):
     history: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     leaks: Leaks | None = None  # None: not looked for, as in results of older versions
+    shift: Shift | None = None  # of a head on a given split, where images could be held out
     model: str = ""  # folder of the saved model, relative to the working folder where it lies below it
     format_version: int = 1
 
@@ -244,6 +256,7 @@ def record(result: Result) -> dict[str, Any]:
         "n_leaks": len(result.leaks.images) if result.leaks else 0,
         "accuracy_with_leaks": result.leaks.accuracy_with if result.leaks else None,
         "leaks": result.leaks.to_dict() if result.leaks else {},
+        "shift": result.shift and result.shift.to_dict(),
     }
 
 

@@ -17,6 +17,7 @@ from sklearn import metrics
 from made_data import key_of, make_table
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.intervals import wilson_interval
+from tlfeat.evaluate.leaks import LeakedImages, with_leaked
 from tlfeat.evaluate.scores import confused_pairs, score
 from tlfeat.evaluate.split import Split, folds, make_split
 from tlfeat.images.image_set import ImageTable
@@ -308,13 +309,14 @@ def test_pending_images_are_refused_with_the_command_that_goes_on() -> None:
         make_split(table)
 
 
-def test_copies_across_given_splits_are_reported() -> None:
+def test_groups_across_given_splits_are_reported_and_copies_are_left_to_the_leaks() -> None:
     table = make_table(
         ["cat", "dog"] * 6,
         keys=[key_of(0), key_of(1), *(key_of(i) for i in range(2, 10)), key_of(0), key_of(1)],
+        groups=["", "", "a", "b", "c", "", "a", "b", "c", "d", "", ""],
         splits=["train"] * 6 + ["test"] * 6,
     )
-    assert make_split(table).notes == ["2 pictures both in the given test set and in training: scores are flattered"]
+    assert make_split(table).notes == ["3 groups both in the given test set and in training: scores are flattered"]
 
 
 def test_one_picture_under_two_labels_is_reported() -> None:
@@ -567,3 +569,41 @@ def test_a_group_on_both_sides_of_a_given_split_is_said() -> None:
         labels=["a", "a", "b", "b"], splits=["train", "test", "train", "test"], groups=["p1", "p1", "p2", "p3"]
     )
     assert make_split(table).notes == ["1 group both in the given test set and in training: scores are flattered"]
+
+
+# --- groups of the test images -------------------------------------------------------------------------------
+
+
+def with_test_groups(*groups: str) -> Split:
+    n_test = len(groups)
+    labels, splits = ["cat", "dog"] * (6 + n_test // 2), ["train"] * 12 + ["test"] * n_test
+    return make_split(make_table(labels, splits=splits, groups=[f"p{i // 3}" for i in range(12)] + list(groups)))
+
+
+def test_a_test_set_of_one_group_has_the_interval_of_its_images_and_a_sentence() -> None:
+    """By groups it would be 0.16 to 0.997: one group, right or wrong."""
+    split = with_test_groups(*["sketch"] * 40)
+    every = np.ones(40, dtype=bool)
+    assert split.test_groups(every) is None
+    (note,) = split.notes
+    assert note.startswith(
+        "all test images are of one group (sketch): the intervals hold for more images of that group"
+    )
+    true = split.labels[split.where("test")]
+    predicted = np.where(np.arange(40) < 33, true, 1 - true)
+    assert score(true, predicted, split.classes, groups=split.test_groups(every)).ci95 == wilson_interval(33, 40)
+    assert with_leaked(LeakedImages([], []), split, true, predicted).ci95_with == wilson_interval(33, 40)
+
+
+def test_a_test_set_of_two_groups_has_the_interval_of_groups() -> None:
+    split = with_test_groups(*["sketch"] * 30, *["photo"] * 10)
+    groups = split.test_groups(np.ones(40, dtype=bool))
+    assert groups is not None and len(np.unique(groups)) == 2
+    assert split.notes == []
+    assert split.test_groups(groups == np.bincount(groups).argmax()) is None  # the sketches alone
+
+
+def test_a_test_set_without_groups_has_no_sentence() -> None:
+    split = make_split(make_table(["cat", "dog"] * 8, splits=["train"] * 12 + ["test"] * 4))
+    assert split.notes == []
+    assert split.test_groups(np.ones(4, dtype=bool)) is not None

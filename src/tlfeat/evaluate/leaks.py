@@ -90,14 +90,14 @@ def with_leaked(found: LeakedImages, split: Split, true: Labels, predicted: Labe
     true, predicted : int arrays of shape (n_test,)
         Of the test images of `split`, in its order.
     """
-    right, groups = true == predicted, split.groups[split.where("test")]
-    n_kept = len(true) - len(found.images)
-    kept = scored_tests(found, split)
-    accuracy, ci95 = (
-        (float(right[kept].mean()), proportion_interval(right[kept], groups[kept])) if n_kept else (None,) * 2
-    )
-    with_them = float(right.mean()), proportion_interval(right, groups)
-    return Leaks(found.images, n_kept, accuracy, ci95, *with_them, found.notes)
+    right, n_kept = true == predicted, len(true) - len(found.images)
+
+    def share(chosen: npt.NDArray[np.bool_]) -> tuple[float, tuple[float, float]]:
+        return float(right[chosen].mean()), proportion_interval(right[chosen], split.test_groups(chosen))
+
+    accuracy, ci95 = share(scored_tests(found, split)) if n_kept else (None, None)
+    accuracy_with, ci95_with = share(np.ones_like(right))
+    return Leaks(found.images, n_kept, accuracy, ci95, accuracy_with, ci95_with, found.notes)
 
 
 def leak_sentence(leaks: Leaks | None) -> str:

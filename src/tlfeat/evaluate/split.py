@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import compress
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.image_set import SPLIT_NAMES, ImageTable
@@ -62,6 +63,18 @@ class Split:
         """Positions of the images with one of these roles."""
         return np.array([i for i, role in enumerate(self.roles) if role in roles], dtype=np.int64)
 
+    def test_groups(self, is_scored: npt.NDArray[np.bool_]) -> Labels | None:
+        """Return the groups of the test images that count, for intervals and tests.
+
+        None where all of them are of one group: how groups differ is then not known, and a note says so.
+
+        Parameters
+        ----------
+        is_scored : bool array of shape (n_test,)
+        """
+        groups = self.groups[self.where("test")][is_scored]
+        return groups if len(np.unique(groups)) > 1 else None
+
 
 def make_split(
     table: ImageTable, *, seed: int = 0, test_fraction: float = TEST_FRACTION, test_split: str | None = None
@@ -97,7 +110,7 @@ def make_split(
     labelled, of_test = _testing_on(labelled, test_split)
     notes += of_test
     roles = _draw_roles(labelled, test_fraction, np.random.default_rng(seed))
-    notes += _leak_notes(labelled, roles)
+    notes += _notes_of_groups_and_labels(labelled, roles)
     classes, left_out = _testable_classes(labelled.labels, roles)
     notes += left_out
     if len(classes) < 2:
@@ -107,6 +120,7 @@ def make_split(
             f"found: {found}."
         )
     chosen = [i for i, label in enumerate(labelled.labels) if label in classes]
+    notes += _note_of_one_group(labelled, roles, chosen)
     counts = Counter(roles[i] for i in chosen)
     is_given = "test" in labelled.splits
     return Split(
@@ -292,22 +306,29 @@ def _testable_classes(labels: Sequence[str], roles: Sequence[str]) -> tuple[list
     return sorted(learned & tested), notes
 
 
-def _leak_notes(labelled: _Labelled, roles: Sequence[str]) -> list[str]:
-    sides_of, sides_of_group, labels_of = defaultdict(set), defaultdict(set), defaultdict(set)
+def _notes_of_groups_and_labels(labelled: _Labelled, roles: Sequence[str]) -> list[str]:
+    sides_of_group, labels_of = defaultdict(set), defaultdict(set)
     columns = zip(labelled.keys, labelled.labels, labelled.user_groups, roles, strict=True)
     for key, label, group, role in columns:
-        sides_of[key].add(role == "test")
         labels_of[key].add(label)
         if group:
             sides_of_group[group].add(role == "test")
     notes = []
-    if n := sum(len(found) > 1 for found in sides_of.values()):
-        notes.append(f"{counted(n, 'picture')} both in the given test set and in training: scores are flattered")
     if n := sum(len(found) > 1 for found in sides_of_group.values()):
         notes.append(f"{counted(n, 'group')} both in the given test set and in training: scores are flattered")
     if n := sum(len(found) > 1 for found in labels_of.values()):
         notes.append(f"{counted(n, 'picture')} under two labels: at least one of them is wrong")
     return notes
+
+
+def _note_of_one_group(labelled: _Labelled, roles: Sequence[str], chosen: Sequence[int]) -> list[str]:
+    names = {labelled.user_groups[i] for i in chosen if roles[i] == "test"}
+    if len(names) != 1 or not (name := names.pop()):
+        return []
+    return [
+        f"all test images are of one group ({name}): the intervals hold for more images of that group, and how "
+        f"accuracy differs between groups is not known"
+    ]
 
 
 def folds(split: Split, positions: Labels, *, n_folds: int, seed: int) -> list[tuple[Labels, Labels]]:

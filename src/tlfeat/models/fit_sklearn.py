@@ -25,11 +25,12 @@ from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.heads.saved import save_head
 from tlfeat.heads.search import COARSE_ROWS
+from tlfeat.heads.shift import HeldOut, some_rows, tell_apart
 from tlfeat.heads.table import SEARCH_VERSION, Head, find_head
 from tlfeat.memory import available_memory
 from tlfeat.models.saved import Fitted, Outcome, known_result, model_folder, write_model
 from tlfeat.records import Timing, side_by_side
-from tlfeat.types import Labels, OnProgress, RowSource, silent
+from tlfeat.types import Labels, OnProgress, Rows, RowSource, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class _Learned:
     head: Fit
     rejector: Rejector | None
     reject_s: float
-    held_out_accuracy: float | None
+    held_out: HeldOut | None
+    sample: Rows | None  # some of the rows, where test images may be of another kind
 
 
 def fit_sklearn(
@@ -160,11 +162,17 @@ def _learn(candidate: _Candidate, data: Data) -> _Learned:
     started_s = time.perf_counter()
     rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed)
     reject_s = time.perf_counter() - started_s
+    # a drawn test set has images of the same kind as the training images
+    sample = some_rows(View(rows, fitted.columns), seed=data.seed) if split.info.origin == "given" else None
+    return _Learned(fitted, rejector, reject_s, _held_out(fitted, split, learn_at), sample)
+
+
+def _held_out(fitted: Fit, split: Split, learn_at: Labels) -> HeldOut | None:
     if fitted.held_out is None:
-        return _Learned(fitted, rejector, reject_s, None)
+        return None
     is_held = np.isfinite(fitted.held_out[:, 0])
     is_right = fitted.held_out.argmax(axis=1) == split.labels[learn_at]
-    return _Learned(fitted, rejector, reject_s, float(np.mean(is_right[is_held])))
+    return HeldOut(is_right[is_held], split.groups[learn_at][is_held])
 
 
 def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
@@ -196,7 +204,8 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
         ),
         notes=head.notes,
         coverage=coverage_table(rejector, rows, probabilities, split.labels[test_at]) if rejector else [],
-        held_out_accuracy=learned.held_out_accuracy,
+        held_out=learned.held_out,
+        auc=None if learned.sample is None else tell_apart(learned.sample, some_rows(rows, seed=split.info.seed)),
     )
 
 

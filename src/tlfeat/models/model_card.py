@@ -21,6 +21,7 @@ from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.split import TEST_FRACTION, make_split
+from tlfeat.heads.shift import shift_sentence
 from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
 from tlfeat.text import markdown_table, page, percent, size
@@ -157,6 +158,7 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             per_class=_per_class_table(result, exported.labels),
             calibration=calibration_text(result.score.calibration) if result.score.calibration else "",
             leaks=_leaks(result),
+            shift=shift_sentence(result.shift),
             chosen=", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items()),
             percent=percent,
         )

@@ -20,8 +20,9 @@ from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.leaks import LeakedImages, scored_tests, with_leaked
 from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split
+from tlfeat.heads.shift import HeldOut, measure_shift
 from tlfeat.models.earlier import earlier_settings
-from tlfeat.records import Environment, Leaks, Result, Score, SplitInfo, Timing
+from tlfeat.records import Environment, Leaks, Result, Score, Shift, SplitInfo, Timing
 from tlfeat.types import Labels
 from tlfeat.workspace import read_json, write_json
 
@@ -44,13 +45,17 @@ class Fitted:
 
     Attributes
     ----------
-    candidate, kind, backbone, layer, settings, fingerprint, chosen, timing, history, coverage, held_out_accuracy
+    candidate, kind, backbone, layer, settings, fingerprint, chosen, timing, history, coverage
         As in `records.Result`.
     encoder : dict
         How to build again what feeds the model.
     probabilities : float64 array of shape (n_test, n_classes)
     notes : list of str
         Beside those of the split.
+    held_out : HeldOut, optional
+        Training images that heads were tried on which had not seen them.
+    auc : float, optional
+        How well a head tells test from training rows, of a given split.
     """
 
     candidate: str
@@ -66,12 +71,14 @@ class Fitted:
     notes: list[str]
     history: dict[str, list[float]] = field(default_factory=dict)
     coverage: list[dict[str, Any]] = field(default_factory=list)
-    held_out_accuracy: float | None = None
+    held_out: HeldOut | None = None
+    auc: float | None = None
 
     def score(self, split: Split, leaks: LeakedImages) -> Result:
         """Return the Result on the test images that are no leaks; of a model that lies nowhere yet."""
         test_at = split.where("test")
         true, predicted = split.labels[test_at], self.probabilities.argmax(axis=1).astype(np.int64)
+        found = _score(split, leaks, true, predicted, self.probabilities)
         return Result(
             candidate=self.candidate,
             kind=self.kind,
@@ -82,7 +89,7 @@ class Fitted:
             fingerprint=self.fingerprint,
             classes=split.classes,
             split=split.info,
-            score=_score(split, leaks, true, predicted, self.probabilities),
+            score=found,
             timing=self.timing,
             environment=Environment.current(),
             model_bytes=0,
@@ -91,12 +98,19 @@ class Fitted:
             true=true.tolist(),
             predicted=predicted.tolist(),
             certainty=[round(float(p), 6) for p in self.probabilities.max(axis=1)],
-            held_out_accuracy=self.held_out_accuracy,
+            held_out_accuracy=self.held_out.accuracy if self.held_out else None,
+            shift=self._shift(split, leaks, found),
             coverage=self.coverage,
             history=self.history,
             notes=[*split.notes, *self.notes],
             leaks=with_leaked(leaks, split, true, predicted),
         )
+
+    def _shift(self, split: Split, leaks: LeakedImages, found: Score) -> Shift | None:
+        if self.held_out is None or self.auc is None:
+            return None
+        by_groups = split.test_groups(scored_tests(leaks, split)) is not None
+        return measure_shift(self.held_out, self.auc, found.accuracy, found.ci95, by_groups=by_groups)
 
 
 def _score(
@@ -111,7 +125,7 @@ def _score(
         true[is_scored],
         predicted[is_scored],
         split.classes,
-        groups=split.groups[split.where("test")][is_scored],
+        groups=split.test_groups(is_scored),
         probabilities=None if probabilities is None else probabilities[is_scored],
     )
 
@@ -279,7 +293,8 @@ def with_leaks(known: Result, split: Split, leaks: LeakedImages) -> Result:
         n_scored == len(true) or _leaked(known.leaks) == {image["test"] for image in leaks.images}
     )
     found = known.score if is_as_saved else _score(split, leaks, true, predicted, None)
-    return replace(known, score=found, leaks=with_leaked(leaks, split, true, predicted))
+    shift = known.shift if is_as_saved else None
+    return replace(known, score=found, leaks=with_leaked(leaks, split, true, predicted), shift=shift)
 
 
 def _leaked(leaks: Leaks | None) -> set[str]:

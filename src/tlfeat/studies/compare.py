@@ -18,6 +18,7 @@ from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.finetune.recipes import Recipe, find_recipe
 from tlfeat.finetune.settings import TrainSettings
+from tlfeat.heads.shift import shift_sentence
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
@@ -253,7 +254,7 @@ def _line_up(
     best = outcomes[0].result
     is_scored = data.scored_tests()
     true, of_best = np.array(best.true)[is_scored], np.array(best.predicted)[is_scored]
-    groups = data.split.groups[data.split.where("test")][is_scored]
+    groups = data.split.test_groups(is_scored)
     predicted = [np.array(outcome.result.predicted)[is_scored] for outcome in outcomes]
     p_values = [1.0, *holm([mcnemar(true, other, of_best, groups) for other in predicted[1:]])]
     intervals = [(0.0, 0.0), *(difference_interval(true, other, of_best, groups) for other in predicted[1:])]
@@ -279,8 +280,15 @@ def _line_up(
         split=data.split.info,
         lines=lines,
         skipped=skipped,
-        notes=[*data.split.notes, *notes, *filter(None, [leak_sentence(best.leaks)])],
+        notes=[*data.split.notes, *notes, *filter(None, [leak_sentence(best.leaks), _shift_of(outcomes)])],
     )
+
+
+def _shift_of(outcomes: list[Outcome]) -> str:
+    """Say a shift once: that of the best head."""
+    results = [outcome.result for outcome in outcomes]
+    heads = (result for result in results if result.kind == "head" and not result.candidate.startswith("pixels+"))
+    return next((shift_sentence(result.shift) for result in heads), "")
 
 
 def _image_s(result: Result) -> float | None:
