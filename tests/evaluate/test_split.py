@@ -18,7 +18,7 @@ from made_data import key_of, make_table
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.intervals import wilson_interval
 from tlfeat.evaluate.leaks import LeakedImages, with_leaked
-from tlfeat.evaluate.scores import confused_pairs, score
+from tlfeat.evaluate.scores import confused_pairs, guessing_sentence, score
 from tlfeat.evaluate.split import Split, folds, make_split
 from tlfeat.images.image_set import ImageTable
 from tlfeat.records import Score
@@ -607,3 +607,28 @@ def test_a_test_set_without_groups_has_no_sentence() -> None:
     split = make_split(make_table(["cat", "dog"] * 8, splits=["train"] * 12 + ["test"] * 4))
     assert split.notes == []
     assert split.test_groups(np.ones(4, dtype=bool)) is not None
+
+
+# --- no better than guessing ---------------------------------------------------------------------------------
+
+
+def scored(*right_of: tuple[int, int]) -> Score:
+    """For each class: so many images, so many of them right, the others named the next class."""
+    true = np.concatenate([np.full(n, c) for c, (n, _) in enumerate(right_of)])
+    predicted = np.concatenate(
+        [np.where(np.arange(n) < k, c, (c + 1) % len(right_of)) for c, (n, k) in enumerate(right_of)]
+    )
+    return score(true, predicted, ["ants", "bees"])
+
+
+def test_a_candidate_that_names_one_class_is_said_to_have_learned_nothing() -> None:
+    assert guessing_sentence(scored((70, 0), (83, 83)), ["ants", "bees"], name="keras-scratch") == (
+        "keras-scratch did not learn: it named all 153 test images 'bees'"
+    )
+
+
+def test_a_candidate_within_the_noise_of_the_most_frequent_class_is_not_shown_to_have_learned() -> None:
+    said = guessing_sentence(scored((70, 20), (83, 70)), ["ants", "bees"], name="svm")
+    assert said.startswith("svm is not shown to have learned: naming every test image 'bees' is right in 54.2 %, it in")
+    assert "58.8 % (95 % interval" in said
+    assert guessing_sentence(scored((70, 60), (83, 70)), ["ants", "bees"], name="svm") == ""

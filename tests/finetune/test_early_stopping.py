@@ -1,4 +1,4 @@
-"""When a stretch of training ends: patience, phase by phase, and the epochs that batches are drawn for.
+"""When a stretch of training ends, which epoch is kept, and the epochs that batches are drawn for.
 
 One weight learns w x = y from images that say y = 1 and is watched on images that say 0.36. From 0, at a learning rate
 of 0.1, it is 1 - 0.8^n after n epochs: 0.2, 0.36, 0.488, 0.59, ... The validation loss falls twice, then rises.
@@ -7,12 +7,14 @@ of 0.1, it is 1 - 0.8^n after n epochs: 0.2, 0.36, 0.488, 0.59, ... The validati
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tlfeat.backbones.network import import_keras
+from tlfeat.finetune import epochs
 from tlfeat.finetune.epochs import PhaseRun, State, begin_phase, make_batches
 from tlfeat.finetune.settings import Phase
 
@@ -140,6 +142,59 @@ def test_a_second_phase_that_is_resumed_draws_for_its_own_epochs() -> None:
     resumed.go(Phase(3, 3, 5, 0.1), state)
     assert run.epochs + resumed.epochs == [0, 1, 2, 3, 4]
     assert resumed.weight == after(5)
+
+
+class Told:
+    """A phase of training that is told the loss and accuracy of each epoch; its one weight is the epoch's number."""
+
+    def __init__(self, chance: float, patience: int = 2) -> None:
+        weight = SimpleNamespace(numpy=lambda: np.array(self.state.n_epochs))
+        model = SimpleNamespace(optimizer=SimpleNamespace(variables=[]), stop_training=False)
+        self.state, self.said = State(), list[str]()
+        self.run = PhaseRun(
+            model, [weight], SimpleNamespace(begin=lambda epoch: None), True, Phase(0, 20, patience, 0.1), self.state,
+            chance=chance, say=self.said.append,
+        )  # fmt: skip
+        self.run._slower = []
+        self.run._begin(None)
+
+    def tell(self, *epochs: tuple[float, float]) -> State:
+        for number, (loss, accuracy) in enumerate(epochs):
+            self.run._begin_epoch(number, None)
+            self.run._end_epoch(
+                number, {"loss": loss + 0.25, "accuracy": 0.875, "val_loss": loss, "val_accuracy": accuracy}
+            )
+        return self.state
+
+
+#: One class is named for three epochs, then the classes are told apart at a higher loss, as confidence grows.
+GUESSING_FIRST = [(0.69, 0.5), (0.66, 0.5), (0.68, 0.5), (0.9, 0.7), (0.8, 0.75), (0.85, 0.8), (0.95, 0.7)]
+
+
+def test_an_epoch_that_only_guesses_is_not_the_best_and_patience_waits_for_one_that_learned() -> None:
+    state = Told(chance=0.58).tell(*GUESSING_FIRST)
+    assert (state.best_epoch, state.best_loss, state.has_learned) == (5, 0.8, True)
+    assert state.best[0] == 5
+    assert (state.ended, state.n_epochs) == ("stopped early", 7)
+
+
+def test_without_a_chance_the_lowest_loss_is_the_best() -> None:
+    state = Told(chance=0.0, patience=5).tell(*GUESSING_FIRST)
+    assert (state.best_epoch, state.ended) == (2, "stopped early")
+
+
+def test_where_no_epoch_learns_the_lowest_loss_is_the_best_and_all_epochs_are_run() -> None:
+    state = Told(chance=0.58).tell((0.7, 0.5), (0.65, 0.55), *[(0.8, 0.5)] * 6)
+    assert (state.best_epoch, state.has_learned, state.ended, state.n_epochs) == (2, False, "", 8)
+
+
+def test_loss_and_accuracy_are_said_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(chance=0.0, patience=9)
+    told.tell((0.7, 0.5), (0.6, 0.52))
+    assert told.said == []
+    monkeypatch.setattr(epochs, "_SAY_EVERY_S", -1.0)
+    told.tell((0.5, 0.625))
+    assert told.said == ["epoch 3: loss 0.750, accuracy 87.5 %; validation loss 0.500, accuracy 62.5 %"]
 
 
 def test_no_pass_through_the_images_repeats_the_order_or_the_number_of_another() -> None:

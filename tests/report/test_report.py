@@ -68,9 +68,9 @@ def test_the_table_has_the_interval_of_the_accuracy_beside_the_accuracy() -> Non
         "1.5 s",
         "4 kB",
     )
-    assert second["against the best"] == "-1.0 points (-2.0 to +0.5), within noise"
+    assert second["against the best"] == "-1.0 points (-2.0 to +0.5), within noise, no better than guessing"
     _, three = table_rows(lined_up(FIRST, SECOND, SECOND))
-    assert three[2][-1] == "-2.0 points (-4.0 to +1.0), worse, p = 0.12"
+    assert three[2][-1] == "-2.0 points (-4.0 to +1.0), worse, p = 0.12, no better than guessing"
 
 
 def test_the_accuracy_with_leaks_is_a_footnote() -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tlfeat.evaluate.calibration import calibration
 from tlfeat.evaluate.intervals import macro_intervals, proportion_interval
 from tlfeat.records import Score
+from tlfeat.text import interval_text, percent
 from tlfeat.types import Labels, Probabilities
 
 
@@ -72,6 +73,21 @@ def score(
         balanced_accuracy_ci95=balanced_ci95,
         macro_f1_ci95=macro_ci95,
         calibration=None if probabilities is None else calibration(probabilities, true),
+    )
+
+
+def guessing_sentence(found: Score, classes: Sequence[str], *, name: str) -> str:
+    """Say that a candidate is no better than naming the most frequent class; "" for one that is."""
+    confusion = np.array(found.confusion)
+    n, of_class, named = int(confusion.sum()), confusion.sum(axis=1), confusion.sum(axis=0)
+    if (named > 0).sum() == 1 and (of_class > 0).sum() > 1:
+        return f"{name} did not learn: it named all {n:,} test images '{classes[int(named.argmax())]}'"
+    if found.ci95[0] > of_class.max() / n:
+        return ""
+    return (
+        f"{name} is not shown to have learned: naming every test image '{classes[int(of_class.argmax())]}' is right in "
+        f"{percent(float(of_class.max() / n))}, it in {percent(found.accuracy)} (95 % interval "
+        f"{interval_text(found.ci95)})"
     )
 
 

@@ -7,6 +7,7 @@ is not finite and Ctrl-C end a stretch like any other, with the weights of its b
 from __future__ import annotations
 
 import json
+import math
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from tlfeat.workspace import written_aside
 
 #: The state is written to disk so often at most: a kill costs these seconds, or one epoch where that is longer.
 _SAVE_EVERY_S = 5.0
+
+_SAY_EVERY_S = 1.0
 
 Arrays = list[npt.NDArray[Any]]
 
@@ -46,6 +49,8 @@ class State:
         What Keras reports, by epoch, of all phases.
     best_loss, best_epoch
         Lowest monitored loss, and the epoch (from 1, over all phases) that had it.
+    has_learned : bool
+        Whether the best epoch was above `PhaseRun.chance`.
     n_waited : int
         Epochs since then, within the phase.
     ended : str
@@ -61,6 +66,7 @@ class State:
     history: dict[str, list[float]] = field(default_factory=dict)
     best_loss: float = float("inf")
     best_epoch: int = 0
+    has_learned: bool = False
     n_waited: int = 0
     ended: str = ""
     fit_s: float = 0.0
@@ -168,8 +174,14 @@ class PhaseRun:
         See ``settings.TrainSettings``.
     keeps_last : bool
         Keep the last epoch's weights, not the best one's.
+    chance : float
+        Validation accuracy of guessing. An epoch that is not above it is the best only until one is, however low its
+        loss, and patience begins then: a network from random weights names one class for many epochs, at a lower loss
+        than that of the first epochs that tell classes apart. 0 switches this off.
     save : callable
         Called with the state, every few seconds and after Ctrl-C.
+    say : callable
+        Called with loss and accuracy of an epoch in words, once a second at most.
     what : str
         For `on_progress`.
     """
@@ -182,7 +194,9 @@ class PhaseRun:
     state: State
     plateau: int = 0
     keeps_last: bool = False
+    chance: float = 0.0
     save: Callable[[State], None] = lambda state: None
+    say: Callable[[str], None] = lambda text: None
     what: str = "training"
     on_progress: OnProgress = silent
 
@@ -242,7 +256,7 @@ class PhaseRun:
         )
 
     def _begin(self, logs: Any) -> None:
-        self._saved_s = self._counted_s = time.perf_counter()
+        self._saved_s = self._counted_s = self._said_s = time.perf_counter()
         for done, loss in enumerate(self.state.history.get(self._monitor, [])[self.state.n_before :]):
             for callback in self._slower:
                 callback.on_epoch_end(done, {self._monitor: loss})
@@ -268,11 +282,15 @@ class PhaseRun:
         now_s = time.perf_counter()
         for name, value in {**(logs or {}), "epoch_s": now_s - self._epoch_started_s}.items():
             state.history.setdefault(name, []).append(float(value))
-        if loss < state.best_loss:
+        has_learned = float((logs or {}).get("val_accuracy", 1.0)) > self.chance
+        if has_learned > state.has_learned or (has_learned == state.has_learned and loss < state.best_loss):
             state.best_loss, state.best_epoch, state.n_waited = loss, state.n_epochs, 0
-            state.best = _values(self.variables)
-        else:
+            state.has_learned, state.best = has_learned, _values(self.variables)
+        elif state.has_learned:
             state.n_waited += 1
+        if now_s - self._said_s > _SAY_EVERY_S:
+            self.say(_epoch_text(state.n_epochs, logs or {}))
+            self._said_s = now_s
         state.current = _values(self._everything)
         if state.n_waited >= self.phase.patience:
             self._stop("stopped early")
@@ -292,6 +310,13 @@ class PhaseRun:
 def begin_phase(state: State, number: int) -> None:
     """Get a state ready for the next phase: its optimizer is new, its best weights are still those of the last."""
     state.phase, state.n_before, state.n_waited, state.ended, state.current = number, state.n_epochs, 0, "", []
+
+
+def _epoch_text(number: int, logs: dict[str, float]) -> str:
+    def told(prefix: str) -> str:
+        return f"loss {logs[prefix + 'loss']:.3f}, accuracy {100 * logs.get(prefix + 'accuracy', math.nan):.1f} %"
+
+    return f"epoch {number}: {told('')}" + (f"; validation {told('val_')}" if "val_loss" in logs else "")
 
 
 def _values(variables: Sequence[Any]) -> Arrays:

@@ -7,7 +7,7 @@ the whole network. Both train the same layers from the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tlfeat.finetune.network import Network
 from tlfeat.finetune.settings import Phase, TrainSettings
 from tlfeat.finetune.sources import Sources, cut_feed, pixel_feed
 from tlfeat.text import counted
-from tlfeat.types import OnProgress, silent
+from tlfeat.types import Labels, OnProgress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ def train(
     sources: Sources,
     *,
     state_path: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
     on_progress: OnProgress = silent,
 ) -> Trained:
     """Train on the training images, choosing the epoch by the validation loss.
@@ -75,6 +76,8 @@ def train(
     state_path : Path, optional
         Where the state is kept while training goes on; what is there from a stopped run is gone on from. It is
         removed at the end.
+    say : callable, optional
+        Called with loss and accuracy of an epoch in words, once a second at most.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def train(
         fed.append(_connect(network, trunk, tail, sources, cut, split))
         run = _phase_run(network, tail, fed[-1], split, phase, state)
         run.save = lambda reached: reached.save(state_path) if state_path else None
-        run.on_progress = on_progress
+        run.say, run.on_progress = say, on_progress
         if run.run().ended in ("diverged", "interrupted"):
             break
     _check_that_it_learned(state, settings)
@@ -167,8 +170,17 @@ def _phase_run(network: Network, tail: Any, fed: _Fed, split: Split, phase: Phas
         state,
         plateau=settings.plateau,
         keeps_last=settings.keep == "last",
+        chance=_chance(split.labels[val_at]) if settings.mode == "scratch" else 0.0,
         what=f"training {settings.name}, at most {counted(phase.epochs, 'epoch')}",
     )
+
+
+def _chance(labels: Labels) -> float:
+    """Return the accuracy that naming the most frequent class reaches, give or take one standard error."""
+    if not len(labels):
+        return 0.0
+    share = np.bincount(labels).max() / len(labels)
+    return float(share + np.sqrt(share * (1 - share) / len(labels)))
 
 
 def _check_that_it_learned(state: State, settings: TrainSettings) -> None:

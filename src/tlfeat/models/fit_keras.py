@@ -68,7 +68,7 @@ def fit_keras(
     max_cut_bytes : float, optional
         Of tensors at the cut on disk; ``sources.MAX_CUT_BYTES`` by default.
     say : callable, optional
-        Called with a sentence on what is about to be written to disk.
+        Called with a sentence on what is about to be written to disk, and on epochs.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def fit_keras(
         say=say,
         on_progress=on_progress,
     ) as sources:
-        trained = _train(plan, data.split, sources, on_progress)
+        trained = _train(plan, data.split, sources, say, on_progress)
     on_progress(f"testing {settings.name}", 0, 0)
     fitted = _test(plan, data, trained, test_files)
     result = write_model(plan.folder, fitted, data, leaks, lambda to: save_model(trained.model, to / "model.keras"))
@@ -139,10 +139,10 @@ def _unchanged_test_files(data: Data) -> list[Path]:
     return files
 
 
-def _train(plan: _Plan, split: Split, sources: Sources, on_progress: OnProgress) -> Trained:
+def _train(plan: _Plan, split: Split, sources: Sources, say: Callable[[str], None], on_progress: OnProgress) -> Trained:
     on_progress("building the network with TensorFlow", 0, 0)
     network = Network(plan.spec, plan.spec.size, len(split.classes), plan.settings)
-    return train(network, split, sources, state_path=plan.state_path, on_progress=on_progress)
+    return train(network, split, sources, state_path=plan.state_path, say=say, on_progress=on_progress)
 
 
 def _test(plan: _Plan, data: Data, trained: Trained, files: list[Path]) -> Fitted:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
-from tlfeat.evaluate.scores import confused_pairs
+from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.records import Result
 from tlfeat.studies.compare import Comparison, Line
 from tlfeat.studies.tradeoff import break_evens, frontier, seconds_of
@@ -86,6 +86,7 @@ def _short(value: object) -> str:
 def _cells(line: Line) -> tuple[str, ...]:
     result = line.result
     verdict = "within noise" if line.is_within_noise else f"worse, p = {line.p_value:.2g}"
+    verdict += ", no better than guessing" if guessing_sentence(result.score, result.classes, name="") else ""
     return (
         line.name,
         percent(result.score.accuracy),

@@ -16,6 +16,7 @@ from tlfeat.errors import DataError, Interrupted, KnownError, ModelError, Tlfeat
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.evaluate.leaks import leak_sentence
+from tlfeat.evaluate.scores import guessing_sentence
 from tlfeat.finetune.recipes import Recipe, find_recipe
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.shift import shift_sentence
@@ -280,7 +281,12 @@ def _line_up(
         split=data.split.info,
         lines=lines,
         skipped=skipped,
-        notes=[*data.split.notes, *notes, *filter(None, [leak_sentence(best.leaks), _shift_of(outcomes)])],
+        notes=[
+            *data.split.notes,
+            *notes,
+            *filter(None, [leak_sentence(best.leaks), _shift_of(outcomes)]),
+            *filter(None, (guessing_sentence(line.result.score, data.split.classes, name=line.name) for line in lines)),
+        ],
     )
 
 
