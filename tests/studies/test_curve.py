@@ -158,7 +158,11 @@ def test_equal_curves_and_differences_within_noise_are_called_so() -> None:
         labels_saved("a", line, "b", line), 2, {}
     )
     noisy = Saving("a", "b", 0.9, 10, 20, interval=(0.5, 8))
-    assert saving_text(noisy, 2, {}).endswith("2 times fewer labels (95 % interval 0.5 to 8, within noise).")
+    assert saving_text(noisy, 2, {}) == (
+        "a and b need as many labels for 90.0 % within noise: 5 images a class (10 labels)."
+    )
+    clear = Saving("a", "b", 0.9, 10, 20, interval=(1.5, 8))
+    assert saving_text(clear, 2, {}).endswith("2 times fewer labels (95 % interval 1.5 to 8).")
 
 
 def test_a_dip_in_the_mean_does_not_count_as_unlearning() -> None:
@@ -297,7 +301,9 @@ def test_the_report_has_bands_words_and_every_count(cache: Path, tmp_path: Path)
     text = paths["md"].read_text()
     assert all(f"| {count} |" in text for count in ("1", "2", "5", "all"))
     assert "t-interval" in text
-    assert "labels" in found.sentences[0]
+    assert found.sentences[0].startswith("Twice the labels (")
+    assert "labels" in found.sentences[1]
+    assert [one["candidate"] for one in json.loads(paths["json"].read_text())["doubling"]]
     assert json.loads(paths["json"].read_text())["labels_saved"][0]["other_labels"] > 0
     assert len(paths["csv"].read_text().splitlines()) == 9
 

@@ -13,9 +13,13 @@ from tlfeat.evaluate.split import VAL_FRACTION
 from tlfeat.report.charts import Chart, Mark, percent_axis, series, tick_axis
 from tlfeat.report.finding import Finding, about, remarks
 from tlfeat.studies.curve import Curve, keras_estimate_s
+from tlfeat.studies.doubling import Doubling, doublings
 from tlfeat.studies.savings import Saving, savings
 from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place
 from tlfeat.text import counted, interval_text, percent, seconds
+
+#: Points of accuracy.
+_WORTH_LABELLING = 0.5
 
 #: Fewer times as many labels than that are called about as many.
 _ABOUT_EQUAL = 1.1
@@ -31,12 +35,12 @@ def saving_text(saving: Saving, n_classes: int, names: dict[str, str]) -> str:
     thrifty, other = names.get(saving.thrifty, saving.thrifty), names.get(saving.other, saving.other)
     few, many, accuracy = amount(saving.thrifty_labels), amount(saving.other_labels), percent(saving.accuracy)
     times = _few(saving.times_fewer)
+    low, high = saving.interval or (saving.times_fewer, saving.times_fewer)
     if saving.times_fewer < _ABOUT_EQUAL:
         return f"{thrifty} and {other} need about as many labels for {accuracy}: {few}."
-    noise = ""
-    if saving.interval is not None:
-        low, high = saving.interval
-        noise = f" (95 % interval {_few(low)} to {_few(high)}{', within noise' if low <= 1 else ''})"
+    if low <= 1:
+        return f"{thrifty} and {other} need as many labels for {accuracy} within noise: {few}."
+    noise = f" (95 % interval {_few(low)} to {_few(high)})" if saving.interval else ""
     if saving.is_never:
         return (
             f"{thrifty} has {accuracy} with {few}, which {other} does not reach with {many}: more than {times} times "
@@ -46,6 +50,18 @@ def saving_text(saving: Saving, n_classes: int, names: dict[str, str]) -> str:
     return (
         f"{thrifty} reaches with {few} what {other} reaches with {many}, {accuracy}: {times} times fewer labels{noise}."
     )
+
+
+def doubling_text(forecast: Doubling, names: dict[str, str]) -> str:
+    """Return a forecast as a sentence; `names` are what candidates are called in it."""
+    name, n = names.get(forecast.candidate, forecast.candidate), round(forecast.n_labels)
+    low, high = (100 * end for end in forecast.interval)
+    said = (
+        f"Twice the labels ({2 * n:,} in place of {n:,}) would bring {name} from {percent(forecast.accuracy)} to about "
+        f"{percent(min(1.0, forecast.accuracy + forecast.gain))}: {100 * forecast.gain:+.1f} points (95 % interval "
+        f"{low:+.1f} to {high:+.1f})"
+    )
+    return f"{said}." if high >= _WORTH_LABELLING else f"{said}. More images like these are not worth labelling."
 
 
 def _few(n: float) -> str:
@@ -59,11 +75,14 @@ def curve_finding(curve: Curve) -> Finding:
         name: name if "+" in name or name.startswith("keras-") else f"{name} on {curve.layer}" for name in curve.lines
     }
     labels = _labels(curve)
-    saved = savings(curve)
+    saved, forecasts = savings(curve), doublings(curve)
     return Finding(
         name="curve",
         title=f"{curve.cache.stem}: how many labels with {curve.backbone}",
-        sentences=[saving_text(saving, n_classes, names) for saving in saved] or [_alone(curve)],
+        sentences=[
+            *(doubling_text(forecast, names) for forecast in forecasts[:1]),
+            *([saving_text(saving, n_classes, names) for saving in saved] or [_alone(curve)]),
+        ],
         chart=_chart(curve),
         headings=("images a class", "labels", *curve.lines),
         rows=[
@@ -75,6 +94,7 @@ def curve_finding(curve: Curve) -> Finding:
         about=about(
             curve,
             layer=curve.layer,
+            doubling=[forecast.to_dict() for forecast in forecasts],
             labels_saved=[{**saving.to_dict(), "times_fewer": saving.times_fewer} for saving in saved],
         ),
     )
@@ -156,6 +176,8 @@ def _legend(curve: Curve) -> list[str]:
         f"the error of the test set, which alone gives {percent(best)} a 95 % interval of "
         f"{interval_text(wilson_interval(round(best * curve.n_test), curve.n_test))}.",
         "Heads choose their parameters by cross-validation on the draw; with 1 image a class they take the defaults.",
+        "Twice the labels: a straight line through the last four points of labels and error, in logarithms. Its "
+        "interval: bootstrap over draws and test images. It holds for more images like these.",
         "Labels for equal accuracy: interpolated in the logarithm on mean curves made monotone (isotonic regression); "
         "where curves are flat, a small difference in accuracy is a large one in labels. Its interval: bootstrap over "
         "draws and test images.",

@@ -13,7 +13,7 @@ from tlfeat.records import Record
 from tlfeat.studies.curve import Curve
 from tlfeat.studies.trials import Place
 
-_N_RESAMPLES = 1000
+N_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +106,20 @@ def savings(curve: Curve) -> list[Saving]:
     found = []
     for other in others:
         ones, more = curve.lines[first], curve.lines[other]
-        saved = labels_saved(first, _means(ones), other, _means(more))
+        saved = labels_saved(first, means_of(ones), other, means_of(more))
         rng = np.random.default_rng(curve.split.seed)
         ratios = []
-        for _ in range(_N_RESAMPLES):
+        for _ in range(N_RESAMPLES):
             images = rng.multinomial(curve.n_test, np.full(curve.n_test, 1 / curve.n_test))
             draws = rng.random(max(curve.n_draws, curve.n_keras_draws))
-            again = labels_saved(first, _means(ones, images, draws), other, _means(more, images, draws))
+            again = labels_saved(first, means_of(ones, images, draws), other, means_of(more, images, draws))
             ratios.append(again.times_fewer if again.thrifty == saved.thrifty else 1 / again.times_fewer)
         low, high = np.percentile(ratios, [2.5, 97.5])
         found.append(replace(saved, interval=(float(low), float(high))))
     return found
 
 
-def _means(
+def means_of(
     line: Sequence[Place], images: npt.NDArray[np.int64] | None = None, draws: npt.NDArray[np.float64] | None = None
 ) -> list[tuple[float, float]]:
     """Return (labels, mean accuracy); of resampled test images (how often each) and draws (from 0 to 1) if given."""
