@@ -152,13 +152,14 @@ def test_heads_that_are_there_are_not_fitted_again(stem: str, saved: Path) -> No
             stored = read_json(folder / "result.json")
             settings = stored["settings"]
             if stored["candidate"].startswith("pixels+"):
-                outcome = fit_pixel_baseline(data, head=stored["candidate"].removeprefix("pixels+"))
+                outcome = fit_pixel_baseline(data, head=stored["candidate"].removeprefix("pixels+"), effort="thorough")
             else:
                 outcome = fit_sklearn(
                     data,
                     settings["model"],
                     layer=settings["layer"].split("+"),
                     is_searched=settings["is_searched"],
+                    effort="thorough",
                     file_format=settings["file_format"],
                 )
             if not outcome.is_reused or outcome.result.timing.fit_s != stored["timing"]["fit_s"]:
@@ -201,7 +202,8 @@ def test_a_comparison_lines_up_what_was_fitted_before(saved: Path) -> None:
     }
 
 
-def test_trials_of_a_curve_are_not_fitted_again(saved: Path) -> None:
+def test_trials_of_a_curve_are_not_fitted_again(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlfeat.studies.curve.search_settings", lambda: {"search": 1})  # theirs was the thorough search
     if distribution_version("tlfeat") != MADE_BY:
         pytest.skip("the trials of a curve are those of one version of tlfeat")
     with opened("several") as data:

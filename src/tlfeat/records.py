@@ -102,6 +102,7 @@ class Timing(Record):
     extract_s: float | None = None  # all images of the cache (or up to the cut), summed over runs
     extract_s_per_image: float | None = None  # decode to append, building the network left out
     decode_s: float | None = None  # Keras, of older versions: all images, once before the first epoch
+    leaks_s: float | None = None  # looking for leaks; next to nothing for all but the first of several candidates
     search_s: float | None = None  # choosing hyper-parameters by cross-validation
     fit_s: float | None = None  # the final fit (for Keras: all epochs, validation and decoding included)
     reject_s: float | None = None  # statistics and thresholds for `predict --reject`
@@ -241,6 +242,7 @@ def record(result: Result) -> dict[str, Any]:
         "coverage": result.coverage,
         "extract_s": result.timing.extract_s,
         "decode_s": result.timing.decode_s,
+        "leaks_s": result.timing.leaks_s,
         "search_s": result.timing.search_s,
         "fit_s": result.timing.fit_s,
         "reject_s": result.timing.reject_s,

@@ -13,20 +13,22 @@ import pytest
 from conftest import MakePhotos
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.errors import ModelError
+from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
-from tlfeat.heads.table import HEADS, SEARCH_VERSION
+from tlfeat.heads import table
+from tlfeat.heads.table import HEADS, SEARCH_VERSION, THOROUGH_VERSION
 from tlfeat.images.image_set import load_images
 from tlfeat.models import fit_sklearn as fitting
 from tlfeat.models.earlier import earlier_settings
 from tlfeat.models.saved import Outcome, read_model, read_result
+from tlfeat.report.commands import commands
 from tlfeat.studies import curve as curving
 from tlfeat.studies.compare import known_comparison
 from tlfeat.workspace import read_json, write_json
 
 #: What the heads try, by the version that stands in the settings of a fit.
-NUMBERS_OF_VERSION = {1: "8e99ce00ea88cc93"}
+NUMBERS_OF_VERSION = {1: "af2a45618b5af5f4", 2: "c578af3c8e640a3b"}
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def folders() -> list[Path]:
 def test_another_version_of_the_search_fits_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fitted(cache).is_reused
     assert fitted(cache).is_reused
-    monkeypatch.setattr(fitting, "SEARCH_VERSION", SEARCH_VERSION + 1)
+    monkeypatch.setattr(table, "SEARCH_VERSION", SEARCH_VERSION + 1)
     assert not fitted(cache).is_reused
     assert fitted(cache).is_reused
     assert len(folders()) == 2
@@ -63,15 +65,33 @@ def test_another_version_of_the_search_runs_the_trials_of_a_curve_again(
             return curving.learning_curve(data, heads=("knn",), counts=(2, 0), n_draws=2).n_reused
 
     assert [run(), run()] == [0, 6]
-    monkeypatch.setattr(curving, "SEARCH_VERSION", SEARCH_VERSION + 1)
+    monkeypatch.setattr(table, "SEARCH_VERSION", SEARCH_VERSION + 1)
     assert [run(), run()] == [0, 6]
 
 
-def test_what_the_heads_try_is_what_their_version_says() -> None:
-    """Other values mean other fits: raise `SEARCH_VERSION` and add a line here."""
-    tried = [(head.name, re.findall(r"[-\w.]+", repr(head.family)), head.rows, head.default) for head in HEADS]
+@pytest.mark.parametrize(("effort", "version"), [("quick", SEARCH_VERSION), ("thorough", THOROUGH_VERSION)])
+def test_what_the_heads_try_is_what_their_version_says(effort: str, version: int) -> None:
+    """Other values mean other fits: raise the version and add a line here."""
+    tried = [(head.name, re.findall(r"[-\w.]+", repr(head.family(effort))), head.rows, head.default) for head in HEADS]
     numbers = [(name, [float(w) for w in words if is_number(w)], *rest) for name, words, *rest in tried]
-    assert hashlib.sha256(repr(numbers).encode()).hexdigest()[:16] == NUMBERS_OF_VERSION[SEARCH_VERSION]
+    assert hashlib.sha256(repr(numbers).encode()).hexdigest()[:16] == NUMBERS_OF_VERSION[version]
+
+
+def test_the_settings_of_a_fit_say_which_search_was_asked_for(cache: Path) -> None:
+    quick, thorough = fitted(cache, "lda"), fitted(cache, "lda", effort="thorough")
+    assert quick.result.settings["effort"] == "quick"
+    assert "effort" not in thorough.result.settings  # as every fit before there were two
+    assert not thorough.is_reused
+    assert fitted(cache, "lda", effort="thorough").is_reused
+    assert "--search thorough" in commands_of(cache, thorough)
+    assert "--search" not in commands_of(cache, quick)
+    with pytest.raises(UsageError, match="No search 'thoroughly'"):
+        fitted(cache, "lda", effort="thoroughly")
+
+
+def commands_of(cache: Path, outcome: Outcome) -> str:
+    with open_data(cache, seed=2) as data:
+        return commands(data.cache, [outcome.result])[1]
 
 
 def is_number(word: str) -> bool:
@@ -96,18 +116,19 @@ def as_saved_by_an_earlier_version(folder: Path, candidate: str) -> Path:
 
 
 def test_a_fit_that_replaces_an_earlier_one_leaves_one_folder(cache: Path) -> None:
-    earlier = as_saved_by_an_earlier_version(Path(fitted(cache).result.model), "knn")
-    assert fitted(cache).is_reused
-    again = fitted(cache, is_fresh=True)
-    assert (again.is_reused, again.result.settings["search"]) == (False, SEARCH_VERSION)
+    earlier = as_saved_by_an_earlier_version(Path(fitted(cache, effort="thorough").result.model), "knn")
+    assert fitted(cache, effort="thorough").is_reused
+    again = fitted(cache, is_fresh=True, effort="thorough")
+    assert (again.is_reused, again.result.settings["search"]) == (False, THOROUGH_VERSION)
     assert folders() == [earlier]
-    assert fitted(cache).is_reused
+    assert fitted(cache, effort="thorough").is_reused
+    assert not fitted(cache).is_reused  # the quick search is another
 
 
 def test_an_earlier_fit_is_not_taken_for_one_of_another_version(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    as_saved_by_an_earlier_version(Path(fitted(cache).result.model), "knn")
-    monkeypatch.setattr(fitting, "SEARCH_VERSION", SEARCH_VERSION + 1)
-    assert not fitted(cache).is_reused
+    as_saved_by_an_earlier_version(Path(fitted(cache, effort="thorough").result.model), "knn")
+    monkeypatch.setattr(table, "THOROUGH_VERSION", THOROUGH_VERSION + 1)
+    assert not fitted(cache, effort="thorough").is_reused
 
 
 def test_what_was_written_is_read_back(cache: Path) -> None:

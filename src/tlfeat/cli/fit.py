@@ -31,8 +31,16 @@ def run_fit_sklearn(
     ] = None,
     split: SplitOptions = SplitOptions(),
     search: Annotated[
-        bool, typer.Option("--search/--no-search", help="Choose hyper-parameters by cross-validation.")
-    ] = True,
+        str,
+        typer.Option(
+            "--search",
+            help="How much cross-validation tries: quick, or thorough (more ways to scale embeddings and more "
+            "hyper-parameters; 5 to 30 times as long).",
+        ),
+    ] = "quick",
+    no_search: Annotated[
+        bool, typer.Option("--no-search", help="Take default hyper-parameters, without a search.")
+    ] = False,
     file_format: Annotated[
         str, typer.Option("--format", help="File format of the head: skops (safe to load) or joblib.")
     ] = "skops",
@@ -41,10 +49,11 @@ def run_fit_sklearn(
     """Fit a scikit-learn head on cached embeddings and test it, without TensorFlow."""
     from tlfeat.cache.contents import choose_layers
     from tlfeat.heads.saved import check_format
-    from tlfeat.heads.table import find_head
+    from tlfeat.heads.table import check_effort, find_head
     from tlfeat.models.fit_sklearn import fit_sklearn
 
     find_head(model)
+    check_effort(search)
     check_format(file_format)
     with split.open() as data:
         console.say(f"{model} on {'+'.join(choose_layers(data.cache, layer))} of {data.cache.path}")
@@ -52,7 +61,8 @@ def run_fit_sklearn(
             data,
             model,
             layer=layer,
-            is_searched=search,
+            is_searched=not no_search,
+            effort=search,
             file_format=file_format,
             is_fresh=fresh,
             on_progress=console.progress,

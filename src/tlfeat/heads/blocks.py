@@ -22,6 +22,9 @@ from tlfeat.types import Rows, RowSource
 #: One block of 1,280 columns takes 5 MB; a matrix product of this height runs at full speed.
 BLOCK_ROWS = 1024
 
+#: So many rows may be copied.
+FEW_ROWS = 10_000
+
 #: More lanes than cores, so that cores of unequal speed finish together; each holds sums of its own.
 N_LANES = 16
 
@@ -73,6 +76,13 @@ class View:
 
     def __getitem__(self, block: slice, /) -> Rows:
         return MAPPINGS[self.mapping](self.rows[block][:, slice(*self.columns)])
+
+    def mapped(self) -> View:
+        """The same rows, mapped once and for all where there are few: a fit reads them dozens of times."""
+        if self.mapping == "raw" or self.shape[0] > FEW_ROWS:
+            return self
+        rows = np.concatenate([self[block] for block in blocks_of(self.shape[0])])
+        return View(rows, (0, rows.shape[1]))
 
     def take(self, positions: npt.NDArray[np.int64]) -> View:
         """The same view of some of the images (a copy of their rows)."""

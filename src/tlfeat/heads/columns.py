@@ -130,3 +130,21 @@ def covariance(view: RowSource, columns: Columns) -> Rows:
     total: Rows = add_up(view.shape[0], work, WIDE_LANES)[0]
     total /= np.float32(view.shape[0])
     return total
+
+
+def covariance_times(view: RowSource, columns: Columns, basis: Rows) -> Rows:
+    """Return the second moments of the mapped columns, without rotating, times `basis` (width, n)."""
+    of_rows, offset = columns.to_rows(basis, np.zeros(basis.shape[1]))
+
+    def work(blocks: list[slice]) -> list[Rows]:
+        total: Rows = np.zeros((view.shape[1], basis.shape[1]), np.float32)
+        of_ones: Rows = np.zeros((basis.shape[1],), np.float32)
+        for block in blocks:
+            x = view[block]
+            inside = x @ of_rows + offset.astype(np.float32)
+            total += x.T @ inside
+            of_ones += inside.sum(axis=0)
+        return [total, of_ones]
+
+    total, of_ones = add_up(view.shape[0], work)
+    return columns.gradient(total, of_ones) / np.float32(view.shape[0])

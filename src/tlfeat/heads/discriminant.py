@@ -1,4 +1,4 @@
-"""Linear discriminant analysis: all shrinkages from one decomposition."""
+"""Linear discriminant analysis: all shrinkages from one pass over the rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tlfeat.heads.blocks import View, blocks_of, in_threads
 from tlfeat.heads.columns import Columns, columns_by_fold, sums_by_group
-from tlfeat.heads.family import HeldOut, Problem, Setting, Values, held_out_from_scores
+from tlfeat.heads.family import COARSE_ROWS, HeldOut, Problem, Setting, Values, held_out_from_scores
 from tlfeat.heads.linear import LinearHead, held_scores
 from tlfeat.types import Floats, Labels, Rows
 
@@ -36,16 +36,17 @@ def discriminants(
     """
     means = sums / np.maximum(counts, 1)[:, None]  # a class that a fold lacks lies at 0 and is never its answer
     within = (scatter - (means * counts[:, None]).T @ means) / counts.sum()
-    values, vectors = np.linalg.eigh(within.astype(np.float32))
-    values = np.maximum(values, 0)
-    turned = means @ vectors
+    within = within.astype(np.float32)
+    # the least is what rounding leaves of classes of one image each
+    spread = max(float(np.trace(within)), 1e-5 * float(np.trace(scatter)) / counts.sum(), 1e-12) / len(within)
     priors = np.full(len(counts), 1 / len(counts)) if is_balanced else counts / counts.sum()
     priors = np.where(counts > 0, priors, 1e-100)
     for shrinkage in shrinkages:
-        damped = (1 - shrinkage) * values + shrinkage * max(float(values.mean()), 1e-12)
-        coef = vectors @ (turned / damped).T
+        damped = np.float32(1 - shrinkage) * within
+        damped[np.diag_indices(len(damped))] += np.float32(shrinkage * spread)
+        coef = np.linalg.solve(damped, means.T.astype(np.float32))
         intercept = np.log(priors) - 0.5 * np.einsum("kd,dk->k", means, coef)
-        yield coef.astype(np.float32), intercept
+        yield np.asarray(coef, dtype=np.float32), intercept
 
 
 def scatters(view: View, columns: Columns, fold_of: Labels, n_folds: int) -> Rows:
@@ -77,6 +78,7 @@ class Discriminant:
     shrinkages: tuple[float, ...]
     row_choices: tuple[str, ...] = ("standardised", "root")
     max_rows: int = 2**62
+    coarse_rows: int = COARSE_ROWS
 
     def grid(self, n_learned: int) -> Sequence[Values]:
         return [{"shrinkage": value} for value in self.shrinkages]
@@ -89,19 +91,20 @@ class Discriminant:
         columns, counts, sums, squares = self._moments(problem, setting)
         total = squares.sum(axis=0)
 
-        solutions = [
-            [
-                columns.to_rows(*solution)
-                for solution in discriminants(
-                    counts.sum(axis=0) - counts[fold],
-                    sums.sum(axis=0) - sums[fold],
-                    total - squares[fold],
-                    [float(v["shrinkage"]) for v in values],
-                    is_balanced=setting.is_balanced,
-                )
-            ]
-            for fold in range(problem.n_folds)
-        ]
+        def solve(fold: int) -> list[tuple[Rows, Floats]]:
+            found = []
+            for solution in discriminants(
+                counts.sum(axis=0) - counts[fold],
+                sums.sum(axis=0) - sums[fold],
+                total - squares[fold],
+                [float(v["shrinkage"]) for v in values],
+                is_balanced=setting.is_balanced,
+            ):
+                found.append(columns.to_rows(*solution))
+                problem.on_fit()
+            return found
+
+        solutions = in_threads(solve, range(problem.n_folds))
 
         def scores(i: int) -> Floats:
             return held_scores(view, problem, [of_fold[i] for of_fold in solutions])

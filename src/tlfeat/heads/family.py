@@ -6,7 +6,7 @@ A family is one kind of head before it is fitted, a `FittedHead` is one afterwar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,6 +95,9 @@ class RowChoice:
     scaling: str
 
 
+#: Images at most for the coarse comparison of preprocessings.
+COARSE_ROWS = 10_000
+
 ROW_CHOICES: dict[str, RowChoice] = {
     "standardised": RowChoice("raw", "each"),
     "raw": RowChoice("raw", "common"),
@@ -118,6 +121,8 @@ class Problem:
     fold_of : int array of shape (n_images,)
         In which fold an image is held out; -1 in none.
     seed : int
+    on_fit : callable
+        Called by `Family.explore` when one value was fitted on one fold, from any thread.
     """
 
     rows: RowSource
@@ -125,6 +130,7 @@ class Problem:
     n_classes: int
     fold_of: Labels
     seed: int
+    on_fit: Callable[[], None] = lambda: None
 
     @property
     def n_folds(self) -> int:
@@ -158,7 +164,7 @@ class Problem:
     def part(self, positions: Labels) -> Problem:
         """The problem of some of the images."""
         rows = View(self.rows, (0, self.rows.shape[1])).take(positions).rows
-        return Problem(rows, self.labels[positions], self.n_classes, self.fold_of[positions], self.seed)
+        return replace(self, rows=rows, labels=self.labels[positions], fold_of=self.fold_of[positions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +240,10 @@ class Family(Protocol):
     @property
     def row_choices(self) -> tuple[str, ...]:
         """Preprocessings to try, each one of `ROW_CHOICES`."""
+
+    @property
+    def coarse_rows(self) -> int:
+        """Images to compare preprocessings on at most."""
 
     @property
     def max_rows(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.heads.blocks import blocks_of, in_threads, steady_threads
-from tlfeat.heads.family import FittedHead, Problem, Setting
+from tlfeat.heads.family import Family, FittedHead, Problem, Setting
 from tlfeat.heads.search import SearchResult, hold_out, search
-from tlfeat.heads.table import Head, find_head
+from tlfeat.heads.table import Head, check_effort, find_head
 from tlfeat.records import side_by_side
-from tlfeat.types import Floats, Labels, RowSource
+from tlfeat.types import Floats, Labels, OnProgress, RowSource, silent
 
 N_FOLDS = 5
 
@@ -58,7 +59,9 @@ def fit_head(
     layers: Mapping[str, int] | None = None,
     seed: int = 0,
     is_searched: bool = True,
+    effort: str = "quick",
     n_threads: int | None = None,
+    on_progress: OnProgress = silent,
 ) -> Fit:
     """Choose rows and parameters on images held out, then fit on all given images.
 
@@ -76,8 +79,12 @@ def fit_head(
     seed : int, default=0
     is_searched : bool, default=True
         False takes the table's default rows and parameters.
+    effort : str, default="quick"
+        Or "thorough": tries every way of taking rows, and many more values.
     n_threads : int, optional
         One a core by default. The result is the same to the last digit.
+    on_progress : callable, optional
+        Told how many fits on folds are done, and of how many; a search may end before all of them.
 
     Raises
     ------
@@ -85,6 +92,7 @@ def fit_head(
         The rows hold values that are not finite, or more columns than the head can take.
     """
     entry = find_head(name)
+    check_effort(effort)
     width = rows.shape[1]
     if width > entry.max_width:
         raise DataError(
@@ -93,15 +101,21 @@ def fit_head(
         )
     columns_of = _columns_of(dict(layers or {"": width}))
     classes, problem = _problem_of(rows, split, positions, seed)
+    family = entry.family(effort if is_searched else "thorough")
     setting = Setting(entry.rows, (0, width), is_balanced=problem.is_uneven, values=entry.default)
     with steady_threads(n_threads):
         _check_finite(rows)
         started_s = time.perf_counter()
-        found = _search(problem, entry, setting, list(columns_of.values()), is_searched=is_searched)
+        if not problem.n_folds:
+            found = None
+        elif is_searched:
+            found = _search(problem, family, list(columns_of.values()), effort, partial(on_progress, f"fitting {name}"))
+        else:
+            found = hold_out(problem, family, setting, [entry.default])
         searched_s = time.perf_counter()
         if found:
             setting = found.setting
-        fitted = entry.family.fit(problem, setting, found.start if found else None)
+        fitted = family.fit(problem, setting, found.start if found else None)
         fit_s = time.perf_counter() - searched_s
     held_out = _calibrate(fitted, entry, found, problem) if found else None
     fitted.classes_ = classes
@@ -119,15 +133,17 @@ def _check_finite(rows: RowSource) -> None:
 
 
 def _search(
-    problem: Problem, entry: Head, default: Setting, layers: list[tuple[int, int]], *, is_searched: bool
-) -> SearchResult | None:
-    """Choose the setting, or only hold out with the default one; None where a class has too few images for folds."""
-    if not problem.n_folds:
-        return None
-    if not is_searched:
-        return hold_out(problem, entry.family, default, [entry.default])
-    together = [default.columns] if len(layers) > 1 else []
-    return search(problem, entry.family, layers + together)
+    problem: Problem,
+    family: Family,
+    layers: list[tuple[int, int]],
+    effort: str,
+    on_progress: Callable[[int, int], None],
+) -> SearchResult:
+    """Try each layer, and all side by side; classes that are uneven are weighed equally, or as the search says."""
+    together = [(0, problem.rows.shape[1])] if len(layers) > 1 else []
+    is_free = effort == "thorough" and problem.is_uneven
+    weightings = (False, True) if is_free else (problem.is_uneven,)
+    return search(problem, family, layers + together, weightings, on_progress)
 
 
 def _columns_of(layers: Mapping[str, int]) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,16 @@ import numpy as np
 
 from tlfeat.heads.blocks import blocks_of, in_threads
 from tlfeat.heads.columns import Columns, columns_by_fold
-from tlfeat.heads.family import FittedHead, HeldOut, Problem, Setting, Values, class_scores, held_out_from_scores
+from tlfeat.heads.family import (
+    COARSE_ROWS,
+    FittedHead,
+    HeldOut,
+    Problem,
+    Setting,
+    Values,
+    class_scores,
+    held_out_from_scores,
+)
 from tlfeat.types import Floats, Labels, Rows
 
 
@@ -100,6 +109,7 @@ class Kernel:
     gammas: tuple[float, ...]
     row_choices: tuple[str, ...] = ("standardised", "raw", "root", "root-l2")
     max_rows: int = 4_000
+    coarse_rows: int = COARSE_ROWS
 
     def grid(self, n_learned: int) -> Sequence[Values]:
         return [{"C": c, "gamma": gamma} for gamma in self.gammas for c in self.cs]
@@ -122,6 +132,7 @@ class Kernel:
             # a class that the fold did not have is never its answer
             scores[i, held] = found.min() - 1
             scores[i, held[:, None], machine.classes_] = found
+            problem.on_fit()
 
         in_threads(try_one, [(i, fold) for i in range(len(values)) for fold in range(problem.n_folds)])
         return held_out_from_scores(problem, values, lambda i: scores[i], criterion_weights)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tlfeat.heads.blocks import View, blocks_of, in_threads
 from tlfeat.heads.columns import MAX_COVARIANCE, columns_by_fold
-from tlfeat.heads.family import FittedHead, HeldOut, Problem, Setting, Values, class_scores
+from tlfeat.heads.family import COARSE_ROWS, FittedHead, HeldOut, Problem, Setting, Values, class_scores
 from tlfeat.heads.lbfgs import Effort
 from tlfeat.heads.losses import LOSSES
 from tlfeat.heads.penalty_paths import Metric, PenaltyPath, Solution, fit_paths, least_squares, n_columns
@@ -20,9 +20,6 @@ from tlfeat.types import Floats, Rows
 _SEARCH = Effort(tolerance=1e-3, max_evaluations=40)
 
 _FINAL = Effort(tolerance=1e-5, max_evaluations=200)
-
-#: A path ends when so many values were clearly worse in loss and no better in accuracy, and none better in between.
-_PATIENCE = 6
 
 #: Under strong penalties little moves, and trying them costs little: a loss just above the lowest is not yet worse.
 _CLEARLY_WORSE = 1.1
@@ -73,6 +70,9 @@ class Penalised:
         "C", the inverse of the penalty beside the sum of the losses, or "alpha", that penalty.
     path : tuple of float
         Values from the strongest penalty to the weakest.
+    patience : int
+        A path ends when so many values were clearly worse in loss and no better in accuracy, and none better in
+        between.
     """
 
     loss: str
@@ -80,6 +80,8 @@ class Penalised:
     path: tuple[float, ...]
     row_choices: tuple[str, ...] = ("standardised", "raw", "l2", "root", "root-l2", "whitened")
     max_rows: int = 2**62
+    patience: int = 6
+    coarse_rows: int = COARSE_ROWS
 
     def grid(self, n_learned: int) -> Sequence[Values]:
         return [{self.parameter: value} for value in self.path]
@@ -92,14 +94,19 @@ class Penalised:
         return 1 / (value * total) if self.parameter == "C" else value / total
 
     def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
-        view, weights = setting.view(problem), problem.weights(setting.is_balanced)
+        view, weights = setting.view(problem).mapped(), problem.weights(setting.is_balanced)
         columns, of_all = columns_by_fold(view, problem.fold_of, problem.n_folds, setting.scaling)
         paths = []
         for fold in range(problem.n_folds):
             learned = np.where(problem.fold_of == fold, np.float32(0), weights)
             total = float(learned.sum(dtype=np.float64))
             paths.append(PenaltyPath(learned, columns[fold], [self._penalty(v, total) for v in values]))
-        trials = _PathTrials(problem, self.loss, len(values), criterion_weights)
+
+        def on_solution(solution: Solution) -> bool:
+            problem.on_fit()
+            return trials.add(solution)
+
+        trials = _PathTrials(problem, self.loss, len(values), criterion_weights, self.patience)
         fit_paths(
             view,
             problem.labels,
@@ -109,7 +116,7 @@ class Penalised:
             Metric.of(view, of_all),
             effort=_SEARCH,
             fold_of=problem.fold_of,
-            on_solution=trials.add,
+            on_solution=on_solution,
         )
 
         def scores(i: int) -> Floats:
@@ -124,26 +131,32 @@ class Penalised:
         return HeldOut(values, trials.right, trials.losses.sum(axis=1) / criterion_weights.sum(), scores, start)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> LinearHead:
-        view, weights = setting.view(problem), problem.weights(setting.is_balanced)
+        view, weights = setting.view(problem).mapped(), problem.weights(setting.is_balanced)
         _, columns = columns_by_fold(view, np.full(len(problem.labels), -1), 0, setting.scaling)
         total = float(weights.sum(dtype=np.float64))
-        penalty, metric = self._penalty(setting.values, total), Metric.of(view, columns)
-        n, width = view.shape
-        is_small = columns.rotation is None and width <= min(2 * n, MAX_COVARIANCE)
-        if self.loss == "squared" and metric is None and is_small:
+        penalty, (n, width) = self._penalty(setting.values, total), view.shape
+        is_small = columns.rotation is None and width <= min(2 * n, MAX_COVARIANCE) and n < 8 * width
+        if self.loss == "squared" and is_small:
             solution = least_squares(view, problem.labels, problem.n_classes, weights, columns, penalty)
-            return LinearHead(view.mapping, problem.n_classes, *columns.to_rows(*solution))
+            return LinearHead(setting.view(problem).mapping, problem.n_classes, *columns.to_rows(*solution))
         found: list[tuple[Rows, Floats]] = []
 
         def on_solution(solution: Solution) -> bool:
             found.append(columns.to_rows(solution.coef, solution.intercept))
             return False
 
-        path = PenaltyPath(weights, columns, [penalty], start)
+        path, metric = PenaltyPath(weights, columns, [penalty], start), Metric.of(view, columns)
         fit_paths(
-            view, problem.labels, problem.n_classes, self.loss, [path], metric, effort=_FINAL, on_solution=on_solution
+            view,
+            problem.labels,
+            problem.n_classes,
+            self.loss,
+            [path],
+            metric,
+            effort=_FINAL,
+            on_solution=on_solution,
         )
-        return LinearHead(view.mapping, problem.n_classes, *found[0])
+        return LinearHead(setting.view(problem).mapping, problem.n_classes, *found[0])
 
 
 class _PathTrials:
@@ -156,10 +169,11 @@ class _PathTrials:
         Weighted sums; infinite where the path ended before.
     """
 
-    def __init__(self, problem: Problem, loss: str, n_values: int, criterion_weights: Rows) -> None:
+    def __init__(self, problem: Problem, loss: str, n_values: int, criterion_weights: Rows, patience: int) -> None:
         self.right = np.zeros((n_values, len(problem.labels)), bool)
         self.losses = np.full((n_values, problem.n_folds), np.inf)
         self._labels, self._weights, self._loss = problem.labels, criterion_weights, LOSSES[loss]
+        self._patience = patience
         self._solutions: dict[tuple[int, int], tuple[Rows, Floats]] = {}
         self._lowest = np.full(problem.n_folds, np.inf)
         self._highest = np.full(problem.n_folds, -1.0)
@@ -182,7 +196,7 @@ class _PathTrials:
             self._n_worse[fold] += 1
         self._lowest[fold] = min(self._lowest[fold], loss)
         self._highest[fold] = max(self._highest[fold], accuracy)
-        return self._n_worse[fold] < _PATIENCE
+        return self._n_worse[fold] < self._patience
 
     def of(self, i: int) -> list[tuple[Rows, Floats]]:
         """Coefficients and intercepts of a value in every fold, for mapped columns."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tlfeat.heads.blocks import blocks_of, in_threads
 from tlfeat.heads.columns import columns_by_fold
-from tlfeat.heads.family import FittedHead, HeldOut, Problem, Setting, Values, held_out_from_scores
+from tlfeat.heads.family import COARSE_ROWS, FittedHead, HeldOut, Problem, Setting, Values, held_out_from_scores
 from tlfeat.types import Floats, Labels, Rows
 
 
@@ -111,6 +111,7 @@ class Neighbours:
     sharpnesses: tuple[float, ...]
     row_choices: tuple[str, ...] = ("raw", "root")
     max_rows: int = 50_000
+    coarse_rows: int = COARSE_ROWS
 
     def grid(self, n_learned: int) -> Sequence[Values]:
         ks = sorted({min(k, n_learned) for k in self.ks})
@@ -140,6 +141,8 @@ class Neighbours:
         def scores(i: int) -> Floats:
             found = vote(similar, labels, votes, problem.n_classes, int(values[i]["k"]), float(values[i]["T"]))
             found[problem.fold_of < 0] = np.nan
+            for _ in range(problem.n_folds):
+                problem.on_fit()
             return found
 
         return held_out_from_scores(problem, values, scores, criterion_weights)

@@ -2,14 +2,16 @@
 
 A setting is a preprocessing of the rows (`ROW_CHOICES`, and which layers), a weighting of the classes and the head's
 own parameters. All folds and values of one preprocessing share passes, decompositions or neighbours (`Family.explore`).
-Preprocessings are compared on a coarse grid first, on at most `COARSE_ROWS` images; only the best gets the whole grid.
+Preprocessings are compared on a coarse grid first, on at most `Family.coarse_rows` images; only the best gets the
+whole grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,6 @@ from tlfeat.types import Floats, Labels, Rows
 
 #: Losses below this are equal: where classes lie far apart the loss would choose no penalty at all.
 _AS_GOOD_AS_NONE = 0.01
-
-#: Images at most for the coarse comparison of preprocessings.
-COARSE_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,32 @@ class _Trials:
         return best, float(criterion[best])
 
 
-def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) -> SearchResult:
+class _Steps:
+    """Counts fits on folds, from any thread."""
+
+    def __init__(self, on_progress: Callable[[int, int], None], total: int) -> None:
+        self._on_progress, self._total = on_progress, total
+        self._done = 0
+        self._lock = Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._done = min(self._done + 1, self._total)
+            self._on_progress(self._done, self._total)
+
+    def to(self, done: int) -> None:
+        """Count what did not have to be fitted."""
+        self._done = done - 1
+        self()
+
+
+def search(
+    problem: Problem,
+    family: Family,
+    layers: Sequence[tuple[int, int]],
+    weightings: Sequence[bool],
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> SearchResult:
     """Choose the setting of a head on images held out.
 
     Parameters
@@ -90,25 +114,34 @@ def search(problem: Problem, family: Family, layers: Sequence[tuple[int, int]]) 
     family : Family
     layers : sequence of (int, int)
         Columns that may be taken.
+    weightings : sequence of bool
+        Whether every class may count the same.
+    on_progress : callable, optional
+        Told fits that are done, and all of them.
     """
-    some, _ = _drawn(problem, min(COARSE_ROWS, family.max_rows))
+    some, _ = _drawn(problem, min(family.coarse_rows, family.max_rows))
     grid = family.grid(_n_learned(some))
     preprocessings = [
         Setting(rows, columns, is_balanced, {})
-        for columns, rows, is_balanced in product(
-            layers, family.row_choices, (False, True) if problem.is_uneven else (False,)
-        )
+        for columns, rows, is_balanced in product(layers, family.row_choices, weightings)
         # a rotation of many columns takes their number cubed
         if ROW_CHOICES[rows].scaling != "whiten" or columns[1] - columns[0] <= MAX_COVARIANCE
     ]
+    coarse_grid = family.coarse(grid)
+    n_coarse = len(preprocessings) * len(coarse_grid) if len(preprocessings) > 1 else 0
+    steps = _Steps(on_progress, (n_coarse + len(grid)) * problem.n_folds)
+    some, problem = replace(some, on_fit=steps), replace(problem, on_fit=steps)
     best, n_settings = preprocessings[0], 0
-    if len(preprocessings) > 1:
+    if n_coarse:
         coarse = _Trials(_held_weights(some))
-        for setting in preprocessings:
-            coarse.add(setting, family.explore(some, setting, family.coarse(grid), coarse.weights))
+        for number, setting in enumerate(preprocessings, start=1):
+            coarse.add(setting, family.explore(some, setting, coarse_grid, coarse.weights))
+            steps.to(number * len(coarse_grid) * problem.n_folds)
         n_settings = len(coarse.entries)
         best = coarse.entries[coarse.best()[0]][0]
-    return hold_out(problem, family, best, grid, n_settings)
+    found = hold_out(problem, family, best, grid, n_settings)
+    steps.to((n_coarse + len(grid)) * problem.n_folds)
+    return found
 
 
 def hold_out(

@@ -11,6 +11,7 @@ cannot be loaded safely from a stranger.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +26,22 @@ from tlfeat.heads.neighbours import Neighbours
 #: 45 values from 1e-6 to 1e5, as in the evaluation of DINOv2 (Oquab et al. 2023, arXiv:2304.07193, appendix B).
 C_PATH = tuple(float(f"{c:.3g}") for c in np.logspace(-6, 5, 45))
 
+ALPHA_PATH = tuple(float(f"{a:.3g}") for a in np.logspace(7, -1, 33))
 
-#: Stands in the settings of every fit. It goes up when a fit of today would not be the fit of yesterday: other ways to
-#: take rows, other values that are tried, another default, another loss. Then no Result of before is reused.
-SEARCH_VERSION = 1
+
+#: How much a search tries.
+EFFORTS = ("quick", "thorough")
+
+#: Of the quick and of the thorough search; one stands in the settings of every fit. It goes up when a fit of today
+#: would not be the fit of yesterday: other ways to take rows, other values that are tried, another default, another
+#: loss. Then no Result of before is reused.
+SEARCH_VERSION, THOROUGH_VERSION = 2, 1
+
+#: What a quick search does to rows: on the sets of benchmarks/search.py no other way is clearly better.
+_QUICK = ("standardised", "root-l2")
+
+#: Images on which a quick search compares these ways.
+_FEW = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +52,8 @@ class Head:
     ----------
     name : str
         As in ``--model``.
-    family : Family
-        How its parameters are searched and how it is fitted.
+    quick, thorough : Family
+        How it is fitted, and what its two searches try.
     rows : str
         The preprocessing where no search is possible: one of `family.ROW_CHOICES`.
     default : mapping of parameter to value
@@ -58,7 +71,8 @@ class Head:
     """
 
     name: str
-    family: Family
+    quick: Family
+    thorough: Family
     rows: str
     default: Values
     when: str
@@ -67,10 +81,15 @@ class Head:
     max_width: int = 1_000_000
     is_calibrated: bool = False
 
+    def family(self, effort: str) -> Family:
+        """Return how it is searched and fitted with an effort of `EFFORTS`."""
+        return self.quick if effort == "quick" else self.thorough
+
 
 HEADS: tuple[Head, ...] = (
     Head(
         "logreg",
+        Penalised("logistic", "C", C_PATH[8::2], _QUICK, max_rows=10_000, patience=2, coarse_rows=_FEW),
         Penalised("logistic", "C", C_PATH),
         "standardised",
         {"C": 0.01},
@@ -80,6 +99,7 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "svm",
+        Kernel((1.0, 10.0, 100.0), (0.25, 1.0), _QUICK, max_rows=2_000, coarse_rows=_FEW),
         Kernel((1.0, 10.0, 100.0), (0.25, 1.0, 4.0)),
         "standardised",
         {"C": 10.0, "gamma": 1.0},
@@ -89,6 +109,7 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "linear-svm",
+        Penalised("squared hinge", "C", C_PATH[4:34:2], _QUICK, max_rows=10_000, patience=2, coarse_rows=_FEW),
         Penalised("squared hinge", "C", C_PATH[:36]),
         "standardised",
         {"C": 0.001},
@@ -97,6 +118,7 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "knn",
+        Neighbours((1, 5, 10, 20, 100), (0.07, 0.02, 0.2), max_rows=10_000, coarse_rows=2_000),
         Neighbours((1, 5, 10, 20, 100, 200), (0.07, 0.02, 0.2)),
         "raw",
         {"k": 10, "T": 0.07},
@@ -106,7 +128,8 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "ridge",
-        Penalised("squared", "alpha", tuple(float(f"{a:.3g}") for a in np.logspace(7, -1, 33))),
+        Penalised("squared", "alpha", ALPHA_PATH[8::2], _QUICK, max_rows=10_000, patience=2, coarse_rows=_FEW),
+        Penalised("squared", "alpha", ALPHA_PATH),
         "standardised",
         {"alpha": 1000.0},
         "least squares: the fastest to fit on many images",
@@ -114,6 +137,7 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "lda",
+        Discriminant((0.02, 0.1, 0.2, 0.4, 0.7), ("standardised", "root"), max_rows=10_000, coarse_rows=_FEW),
         Discriminant((0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)),
         "standardised",
         {"shrinkage": 0.1},
@@ -122,6 +146,19 @@ HEADS: tuple[Head, ...] = (
         max_width=MAX_COVARIANCE,
     ),
 )
+
+
+def check_effort(effort: str) -> None:
+    """Raise `UsageError` unless there is such a search."""
+    if effort not in EFFORTS:
+        raise UsageError(f"No search '{effort}'. {nearest(effort, EFFORTS, of='searches')}")
+
+
+def search_settings(effort: str = "quick", *, is_searched: bool = True) -> dict[str, Any]:
+    """Return what the settings of a fit say about its search; before 0.2 the thorough one was the only one."""
+    if is_searched and effort == "quick":
+        return {"search": SEARCH_VERSION, "effort": effort}
+    return {"search": THOROUGH_VERSION}
 
 
 def find_head(name: str) -> Head:

@@ -21,12 +21,12 @@ from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.blocks import View
 from tlfeat.heads.columns import MAX_COVARIANCE
+from tlfeat.heads.family import COARSE_ROWS
 from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.heads.saved import save_head
-from tlfeat.heads.search import COARSE_ROWS
 from tlfeat.heads.shift import HeldOut, some_rows, tell_apart
-from tlfeat.heads.table import SEARCH_VERSION, Head, find_head
+from tlfeat.heads.table import Head, check_effort, find_head, search_settings
 from tlfeat.memory import available_memory
 from tlfeat.models.saved import Fitted, Outcome, known_result, model_folder, write_model
 from tlfeat.records import Timing, side_by_side
@@ -61,6 +61,7 @@ def fit_sklearn(
     *,
     layer: Sequence[str] | str | None = None,
     is_searched: bool = True,
+    effort: str = "quick",
     file_format: str = "skops",
     is_fresh: bool = False,
     on_progress: OnProgress = silent,
@@ -76,12 +77,15 @@ def fit_sklearn(
         `avg_pool` by default, or the only layer there is. Of several the search takes one, or all side by side.
     is_searched : bool, default=True
         Choose hyper-parameters by cross-validation.
+    effort : str, default="quick"
+        How much that search tries; "thorough" takes many times as long.
     file_format : str, default="skops"
         Or "joblib".
     is_fresh : bool, default=False
         Fit again even if an equal Result exists.
     """
     entry = find_head(head)
+    check_effort(effort)
     layers = choose_layers(data.cache, layer)
     settings = {
         "model": head,
@@ -89,13 +93,18 @@ def fit_sklearn(
         "seed": data.seed,
         "is_searched": is_searched,
         "file_format": file_format,
-        "search": SEARCH_VERSION,
+        **search_settings(effort, is_searched=is_searched),
     }
     return _fit(_Candidate(head, entry, data.cache, layers, settings), data, is_fresh, on_progress)
 
 
 def fit_pixel_baseline(
-    data: Data, *, head: str = "logreg", is_fresh: bool = False, on_progress: OnProgress = silent
+    data: Data,
+    *,
+    head: str = "logreg",
+    effort: str = "quick",
+    is_fresh: bool = False,
+    on_progress: OnProgress = silent,
 ) -> Outcome:
     """Fit a head on the raw pixels of the same images: what the backbone has to beat.
 
@@ -108,7 +117,7 @@ def fit_pixel_baseline(
         "layer": "pixels",
         "seed": data.seed,
         "is_searched": True,
-        "search": SEARCH_VERSION,
+        **search_settings(effort),
     }
     with open_pixels(data, on_progress=on_progress) as cache:
         return _fit(_Candidate(name, entry, cache, ["pixels"], settings), data, is_fresh, on_progress)
@@ -130,13 +139,15 @@ def open_pixels(data: Data, *, on_progress: OnProgress = silent) -> Iterator[Cac
 
 
 def _fit(candidate: _Candidate, data: Data, is_fresh: bool, on_progress: OnProgress) -> Outcome:
+    started_s = time.perf_counter()
     leaks = data.leaks(on_progress)
+    leaks_s = time.perf_counter() - started_s
     folder = model_folder(data, candidate.name, candidate.settings, candidate.cache.fingerprint)
     if not is_fresh and (known := known_result(folder, data.split, leaks)) is not None:
         return Outcome(known, is_reused=True)
     on_progress(f"fitting {candidate.name}", 0, 0)
-    learned = _learn(candidate, data)
-    fitted = _test(candidate, data.split, learned)
+    learned = _learn(candidate, data, on_progress)
+    fitted = _test(candidate, data.split, learned, leaks_s)
 
     def save(to: Path) -> None:
         save_head(learned.head.head, to, file_format=candidate.settings.get("file_format", "skops"))
@@ -146,7 +157,7 @@ def _fit(candidate: _Candidate, data: Data, is_fresh: bool, on_progress: OnProgr
     return Outcome(write_model(folder, fitted, data, leaks, save), is_reused=False)
 
 
-def _learn(candidate: _Candidate, data: Data) -> _Learned:
+def _learn(candidate: _Candidate, data: Data, on_progress: OnProgress) -> _Learned:
     """Fit on the training and validation images; their rows are not held any more afterwards."""
     split, cache = data.split, candidate.cache
     rows, learn_at = _rows_to_learn(cache, candidate.layers, split, split.where("train", "val"), candidate.head)
@@ -158,6 +169,8 @@ def _learn(candidate: _Candidate, data: Data) -> _Learned:
         layers={layer: cache.layers[layer][1] for layer in candidate.layers},
         seed=data.seed,
         is_searched=candidate.settings["is_searched"],
+        effort=candidate.settings.get("effort", "thorough"),
+        on_progress=on_progress,
     )
     started_s = time.perf_counter()
     rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed)
@@ -175,7 +188,7 @@ def _held_out(fitted: Fit, split: Split, learn_at: Labels) -> HeldOut | None:
     return HeldOut(is_right[is_held], split.groups[learn_at][is_held])
 
 
-def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
+def _test(candidate: _Candidate, split: Split, learned: _Learned, leaks_s: float) -> Fitted:
     """Return what the head answers for the test images; reading their rows is no part of the time."""
     cache, head, test_at = candidate.cache, learned.head, split.where("test")
     rows = _rows_to_test(cache, head.layers, [split.keys[i] for i in test_at])
@@ -197,6 +210,7 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
         timing=Timing(
             extract_s=embedding["extract_s"] if n_embedded else None,
             extract_s_per_image=embedding["embed_s"] / n_embedded if n_embedded else None,
+            leaks_s=leaks_s,
             search_s=head.search_s,
             fit_s=head.fit_s,
             reject_s=learned.reject_s,

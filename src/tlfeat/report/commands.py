@@ -78,7 +78,10 @@ def _fit(cache: Cache, result: Result) -> tuple[str, ...]:
     words = ["tlfeat", "fit-sklearn", "--model", result.candidate]
     for layer in layers_of(str(settings.get("layer", result.layer))):
         words += ["--layer", layer]
-    words += [] if settings.get("is_searched", True) else ["--no-search"]
+    if not settings.get("is_searched", True):
+        words.append("--no-search")
+    elif settings.get("effort") != "quick":
+        words += ["--search", "thorough"]
     if settings.get("file_format", "skops") != "skops":
         words += ["--format", str(settings["file_format"])]
     return (*words, *common)

@@ -23,7 +23,7 @@ from tlfeat.finetune.saved import predict_pixels
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.finetune.sources import Sources
 from tlfeat.heads.fit import fit_head, predict_probabilities
-from tlfeat.heads.table import SEARCH_VERSION, find_head
+from tlfeat.heads.table import find_head, search_settings
 from tlfeat.models.fit_sklearn import open_pixels
 from tlfeat.records import SplitInfo
 from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place, RunTrial, Trial, TrialBook
@@ -153,7 +153,7 @@ def _check_asked(heads: Sequence[str], keras_modes: Sequence[str], least_draws: 
 
 
 def _run_pixels(data: Data, book: TrialBook, counts: Sequence[int], n_draws: int) -> None:
-    name, settings = "pixels+logreg", {"layer": "pixels", "search": SEARCH_VERSION}
+    name, settings = "pixels+logreg", {"layer": "pixels", **search_settings()}
     with book.kept_going(name), open_pixels(data, on_progress=book.on_progress) as small:
         rows = small.read("pixels", data.split.keys)
         book.run(name, counts, n_draws, settings, _head_run(data, name, "logreg", rows))
@@ -164,7 +164,7 @@ def _run_heads(
 ) -> None:
     rows = data.cache.read(layer, data.split.keys)
     for head in heads:
-        book.run(head, counts, n_draws, {"layer": layer, "search": SEARCH_VERSION}, _head_run(data, head, head, rows))
+        book.run(head, counts, n_draws, {"layer": layer, **search_settings()}, _head_run(data, head, head, rows))
 
 
 def _as_curve(
