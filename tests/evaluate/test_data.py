@@ -10,7 +10,7 @@ import pytest
 from conftest import MakePhotos
 from made_data import as_json, photo, tlfeat, write_leaky
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.evaluate import leaks
+from tlfeat.evaluate import copies
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.duplicates import find_duplicates
@@ -77,7 +77,7 @@ def test_a_result_of_an_older_version_gets_its_leaks_when_it_is_shown_again(leak
 def test_leaks_are_looked_for_once_for_all_candidates(leaky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     looked = find_duplicates
-    monkeypatch.setattr(leaks, "find_duplicates", lambda *a, **k: calls.append(1) or looked(*a, **k))
+    monkeypatch.setattr(copies, "find_duplicates", lambda *a, **k: calls.append(1) or looked(*a, **k))
     extract_rows(load_images(leaky), PixelEncoder(), Path("a.h5"))
     with open_data(Path("a.h5"), seed=0) as data:
         fit_sklearn(data, "svm")

@@ -190,7 +190,8 @@ def run_audit(
     from tlfeat.cache.contents import choose_layers
     from tlfeat.cache.store import open_cache
     from tlfeat.report.audit import to_text, write_reports
-    from tlfeat.studies.audit import audit, to_document
+    from tlfeat.studies.audit import audit
+    from tlfeat.studies.findings import to_document
 
     path = split.cache or workspace.newest_cache()
     with open_cache(path) as opened:

@@ -12,12 +12,15 @@ from pathlib import Path
 from tlfeat.errors import BadImage
 from tlfeat.images.decode import jpeg_thumbnail, read_file
 from tlfeat.records import Environment
-from tlfeat.studies.audit import KINDS, Audit, Finding, to_document
+from tlfeat.studies.findings import KINDS, Audit, Finding, Group, to_document
 from tlfeat.text import aligned, counted, page
 from tlfeat.workspace import write_json, write_text
 
-#: Findings of one kind that the terminal shows; all of them are in audit.csv and audit.json.
+#: Findings or groups of one kind that the terminal shows; all of them are in audit.csv and audit.json.
 _MAX_LINES = 10
+
+#: Images of one group that the terminal and the page show.
+_MAX_MEMBERS = 6
 
 #: Findings of one kind with their pictures in the page: at most 4 kinds x 60 x 2 pictures of 4 kB.
 _MAX_PICTURES = 60
@@ -41,8 +44,8 @@ _COPIES_BY_ROWS = "exact ones are certain; of changed ones rows alone found 164 
 
 _HEADINGS = {
     "leak": ("test image", "training image", "how"),
-    "conflict": ("image", "other image", "how"),
-    "duplicate": ("image", "other image", "how"),
+    "conflict": ("group", "images", "how"),
+    "duplicate": ("group", "images", "how"),
     "label": ("image", "label", "probably", "why"),
     "outlier": ("image", "label", "why"),
     "imbalance": ("what",),
@@ -55,21 +58,31 @@ def to_text(found: Audit) -> str:
     blocks = [
         f"{counted(found.n_images, 'image')} in {counted(len(found.n_by_class), 'class', 'classes')}: "
         + ", ".join(f"{name} {n:,}" for name, n in found.n_by_class.items()),
-        aligned(("looked for", "found"), [(what, f"{n:,}") for what, n, _ in table]),
+        aligned(("looked for", "found"), [(KINDS[kind], _n_found(found, kind)) for kind in KINDS]),
         "\n".join(
             f"{'Copies' if sure.startswith('exact') else what.capitalize()}: {sure}." for what, sure in _measured(table)
         ),
     ]
     for kind in KINDS:
-        findings = found.of_kind(kind)
-        if not findings:
-            continue
-        rows = [_cells(finding) for finding in findings[:_MAX_LINES]]
-        more = f"\n... and {len(findings) - _MAX_LINES:,} more" if len(findings) > _MAX_LINES else ""
-        title = KINDS[kind].capitalize()
-        headings = _HEADINGS[kind]
-        blocks.append(f"{title}\n{aligned(headings, rows, n_left=len(headings))}{more}")
+        rows: list[tuple[str, ...]] = [_line(group) for group in found.groups_of(kind)]
+        rows = rows or [_cells(finding) for finding in found.of_kind(kind)]
+        if rows:
+            more = f"\n... and {len(rows) - _MAX_LINES:,} more" if len(rows) > _MAX_LINES else ""
+            headings = _HEADINGS[kind]
+            lines = aligned(headings, rows[:_MAX_LINES], n_left=len(headings))
+            blocks.append(f"{KINDS[kind].capitalize()}\n{lines}{more}")
     return "\n\n".join(blocks)
+
+
+def _n_found(found: Audit, kind: str) -> str:
+    n, n_groups = len(found.of_kind(kind)), len(found.groups_of(kind))
+    return f"{n:,} in {counted(n_groups, 'group')}" if n_groups else f"{n:,}"
+
+
+def _line(group: Group) -> tuple[str, ...]:
+    shown = [_named(*image) for image in zip(group.paths, group.labels, group.splits, strict=True)][:_MAX_MEMBERS]
+    n_more = len(group.paths) - len(shown)
+    return str(group.number), "  ".join(shown) + (f"  and {n_more:,} more" if n_more else ""), group.detail
 
 
 def _trust(found: Audit, kind: str) -> str:
@@ -82,7 +95,7 @@ def _measured(table: list[tuple[str, int, str]]) -> list[tuple[str, str]]:
 
 
 def _cells(finding: Finding) -> tuple[str, ...]:
-    if finding.kind in ("leak", "conflict", "duplicate"):
+    if finding.kind == "leak":
         one = _named(finding.path, finding.label, finding.split)
         return one, _named(finding.other, finding.other_label, finding.other_split), finding.detail
     if finding.kind == "label":
@@ -97,7 +110,7 @@ def _named(path: str, label: str, split: str) -> str:
 
 
 def to_csv(found: Audit) -> str:
-    """Return one line a finding, all columns of `Finding`."""
+    """Return one line a finding, all columns of `Finding`: of copies one an image."""
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=[f.name for f in fields(Finding)])
     writer.writeheader()
@@ -110,11 +123,13 @@ def to_html(found: Audit) -> str:
     pictures: dict[str, str] = {}
     sections = []
     for kind in KINDS:
-        findings = found.of_kind(kind)
-        shown = findings[:_MAX_PICTURES]
-        for path in {path for finding in shown for path in (finding.path, finding.other) if path}:
-            pictures.setdefault(path, _thumbnail(found.root, path))
-        sections.append((kind, KINDS[kind], _trust(found, kind), len(findings), shown))
+        groups = found.groups_of(kind)[:_MAX_PICTURES]
+        findings = [] if groups else found.of_kind(kind)[:_MAX_PICTURES]
+        shown = {path for group in groups for path in group.paths[:_MAX_MEMBERS]}
+        shown |= {path for finding in findings for path in (finding.path, finding.other) if path}
+        pictures |= {path: _thumbnail(found.root, path) for path in sorted(shown - set(pictures))}
+        n = len(found.groups_of(kind)) or len(found.of_kind(kind))
+        sections.append((kind, KINDS[kind], _trust(found, kind), _n_found(found, kind), n, findings, groups))
     return page(
         __package__,
         "audit.html",
@@ -123,6 +138,7 @@ def to_html(found: Audit) -> str:
         sections=sections,
         pictures=pictures,
         named=_named,
+        max_members=_MAX_MEMBERS,
         environment=json.dumps(Environment.current().to_dict(), indent=1),
     )
 
