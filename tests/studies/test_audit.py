@@ -23,8 +23,9 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
-from tlfeat.studies import audit as auditing
-from tlfeat.studies.audit import Audit, audit
+from tlfeat.studies import doubted_labels
+from tlfeat.studies.audit import audit
+from tlfeat.studies.findings import Audit
 
 
 def audited(photos: Path, **options: float) -> Audit:
@@ -66,7 +67,7 @@ def test_no_copy_vouches_for_a_wrong_label(easy: Path) -> None:
     extract_rows(load_images(easy), PixelEncoder(), Path("a.h5"))
     with open_cache(Path("a.h5")) as cache:
         split = make_split(cache.table)
-        groups = auditing._joined(split, find_copies(cache))
+        groups = doubted_labels._joined(split, find_copies(cache))
     of_copies = {
         group for group, path in zip(groups, split.paths, strict=True) if "wrong" in path or path == "red/0.png"
     }

@@ -6,7 +6,6 @@ Nothing is changed. Every finding is for a person to look at; how often each kin
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +13,13 @@ import numpy.typing as npt
 from tlfeat.cache.contents import picture_files
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError
-from tlfeat.evaluate.copies import Copies, find_copies, layer_for_duplicates
+from tlfeat.evaluate.copies import find_copies, layer_for_duplicates
 from tlfeat.evaluate.split import Split, make_split
-from tlfeat.heads.fit import fit_head
-from tlfeat.images.duplicates import connected
 from tlfeat.images.nearest import N_NEIGHBOURS, nearest_images
 from tlfeat.studies.copy_groups import find_copy_groups
+from tlfeat.studies.doubted_labels import find_doubted_labels
 from tlfeat.studies.findings import KINDS, Audit, Finding, Images
-from tlfeat.types import Labels, OnProgress, Rows, silent
+from tlfeat.types import OnProgress, Rows, silent
 
 #: Robust z-score from which an image is an outlier (Iglewicz and Hoaglin 1993).
 OUTLIER_Z = 3.5
@@ -52,10 +50,9 @@ def audit(
 
     Notes
     -----
-    Wrong labels: confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068) as in cleanlab 2, on
-    probabilities of a logistic regression that had not seen the image nor any copy or group member of it. Outliers:
-    cosine distance to the fifth nearest image (Ramaswamy, Rastogi and Shim 2000, SIGMOD, definition 1), as a z-score
-    by the median absolute deviation of the upper half.
+    Copies and leaks are those that every fit on this cache finds (`evaluate.copies`), whatever `layer` says. Wrong
+    labels: `doubted_labels`. Outliers: cosine distance to the fifth nearest image (Ramaswamy, Rastogi and Shim 2000,
+    SIGMOD, definition 1), as a z-score by the median absolute deviation of the upper half.
     """
     layer = layer or layer_for_duplicates(cache)
     split, notes = _split_if_possible(cache, seed, test_fraction)
@@ -64,11 +61,15 @@ def audit(
     copies = find_copies(cache, on_progress=on_progress)
     notes += copies.notes
     groups, findings = find_copy_groups(copies, images, split)
+    agreement = None
     if split is not None:
         on_progress("fitting on folds", 0, 0)
-        found, label_notes = _wrong_labels(cache.read(layer, split.keys), split, images, copies, seed)
-        findings += found
-        notes += label_notes
+        doubted = find_doubted_labels(cache.read(layer, split.keys), split, copies, seed=seed)
+        left_out = sorted(set(filter(None, images.labels)) - set(split.classes))
+        notes += [f"wrong labels were not looked for in class {', '.join(left_out)}"] if left_out else []
+        findings += doubted.findings
+        notes += doubted.notes
+        agreement = doubted.agreement
     findings += _outliers(cache.read(layer, images.keys), images)
     n_by_class = dict(sorted(Counter(filter(None, images.labels)).items()))
     findings += _imbalance(n_by_class)
@@ -81,6 +82,7 @@ def audit(
         groups=groups,
         findings=sorted(findings, key=lambda finding: list(KINDS).index(finding.kind)),
         notes=notes,
+        agreement=agreement,
     )
 
 
@@ -105,54 +107,6 @@ def _images(cache: Cache, split: Split | None) -> Images:
         keys=[table.keys[i] for i in chosen],
         splits=[roles.get(names.paths[i], names.splits[i]) for i in chosen],
     )
-
-
-def _wrong_labels(
-    rows: Rows, split: Split, images: Images, copies: Copies, seed: int
-) -> tuple[list[Finding], list[str]]:
-    """Return images whose label confident learning doubts, least probable label first."""
-    everything = np.arange(len(split.keys))
-    together = replace(split, groups=_joined(split, copies))
-    held_out = fit_head("logreg", rows, together, everything, seed=seed).held_out
-    if held_out is None:
-        return [], ["wrong labels were not looked for: a class has one image, or copies of one"]
-    from cleanlab.filter import find_label_issues
-
-    doubted = find_label_issues(
-        labels=split.labels, pred_probs=held_out, return_indices_ranked_by="self_confidence", n_jobs=1
-    )
-    left_out = sorted(set(filter(None, images.labels)) - set(split.classes))
-    notes = [f"wrong labels were not looked for in class {', '.join(left_out)}"] if left_out else []
-    findings = []
-    for i in doubted.tolist():
-        given, likely = int(split.labels[i]), int(held_out[i].argmax())
-        findings.append(
-            Finding(
-                kind="label",
-                path=split.paths[i],
-                label=split.classes[given],
-                split=split.roles[i],
-                score=round(float(held_out[i, given]), 4),
-                detail=f"{split.classes[likely]} is {100 * held_out[i, likely]:.1f} % probable, the given label "
-                f"{100 * held_out[i, given]:.1f} %",
-                suggestion=split.classes[likely],
-            )
-        )
-    return findings, notes
-
-
-def _joined(split: Split, copies: Copies) -> Labels:
-    """Return the groups of a split with copies of a picture joined: no copy may vouch for its own label."""
-    group_of = copies.groups()
-    n = int(split.groups.max()) + 1  # groups of copies are numbered after those of the split
-    numbers: dict[int, int] = {}
-    links = [
-        (int(group), n + numbers.setdefault(group_of[key], len(numbers)))
-        for key, group in zip(split.keys, split.groups, strict=True)
-    ]
-    joined = np.array(connected(n + len(numbers), links), np.int64)
-    together: Labels = np.unique(joined[split.groups], return_inverse=True)[1]
-    return together
 
 
 def _outliers(rows: Rows, images: Images) -> list[Finding]:

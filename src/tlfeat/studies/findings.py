@@ -85,7 +85,8 @@ class Group(Record):
 class Audit:
     """All findings on one cache, by kind and within it the surest first; `notes` say what was not looked for.
 
-    A finding of copies is one image: `groups` has those of one picture together.
+    A finding of copies is one image: `groups` has those of one picture together. `agreement` is the share of images for
+    which a head that had not seen them names the given label, None where no labels were looked at.
     """
 
     cache: Path
@@ -96,6 +97,7 @@ class Audit:
     groups: list[Group]
     findings: list[Finding]
     notes: list[str]
+    agreement: float | None = None
 
     def of_kind(self, kind: str) -> list[Finding]:
         """Findings of one kind of `KINDS`."""
@@ -125,6 +127,7 @@ def to_document(found: Audit) -> dict[str, Any]:
         "n_by_class": found.n_by_class,
         "n_by_kind": {kind: len(found.of_kind(kind)) for kind in KINDS},
         "n_groups_by_kind": {kind: len(found.groups_of(kind)) for kind in ("conflict", "duplicate")},
+        "agreement": found.agreement,
         "notes": found.notes,
         "groups": [group.to_dict() for group in found.groups],
         "findings": [finding.to_dict() for finding in found.findings],
