@@ -60,6 +60,23 @@ def test_wrong_labels_that_were_planted_are_found(easy: Path) -> None:
     assert {(f.path, f.suggestion) for f in found} == {(f"blue/wrong{i}.png", "red") for i in range(3)}
 
 
+def test_every_label_is_looked_at_where_validation_images_are_given(easy: Path, tmp_path: Path) -> None:
+    for name, other in (("red", "blue"), ("blue", "red")):
+        for i, split in ((0, "train"), (1, "val"), (2, "test")):
+            shutil.move(easy / name / f"{i}.png", easy / other / f"wrong-{split}.png")
+    for file in sorted(easy.glob("*/*.png")):
+        split = file.stem.partition("-")[2] or ("train", "val", "test")[int(file.stem) % 3]
+        (tmp_path / "given" / split / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.move(file, tmp_path / "given" / split / file.parent.name / file.name)
+    found = audited(tmp_path / "given")
+    assert {(f.path, f.suggestion) for f in found.of_kind("label")} == {
+        (f"{split}/{other}/wrong-{split}.png", name)
+        for name, other in (("red", "blue"), ("blue", "red"))
+        for split in ("train", "val", "test")
+    }
+    assert found.agreement == pytest.approx(74 / 80)
+
+
 def test_no_copy_vouches_for_a_wrong_label(easy: Path) -> None:
     """Copies of one picture with one wrong label are held out together: their probabilities come from one head."""
     for c in range(4):

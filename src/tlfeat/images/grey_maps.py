@@ -23,8 +23,11 @@ FINE = (48, 49, 50, 51, 52, 53)
 HALF = (24, 25, 26)
 COARSE = (16, 17)
 
-#: Pairs whose windows fit into the cache of a processor.
-_BLOCK = 16
+#: Bytes of the windows that are looked at together: they fit into the cache of a processor.
+_WINDOW_BYTES = 2_000_000
+
+#: Pictures whose maps are made together.
+_BLOCK = 1024
 
 Grey = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.uint16]
@@ -73,14 +76,16 @@ class Pictures:
         A picture without outlines correlates with nothing.
         """
         found = np.zeros(len(pairs), np.float32)
-        for start in range(0, len(pairs), 64 * _BLOCK):
-            part = pairs[start : start + 64 * _BLOCK]
+        n_places = (sides[-1] - sides[0] + 1) ** 2
+        step = max(1, _WINDOW_BYTES // (4 * n_places * sides[0] ** 2))
+        for start in range(0, len(pairs), _BLOCK):
+            part = pairs[start : start + _BLOCK]
             members, at = np.unique(part, return_inverse=True)
             greys: Grey = np.stack([self._small(i) for i in members.tolist()]).astype(np.float32) / np.float32(3)
             maps = [_flattened(greys, side) for side in sides]
             at = at.reshape(-1, 2)
-            for block in range(0, len(part), _BLOCK):
-                one, other = ([map_[at[block : block + _BLOCK, k]] for map_ in maps] for k in (0, 1))
+            for block in range(0, len(part), step):
+                one, other = ([map_[at[block : block + step, k]] for map_ in maps] for k in (0, 1))
                 found[start + block : start + block + len(one[0])] = np.maximum(_best(one, other), _best(other, one))
         return found
 
