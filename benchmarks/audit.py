@@ -2,8 +2,8 @@
 
 Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``).
 
-    python benchmarks/audit.py                    # everything; 60,000 pictures of cifar10 are embedded once
-    python benchmarks/audit.py --seeds 2 --sets cats_dogs
+    python benchmarks/audit.py                    # everything
+    python benchmarks/audit.py --parts planted --seeds 2     # the rest of the JSON stays
     python benchmarks/audit.py --tables-only      # Markdown from the JSON, runs nothing
 """
 
@@ -13,9 +13,14 @@ import argparse
 import contextlib
 import csv
 import io
+import itertools
+import os
+import shutil
 import statistics
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +31,26 @@ import common
 from common import Record
 from tlfeat.cache.store import open_cache
 from tlfeat.cli.console import Progress
+from tlfeat.evaluate.copies import Copies, find_copies
 from tlfeat.evaluate.data import open_data
+from tlfeat.evaluate.split import make_split
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.duplicates import SAME_ROW, find_duplicates
 from tlfeat.images.image_set import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.studies import audit as auditing
+from tlfeat.studies.doubted_labels import find_doubted_labels
+from tlfeat.studies.findings import KINDS
 from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 
-SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
+SETS = ("cats_dogs", "potato", "sign_digits", "cifar10", "pacs_sample")
+PARTS = ("untouched", "aliens", "planted", "labels", "speed")
+N_CIFAR10 = 666  # training images of each of ten classes, and half as many test images
 N_COPIES = 50
 WRONG_SHARE = 0.05
+N_SUREST = 20
+N_LABEL_SEEDS = 3
 N_ALIENS, N_DRAWS = 4, 5  # fewer than the neighbours that an outlier has to be far from; drawn five times
 
 
@@ -76,13 +89,13 @@ def _scaled(image: Image.Image, share: float) -> Image.Image:
 # --- planting -----------------------------------------------------------------------------------------------
 
 
-def plant(folder: Path, seed: int) -> tuple[Path, dict[str, tuple[str, str]], set[str]]:
-    """Write copies of training images into the test set and a CSV in which 5 % of the labels are wrong.
+def plant(folder: Path, seed: int) -> tuple[Path, dict[str, tuple[str, str]]]:
+    """Write copies of training images into the test set, and a CSV.
 
     Returns
     -------
     tuple
-        The CSV; planted path to (original path, change); the paths with a wrong label.
+        The CSV; planted path to (original path, change).
     """
     rng = np.random.default_rng(seed)
     images = load_images(folder)
@@ -102,52 +115,43 @@ def plant(folder: Path, seed: int) -> tuple[Path, dict[str, tuple[str, str]], se
         path.write_bytes(CHANGES[change](images.file(i).read_bytes(), rng))
         planted[f"{aside.name}/{path.name}"] = lines[i][0], change
         lines.append([f"{aside.name}/{path.name}", lines[i][1], "test"])
-    # of the images that take no part in a planted pair: a copy would give a wrong label away as a conflict
-    free = sorted(set(range(len(images))) - set(copied.tolist()))
-    wrong = rng.permutation(free)[: round(WRONG_SHARE * len(images))].tolist()
-    for i in wrong:
-        others = [label for label in images.classes if label != lines[i][1]]
-        lines[i][1] = others[int(rng.integers(len(others)))]
     table = folder.with_name(f"{folder.name}-planted{seed}.csv")
     with table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "label", "split"), *lines])
-    return table, planted, {lines[i][0] for i in wrong}
+    return table, planted
 
 
 def run_planted(folder: Path, cache: Path, args: argparse.Namespace, seed: int) -> Record:
     """Plant, audit, fit, and count."""
-    table, planted, wrong = plant(folder, seed)
+    table, planted = plant(folder, seed)
     embed(table, cache, args)
     with common.stage(f"planted, seed {seed}: audit"), open_cache(cache) as opened:
         found = auditing.audit(opened)
-    pairs = {frozenset((f.path, f.other)) for f in found.of_kind("duplicate")}
+    groups = {frozenset(group.paths) for group in found.groups}
     true_pairs = {frozenset((path, original)) for path, (original, _) in planted.items()}
-    n_found = Counter(change for path, (original, change) in planted.items() if frozenset((path, original)) in pairs)
-    doubted = {f.path for f in found.of_kind("label")}
+    n_found = Counter(change for path, (original, change) in planted.items() if frozenset((path, original)) in groups)
+    leaks = {f.path for f in found.of_kind("leak")}
     with open_data(cache, seed=0) as data:
         result = fit_sklearn(data, "logreg", is_fresh=True).result
         rows = data.cache.read("avg_pool", data.split.keys)
-        is_test = np.array([role == "test" for role in data.split.roles])
-        by_rows = find_duplicates(rows, data.split.keys, None, is_asking=is_test).pairs
+        by_rows = find_duplicates(rows, data.split.keys, None).pairs
         on_rows = {frozenset((data.split.paths[p.one], data.split.paths[p.other])) for p in by_rows}
     assert result.leaks is not None
+    assert leaks == {image["test"] for image in result.leaks.images}, "an audit and a fit say the same"
     return {
         "seed": seed,
         "n_images": found.n_images,
         "copies": {
             change: [n_found[change], sum(other == change for _, other in planted.values())] for change in CHANGES
         },
-        "n_false_copies": len(pairs - true_pairs),
+        "n_false_copies": len(groups - true_pairs),
         "n_by_rows_alone": len(on_rows & true_pairs),
         "n_false_by_rows_alone": len(on_rows - true_pairs),
-        "n_wrong_labels": len(wrong),
-        "n_doubted": len(doubted),
-        "n_wrong_doubted": len(doubted & wrong),
-        "accuracy": result.score.accuracy,
-        "ci95": result.score.ci95,
+        "accuracy": result.leaks.accuracy_with,
+        "ci95": result.leaks.ci95_with,
         "n_test": result.split.n_test,
-        "accuracy_without_leaks": result.leaks.accuracy,
-        "ci95_without_leaks": result.leaks.ci95,
+        "accuracy_without_leaks": result.score.accuracy,
+        "ci95_without_leaks": result.score.ci95,
         "n_test_without_leaks": result.leaks.n_test,
     }
 
@@ -156,25 +160,109 @@ def run_planted(folder: Path, cache: Path, args: argparse.Namespace, seed: int) 
 
 
 def run_untouched(name: str, cache: Path) -> Record:
-    """Count what is found in a set as it is; of cifar10 only copies, all 60,000 pictures."""
-    with open_cache(cache) as opened:
-        if name == "cifar10":
-            with common.stage(f"{name}: leaks"), open_data(cache, seed=0) as data:
-                leaks = data.leaks()
-            return {
-                "n_images": len(data.split.keys),
-                "n_leaks": len(leaks.images),
-                "leaks": leaks.images,
-                "notes": leaks.notes,
-            }
-        with common.stage(f"{name}: audit"):
-            found = auditing.audit(opened)
+    """Count what is found in a set as it is."""
+    with common.stage(f"{name}: audit"), open_cache(cache) as opened:
+        found = auditing.audit(opened)
     return {
         "n_images": found.n_images,
-        **{f"n_{kind}": len(found.of_kind(kind)) for kind in auditing.KINDS},
-        "findings": [f.to_dict() for f in found.findings],
+        **{f"n_{kind}": len(found.of_kind(kind)) for kind in KINDS},
+        "n_groups": len(found.groups),
+        "agreement": found.agreement,
+        "findings": [f.to_dict() for f in found.findings if f.kind != "label" or name != "cifar10"],
         "notes": found.notes,
     }
+
+
+# --- wrong labels -------------------------------------------------------------------------------------------
+
+
+def label_sets(caches: dict[str, Path]) -> Iterator[tuple[str, Any, Any]]:
+    """Give name, split and rows of the sets that labels are planted in: whole, and easier and harder parts."""
+    for name, path in caches.items():
+        with open_cache(path) as cache:
+            table = cache.table
+            if name == "pacs_sample":  # DOMAIN/CLASS/...
+                labels = [path.split("/")[-2] for path in table.images.paths]
+                table = replace(table, images=replace(table.images, labels=labels))
+            split = make_split(table)
+            rows = cache.read("avg_pool", split.keys)
+        rng = np.random.default_rng(0)
+        everything = np.arange(len(rows))
+        some = np.sort(rng.permutation(everything)[:2000])
+        parts = {name: everything if name != "cifar10" else some}
+        if name == "cifar10":
+            for classes in (("airplane", "frog", "horse", "truck"), ("cat", "deer", "dog", "horse")):
+                chosen = np.isin(split.labels, [split.classes.index(c) for c in classes])
+                parts[f"cifar10: {', '.join(classes)}"] = rng.permutation(everything[chosen])[:2000]
+        if name == "sign_digits":
+            parts["sign_digits, 500 images"] = some[:: len(some) // 500][:500]
+        if name == "pacs_sample":
+            for domain in ("photo", "cartoon"):
+                parts[f"pacs: {domain}"] = everything[[f"{domain}/" in path for path in split.paths]]
+        for part, at in parts.items():
+            at = np.sort(at)
+            classes, labels = np.unique(split.labels[at], return_inverse=True)
+            smaller = replace(
+                split,
+                classes=[split.classes[c] for c in classes],
+                labels=labels,
+                **{field: [getattr(split, field)[i] for i in at] for field in ("keys", "paths", "roles")},
+                groups=np.unique(split.groups[at], return_inverse=True)[1],
+            )
+            yield part, smaller, rows[at]
+
+
+def run_labels(name: str, split: Any, rows: Any, share: float, seed: int) -> Record:
+    """Change a share of the labels to another one by chance and count which are doubted."""
+    rng = np.random.default_rng([seed, round(1000 * share)])
+    n, n_classes = len(split.keys), len(split.classes)
+    labels = split.labels.copy()
+    wrong = rng.permutation(n)[: round(share * n)]
+    labels[wrong] = (labels[wrong] + rng.integers(1, n_classes, len(wrong))) % n_classes
+    with common.stage(f"{name}, {100 * share:.0f} % wrong, seed {seed}"):
+        found = find_doubted_labels(rows, replace(split, labels=labels), Copies(sorted(set(split.keys)), [], []))
+    planted = {split.paths[i] for i in wrong}
+    hits = [finding.path in planted for finding in found.findings]
+    return {
+        "set": name,
+        "n_images": n,
+        "n_classes": n_classes,
+        "share": share,
+        "seed": seed,
+        "agreement": found.agreement,
+        "n_wrong": len(wrong),
+        "n_listed": len(hits),
+        "n_hits": sum(hits),
+        "n_surest": len(hits[:N_SUREST]),
+        "n_surest_hits": sum(hits[:N_SUREST]),
+    }
+
+
+# --- speed --------------------------------------------------------------------------------------------------
+
+
+def run_speed(name: str, cache: Path) -> Record:
+    """Measure how long the copies of a set take to find, and to read when they are kept."""
+    times = []
+    for _ in range(3):
+        shutil.rmtree("cache/copies", ignore_errors=True)
+        for _ in range(2):
+            with open_cache(cache) as opened:
+                started_s, cpu_s = time.perf_counter(), time.process_time()
+                copies = find_copies(opened)
+                times.append((time.perf_counter() - started_s, time.process_time() - cpu_s))
+    return {
+        "set": name,
+        "n_images": len(copies.keys),
+        "n_pairs": len(copies.pairs),
+        "find_s": min(wall for wall, _ in times[::2]),
+        "find_cpu_s": min(cpu for _, cpu in times[::2]),
+        "read_s": min(wall for wall, _ in times[1::2]),
+        "load": os.getloadavg()[0],
+    }
+
+
+# --- strangers ----------------------------------------------------------------------------------------------
 
 
 def run_aliens(rows: dict[str, Any]) -> list[Record]:
@@ -214,12 +302,17 @@ def embed(source: Path, cache: Path, args: argparse.Namespace) -> None:
 
 def tables(document: Record) -> str:
     """Return the Markdown between the markers of docs/benchmarks/audit.md."""
-    n_seeds, wrong = len(document["planted"]), f"{100 * WRONG_SHARE:.0f} % wrong labels each"
+    n_seeds = len(document["planted"])
     return "\n\n".join(
         [
-            f"Planted in cats_dogs, {n_seeds} seeds, {N_COPIES} copies and {wrong}:",
+            f"Planted in cats_dogs, {n_seeds} seeds, {N_COPIES} copies each:",
             copies_table(document["planted"]),
-            labels_table(document["planted"]),
+            leaks_table(document["planted"]),
+            f'Wrong labels planted by chance, {N_LABEL_SEEDS} seeds each; "agreement" is what the audit says of a set: '
+            "the share of images for which the held-out head names the given label:",
+            labels_table(document["labels"]),
+            "The same by agreement; what `tlfeat audit` says:",
+            bands_table(document["labels"]),
             "Nothing planted:",
             untouched_table(document["untouched"]),
             f"{N_ALIENS} images of another set among them, {N_DRAWS} draws:",
@@ -233,6 +326,8 @@ def tables(document: Record) -> str:
                     for a in document["aliens"]
                 ],
             ),
+            "Seconds to find all copies, and to read them when they are kept (best of three):",
+            speed_table(document["speed"]),
         ]
     )
 
@@ -257,38 +352,82 @@ def copies_table(runs: list[Record]) -> str:
     )
 
 
-def labels_table(runs: list[Record]) -> str:
-    """Return how many wrong labels were found with each seed, and the accuracy with leaks and without."""
-    rows = []
-    for run in runs:
-        right, doubted, wrong = run["n_wrong_doubted"], run["n_doubted"], run["n_wrong_labels"]
-        rows.append(
-            (
-                *(str(run["seed"]), f"{right} of {wrong}"),
-                *(f"{100 * right / max(doubted, 1):.0f} %", f"{100 * right / wrong:.0f} %"),
-                f"{_accuracy(run, '')} of {run['n_test']}",
-                f"{_accuracy(run, '_without_leaks')} of {run['n_test_without_leaks']}",
-            )
+def leaks_table(runs: list[Record]) -> str:
+    """Return the accuracy with leaks and without for each seed."""
+    rows = [
+        (
+            str(run["seed"]),
+            f"{_accuracy(run, '')} of {run['n_test']}",
+            f"{_accuracy(run, '_without_leaks')} of {run['n_test_without_leaks']}",
         )
-    precision, recall = (
-        statistics.mean(run["n_wrong_doubted"] / max(run[k], 1) for run in runs)
-        for k in ("n_doubted", "n_wrong_labels")
+        for run in runs
+    ]
+    return markdown_table(("seed", "accuracy with leaks", "without"), rows)
+
+
+def summed(runs: list[Record]) -> tuple[str, str, str, str]:
+    """Return the agreement, the precision of the surest and of all, and the recall of several runs."""
+    low, high = (end(run["agreement"] for run in runs) for end in (min, max))
+    n = {key: sum(run[key] for run in runs) for key in ("n_surest", "n_surest_hits", "n_listed", "n_hits", "n_wrong")}
+    return (
+        f"{100 * low:.0f} to {100 * high:.0f} %",
+        f"{100 * n['n_surest_hits'] / max(n['n_surest'], 1):.0f} %",
+        f"{100 * n['n_hits'] / max(n['n_listed'], 1):.0f} %",
+        f"{100 * n['n_hits'] / max(n['n_wrong'], 1):.0f} %",
     )
-    rows.append(("mean", "", f"{100 * precision:.0f} %", f"{100 * recall:.0f} %", "", ""))
-    headings = ("seed", "wrong labels found", "precision", "recall", "accuracy with leaks", "without")
+
+
+def labels_table(runs: list[Record]) -> str:
+    """Return how many wrong labels were found in each set, and how many of those listed were wrong."""
+    cells: dict[tuple[float, str], list[Record]] = {}
+    for run in runs:
+        cells.setdefault((-run["share"], run["set"]), []).append(run)
+    rows = [
+        (name, f"{own[0]['n_images']:,}", f"{-100 * share:.0f} %", *summed(own))
+        for (share, name), own in sorted(
+            cells.items(), key=lambda cell: (cell[0][0], -statistics.mean(run["agreement"] for run in cell[1]))
+        )
+    ]
+    headings = ("set", "images", "wrong", "agreement", f"wrong of the surest {N_SUREST}", "wrong of all", "found")
     return markdown_table(headings, rows)
+
+
+def bands_table(runs: list[Record]) -> str:
+    """Return the same by agreement."""
+    edges = (1.01, 0.9, 0.8, 0.7, 0.0)
+    rows = []
+    for share in sorted({run["share"] for run in runs}, reverse=True):
+        for high, low in itertools.pairwise(edges):
+            own = [run for run in runs if run["share"] == share and low <= run["agreement"] < high]
+            if own:
+                rows.append((f"{100 * share:.0f} %", str(len(own)), *summed(own)))
+    headings = ("wrong", "runs", "agreement", f"wrong of the surest {N_SUREST}", "wrong of all", "found")
+    return markdown_table(headings, rows)
+
+
+def speed_table(runs: list[Record]) -> str:
+    """Return the seconds of the search for copies."""
+    rows = [
+        (
+            *(run["set"], f"{run['n_images']:,}", f"{run['find_s']:.1f} s", f"{run['find_cpu_s']:.1f} s"),
+            *(f"{1000 * run['read_s']:.0f} ms", f"{run['load']:.1f}"),
+        )
+        for run in runs
+    ]
+    return markdown_table(("set", "images", "find", "of the processor", "read", "load of the machine"), rows)
 
 
 def untouched_table(runs: dict[str, Record]) -> str:
     """Return what was found in each set as it is."""
-    rows = []
-    for name, run in runs.items():
-        copies, conflicts, labels, outliers = (
-            str(run.get(f"n_{kind}", "–")) for kind in ("duplicate", "conflict", "label", "outlier")
+    rows = [
+        (
+            *(name, f"{run['n_images']:,}", str(run["n_groups"]), str(run["n_leak"]), str(run["n_conflict"])),
+            *(f"{100 * run['agreement']:.0f} %", str(run["n_label"]), str(run["n_outlier"])),
         )
-        leaks = str(run.get("n_leak", run.get("n_leaks")))
-        rows.append((name, f"{run['n_images']:,}", copies, leaks, conflicts, labels, outliers))
-    return markdown_table(("set", "images", "duplicates", "leaks", "two labels", "suspect labels", "outliers"), rows)
+        for name, run in runs.items()
+    ]
+    headings = ("set", "images", "groups of copies", "leaks", "two labels", "agreement", "suspect labels", "outliers")
+    return markdown_table(headings, rows)
 
 
 def _accuracy(run: Record, suffix: str) -> str:
@@ -300,7 +439,7 @@ def main() -> None:
     """Run what is asked for and write the tables."""
     parser = common.parser_for("audit", __doc__)
     common.add_data(parser, work=common.ROOT / "cache" / "benchmark-audit")
-    parser.add_argument("--sets", nargs="*", choices=SETS, default=SETS)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, default=5)
     args = common.read_arguments(parser)
     if not args.tables_only:
@@ -309,24 +448,45 @@ def main() -> None:
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Run every part, writing the JSON after each."""
-    document: Record = {**common.conditions(), "planted": [], "untouched": {}, "aliens": []}
+    """Run the parts that are asked for, writing the JSON after each."""
+    document: Record = read_json(args.json) if args.json.exists() else {}
+    document.update(common.conditions())
     args.work.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(args.work):
-        rows = {}
-        for name in args.sets:
-            folder, cache = common.unpack(name, args.shared, args.work), args.work / f"{name}.h5"
-            embed(folder, cache, args)
-            document["untouched"][name] = run_untouched(name, cache)
+        caches = {name: args.work / f"{name}.h5" for name in SETS}
+        for name, cache in caches.items():
+            folder = common.unpack(name, args.shared, args.work)
+            embed(
+                folder if name != "cifar10" else common.write_sample(load_images(folder), N_CIFAR10, folder)[0],
+                cache,
+                args,
+            )
+        for part in args.parts:
+            document[part] = run_part(part, caches, args)
             write_json(args.json, document)
-            if name != "cifar10":
-                with open_cache(cache) as opened:
-                    rows[name] = opened.read("avg_pool", opened.table.keys)
-        document["aliens"] = run_aliens(rows)
+
+
+def run_part(part: str, caches: dict[str, Path], args: argparse.Namespace) -> Any:
+    """Run one of `PARTS`."""
+    if part == "untouched":
+        return {name: run_untouched(name, cache) for name, cache in caches.items() if name != "pacs_sample"}
+    if part == "speed":
+        return [run_speed(name, caches[name]) for name in ("cats_dogs", "potato", "cifar10")]
+    if part == "planted":
         folder = common.unpack("cats_dogs", args.shared, args.work)
-        for seed in range(args.seeds):
-            document["planted"].append(run_planted(folder, args.work / "planted.h5", args, seed))
-            write_json(args.json, document)
+        return [run_planted(folder, args.work / "planted.h5", args, seed) for seed in range(args.seeds)]
+    if part == "labels":
+        return [
+            run_labels(name, split, rows, share, seed)
+            for name, split, rows in label_sets(caches)
+            for share in (WRONG_SHARE, 0.01)
+            for seed in range(N_LABEL_SEEDS)
+        ]
+    rows = {}
+    for name in ("cats_dogs", "potato", "sign_digits"):
+        with open_cache(caches[name]) as opened:
+            rows[name] = opened.read("avg_pool", opened.table.keys)
+    return run_aliens(rows)
 
 
 if __name__ == "__main__":

@@ -67,10 +67,11 @@ def unpack(name: str, shared: Path, work: Path) -> Path:
     folder = work / "data" / name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
+        archive_name = ARCHIVES.get(name, f"{name}.tar")
         with (
             stage(f"unpacking {name}"),
             tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as aside,
-            tarfile.open(shared / "data" / ARCHIVES[name]) as archive,
+            tarfile.open(shared / "data" / archive_name) as archive,
         ):
             archive.extractall(aside, filter="data")
             (Path(aside) / name).rename(folder)

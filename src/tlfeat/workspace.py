@@ -26,6 +26,9 @@ PIXELS_DIR = CACHE_DIR / "pixels"
 #: What crosses the cut between frozen and trainable layers; safe to delete, it is computed again.
 CUTS_DIR = CACHE_DIR / "cuts"
 
+#: Which images show one picture; safe to delete, it is found again.
+COPIES_DIR = CACHE_DIR / "copies"
+
 
 def digest(document: Mapping[str, Any], n_digits: int = 8) -> str:
     """Return the first hexadecimal digits of the sha256 of a JSON document with sorted keys."""

@@ -12,7 +12,7 @@ import pytest
 from conftest import MakePhotos
 from made_data import as_json, photo, tlfeat, write_leaky
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.evaluate import leaks
+from tlfeat.evaluate import copies
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.scores import score
 from tlfeat.extract.extract import extract_rows
@@ -108,7 +108,7 @@ def test_a_result_is_shown_again_as_it_was(leaky: Path) -> None:
 def test_leaks_are_looked_for_once_for_all_candidates(leaky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     looked = find_duplicates
-    monkeypatch.setattr(leaks, "find_duplicates", lambda *a, **k: calls.append(1) or looked(*a, **k))
+    monkeypatch.setattr(copies, "find_duplicates", lambda *a, **k: calls.append(1) or looked(*a, **k))
     extract_rows(load_images(leaky), PixelEncoder(), Path("a.h5"))
     with open_data(Path("a.h5"), seed=0) as data:
         fit_sklearn(data, "svm")

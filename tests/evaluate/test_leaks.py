@@ -39,6 +39,55 @@ def test_of_an_exact_and_a_changed_copy_the_exact_one_is_told(tmp_path: Path) ->
     ]
 
 
+def test_exact_is_every_test_image_whose_bytes_are_among_the_training_images(tmp_path: Path) -> None:
+    """Whichever is met first: the training images hold each picture a second time with one pixel a grey level off."""
+    for c, name in enumerate("ab"):
+        for split in ("train", "test"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+        train, test = (tmp_path / "set" / split / name for split in ("train", "test"))
+        for i in range(9):
+            image = photo(1000 * c + i)
+            image.save(train / f"{i}.png")
+            off = image.copy()
+            off.putpixel((5, 5), tuple(value + 1 for value in image.getpixel((5, 5))))
+            off.save(train / f"off{i}.png")
+            if i < 7:
+                shutil.copy(train / f"{i}.png", test / f"{i}.png")
+            if i in (3, 7, 8):  # exact too, though no file has these bytes
+                off.save(test / f"off{i}.bmp")
+    path = extract_rows(load_images(tmp_path / "set"), PixelEncoder(), tmp_path / "c.h5").cache
+    with open_cache(path) as cache:
+        found = find_leaks(cache, make_split(cache.table)).images
+    exact = {leak["test"]: (leak["learned"], leak["kind"]) for leak in found}
+    assert exact == {
+        f"test/{name}/{file}": (f"train/{name}/{learned}", kind)
+        for name in "ab"
+        for file, learned, kind in (
+            *((f"{i}.png", f"{i}.png", "bytes") for i in range(7)),
+            *((f"off{i}.bmp", f"off{i}.png", "pixels") for i in (3, 7, 8)),
+        )
+    }
+
+
+def test_a_copy_of_a_leak_is_a_leak(tmp_path: Path) -> None:
+    """Of every picture a training image, a test image cropped at its right, and of that one cropped again."""
+    for c, name in enumerate("ab"):
+        for split in ("train", "test"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+        for i in range(8):
+            image = photo(1000 * c + i, (240, 200))
+            image.save(tmp_path / "set" / "train" / name / f"{i}.png")
+            for n, (width, height) in enumerate(((222, 185), (206, 172))):
+                image.crop((0, 0, width, height)).save(tmp_path / "set" / "test" / name / f"{i}-{n}.png")
+    path = extract_rows(load_images(tmp_path / "set"), PixelEncoder(), tmp_path / "c.h5").cache
+    with open_cache(path) as cache:
+        found = find_leaks(cache, make_split(cache.table)).images
+    assert len(found) == 32
+    assert {(leak["test"], leak["learned"]) for leak in found} == {
+        (f"test/{name}/{i}-{n}.png", f"train/{name}/{i}.png") for name in "ab" for i in range(8) for n in range(2)
+    }
+
+
 def test_two_splits_of_one_cache_in_one_process_have_leaks_of_their_own(tmp_path: Path) -> None:
     for c, name in enumerate("ab"):
         (tmp_path / "set" / name).mkdir(parents=True)

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from made_data import photo
 from tlfeat.images import duplicates, nearest
-from tlfeat.images.duplicates import Pair, find_duplicates
+from tlfeat.images.duplicates import Pair, connected, find_duplicates
 from tlfeat.images.image_set import content_key
 from tlfeat.types import Rows
 
@@ -98,23 +98,29 @@ def test_tiny_pictures_are_copies_only_if_their_pixels_are_equal(photos: Photos)
     assert [(p.one, p.other, p.kind) for p in photos.found().pairs] == [(one, same, "pixels")]
 
 
-def test_between_two_sides_every_asking_image_has_one_pair_with_the_other_side(photos: Photos) -> None:
-    asks = [photos.add(photo(3), "test_a.png", near=3), photos.add(photo(3), "test_b.jpg", near=3)]
-    photos.add(photo(5), "train.jpg", near=5)  # a copy on one side only
-    is_asking = np.zeros(len(photos.files), bool)
-    is_asking[asks] = True
-    assert photos.found(is_asking=is_asking).pairs == [
-        Pair(asks[0], 3, "bytes", 1.0),
-        Pair(asks[1], 3, "near", pytest.approx(0.99, abs=0.01)),
-    ]
+def test_a_group_of_more_copies_than_neighbours_meets_its_next_one(photos: Photos) -> None:
+    """Two times seven copies of one picture; the rows of seven lie so close that nobody asks for the other seven."""
+    far = photos.add(photo(4), "far.png", near=4)
+    photos.rows[far] = photos.rows[4] + 0.4 * photos.rng.normal(size=16).astype(np.float32)
+    for base in (4, far):
+        for i in range(6):
+            at = photos.add(photo(4), f"{base}-{i}.png", near=base)
+            photos.rows[at] = photos.rows[base] + 0.01 * photos.rng.normal(size=16).astype(np.float32)
+    keys = [path.name for path in photos.files]  # as if their bytes differed
+    found = find_duplicates(np.stack(photos.rows), keys, photos.files)
+    groups = connected(len(keys), [(pair.one, pair.other) for pair in found.pairs])
+    assert [i for i, group in enumerate(groups) if group == 4] == [4, *range(far, far + 13)]
 
 
-def test_copies_of_a_copy_are_copies_between_two_sides(photos: Photos) -> None:
-    """Of two equal test files the second has no candidates of its own: it gets those of the first."""
-    asks = [photos.add(photo(4), f"test_{i}.jpg", near=4) for i in range(2)]
-    is_asking = np.zeros(len(photos.files), bool)
-    is_asking[asks] = True
-    assert [(p.one, p.other) for p in photos.found(is_asking=is_asking).pairs] == [(asks[0], 4), (asks[1], 4)]
+def test_images_hang_together_through_others() -> None:
+    assert connected(7, [(5, 3), (6, 0), (3, 6)]) == [0, 1, 2, 0, 4, 0, 0]
+
+
+def test_a_picture_that_is_cropped_at_one_corner_is_found(photos: Photos) -> None:
+    """Of the width 222 of 240 are left, all at one side: laid over each other whole, coarse outlines do not meet."""
+    one = photos.add(photo(11, (240, 200)), "whole.png")
+    copy = photos.add(photo(11, (240, 200)).crop((0, 0, 222, 185)), "cropped.png", near=one)
+    assert (one, copy) in [(pair.one, pair.other) for pair in photos.found().pairs]
 
 
 def test_the_answer_does_not_depend_on_threads_or_blocks(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from conftest import MakePhotos
 from made_data import as_json, photo, tlfeat, write_leaky
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
+from tlfeat.evaluate.copies import find_copies
+from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.duplicates import find_duplicates
 from tlfeat.images.image_set import load_images
-from tlfeat.studies import audit as auditing
-from tlfeat.studies.audit import Audit, audit
+from tlfeat.studies import doubted_labels
+from tlfeat.studies.audit import audit
+from tlfeat.studies.findings import Audit
 
 
 def audited(photos: Path, **options: float) -> Audit:
@@ -57,6 +60,23 @@ def test_wrong_labels_that_were_planted_are_found(easy: Path) -> None:
     assert {(f.path, f.suggestion) for f in found} == {(f"blue/wrong{i}.png", "red") for i in range(3)}
 
 
+def test_every_label_is_looked_at_where_validation_images_are_given(easy: Path, tmp_path: Path) -> None:
+    for name, other in (("red", "blue"), ("blue", "red")):
+        for i, split in ((0, "train"), (1, "val"), (2, "test")):
+            shutil.move(easy / name / f"{i}.png", easy / other / f"wrong-{split}.png")
+    for file in sorted(easy.glob("*/*.png")):
+        split = file.stem.partition("-")[2] or ("train", "val", "test")[int(file.stem) % 3]
+        (tmp_path / "given" / split / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.move(file, tmp_path / "given" / split / file.parent.name / file.name)
+    found = audited(tmp_path / "given")
+    assert {(f.path, f.suggestion) for f in found.of_kind("label")} == {
+        (f"{split}/{other}/wrong-{split}.png", name)
+        for name, other in (("red", "blue"), ("blue", "red"))
+        for split in ("train", "val", "test")
+    }
+    assert found.agreement == pytest.approx(74 / 80)
+
+
 def test_no_copy_vouches_for_a_wrong_label(easy: Path) -> None:
     """Copies of one picture with one wrong label are held out together: their probabilities come from one head."""
     for c in range(4):
@@ -64,10 +84,7 @@ def test_no_copy_vouches_for_a_wrong_label(easy: Path) -> None:
     extract_rows(load_images(easy), PixelEncoder(), Path("a.h5"))
     with open_cache(Path("a.h5")) as cache:
         split = make_split(cache.table)
-        images = auditing._Images(split.paths, ["x"] * len(split.keys), split.keys, split.roles)
-        files = [easy / path for path in split.paths]
-        copies = find_duplicates(cache.read("pixels", split.keys), split.keys, files)
-        groups = auditing._joined(split, images, copies)
+        groups = doubted_labels._joined(split, find_copies(cache))
     of_copies = {
         group for group, path in zip(groups, split.paths, strict=True) if "wrong" in path or path == "red/0.png"
     }
@@ -79,12 +96,32 @@ def test_no_copy_vouches_for_a_wrong_label(easy: Path) -> None:
 def test_one_picture_under_two_labels_is_a_conflict_and_copies_across_the_split_are_leaks(leaky: Path) -> None:
     shutil.copy(leaky / "train" / "a" / "20.png", leaky / "train" / "b" / "twice.png")
     found = audited(leaky)
-    (conflict,) = found.of_kind("conflict")
-    assert {conflict.path, conflict.other} == {"train/a/20.png", "train/b/twice.png"}
-    assert conflict.detail == "the same bytes"
+    one, other = found.of_kind("conflict")
+    assert (one.path, one.other, one.label) == (other.other, other.path, "a")
+    assert {one.path, other.path} == {"train/a/20.png", "train/b/twice.png"}
+    assert one.detail == "the same bytes"
+    (group,) = found.groups_of("conflict")
+    assert (group.number, group.paths) == (one.group, ["train/a/20.png", "train/b/twice.png"])
     assert len(found.of_kind("leak")) == 20
     assert {(f.split, f.other_split in ("train", "val")) for f in found.of_kind("leak")} == {("test", True)}
-    assert len(found.of_kind("duplicate")) == 21
+    assert len(found.of_kind("duplicate")) == 42
+    assert len(found.groups) == 21
+    assert {f.path for f in found.of_kind("duplicate")} == {path for group in found.groups for path in group.paths}
+
+
+def test_leaks_of_an_audit_are_those_of_a_fit_image_by_image(leaky: Path) -> None:
+    """A second copy of a leaked test image is one more leaked test image."""
+    for i in range(4):
+        shutil.copy(leaky / "test" / "a" / f"copy{i}.jpg", leaky / "test" / "a" / f"again{i}.jpg")
+        Image.open(leaky / "test" / "a" / f"copy{i}.jpg").save(leaky / "test" / "a" / f"third{i}.bmp")
+    found = audited(leaky, seed=2)
+    with open_data(Path("a.h5"), seed=2) as data:
+        leaks = data.leaks().images
+    assert len(leaks) == 28
+    assert {(f.path, f.other, f.score) for f in found.of_kind("leak")} == {
+        (leak["test"], leak["learned"], leak["similarity"]) for leak in leaks
+    }
+    assert sorted(len(group.paths) for group in found.groups) == [2] * 16 + [4] * 4
 
 
 def test_a_picture_of_another_kind_is_an_outlier(tmp_path: Path) -> None:
@@ -117,7 +154,11 @@ def test_the_command_writes_every_finding_changes_nothing_and_exits_0(leaky: Pat
     before = hashlib.sha256(cache.read_bytes()).hexdigest(), sorted(os.walk(leaky))
     run = tlfeat("audit", "--output", "out", cwd=tmp_path)
     assert (hashlib.sha256(cache.read_bytes()).hexdigest(), sorted(os.walk(leaky))) == before
-    assert "test images seen in training     20" in run.stdout
+    assert re.search(r"test images seen in training +20\n", run.stdout)
+    assert re.search(r"copies of a picture +40 in 20 groups\n", run.stdout)
+    lines = run.stdout.partition("\nCopies of a picture\n")[2].splitlines()[2:]
+    assert "test/a/copy0.jpg (a, test)  train/a/0.png (a, train)" in lines[0]
+    assert lines[10] == "... and 10 more"
     document = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert document["n_by_kind"]["leak"] == 20
     assert document == as_json("audit", cwd=tmp_path)
@@ -156,8 +197,9 @@ def test_imported_rows_are_audited_without_pictures(tmp_path: Path) -> None:
     run = tlfeat("audit", "--output", "out", cwd=tmp_path)
     assert "there are no pictures to look at" in run.stderr
     document = json.loads((tmp_path / "out" / "audit.json").read_text())
-    (copy,) = [f for f in document["findings"] if f["kind"] == "duplicate"]
-    assert {copy["path"], copy["other"]} == {"text40", "text59"}
+    copies = [f for f in document["findings"] if f["kind"] == "duplicate"]
+    assert [(copy["path"], copy["other"]) for copy in copies] == [("text40", "text59"), ("text59", "text40")]
+    assert document["groups"][0]["paths"] == ["text40", "text59"]
     assert "<img" not in (tmp_path / "out" / "audit.html").read_text()
 
 

@@ -185,15 +185,32 @@ def run_curve(
 
 
 def run_audit(
-    console: Console, layer: LayerOption = None, output: OutputOption = None, split: SplitOptions = SplitOptions()
+    console: Console,
+    layer: LayerOption = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            "--write",
+            metavar="FILE.csv",
+            help="Also write a table for tlfeat extract without the leaks and without pictures under two labels; "
+            "other copies get one group.",
+        ),
+    ] = None,
+    output: OutputOption = None,
+    split: SplitOptions = SplitOptions(),
 ) -> None:
     """Look for problems in the images and labels of a cache; changes nothing."""
     from tlfeat import workspace
     from tlfeat.cache.contents import choose_layers
     from tlfeat.cache.store import open_cache
+    from tlfeat.errors import UsageError
     from tlfeat.report.audit import to_text, write_reports
-    from tlfeat.studies.audit import audit, to_document
+    from tlfeat.studies.audit import audit
+    from tlfeat.studies.clean import write_clean_table
+    from tlfeat.studies.findings import to_document
 
+    if write and write.suffix.lower() != ".csv":
+        raise UsageError(f"--write wants a file that ends in .csv, received {write}.")
     path = split.cache or workspace.newest_cache()
     with open_cache(path) as opened:
         found = audit(
@@ -204,15 +221,16 @@ def run_audit(
             test_split=split.test_split,
             on_progress=console.progress,
         )
+        clean = write_clean_table(opened, found, write) if write else None
     paths = write_reports(found, output or workspace.report_dir(path.stem))
     console.warn(*found.notes)
     console.result(to_text(found), to_document(found))
     console.say(f"Report with pictures: {paths['html']} (and .csv, .json with every finding)")
-    if found.of_kind("leak"):
-        console.say(
-            "Next: remove the test images that audit.csv lists as leak, or give the copies of a picture one group (a "
-            "CSV file with the column group), and run tlfeat extract again"
-        )
+    if clean:
+        console.say(f"Table: {write} ({clean.sentence()})")
+        console.say(f"Next: tlfeat extract {write}, with the same options")
+    elif found.groups:
+        console.say("Next: tlfeat audit --write clean.csv writes a table without leaks for tlfeat extract")
 
 
 def _check_page(page: PageOptions) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.cache.contents import picture_files
 from tlfeat.cache.store import Cache
+from tlfeat.evaluate.copies import Copies, find_copies
 from tlfeat.evaluate.intervals import proportion_interval
 from tlfeat.evaluate.split import Split
-from tlfeat.images.duplicates import Duplicates, Pair, find_duplicates
-from tlfeat.memory import available_memory
 from tlfeat.records import Leaks
 from tlfeat.text import counted, percent
 from tlfeat.types import Labels, OnProgress, silent
@@ -26,8 +25,8 @@ class LeakedImages:
     Attributes
     ----------
     images : list of dict
-        `test` and `learned`, the paths of the test image and of the training or validation image; `kind` and
-        `similarity` as in `duplicates.Pair`. One entry a test image, the surest.
+        `test` and `learned`, the paths of the test image and of the training or validation image that it is nearest
+        to; `kind` and `similarity` as in `copies.Way`. One entry a test image.
     notes : list of str
         What was not looked for.
     """
@@ -37,37 +36,28 @@ class LeakedImages:
 
 
 def find_leaks(cache: Cache, split: Split, *, on_progress: OnProgress = silent) -> LeakedImages:
-    """Find the test images that show a picture of the training or validation images, in the rows of one layer."""
-    layer = layer_for_duplicates(cache)
-    n_bytes = 4 * len(split.keys) * cache.layers[layer][1]
-    found = find_duplicates(
-        cache.read(layer, split.keys) if 2 * n_bytes < available_memory() else None,
-        split.keys,
-        picture_files(cache, split.paths),
-        is_asking=np.array([role == "test" for role in split.roles]),
-        on_progress=on_progress,
-    )
-    return LeakedImages(_surest(found, split), found.notes)
+    """Find every test image that is in a group of copies with a training or validation image (`copies`)."""
+    copies = find_copies(cache, on_progress=on_progress)
+    return LeakedImages(leaked_images(copies, split.paths, split.keys, split.roles), copies.notes)
 
 
-def _surest(found: Duplicates, split: Split) -> list[dict[str, Any]]:
-    best: dict[int, Pair] = {}
-    for pair in sorted(found.pairs, key=lambda pair: (-pair.similarity, pair.one, pair.other)):
-        best.setdefault(pair.one, pair)
+def leaked_images(
+    copies: Copies, paths: Sequence[str], keys: Sequence[str], roles: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return one entry for each leaked test image, in their order; see `LeakedImages.images`.
+
+    "bytes" or "pixels" stands wherever some training or validation image has the same ones, however alike others are.
+    """
+    learned_of: dict[str, str] = {}
+    for path, key, role in zip(paths, keys, roles, strict=True):
+        if role in ("train", "val"):
+            learned_of.setdefault(key, path)
+    ways = copies.nearest({key: order for order, key in enumerate(learned_of)})
     return [
-        {
-            "test": split.paths[pair.one],
-            "learned": split.paths[pair.other],
-            "kind": pair.kind,
-            "similarity": pair.similarity,
-        }
-        for _, pair in sorted(best.items())
+        {"test": path, "learned": learned_of[way.to], "kind": way.kind, "similarity": way.similarity}
+        for path, key, role in zip(paths, keys, roles, strict=True)
+        if role == "test" and (way := ways.get(key))
     ]
-
-
-def layer_for_duplicates(cache: Cache) -> str:
-    """Return the layer whose rows are compared: `avg_pool`, or the first by name."""
-    return "avg_pool" if "avg_pool" in cache.layers else next(iter(cache.layers))
 
 
 def scored_tests(found: LeakedImages, split: Split) -> npt.NDArray[np.bool_]:

@@ -8,6 +8,9 @@ How it is found, in this order:
    over each other, mirrored too, and with one of them cropped by up to a tenth. A correlation of `SAME_PICTURE` or more
    is a copy: it survives another JPEG quality, another size, more light, a small crop, a mirror.
 
+Of more than `N_NEIGHBOURS` copies of a picture each may have only others of them for neighbours. So the first of such a
+group asks again, without the others.
+
 Step 3 is what keeps pictures that are merely alike apart: in rows of potato leaves on one background the copies of some
 pictures are less similar than other leaves are to each other, and no threshold on rows alone finds the ones without the
 others. Where there are no files (imported rows), a high threshold on rows has to do, finds less, and is said.
@@ -19,15 +22,14 @@ sign_digits, on which the threshold was chosen; about 6 for the 10,000 test pict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from tlfeat.errors import BadImage
-from tlfeat.images.decode import decode_all, decode_bytes, image_size, read_file
+from tlfeat.images.grey_maps import COARSE, FINE, HALF, Grey, Pictures
 from tlfeat.images.nearest import N_NEIGHBOURS, Nearest, Positions, nearest_images
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Rows, silent
@@ -39,22 +41,15 @@ SAME_PICTURE = 0.91
 #: Cosine similarity of centred rows from which images without files are called copies.
 SAME_ROW = 0.95
 
-#: Pairs of pictures that are compared, most similar rows first.
-MAX_PAIRS = 20_000
-
-#: Sides in pixels of the small pictures that are laid over each other: whole, and cropped to 98, 96, ... 91 %.
-_SIDES = (48, 49, 50, 51, 52, 53)
-
-#: Side in pixels at which they are decoded.
-_DECODED_SIDE = 56
+#: Pairs of pictures that are compared, most similar rows first: all of 60,000 images.
+MAX_PAIRS = 300_000
 
 #: Smaller pictures hold too little to tell a changed copy from a look-alike.
 MIN_SIDE = 24
 
-#: Below this correlation of coarse pictures no crop brings the fine ones above `SAME_PICTURE`.
-_WORTH_A_LOOK = 0.4
-
-Grey = npt.NDArray[np.float32]
+#: Coarser maps and the correlation from which the next finer ones are compared. Of 858 copies in four sets, cropped
+#: ones among them, the lowest had 0.62 and 0.77; of neighbours that are no copies between 0 and 25 % pass both.
+_WORTH_A_LOOK = ((COARSE, 0.55), (HALF, 0.7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,7 @@ class Pair:
     Attributes
     ----------
     one, other : int
-        Positions in the rows, `one` the lower. Where two sides were compared, `one` is on the asking side.
+        Positions in the rows, `one` the lower.
     kind : str
         "bytes" (equal content key; of imported rows: equal rows), "pixels" (equal after decoding), "near" (a changed
         copy), "rows" (similar rows, no files to look at).
@@ -80,10 +75,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """What was found, and in `notes` what was not looked for."""
+    """What was found, in `notes` what was not looked for, and how many pictures could not be read."""
 
     pairs: list[Pair]
     notes: list[str] = field(default_factory=list)
+    n_unread: int = 0
 
 
 def find_duplicates(
@@ -91,7 +87,6 @@ def find_duplicates(
     keys: Sequence[str],
     files: Sequence[Path] | None,
     *,
-    is_asking: npt.NDArray[np.bool_] | None = None,
     max_pairs: int = MAX_PAIRS,
     on_progress: OnProgress = silent,
 ) -> Duplicates:
@@ -105,59 +100,100 @@ def find_duplicates(
         Content keys.
     files : sequence of Path, optional
         None where there are no pictures to look at.
-    is_asking : bool array of shape (n_images,), optional
-        Only pairs of an image where this is true (test) with one where it is not (training) are looked for; by
-        default all pairs.
-    max_pairs : int, default=20,000
+    max_pairs : int, default=300,000
         Pictures are compared for so many candidates, most similar rows first. Equal bytes are always found.
 
     Returns
     -------
     Duplicates
-        Of n equal files n - 1 pairs, each with the first; with `is_asking` one pair for each asking image.
+        Of n equal files n - 1 pairs, each with the first. Of other copies the pairs that were compared: all copies of a
+        picture hang together through them (`connected`), but not each is paired with each.
     """
     firsts, members = _by_key(keys)
-    asks = np.ones(len(firsts), bool) if is_asking is None else _any_member(members, is_asking)
-    answers = asks if is_asking is None else _any_member(members, ~is_asking)
-    pairs = _equal_keys(members, is_asking)
+    pairs = [Pair(positions[0], i, "bytes", 1.0) for positions in members for i in positions[1:]]
     notes: list[str] = []
+    n_unread = 0
     if rows is None:
         notes.append("the rows are larger than memory: changed copies were not looked for; exact copies among all")
-    else:
-        candidates, cosines = _candidates(rows[firsts], asks, answers, notes)
-        if files is None:
-            near = _by_rows(candidates, cosines, notes)
-        else:
-            candidates = _most_similar(candidates, cosines, max_pairs, notes)
-            near = _look(candidates, [files[i] for i in firsts], notes, on_progress)
-        for pair in near:
-            pairs += _expand(pair, members, is_asking)
-    return Duplicates(sorted(pairs, key=lambda pair: (pair.one, pair.other)), notes)
+    elif len(firsts) > 1:
+        pictures = None if files is None else Pictures([files[i] for i in firsts], on_progress)
+        found = _changed_copies(rows[firsts], pictures, max_pairs, notes)
+        n_unread = pictures.n_gone if pictures else 0
+        if n_unread:
+            notes.append(f"{counted(n_unread, 'picture')} could not be read again and not be compared")
+        pairs += [Pair(firsts[pair.one], firsts[pair.other], pair.kind, pair.similarity) for pair in found]
+    return Duplicates(sorted(pairs, key=lambda pair: (pair.one, pair.other)), list(dict.fromkeys(notes)), n_unread)
 
 
-def _candidates(
-    rows: Rows, asks: npt.NDArray[np.bool_], answers: npt.NDArray[np.bool_], notes: list[str]
-) -> tuple[Positions, Grey]:
-    """Return pairs (n, 2) of images with similar rows, and the cosines of their rows."""
-    if not (asks.any() and answers.any() and len(rows) > 1):
-        return np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    nearest = nearest_images(rows, np.flatnonzero(asks), np.flatnonzero(answers))
+def _by_key(keys: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """Return the first position of every different key, and all its positions."""
+    members: dict[str, list[int]] = {}
+    for i, key in enumerate(keys):
+        members.setdefault(key, []).append(i)
+    return [positions[0] for positions in members.values()], list(members.values())
+
+
+def connected(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """Return for each of `n` positions the lowest one that it hangs together with through pairs (union-find)."""
+    parent = list(range(n))
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for one, other in pairs:
+        low, high = sorted((find(one), find(other)))
+        parent[high] = low
+    return [find(i) for i in range(n)]
+
+
+def _changed_copies(rows: Rows, pictures: Pictures | None, max_pairs: int, notes: list[str]) -> list[Pair]:
+    """Return pairs of images with different keys; `rows` are used up."""
+    everything = np.arange(len(rows))
+    nearest = nearest_images(rows, everything, everything)
     if not nearest.is_whole:
         notes.append(
             f"changed copies were looked for only among images with similar rows ({len(rows):,} images are too "
             f"many to compare each with each); exact copies among all"
         )
-    return _distinct(np.flatnonzero(asks), nearest)
+    if pictures is None:
+        notes.append(
+            f"there are no pictures to look at: changed copies are pairs of rows with a cosine of {SAME_ROW} or more, "
+            f"which finds fewer of them"
+        )
+    found: list[Pair] = []
+    asking = everything
+    while True:
+        candidates, cosines = _distinct(asking, nearest)
+        if pictures is None:
+            new = _by_rows(candidates, cosines)
+        else:
+            new = _look(_most_similar(candidates, cosines, max_pairs, notes), pictures)
+        found += new
+        group_of = np.array(connected(len(rows), ((pair.one, pair.other) for pair in found)))
+        is_large = np.bincount(group_of, minlength=len(rows)) > N_NEIGHBOURS  # at the first of a group
+        asking = np.flatnonzero(is_large)
+        if not new or not len(asking):
+            return found
+        others = everything[is_large | ~is_large[group_of]]
+        nearest = nearest_images(rows, asking, others, is_centred=False)
 
 
-def _by_rows(candidates: Positions, cosines: Grey, notes: list[str]) -> list[Pair]:
-    notes.append(
-        f"there are no pictures to look at: changed copies are pairs of rows with a cosine of {SAME_ROW} or more, "
-        f"which finds fewer of them"
-    )
+def _distinct(asking: Positions, nearest: Nearest) -> tuple[Positions, Grey]:
+    """Return pairs (n, 2) of positions, the lower first, each once, with their cosines."""
+    pairs = np.column_stack([np.repeat(asking, N_NEIGHBOURS), nearest.positions.ravel()])  # (n, 2)
+    is_there = pairs[:, 1] >= 0
+    pairs, cosines = np.sort(pairs[is_there], axis=1), nearest.cosines.ravel()[is_there]
+    _, at = np.unique(pairs[:, 0] * (1 + pairs.max(initial=0)) + pairs[:, 1], return_index=True)
+    return pairs[at], cosines[at]
+
+
+def _by_rows(candidates: Positions, cosines: Grey) -> list[Pair]:
     return [
-        Pair(int(a), int(b), "rows", round(float(cosine), 3))
-        for (a, b), cosine in zip(candidates, cosines, strict=True)
+        Pair(one, other, "rows", round(float(cosine), 3))
+        for (one, other), cosine in zip(candidates.tolist(), cosines, strict=True)
         if cosine >= SAME_ROW
     ]
 
@@ -172,129 +208,29 @@ def _most_similar(candidates: Positions, cosines: Grey, max_pairs: int, notes: l
     return candidates[np.sort(np.argsort(-cosines, kind="stable")[:max_pairs])]
 
 
-def _by_key(keys: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-    """Return the first position of every different key, and all its positions."""
-    members: dict[str, list[int]] = {}
-    for i, key in enumerate(keys):
-        members.setdefault(key, []).append(i)
-    return [positions[0] for positions in members.values()], list(members.values())
-
-
-def _any_member(members: list[list[int]], is_true: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    return np.array([bool(is_true[positions].any()) for positions in members])
-
-
-def _equal_keys(members: list[list[int]], is_asking: npt.NDArray[np.bool_] | None) -> list[Pair]:
-    pairs = []
-    for positions in members:
-        if is_asking is None:
-            pairs += [Pair(positions[0], i, "bytes", 1.0) for i in positions[1:]]
-        elif others := [i for i in positions if not is_asking[i]]:
-            pairs += [Pair(i, others[0], "bytes", 1.0) for i in positions if is_asking[i]]
-    return pairs
-
-
-def _expand(pair: Pair, members: list[list[int]], is_asking: npt.NDArray[np.bool_] | None) -> list[Pair]:
-    """Turn a pair of different keys into pairs of images: copies of a copy are copies."""
-    ones, others = members[pair.one], members[pair.other]
-    if is_asking is None:
-        first, second = sorted((ones[0], others[0]))
-        return [Pair(first, second, pair.kind, pair.similarity)]
-    found = {}
-    for mine, theirs in ((ones, others), (others, ones)):
-        if learned := [i for i in theirs if not is_asking[i]]:
-            found.update({i: Pair(i, learned[0], pair.kind, pair.similarity) for i in mine if is_asking[i]})
-    return list(found.values())
-
-
-def _distinct(asking: Positions, nearest: Nearest) -> tuple[Positions, Grey]:
-    """Return pairs (n, 2) of positions with their cosines, one of (a, b) and (b, a)."""
-    pairs = np.column_stack([np.repeat(asking, N_NEIGHBOURS), nearest.positions.ravel()])  # (n, 2)
-    is_there = pairs[:, 1] >= 0
-    pairs, cosines = pairs[is_there], nearest.cosines.ravel()[is_there]
-    _, at = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True)
-    return pairs[np.sort(at)], cosines[np.sort(at)]
-
-
-def _look(candidates: Positions, files: Sequence[Path], notes: list[str], on_progress: OnProgress) -> list[Pair]:
+def _look(candidates: Positions, pictures: Pictures) -> list[Pair]:
     """Return the candidates whose pictures are copies of each other."""
-    wanted = np.unique(candidates)
-    place = {int(i): n for n, i in enumerate(wanted)}
-    greys = np.full((len(wanted), _DECODED_SIDE, _DECODED_SIDE), np.nan, np.float32)
-    for decoded in decode_all(((n, files[i]) for n, i in enumerate(wanted)), (_DECODED_SIDE, _DECODED_SIDE)):
-        if decoded.pixels is not None:
-            greys[decoded.i] = decoded.pixels.astype(np.float32).mean(axis=2)
-        on_progress("comparing pictures", decoded.i + 1, len(wanted))
-    n_gone = int(np.isnan(greys[:, 0, 0]).sum())
-    if n_gone:
-        notes.append(f"{counted(n_gone, 'picture')} could not be read again and not be compared")
-    coarse = _flattened(greys, 16)
-    at = np.array([[place[int(a)], place[int(b)]] for a, b in candidates], np.int64).reshape(-1, 2)
-    rough = np.maximum(
-        np.einsum("nij,nij->n", coarse[at[:, 0]], coarse[at[:, 1]]),
-        np.einsum("nij,nij->n", coarse[at[:, 0]], coarse[at[:, 1], :, ::-1]),
-    )
+    candidates = pictures.read(candidates)
+    is_equal = pictures.are_equal(candidates)
+    equal, others = candidates[is_equal], candidates[~is_equal]
+    for sides, enough in _WORTH_A_LOOK:
+        others = others[pictures.correlations(others, sides) >= enough]
+    correlations = pictures.correlations(others, FINE)
+    scored = [(one, other, 1.0) for one, other in equal.tolist()]
+    scored += [(*pair, float(score)) for pair, score in zip(others.tolist(), correlations, strict=True)]
     found = []
-    for (a, b), (i, j), score in zip(candidates.tolist(), at.tolist(), rough, strict=True):
-        is_equal = bool(np.array_equal(greys[i], greys[j]))
-        if not is_equal and not score >= _WORTH_A_LOOK:
-            continue
-        similarity = 1.0 if is_equal else _correlation(greys[i], greys[j])
-        if similarity < SAME_PICTURE:
-            continue
-        kind = _kind(files[a], files[b], similarity)
+    for one, other, similarity in scored:
+        kind = _kind(pictures, one, other, similarity) if similarity >= SAME_PICTURE else ""
         if kind:
-            found.append(Pair(a, b, kind, 1.0 if kind == "pixels" else round(similarity, 3)))
+            found.append(Pair(one, other, kind, 1.0 if kind == "pixels" else round(similarity, 3)))
     return found
 
 
-def _kind(one: Path, other: Path, similarity: float) -> str:
+def _kind(pictures: Pictures, one: int, other: int, similarity: float) -> str:
     """Return "pixels" or "near", "" where the pictures are too small to tell."""
     try:
-        data = read_file(one), read_file(other)
-        if similarity >= 0.999 and image_size(data[0]) == image_size(data[1]):
-            pixels, others = (decode_bytes(picture, None) for picture in data)
-            if pixels.shape == others.shape and np.array_equal(pixels, others):
-                return "pixels"
-        return "near" if min(image_size(data[0]) + image_size(data[1])) >= MIN_SIDE else ""
+        if similarity >= 0.999 and pictures.have_equal_pixels(one, other):
+            return "pixels"
+        return "near" if min(pictures.size(one) + pictures.size(other)) >= MIN_SIDE else ""
     except BadImage:
         return ""
-
-
-def _correlation(one: Grey, other: Grey) -> float:
-    """Return the highest correlation of two decoded pictures over mirrors, small crops and their places."""
-    maps = [[_flattened(grey[None], side)[0] for side in _SIDES] for grey in (one, other)]
-    n, best = _SIDES[0], -1.0
-    for cropped, whole in (maps, maps[::-1]):
-        plain = whole[0]
-        both = np.stack([plain, plain[:, ::-1]]).reshape(2, -1)
-        for map_ in cropped:
-            windows = np.lib.stride_tricks.sliding_window_view(map_, (n, n)).reshape(-1, n * n)  # (places, n * n)
-            lengths = np.maximum(np.linalg.norm(windows, axis=1), 1e-6)
-            best = max(best, float(((both @ windows.T) / lengths).max()))
-    return best
-
-
-def _flattened(greys: Grey, side: int) -> Grey:
-    """Resize (n, s, s) to (n, side, side), take away what is coarser than a sixteenth, and scale to length 1.
-
-    Light and shade of a whole picture are what different pictures of one scene share; its outlines are its own.
-    A picture without outlines becomes 0.
-    """
-    sharp, blurred = _weights(greys.shape[-1], side, 0.0), _weights(greys.shape[-1], side, side / 16)
-    maps = sharp @ greys @ sharp.T - blurred @ greys @ blurred.T  # (n, side, side)
-    lengths = np.linalg.norm(maps, axis=(1, 2), keepdims=True)
-    result: Grey = np.where(lengths > 0.5 * side, maps / np.maximum(lengths, 1e-6), 0)  # half a grey level a pixel
-    return result
-
-
-def _weights(n_from: int, n_to: int, blur: float) -> Grey:
-    """Return the (n_to, n_from) matrix that resizes one side linearly, then blurs by a Gaussian of `blur` pixels."""
-    step = n_from / n_to
-    centres = (np.arange(n_to) + 0.5) * step - 0.5
-    distance = np.abs(np.arange(n_from)[None] - centres[:, None])  # (n_to, n_from)
-    weights = np.maximum(1 - distance / max(step, 1.0), 0)
-    if blur:
-        weights = np.exp(-0.5 * (distance / (blur * step)) ** 2)
-    normal: Grey = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return normal

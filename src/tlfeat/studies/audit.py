@@ -6,9 +6,6 @@ Nothing is changed. Every finding is for a person to look at; how often each kin
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,91 +13,19 @@ import numpy.typing as npt
 from tlfeat.cache.contents import picture_files
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError
-from tlfeat.evaluate.leaks import layer_for_duplicates
+from tlfeat.evaluate.copies import find_copies, layer_for_duplicates
 from tlfeat.evaluate.split import Split, make_split
-from tlfeat.heads.fit import fit_head
-from tlfeat.images.duplicates import Duplicates, find_duplicates
 from tlfeat.images.nearest import N_NEIGHBOURS, nearest_images
-from tlfeat.records import Record
-from tlfeat.types import Labels, OnProgress, Rows, silent
-
-#: Pairs of pictures that an audit compares; a fit looks at fewer.
-MAX_PAIRS = 1_000_000
+from tlfeat.studies.copy_groups import find_copy_groups
+from tlfeat.studies.doubted_labels import find_doubted_labels
+from tlfeat.studies.findings import KINDS, Audit, Finding, Images
+from tlfeat.types import OnProgress, Rows, silent
 
 #: Robust z-score from which an image is an outlier (Iglewicz and Hoaglin 1993).
 OUTLIER_Z = 3.5
 
 #: Above this ratio of the largest to the smallest class heads are chosen by balanced accuracy (``heads``).
 _IMBALANCED = 1.5
-
-#: Kinds of findings in the order of a report, and what each is called there.
-KINDS = {
-    "leak": "test images seen in training",
-    "conflict": "one picture under two labels",
-    "duplicate": "copies of a picture",
-    "label": "probably wrong labels",
-    "outlier": "outliers",
-    "imbalance": "imbalance",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding(Record):
-    """One thing to look at.
-
-    Attributes
-    ----------
-    kind : str
-        A key of `KINDS`.
-    path, label, split : str
-        The image; "" for findings about the whole set.
-    other, other_label, other_split : str
-        The image of the same picture, for the first three kinds.
-    suggestion : str
-        The more probable label.
-    score : float
-        Similarity of copies (1 is exact), probability of the given label, robust z-score of outliers.
-    detail : str
-        In words.
-    """
-
-    kind: str
-    path: str
-    label: str
-    split: str
-    score: float
-    detail: str
-    other: str = ""
-    other_label: str = ""
-    other_split: str = ""
-    suggestion: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """All findings on one cache, by kind and within it the surest first; `notes` say what was not looked for."""
-
-    cache: Path
-    root: Path | None
-    layer: str
-    n_images: int
-    n_by_class: dict[str, int]
-    findings: list[Finding]
-    notes: list[str]
-
-    def of_kind(self, kind: str) -> list[Finding]:
-        """Findings of one kind of `KINDS`."""
-        return [finding for finding in self.findings if finding.kind == kind]
-
-
-@dataclass(frozen=True, slots=True)
-class _Images:
-    """The images with a row; positions are into these."""
-
-    paths: list[str]
-    labels: list[str]
-    keys: list[str]
-    splits: list[str]
 
 
 def audit(
@@ -128,25 +53,27 @@ def audit(
 
     Notes
     -----
-    Wrong labels: confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068) as in cleanlab 2, on
-    probabilities of a logistic regression that had not seen the image nor any copy or group member of it. Outliers:
-    cosine distance to the fifth nearest image (Ramaswamy, Rastogi and Shim 2000, SIGMOD, definition 1), as a z-score
-    by the median absolute deviation of the upper half.
+    Copies and leaks are those that every fit on this cache finds (`evaluate.copies`), whatever `layer` says. Wrong
+    labels: `doubted_labels`. Outliers: cosine distance to the fifth nearest image (Ramaswamy, Rastogi and Shim 2000,
+    SIGMOD, definition 1), as a z-score by the median absolute deviation of the upper half.
     """
     layer = layer or layer_for_duplicates(cache)
     split, notes = _split_if_possible(cache, seed, test_fraction, test_split)
     images = _images(cache, split)
-    rows = cache.read(layer, images.keys)
     files = picture_files(cache, images.paths)
-    copies = find_duplicates(rows, images.keys, files, max_pairs=MAX_PAIRS, on_progress=on_progress)
+    copies = find_copies(cache, on_progress=on_progress)
     notes += copies.notes
-    findings = _copies(copies, images)
+    groups, findings = find_copy_groups(copies, images, split)
+    agreement = None
     if split is not None:
         on_progress("fitting on folds", 0, 0)
-        found, label_notes = _wrong_labels(cache.read(layer, split.keys), split, images, copies, seed)
-        findings += found
-        notes += label_notes
-    findings += _outliers(rows, images)
+        doubted = find_doubted_labels(cache.read(layer, split.keys), split, copies, seed=seed)
+        left_out = sorted(set(filter(None, images.labels)) - set(split.classes))
+        notes += [f"wrong labels were not looked for in class {', '.join(left_out)}"] if left_out else []
+        findings += doubted.findings
+        notes += doubted.notes
+        agreement = doubted.agreement
+    findings += _outliers(cache.read(layer, images.keys), images)
     n_by_class = dict(sorted(Counter(filter(None, images.labels)).items()))
     findings += _imbalance(n_by_class)
     return Audit(
@@ -155,8 +82,10 @@ def audit(
         layer=layer,
         n_images=len(images.paths),
         n_by_class=n_by_class,
+        groups=groups,
         findings=sorted(findings, key=lambda finding: list(KINDS).index(finding.kind)),
         notes=notes,
+        agreement=agreement,
     )
 
 
@@ -171,13 +100,13 @@ def _split_if_possible(
     return split, list(split.notes)
 
 
-def _images(cache: Cache, split: Split | None) -> _Images:
+def _images(cache: Cache, split: Split | None) -> Images:
     table, names = cache.table, cache.table.images
     chosen = [i for i, status in enumerate(table.status) if status == "ok"]
     if not chosen:
         raise DataError(f"{cache.path} holds no image with a row. Run tlfeat extract again.")
     roles = {} if split is None else dict(zip(split.paths, split.roles, strict=True))
-    return _Images(
+    return Images(
         paths=[names.paths[i] for i in chosen],
         labels=[names.labels[i] for i in chosen],
         keys=[table.keys[i] for i in chosen],
@@ -185,95 +114,7 @@ def _images(cache: Cache, split: Split | None) -> _Images:
     )
 
 
-_KIND_IN_WORDS = {
-    "bytes": "the same bytes",
-    "pixels": "the same pixels in another file",
-    "near": "a changed copy",
-    "rows": "similar rows",
-}
-
-
-def _copies(copies: Duplicates, images: _Images) -> list[Finding]:
-    found = []
-    for pair in sorted(copies.pairs, key=lambda pair: (-pair.similarity, pair.one, pair.other)):
-        # the test image first: it is the one to take out
-        i, j = (pair.other, pair.one) if images.splits[pair.other] == "test" else (pair.one, pair.other)
-        is_leak = (images.splits[i] == "test") != (images.splits[j] == "test")
-        is_conflict = bool(images.labels[i] and images.labels[j]) and images.labels[i] != images.labels[j]
-        detail = _KIND_IN_WORDS[pair.kind]
-        if pair.kind in ("near", "rows"):
-            detail += f", {'correlation' if pair.kind == 'near' else 'cosine'} {pair.similarity:.3f}"
-        found += [
-            Finding(
-                kind=kind,
-                path=images.paths[i],
-                label=images.labels[i],
-                split=images.splits[i],
-                score=pair.similarity,
-                detail=detail,
-                other=images.paths[j],
-                other_label=images.labels[j],
-                other_split=images.splits[j],
-            )
-            for kind, is_so in (("leak", is_leak), ("conflict", is_conflict), ("duplicate", True))
-            if is_so
-        ]
-    return found
-
-
-def _wrong_labels(
-    rows: Rows, split: Split, images: _Images, copies: Duplicates, seed: int
-) -> tuple[list[Finding], list[str]]:
-    """Return images whose label confident learning doubts, least probable label first."""
-    everything = np.arange(len(split.keys))
-    together = replace(split, groups=_joined(split, images, copies))
-    held_out = fit_head("logreg", rows, together, everything, seed=seed).held_out
-    if held_out is None:
-        return [], ["wrong labels were not looked for: a class has one image, or copies of one"]
-    from cleanlab.filter import find_label_issues
-
-    doubted = find_label_issues(
-        labels=split.labels, pred_probs=held_out, return_indices_ranked_by="self_confidence", n_jobs=1
-    )
-    left_out = sorted(set(filter(None, images.labels)) - set(split.classes))
-    notes = [f"wrong labels were not looked for in class {', '.join(left_out)}"] if left_out else []
-    findings = []
-    for i in doubted.tolist():
-        given, likely = int(split.labels[i]), int(held_out[i].argmax())
-        findings.append(
-            Finding(
-                kind="label",
-                path=split.paths[i],
-                label=split.classes[given],
-                split=split.roles[i],
-                score=round(float(held_out[i, given]), 4),
-                detail=f"{split.classes[likely]} is {100 * held_out[i, likely]:.1f} % probable, the given label "
-                f"{100 * held_out[i, given]:.1f} %",
-                suggestion=split.classes[likely],
-            )
-        )
-    return findings, notes
-
-
-def _joined(split: Split, images: _Images, copies: Duplicates) -> Labels:
-    """Return the groups of a split with copies of a picture joined: no copy may vouch for its own label."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    group_of = dict(zip(split.keys, split.groups.tolist(), strict=True))
-    links = [
-        (group_of[images.keys[pair.one]], group_of[images.keys[pair.other]])
-        for pair in copies.pairs
-        if images.keys[pair.one] in group_of and images.keys[pair.other] in group_of
-    ]
-    n = int(split.groups.max()) + 1
-    one, other = np.array(links, np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(links), bool), (one, other)), shape=(n, n))
-    joined: Labels = connected_components(graph, directed=False)[1].astype(np.int64)[split.groups]
-    return joined
-
-
-def _outliers(rows: Rows, images: _Images) -> list[Finding]:
+def _outliers(rows: Rows, images: Images) -> list[Finding]:
     """Return images that lie far from all others, farthest first."""
     firsts = sorted({key: i for i, key in reversed(list(enumerate(images.keys)))}.values())
     if len(firsts) <= 2 * N_NEIGHBOURS:
@@ -330,16 +171,3 @@ def _imbalance(n_by_class: dict[str, int]) -> list[Finding]:
         f"(heads are chosen by the former); more pictures of '{smallest}' help more than any setting."
     )
     return [Finding(kind="imbalance", path="", label=smallest, split="", score=round(ratio, 2), detail=detail)]
-
-
-def to_document(found: Audit) -> dict[str, Any]:
-    """Return the audit for scripts: counts, notes and every finding."""
-    return {
-        "cache": str(found.cache),
-        "layer": found.layer,
-        "n_images": found.n_images,
-        "n_by_class": found.n_by_class,
-        "n_by_kind": {kind: len(found.of_kind(kind)) for kind in KINDS},
-        "notes": found.notes,
-        "findings": [finding.to_dict() for finding in found.findings],
-    }
