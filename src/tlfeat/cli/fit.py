@@ -126,11 +126,12 @@ def _cache_of(
 
 def _show(console: Console, outcome: Outcome, cache: Path | None) -> None:
     from tlfeat.evaluate.leaks import leak_sentence
+    from tlfeat.heads.reject import reference_warning
     from tlfeat.records import record
     from tlfeat.report.comparison import result_text
 
     result = outcome.result
-    console.warn(*result.notes, *filter(None, [leak_sentence(result.leaks)]))
+    console.warn(*result.notes, *filter(None, [leak_sentence(result.leaks), reference_warning(result.reference)]))
     if outcome.is_reused:
         console.say("An equal result exists and is shown again (--fresh fits anew).")
     console.result(result_text(result), {**record(result), "is_reused": outcome.is_reused})

@@ -19,10 +19,11 @@ from tlfeat.errors import DataError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
+from tlfeat.extract.reference import ReferenceRows, read_reference
 from tlfeat.heads.blocks import View
 from tlfeat.heads.columns import MAX_COVARIANCE
 from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
-from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
+from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, refused_share, save_rejector
 from tlfeat.heads.saved import save_head
 from tlfeat.heads.search import COARSE_ROWS
 from tlfeat.heads.table import SEARCH_VERSION, Head, find_head
@@ -49,6 +50,7 @@ class _Learned:
 
     head: Fit
     rejector: Rejector | None
+    reference: ReferenceRows | None
     reject_s: float
     held_out_accuracy: float | None
 
@@ -157,14 +159,15 @@ def _learn(candidate: _Candidate, data: Data) -> _Learned:
         seed=data.seed,
         is_searched=candidate.settings["is_searched"],
     )
+    reference = read_reference(cache.path, cache.fingerprint, fitted.layers)
     started_s = time.perf_counter()
-    rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed)
+    rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed, reference)
     reject_s = time.perf_counter() - started_s
     if fitted.held_out is None:
-        return _Learned(fitted, rejector, reject_s, None)
+        return _Learned(fitted, rejector, reference, reject_s, None)
     is_held = np.isfinite(fitted.held_out[:, 0])
     is_right = fitted.held_out.argmax(axis=1) == split.labels[learn_at]
-    return _Learned(fitted, rejector, reject_s, float(np.mean(is_right[is_held])))
+    return _Learned(fitted, rejector, reference, reject_s, float(np.mean(is_right[is_held])))
 
 
 def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
@@ -174,7 +177,7 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
     started_s = time.perf_counter()
     probabilities = predict_probabilities(head.head, rows)
     predict_s = time.perf_counter() - started_s
-    rejector, embedding = learned.rejector, cache.timing
+    rejector, reference, embedding = learned.rejector, learned.reference, cache.timing
     n_embedded = embedding["n_embedded"]
     return Fitted(
         candidate=candidate.name,
@@ -196,16 +199,26 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned) -> Fitted:
         ),
         notes=head.notes,
         coverage=coverage_table(rejector, rows, probabilities, split.labels[test_at]) if rejector else [],
+        reference=_refused_reference(rejector, reference, head) if rejector and reference else {},
         held_out_accuracy=learned.held_out_accuracy,
     )
 
 
-def _fit_rejector(rows: RowSource, fitted: Fit, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
+def _refused_reference(rejector: Rejector, reference: ReferenceRows, head: Fit) -> dict[str, Any]:
+    """Return what is refused of drawings that the rejector has not seen, and of photographs."""
+    kinds = {"drawings": reference.drawings, "photographs": reference.photographs}
+    return {kind: refused_share(rejector, rows, predict_probabilities(head.head, rows)) for kind, rows in kinds.items()}
+
+
+def _fit_rejector(
+    rows: RowSource, fitted: Fit, split: Split, learn_at: Labels, seed: int, reference: ReferenceRows | None
+) -> Rejector | None:
     """Fit on the rows that the head takes, of at most 10,000 images."""
     some = np.unique(np.linspace(0, len(learn_at) - 1, min(len(learn_at), 10_000)).astype(np.int64))
     taken = View(rows, fitted.columns).take(some)[slice(None)]
     held_out = None if fitted.held_out is None else fitted.held_out[some]
-    return fit_rejector(taken, folds(split, learn_at[some], n_folds=N_FOLDS, seed=seed), held_out)
+    known_drawings = reference.known if reference else None
+    return fit_rejector(taken, folds(split, learn_at[some], n_folds=N_FOLDS, seed=seed), held_out, known_drawings)
 
 
 def _beside_rows(width: int) -> int:

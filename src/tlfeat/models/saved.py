@@ -43,8 +43,8 @@ class Fitted:
 
     Attributes
     ----------
-    candidate, kind, backbone, layer, settings, fingerprint, chosen, timing, history, coverage, held_out_accuracy
-        As in `records.Result`.
+    candidate, kind, backbone, layer, settings, fingerprint, chosen, timing, history, coverage, reference
+        As in `records.Result`; so is `held_out_accuracy`.
     encoder : dict
         How to build again what feeds the model.
     probabilities : float64 array of shape (n_test, n_classes)
@@ -65,6 +65,7 @@ class Fitted:
     notes: list[str]
     history: dict[str, list[float]] = field(default_factory=dict)
     coverage: list[dict[str, Any]] = field(default_factory=list)
+    reference: dict[str, Any] = field(default_factory=dict)
     held_out_accuracy: float | None = None
 
     def score(self, split: Split, leaks: LeakedImages) -> Result:
@@ -93,6 +94,7 @@ class Fitted:
             certainty=[round(float(p), 6) for p in self.probabilities.max(axis=1)],
             held_out_accuracy=self.held_out_accuracy,
             coverage=self.coverage,
+            reference=self.reference,
             history=self.history,
             notes=[*split.notes, *self.notes],
             leaks=score_without(leaks, split, true, predicted),
