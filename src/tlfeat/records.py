@@ -212,6 +212,7 @@ class Result(Record):
     certainty: list[float]  # probability of the predicted class
     held_out_accuracy: float | None = None  # of training images, each by a head that had not seen it
     coverage: list[dict[str, Any]] = field(default_factory=list)  # see ``reject.Coverage``; empty without a rejector
+    reference: dict[str, Any] = field(default_factory=dict)  # kind of reference images: n, share refused; may be empty
     history: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     leaks: Leaks | None = None  # None: not looked for, as in results of older versions
@@ -240,6 +241,7 @@ def record(result: Result) -> dict[str, Any]:
         "n_test": result.split.n_test,
         "n_scored": result.score.n_images,
         "coverage": result.coverage,
+        "reference": result.reference,
         "extract_s": result.timing.extract_s,
         "decode_s": result.timing.decode_s,
         "leaks_s": result.timing.leaks_s,

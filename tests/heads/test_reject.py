@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,20 +23,27 @@ from tlfeat.cli.app import app
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.heads.known_rows import fit_known_rows
 from tlfeat.heads.reject import (
     UNCERTAIN,
     UNLIKE,
     Rejector,
     coverage_table,
-    fit_known_rows,
     fit_rejector,
     load_rejector,
+    reference_text,
+    reference_warning,
+    refused_share,
     save_rejector,
 )
 from tlfeat.images.decode import decode_bytes
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.predict import Model
+from tlfeat.models.saved import read_result
+from tlfeat.records import record
+from tlfeat.report.comparison import result_text
 from tlfeat.types import Labels, Rows
+from tlfeat.workspace import write_json
 
 WIDTH = 96
 
@@ -101,6 +109,39 @@ def test_few_images_do_not_make_the_threshold_too_strict() -> None:
         flattered.append(np.mean(found.known_rows.distances(new) <= np.quantile(own, 0.9)))
     assert np.mean(answers) > 0.87
     assert np.mean(flattered) < 0.8
+
+
+@pytest.mark.parametrize("n", [40, 100, 200])
+def test_however_few_images_there_are_the_share_asked_for_is_answered(n: int) -> None:
+    """Held-out images are not measured among fewer and simpler rows than new ones: too many would be answered."""
+    answers = []
+    for seed in range(12):
+        rows, labels = images(n, world=0, seed=seed)
+        found = fit_rejector(rows, folds_of(labels), None)
+        assert found is not None
+        new, _ = images(1000, world=0, seed=100 + seed)
+        answers.append(np.mean([not why for why in found.reasons(new, np.ones((1000, 1)), coverage=0.9)]))
+    assert 0.88 <= np.mean(answers) <= 0.93
+
+
+def drawings(n: int, seed: int) -> Rows:
+    """Rows in the middle of the known ones, all alike: near to everything, though no known image."""
+    rng = np.random.default_rng([9, seed])
+    middle = np.maximum(images(3000, world=0, seed=0)[0].mean(axis=0) + np.linspace(-1, 1, WIDTH), 0)
+    return (middle + 0.1 * rng.normal(size=(n, WIDTH))).astype(np.float32)
+
+
+def test_what_is_near_to_everything_is_refused_once_drawings_tell_of_it() -> None:
+    rows, labels = images(120, world=0, seed=0)
+    new, others = images(1500, world=0, seed=9)[0], drawings(300, 2)
+    shares = []
+    for known in (None, drawings(15, 1)):
+        found = fit_rejector(rows, folds_of(labels), certainties(120, 1), known)
+        assert found is not None
+        assert 0.84 <= answered(found, new, coverage=0.9) <= 0.94
+        certain = np.tile([1.0, 0.0], (300, 1))
+        shares.append(np.mean([why == UNLIKE for why in found.reasons(others, certain, coverage=0.9)]))
+    assert shares[0] < 0.2 and shares[1] > 0.95
 
 
 def test_without_held_out_probabilities_only_the_distance_counts() -> None:
@@ -177,6 +218,24 @@ def test_the_coverage_table_counts_answers_and_how_many_are_right(rejector: Reje
     assert table[-1]["accuracy"] > table[0]["accuracy"]
 
 
+def test_what_is_refused_of_reference_images_is_counted_at_95_percent(rejector: Rejector) -> None:
+    rows = np.concatenate([images(300, world=0, seed=8)[0], images(50, world=1, seed=8)[0]])
+    reasons = rejector.reasons(rows, certainties(350, 3))
+    assert refused_share(rejector, rows, certainties(350, 3)) == {
+        "n": 350,
+        "refused": sum(map(bool, reasons)) / 350,
+    }
+    assert 0.14 < sum(map(bool, reasons)) / 350 < 0.3
+
+
+def test_a_model_that_refuses_little_of_some_kind_says_so() -> None:
+    found = {"drawings": {"n": 36, "refused": 0.9167}, "photographs": {"n": 37, "refused": 0.7838}}
+    assert reference_text(found) == "refuses 92 % of 36 drawings and 78 % of 37 photographs of other things"
+    assert "refuses 78 % of 37 photographs of other things: a picture of something else" in reference_warning(found)
+    assert reference_warning({"drawings": {"n": 36, "refused": 0.8}}) == ""
+    assert reference_text({}) == reference_warning({}) == ""
+
+
 # --- the file -------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +245,22 @@ def test_a_saved_rejector_gives_the_same_answers(rejector: Rejector, tmp_path: P
     rows, probabilities = images(100, world=1, seed=0)[0], certainties(100, 0)
     assert loaded.reasons(rows, probabilities) == rejector.reasons(rows, probabilities)
     assert path.stat().st_size < 100_000
+
+
+def test_a_saved_rejector_knows_its_drawings(tmp_path: Path) -> None:
+    rows, labels = images(120, world=0, seed=0)
+    found = fit_rejector(rows, folds_of(labels), certainties(120, 1), drawings(7, 1))
+    assert found is not None
+    save_rejector(found, tmp_path)
+    loaded = load_rejector(tmp_path)
+    assert loaded.drawings is not None and loaded.drawings.directions.shape == (7, WIDTH)
+    others, probabilities = drawings(40, 2), np.tile([1.0, 0.0], (40, 1))
+    assert loaded.reasons(others, probabilities, coverage=0.9) == found.reasons(others, probabilities, coverage=0.9)
+    for name, harm in (("drawings", None), ("drawings", lambda a: a[:, 1:]), ("max_nearness", lambda a: a[1:])):
+        save_rejector(found, tmp_path)
+        changed(**{name: harm})(tmp_path / "reject.npz")
+        with pytest.raises(ModelError, match="is damaged"):
+            load_rejector(tmp_path)
 
 
 def changed(**arrays: object) -> Callable[[Path], None]:
@@ -322,6 +397,39 @@ def test_predict_with_reject_answers_unknown_and_says_why(model: Path) -> None:
     assert [line["label"] for line in lines] == ["unknown"] * 6 and lines[0]["refused"] == UNLIKE
     text = ask("predict", model, names[0], "--reject", "--coverage", 0.99)
     assert "unknown: unlike the training images (else " in text
+
+
+def test_a_model_says_what_it_refuses_of_reference_images(model: Path) -> None:
+    """As fit-sklearn found it, to people and to scripts; a warning where that is little."""
+    result = read_result(model)
+    assert {kind: found["n"] for kind, found in result.reference.items()} == {"drawings": 36, "photographs": 36}
+    assert record(result)["reference"] == result.reference
+    assert f"  {reference_text(result.reference)}" in result_text(result)
+    said = CliRunner().invoke(app, ["predict", str(model), "photos/cat/0.png", "--reject"]).stderr
+    assert f"This model {reference_text(result.reference)}, and few pictures of a new class" in said
+
+    little = replace(result, reference={"photographs": {"n": 36, "refused": 0.25}})
+    write_json(model / "result.json", little.to_dict())
+    said = CliRunner().invoke(app, ["predict", str(model), "photos/cat/0.png", "--reject"]).stderr
+    assert "warning: with --reject this model refuses 25 % of 36 photographs" in said
+    said = CliRunner().invoke(app, ["predict", str(model), "photos/cat/0.png"]).stderr
+    assert "refuses" not in said
+    said = CliRunner().invoke(app, ["fit-sklearn"]).stderr
+    assert "warning: with --reject this model refuses 25 % of 36 photographs" in said
+    (model / "result.json").unlink()
+    assert "cat" in ask("predict", model, "photos/cat/0.png", "--reject")
+
+
+def test_a_cache_without_reference_images_gives_a_model_that_says_nothing_of_them(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    report = plan_extraction(make_photos(n=40), backbone="pixels").run()
+    shutil.rmtree(tmp_path / "cache" / "reference")
+    with open_data(report.cache, seed=0) as data:
+        result = fit_sklearn(data, "logreg").result
+    assert result.reference == {} and result.coverage
+    assert load_rejector(Path(result.model)).drawings is None
+    assert "other things" not in result_text(result)
 
 
 def test_predict_with_reject_refuses_what_it_cannot_do(model: Path) -> None:

@@ -137,13 +137,19 @@ def _cache_of(
 def _show(console: Console, outcome: Outcome, cache: Path | None) -> None:
     from tlfeat.evaluate.leaks import leak_sentence
     from tlfeat.evaluate.scores import guessing_sentence
+    from tlfeat.heads.reject import reference_warning
     from tlfeat.heads.shift import shift_sentence
     from tlfeat.records import record
     from tlfeat.report.comparison import result_text
 
     result = outcome.result
-    learned = guessing_sentence(result.score, result.classes, name=result.candidate)
-    console.warn(*result.notes, *filter(None, [leak_sentence(result.leaks), shift_sentence(result.shift), learned]))
+    said = [
+        leak_sentence(result.leaks),
+        shift_sentence(result.shift),
+        guessing_sentence(result.score, result.classes, name=result.candidate),
+        reference_warning(result.reference),
+    ]
+    console.warn(*result.notes, *filter(None, said))
     if outcome.is_reused:
         console.say("An equal result exists and is shown again (--fresh fits anew).")
     console.result(result_text(result), {**record(result), "is_reused": outcome.is_reused})

@@ -30,7 +30,7 @@ def run_predict(
     trust: TrustOption = False,
 ) -> None:
     """Predict the labels of new images, with probabilities."""
-    from tlfeat.heads.reject import COVERAGE
+    from tlfeat.heads.reject import COVERAGE, reference_text, reference_warning
     from tlfeat.models.predict import Model, find_files, to_csv, to_text
 
     if coverage is not None and not reject:
@@ -39,6 +39,9 @@ def run_predict(
         coverage = COVERAGE
     files = find_files(images)
     loaded = Model(model, is_trusted=trust, coverage=coverage)
+    if reject and loaded.reference:
+        console.say(f"This model {reference_text(loaded.reference)}, and few pictures of a new class of the same kind.")
+        console.warn(*filter(None, [reference_warning(loaded.reference)]))
     found = list(loaded.predict(files, n_top=top, on_progress=console.progress))
     text = to_csv(found) if as_csv else to_text(found)
     console.result(text, [dataclasses.asdict(prediction) for prediction in found])

@@ -16,6 +16,7 @@ from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import UsageError, nearest
 from tlfeat.extract.extract import ExtractReport, extract_rows
+from tlfeat.extract.reference import embed_reference
 from tlfeat.images import example
 from tlfeat.images.decode import RESIZE, RESIZES
 from tlfeat.images.image_set import ImageSet, load_images, parse_class_map
@@ -36,8 +37,11 @@ class ExtractionJob:
     notes: list[str] = field(default_factory=list)
 
     def run(self, **options: Any) -> ExtractReport:
-        """Run it; `options` are those of `extract_rows`."""
-        return extract_rows(self.images, self.encoder, self.cache_path, origin=self.origin, **options)
+        """Run it; `options` are those of `extract_rows`. An encoder that had work embeds reference images too."""
+        report = extract_rows(self.images, self.encoder, self.cache_path, origin=self.origin, **options)
+        if report.n_embedded:
+            embed_reference(self.encoder, self.cache_path)
+        return report
 
 
 class EncoderOptions(TypedDict, total=False):

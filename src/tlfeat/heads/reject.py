@@ -2,23 +2,32 @@
 
 How far a row lies from the nearest training rows tells pictures of another kind; the probability of the named class
 tells pictures between classes. Neither does the other's work: the probability refuses a tenth to a fifth of the
-pictures of other sets (``benchmarks/reject.py``). Both thresholds are chosen on images that were neither among those
-rows nor seen by the head, so that a stated share of known pictures is answered.
+pictures of other sets. Among few and varied training images a drawing is near to everything; it is told by lying
+nearer to a drawing (``benchmarks/reject.py``). All thresholds are chosen on images that were neither among those rows
+nor seen by the head, so that a stated share of known pictures is answered.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tlfeat.errors import ModelError, UsageError
-from tlfeat.types import Labels, Probabilities, Rows, RowSource
+from tlfeat.heads.known_rows import (
+    NEAREST,
+    Drawings,
+    KnownRows,
+    count_components,
+    directions_of,
+    find_basis,
+    known_rows_within,
+)
+from tlfeat.types import Floats, Labels, Probabilities, Rows, RowSource
 
 #: Share of known pictures that is answered, unless asked otherwise.
 COVERAGE = 0.95
@@ -28,85 +37,18 @@ LOWEST_COVERAGE, HIGHEST_COVERAGE = 0.5, 0.999
 #: Coverages for which thresholds are kept; between two of them they are interpolated.
 _KEPT = tuple(float(c) for c in np.append(np.arange(0.5, 0.9975, 0.005), 0.999).round(4))
 
-#: 32 to 128 told strangers apart equally well, and all columns did; the fewer, the smaller the file.
-_N_COMPONENTS = 64
+#: What likeness to drawings may refuse of known pictures: this part of what the distance may. With equal parts
+#: photographs of other things are refused less often (``benchmarks/reject.py``).
+_PART_OF_DRAWINGS = 0.25
 
-#: More rows than this add time, not accuracy, to so few components.
-_MAX_ROWS = 10_000
-
-#: With 64 components half a megabyte; 500 rows told strangers apart as well.
-_MAX_KEPT = 2_000
-
-_NEAREST = 10
-
-#: Rows at once, so that their distances take 16 MB.
-_CHUNK = 2_000
+#: Of reference images; with a smaller share refused there is a warning.
+_ENOUGH = 0.8
 
 _MAX_FILE_BYTES = 64_000_000
 
 UNLIKE = "unlike the training images"
 
 UNCERTAIN = "too uncertain between classes"
-
-
-@dataclass(frozen=True, slots=True)
-class KnownRows:
-    """The directions of known rows, in a few principal components of theirs.
-
-    Attributes
-    ----------
-    mean : float32 array of shape (width,)
-    components : float32 array of shape (n_components, width)
-        Orthonormal.
-    inside : float32 array of shape (n_kept, n_components)
-        Known rows within the components.
-    """
-
-    mean: Rows
-    components: Rows
-    inside: Rows
-
-    def distances(self, rows: RowSource) -> npt.NDArray[np.float64]:
-        """Return the squared distance of each direction from its tenth nearest known one, shape (n_images,).
-
-        Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", ICML, section 3, where rows have
-        length 1 too. Outside of the components known rows count as 0: what a row has there is the Q statistic of
-        Jackson and Mudholkar 1979, Technometrics 21(3), and is added.
-        """
-        n = rows.shape[0]
-        found = np.empty(n)
-        k = min(_NEAREST, len(self.inside)) - 1
-        own = np.sum(self.inside**2, axis=1)
-        for start in range(0, n, _CHUNK):
-            directions = _directions(rows[start : start + _CHUNK]) - self.mean
-            inside = directions @ self.components.T
-            # squares of what is inside cancel: |a - b|^2 + |outside|^2 = |direction|^2 - 2 a b + |b|^2
-            apart = own - 2 * inside @ self.inside.T
-            nearest = np.partition(apart, k, axis=1)[:, k]
-            found[start : start + _CHUNK] = np.sum(directions**2, axis=1) + nearest
-        return np.maximum(found, 0.0)
-
-
-def fit_known_rows(rows: Rows) -> KnownRows:
-    """Return the components of rows of shape (n_images, width), and at most 2,000 of the rows, evenly taken."""
-    from sklearn.utils.extmath import randomized_svd
-
-    directions = _directions(_evenly(rows, _MAX_ROWS))
-    mean = directions.mean(axis=0)
-    n_components = max(1, min(_N_COMPONENTS, rows.shape[1] // 4, len(rows) // 4))
-    _, _, components = randomized_svd(directions - mean, n_components, n_iter=2, random_state=0)
-    components = components.astype(np.float32)
-    return KnownRows(mean, components, (_directions(_evenly(rows, _MAX_KEPT)) - mean) @ components.T)
-
-
-def _evenly(rows: Rows, n: int) -> Rows:
-    return rows if len(rows) <= n else rows[np.linspace(0, len(rows) - 1, n).astype(np.int64)]
-
-
-def _directions(rows: Rows) -> Rows:
-    rows = rows.astype(np.float32, copy=False)
-    found: Rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +60,15 @@ class Rejector:
     known_rows : KnownRows
     coverages, max_distances, min_probabilities : float64 arrays of shape (n_coverages,)
         Of known pictures the share ``coverages[i]`` is at most so far from the others and at least so probable.
+    drawings : Drawings or None
+        None in files of tlfeat 0.1, and where the cache has no reference images.
     """
 
     known_rows: KnownRows
-    coverages: npt.NDArray[np.float64]
-    max_distances: npt.NDArray[np.float64]
-    min_probabilities: npt.NDArray[np.float64]
+    coverages: Floats
+    max_distances: Floats
+    min_probabilities: Floats
+    drawings: Drawings | None = None
 
     def reasons(self, rows: RowSource, probabilities: Probabilities, *, coverage: float = COVERAGE) -> list[str]:
         """Return for each image why it is not answered, "" for one that is.
@@ -135,20 +80,31 @@ class Rejector:
         coverage : float, default=0.95
             Share of known pictures that is answered, 0.5 to 0.999; 1 refuses nothing.
         """
-        return self.reasons_at(self.known_rows.distances(rows), probabilities, coverage)
+        return self.reasons_at([coverage], rows, probabilities)[0]
 
-    def reasons_at(
-        self, distances: npt.NDArray[np.float64], probabilities: Probabilities, coverage: float
-    ) -> list[str]:
-        """The same, of images whose distances are known."""
-        check_coverage(coverage)
-        if coverage == 1:
-            return [""] * len(distances)
-        furthest = float(np.interp(coverage, self.coverages, self.max_distances))
-        least = float(np.interp(coverage, self.coverages, self.min_probabilities))
-        is_unlike = distances > furthest
-        is_uncertain = probabilities.max(axis=1) < least
-        return [UNLIKE if a else UNCERTAIN if b else "" for a, b in zip(is_unlike, is_uncertain, strict=True)]
+    def reasons_at(self, coverages: Sequence[float], rows: RowSource, probabilities: Probabilities) -> list[list[str]]:
+        """The same at several coverages."""
+        distances = self.known_rows.distances(rows)
+        nearness = self.drawings.nearness(rows, distances) if self.drawings else distances
+        certainty = probabilities.max(axis=1)
+
+        def limit(coverage: float, limits: Floats) -> float:
+            return float(np.interp(coverage, self.coverages, limits))
+
+        found = []
+        for coverage in coverages:
+            check_coverage(coverage)
+            if coverage == 1:
+                found.append([""] * len(distances))
+                continue
+            is_unlike = distances > limit(coverage, self.max_distances)
+            if self.drawings:
+                is_unlike |= nearness > limit(coverage, self.drawings.max_nearness)
+            is_uncertain = certainty < limit(coverage, self.min_probabilities)
+            found.append(
+                [UNLIKE if a else UNCERTAIN if b else "" for a, b in zip(is_unlike, is_uncertain, strict=True)]
+            )
+        return found
 
 
 def check_coverage(coverage: float) -> None:
@@ -160,7 +116,12 @@ def check_coverage(coverage: float) -> None:
         )
 
 
-def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: Probabilities | None) -> Rejector | None:
+def fit_rejector(
+    rows: Rows,
+    folds: Sequence[tuple[Labels, Labels]],
+    held_out: Probabilities | None,
+    drawings: Rows | None = None,
+) -> Rejector | None:
     """Return all rows with thresholds from held-out images, or None without folds.
 
     Parameters
@@ -172,11 +133,13 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
         taken to others only: from itself it would be too small, and too many new pictures would be refused.
     held_out : float array of shape (n_images, n_classes) or None
         Probabilities of heads that had not seen the image; None leaves the probability out.
+    drawings : float32 array of shape (n_drawings, width), optional
+        Rows of pictures that are not known.
 
     Notes
     -----
-    Both thresholds leave the same share of held-out images outside, as large as the coverage allows. The rank is that
-    of split conformal prediction (Vovk et al. 2005): as many in n + 1, not in n.
+    Thresholds of distance and probability leave the same share of held-out images outside, as large as the coverage
+    allows. The rank is that of split conformal prediction (Vovk et al. 2005): as many in n + 1, not in n.
     """
     if not folds:
         return None
@@ -184,25 +147,50 @@ def fit_rejector(rows: Rows, folds: Sequence[tuple[Labels, Labels]], held_out: P
 
     distances = np.zeros(len(rows))
     with threadpool_limits(1):  # so few components: more threads take 5 to 10 times as long on two cores
+        directions = directions_of(rows)
+        basis, coordinates = find_basis(directions)
+        n_components = count_components(directions)
+        known_rows = known_rows_within(directions, basis, coordinates, n_components)
         for learn_at, held_at in folds:
-            distances[held_at] = fit_known_rows(rows[learn_at]).distances(rows[held_at])
-        known_rows = fit_known_rows(rows)
+            others = known_rows_within(directions[learn_at], basis, coordinates[learn_at], n_components)
+            # among four fifths of the rows the eighth nearest is as far as the tenth among all
+            nearest = max(1, round(NEAREST * len(others.inside) / len(known_rows.inside)))
+            distances[held_at] = others.distances(directions[held_at], nearest)
     certainty = np.zeros(len(rows)) if held_out is None else held_out.max(axis=1)
     held = np.concatenate([held_at for _, held_at in folds])  # all, or the user's validation images
     held = held[np.isfinite(certainty[held])]
-    distances, certainty, n = distances[held], certainty[held], len(held)
-    # the share of images that are as extreme, by either measure; equal values share the larger one
-    of_distance = 1 - np.searchsorted(np.sort(distances), distances, side="left") / n
-    of_certainty = np.searchsorted(np.sort(certainty), certainty, side="right") / n
-    from_common = np.sort(np.minimum(of_distance, of_certainty))[::-1]
-    ranks = np.minimum(np.ceil(np.array(_KEPT) * (n + 1)).astype(np.int64), n)
-    levels = from_common[ranks - 1]
+    measures = [distances[held], -certainty[held]]
+    among = None if drawings is None else Drawings(directions_of(drawings), np.empty(0))
+    if among:
+        measures.append(among.nearness(directions[held], distances[held]))
+    limits = _limits(measures, [1, 1, _PART_OF_DRAWINGS])
     return Rejector(
         known_rows=known_rows,
         coverages=np.array(_KEPT),
-        max_distances=np.array([distances[of_distance >= level].max() for level in levels]),
-        min_probabilities=np.array([certainty[of_certainty >= level].min() for level in levels]),
+        max_distances=limits[0],
+        min_probabilities=-limits[1],
+        drawings=replace(among, max_nearness=limits[2]) if among else None,
     )
+
+
+def _limits(measures: Sequence[Floats], parts: Sequence[float]) -> list[Floats]:
+    """Return for each measure, of shape (n_images,), what known pictures have at most at each coverage of `_KEPT`.
+
+    Of the images that are left outside, measures are responsible in proportion to `parts`.
+    """
+    n = len(measures[0])
+    # the share of images that are as extreme; equal values share the larger one
+    shares = [
+        (1 - np.searchsorted(np.sort(values), values, side="left") / n) / part
+        for values, part in zip(measures, parts, strict=False)
+    ]
+    from_common = np.sort(np.min(shares, axis=0))[::-1]
+    ranks = np.minimum(np.ceil(np.array(_KEPT) * (n + 1)).astype(np.int64), n)
+    levels = np.minimum(from_common[ranks - 1], 1)
+    return [
+        np.array([values[share >= level].max() for level in levels])
+        for values, share in zip(measures, shares, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +220,37 @@ def coverage_table(
     Coverage against accuracy: El-Yaniv and Wiener 2010, JMLR 11, section 2; Geifman and El-Yaniv 2017, NeurIPS.
     """
     right = probabilities.argmax(axis=1) == true
-    distances = rejector.known_rows.distances(rows)
+    every = (1.0, 0.99, 0.95, 0.9, 0.8)
     found = []
-    for asked in (1.0, 0.99, 0.95, 0.9, 0.8):
-        is_answered = np.array([not why for why in rejector.reasons_at(distances, probabilities, asked)])
+    for asked, reasons in zip(every, rejector.reasons_at(every, rows, probabilities), strict=True):
+        is_answered = np.array([not why for why in reasons])
         accuracy = float(right[is_answered].mean()) if is_answered.any() else None
         found.append(asdict(Coverage(asked, float(is_answered.mean()), accuracy)))
     return found
+
+
+def refused_share(rejector: Rejector, rows: RowSource, probabilities: Probabilities) -> dict[str, Any]:
+    """Return how many images there are and what share of them is refused at the default coverage."""
+    reasons = rejector.reasons(rows, probabilities)
+    return {"n": len(reasons), "refused": float(np.mean([bool(why) for why in reasons]))}
+
+
+def reference_text(reference: Mapping[str, Any]) -> str:
+    """Return what a model refuses of reference images; "" where that is not known."""
+    shares = [f"{100 * found['refused']:.0f} % of {found['n']} {kind}" for kind, found in reference.items()]
+    return f"refuses {' and '.join(shares)} of other things" if shares else ""
+
+
+def reference_warning(reference: Mapping[str, Any]) -> str:
+    """Return a sentence if a model refuses few of some kind of reference images, else ""."""
+    kind = min(reference, key=lambda kind: float(reference[kind]["refused"]), default="")
+    if not kind or reference[kind]["refused"] >= _ENOUGH:
+        return ""
+    share = f"{100 * reference[kind]['refused']:.0f} % of {reference[kind]['n']}"
+    return (
+        f"with --reject this model refuses {share} {kind} of other things: a picture of something else will often get "
+        f"one of your labels"
+    )
 
 
 # --- save and load ------------------------------------------------------------------------------------------
@@ -255,20 +267,25 @@ _ARRAYS = {
     "min_probabilities": (np.float64, 1),
 }
 
+#: Since tlfeat 0.2, both or neither; an older tlfeat passes over them.
+_OF_DRAWINGS = {"drawings": (np.float32, 2), "max_nearness": (np.float64, 1)}
+
 
 def save_rejector(rejector: Rejector, folder: Path) -> Path:
     """Write ``reject.npz``, plain arrays, into `folder` and return the file."""
     path = folder / FILE_NAME
-    known = rejector.known_rows
-    np.savez(
-        path,
-        mean=known.mean,
-        components=known.components,
-        inside=known.inside,
-        coverages=rejector.coverages,
-        max_distances=rejector.max_distances,
-        min_probabilities=rejector.min_probabilities,
-    )
+    known, drawings = rejector.known_rows, rejector.drawings
+    arrays: dict[str, Any] = {
+        "mean": known.mean,
+        "components": known.components,
+        "inside": known.inside,
+        "coverages": rejector.coverages,
+        "max_distances": rejector.max_distances,
+        "min_probabilities": rejector.min_probabilities,
+    }
+    if drawings:
+        arrays |= {"drawings": drawings.directions, "max_nearness": drawings.max_nearness}
+    np.savez(path, **arrays)
     return path
 
 
@@ -292,12 +309,13 @@ def load_rejector(folder: Path) -> Rejector:
         if n_bytes > _MAX_FILE_BYTES:
             raise ModelError(f"{path} is damaged: it would take {n_bytes:,} bytes.")
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in _ARRAYS}
+            expected = _ARRAYS | (_OF_DRAWINGS if _OF_DRAWINGS.keys() & set(archive.files) else {})
+            arrays = {name: archive[name] for name in expected}
     except ModelError:
         raise
     except Exception as error:  # a damaged archive fails anywhere: zipfile, zlib, numpy
         raise ModelError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    for name, (dtype, n_dimensions) in _ARRAYS.items():
+    for name, (dtype, n_dimensions) in expected.items():
         array = arrays[name]
         if array.dtype != dtype or array.ndim != n_dimensions or not np.isfinite(array).all():
             raise ModelError(f"{path} is damaged: {name} is {array.dtype} of shape {array.shape}.")
@@ -305,7 +323,8 @@ def load_rejector(folder: Path) -> Rejector:
     fits = (
         arrays["mean"].shape == (width,)
         and arrays["inside"].shape[1] == n_components
-        and all(len(arrays[name]) == n_kept for name in ("max_distances", "min_probabilities"))
+        and all(len(arrays[name]) == n_kept for name in expected if name.startswith(("max_", "min_")))
+        and ("drawings" not in arrays or (len(arrays["drawings"]) > 0 and arrays["drawings"].shape[1] == width))
     )
     if not fits or not n_kept or not len(arrays["inside"]) or not (np.diff(arrays["coverages"]) > 0).all():
         raise ModelError(f"{path} is damaged: its arrays do not belong together.")
@@ -314,4 +333,5 @@ def load_rejector(folder: Path) -> Rejector:
         arrays["coverages"],
         arrays["max_distances"],
         arrays["min_probabilities"],
+        Drawings(arrays["drawings"], arrays["max_nearness"]) if "drawings" in arrays else None,
     )

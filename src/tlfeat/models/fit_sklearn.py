@@ -19,11 +19,12 @@ from tlfeat.errors import DataError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
+from tlfeat.extract.reference import ReferenceRows, read_reference
 from tlfeat.heads.blocks import View
 from tlfeat.heads.columns import MAX_COVARIANCE
 from tlfeat.heads.family import COARSE_ROWS
 from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
-from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
+from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, refused_share, save_rejector
 from tlfeat.heads.saved import save_head
 from tlfeat.heads.shift import HeldOut, some_rows, tell_apart
 from tlfeat.heads.table import Head, check_effort, find_head, search_settings
@@ -50,6 +51,7 @@ class _Learned:
 
     head: Fit
     rejector: Rejector | None
+    reference: ReferenceRows | None
     reject_s: float
     held_out: HeldOut | None
     sample: Rows | None  # some of the rows, where test images may be of another kind
@@ -172,12 +174,13 @@ def _learn(candidate: _Candidate, data: Data, on_progress: OnProgress) -> _Learn
         effort=candidate.settings.get("effort", "thorough"),
         on_progress=on_progress,
     )
+    reference = read_reference(cache.path, cache.fingerprint, fitted.layers)
     started_s = time.perf_counter()
-    rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed)
+    rejector = _fit_rejector(rows, fitted, split, learn_at, data.seed, reference)
     reject_s = time.perf_counter() - started_s
     # a drawn test set has images of the same kind as the training images
     sample = some_rows(View(rows, fitted.columns), seed=data.seed) if split.info.origin == "given" else None
-    return _Learned(fitted, rejector, reject_s, _held_out(fitted, split, learn_at), sample)
+    return _Learned(fitted, rejector, reference, reject_s, _held_out(fitted, split, learn_at), sample)
 
 
 def _held_out(fitted: Fit, split: Split, learn_at: Labels) -> HeldOut | None:
@@ -195,7 +198,7 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned, leaks_s: float
     started_s = time.perf_counter()
     probabilities = predict_probabilities(head.head, rows)
     predict_s = time.perf_counter() - started_s
-    rejector, embedding = learned.rejector, cache.timing
+    rejector, reference, embedding = learned.rejector, learned.reference, cache.timing
     n_embedded = embedding["n_embedded"]
     return Fitted(
         candidate=candidate.name,
@@ -220,15 +223,25 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned, leaks_s: float
         coverage=coverage_table(rejector, rows, probabilities, split.labels[test_at]) if rejector else [],
         held_out=learned.held_out,
         auc=None if learned.sample is None else tell_apart(learned.sample, some_rows(rows, seed=split.info.seed)),
+        reference=_refused_reference(rejector, reference, head) if rejector and reference else {},
     )
 
 
-def _fit_rejector(rows: RowSource, fitted: Fit, split: Split, learn_at: Labels, seed: int) -> Rejector | None:
+def _refused_reference(rejector: Rejector, reference: ReferenceRows, head: Fit) -> dict[str, Any]:
+    """Return what is refused of drawings that the rejector has not seen, and of photographs."""
+    kinds = {"drawings": reference.drawings, "photographs": reference.photographs}
+    return {kind: refused_share(rejector, rows, predict_probabilities(head.head, rows)) for kind, rows in kinds.items()}
+
+
+def _fit_rejector(
+    rows: RowSource, fitted: Fit, split: Split, learn_at: Labels, seed: int, reference: ReferenceRows | None
+) -> Rejector | None:
     """Fit on the rows that the head takes, of at most 10,000 images."""
     some = np.unique(np.linspace(0, len(learn_at) - 1, min(len(learn_at), 10_000)).astype(np.int64))
     taken = View(rows, fitted.columns).take(some)[slice(None)]
     held_out = None if fitted.held_out is None else fitted.held_out[some]
-    return fit_rejector(taken, folds(split, learn_at[some], n_folds=N_FOLDS, seed=seed), held_out)
+    known_drawings = reference.known if reference else None
+    return fit_rejector(taken, folds(split, learn_at[some], n_folds=N_FOLDS, seed=seed), held_out, known_drawings)
 
 
 def _beside_rows(width: int) -> int:

@@ -21,6 +21,7 @@ from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.split import TEST_FRACTION, make_split
+from tlfeat.heads.reject import reference_text
 from tlfeat.heads.shift import shift_sentence
 from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
@@ -161,6 +162,7 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             shift=shift_sentence(result.shift),
             chosen=", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items()),
             percent=percent,
+            reference=reference_text(result.reference),
         )
         + "\n"
     )

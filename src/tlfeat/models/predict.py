@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,7 +24,7 @@ from tlfeat.heads.saved import load_head
 from tlfeat.images.decode import Decoded
 from tlfeat.images.image_set import load_images
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
-from tlfeat.models.saved import read_model
+from tlfeat.models.saved import read_model, read_result
 from tlfeat.text import aligned
 from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent
 
@@ -78,6 +79,8 @@ class Model:
         What decides how pictures are decoded.
     head, network : object or None
         The one of the two that there is.
+    reference : dict
+        What is refused of reference images, as in `records.Result`; empty without `coverage`.
 
     Raises
     ------
@@ -90,10 +93,13 @@ class Model:
         folder = folder.parent if folder.is_file() else folder  # model.json or head.skops was named
         info = read_model(folder)
         self.rejector: Rejector | None = None
+        self.reference: dict[str, Any] = {}
         self.coverage = coverage
         if coverage is not None:
             check_coverage(coverage)
             self.rejector = load_rejector(folder)
+            with suppress(ModelError):  # answers do not need the result
+                self.reference = read_result(folder).reference
         self.classes = info.classes
         self.layer = info.layer
         self.encoder = rebuild_encoder(folder, info)

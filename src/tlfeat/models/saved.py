@@ -45,7 +45,7 @@ class Fitted:
 
     Attributes
     ----------
-    candidate, kind, backbone, layer, settings, fingerprint, chosen, timing, history, coverage
+    candidate, kind, backbone, layer, settings, fingerprint, chosen, timing, history, coverage, reference
         As in `records.Result`.
     encoder : dict
         How to build again what feeds the model.
@@ -73,6 +73,7 @@ class Fitted:
     coverage: list[dict[str, Any]] = field(default_factory=list)
     held_out: HeldOut | None = None
     auc: float | None = None
+    reference: dict[str, Any] = field(default_factory=dict)
 
     def score(self, split: Split, leaks: LeakedImages) -> Result:
         """Return the Result on the test images that are no leaks; of a model that lies nowhere yet."""
@@ -101,6 +102,7 @@ class Fitted:
             held_out_accuracy=self.held_out.accuracy if self.held_out else None,
             shift=self._shift(split, leaks, found),
             coverage=self.coverage,
+            reference=self.reference,
             history=self.history,
             notes=[*split.notes, *self.notes],
             leaks=with_leaked(leaks, split, true, predicted),

@@ -8,6 +8,7 @@ from typing import Any
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
+from tlfeat.heads.reject import reference_text
 from tlfeat.records import Result
 from tlfeat.studies.compare import Comparison, Line
 from tlfeat.studies.tradeoff import break_evens, frontier, seconds_of
@@ -46,6 +47,7 @@ def result_text(result: Result) -> str:
         f"  balanced accuracy  {percent(found.balanced_accuracy)}{_interval(found.balanced_accuracy_ci95, 100, 1)}",
         f"  macro F1           {found.macro_f1:.3f}{_interval(found.macro_f1_ci95, 1, 3)}",
         *([f"  with --reject      {coverage_text(result)}"] if result.coverage else []),
+        *([f"                     {reference_text(result.reference)}"] if result.reference else []),
         *([f"  calibration        {calibration_text(found.calibration)}"] if found.calibration else []),
         "  times              " + ", ".join(f"{n} {seconds(s)} ({what})" for n, s, what in times if s is not None),
         *([f"  chosen             {chosen}"] if chosen else []),
