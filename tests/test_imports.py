@@ -76,6 +76,7 @@ HEAVY = {
     "umap": {"report.embedding_map"},
     "resvg_py": {"report.plots"},
     "PIL": {"images.decode", "images.thumbnails", "images.example", "report.plots"},
+    "pillow_heif": {"images.decode"},
     "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "jinja2": {"text"},
     "cleanlab": {"studies.audit"},

@@ -12,7 +12,8 @@ from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.split import Split, make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.table import HEADS
-from tlfeat.images.image_set import IMAGE_SUFFIXES, load_images
+from tlfeat.images.folders import IMAGE_SUFFIXES
+from tlfeat.images.image_set import load_images
 
 FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
 

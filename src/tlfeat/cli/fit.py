@@ -117,7 +117,7 @@ def _cache_of(
     if data is None:
         if images != ImageOptions():
             raise UsageError(
-                "--backbone, --weights, --preprocess, --input-size and --class-map are for images: name DATA."
+                "--backbone, --class-map, --label-from and all that says how images are read are for images: name DATA."
             )
         return split.cache
     job = plan_extraction(data, cache=split.cache, seed=split.seed, **choose_backbone(recipe, images.given()))
