@@ -192,3 +192,15 @@ def test_classes_that_differ_between_splits_end_in_a_command_to_paste() -> None:
     again = run(*words)
     assert again.exit_code == 0, again.stderr
     assert "12 images, 2 classes" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "how", [("--recipe", "mobilenetv2-binary"), ("--loss", "binary_crossentropy")], ids=["recipe", "loss"]
+)
+def test_a_network_for_two_classes_is_refused_for_three_before_images_are_embedded(how: tuple[str, str]) -> None:
+    data = paint(*(f"{name}/{i}.png" for name in ("cat", "dog", "cow") for i in range(3)))
+    ran = run("fit-keras", data, *how, "--backbone", "mobilenet_v2_0.35", "--weights", "random")
+    assert ran.exit_code == 3
+    assert "binary_crossentropy tells two classes apart; here are 3. Take two of them with --classes A,B" in ran.stderr
+    assert "building" not in ran.stderr
+    assert not list(Path("cache").glob("*.h5"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any, TypedDict, Unpack
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
-from tlfeat.backbones.graph import POOLS
+from tlfeat.backbones.graph import POOLS, unknown_layer
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
+from tlfeat.backbones.weights_files import check_weights_file, layer_names
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError, UsageError, nearest
@@ -42,6 +44,11 @@ class ExtractionJob:
     def advice(self) -> Advice:
         """Why nothing can be fitted on these images, and what helps."""
         return advise(self.images.paths, self.images.labels)
+
+    @property
+    def n_testable_classes(self) -> int:
+        """How many classes have two images or more; a smaller one takes no part in fitting."""
+        return sum(n > 1 for label, n in Counter(self.images.labels).items() if label)
 
     def require_classes(self) -> None:
         """Raise `DataError` where the images have fewer than two classes, for commands that could not go on."""
@@ -177,6 +184,7 @@ def _make_encoder(
             options.get("preprocess"),
             options.get("seed", 0),
         )
+    _check_network(spec, layers)
     encoder = KerasEncoder(
         spec,
         [embedding_name(layer, None if layer == "avg_pool" else options.get("pool")) for layer in layers],
@@ -187,6 +195,19 @@ def _make_encoder(
         n_threads=options.get("n_threads"),
     )
     return encoder, spec.to_dict()
+
+
+def _check_network(spec: BackboneSpec, layers: Sequence[str]) -> None:
+    """Raise for weights and layers that files show to be wrong, before a network is built."""
+    if spec.model_file is None:
+        if spec.weights not in ("imagenet", "random"):
+            check_weights_file(Path(spec.weights), spec.backbone)
+        return
+    if (known := layer_names(spec.model_file)) is None:
+        return
+    for name in (layer.partition(":")[0] for layer in layers):
+        if name not in (*known, "avg_pool"):
+            raise unknown_layer(name, known, of=spec.name)
 
 
 def _pixel_encoder(layers: Sequence[str], input_size: tuple[int, int] | None) -> PixelEncoder:
