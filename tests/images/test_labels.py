@@ -151,6 +151,37 @@ def test_a_single_class_is_named() -> None:
     assert found.label_from == "parent"
 
 
+def test_patient_folders_with_the_same_folders_in_them_give_a_hint(tmp_path: Path) -> None:
+    write(tmp_path, *(f"p{i}/{name}/1.jpg" for i in range(3) for name in ("sick", "well")))
+    (note,) = load_images(tmp_path).notes
+    assert note.startswith("the 3 classes are the first folders, and the folders right above the images are sick, well")
+    assert note.endswith("add --label-from parent")
+    assert load_images(tmp_path, label_from="parent").notes == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{c}/{year}/1.jpg" for c in ("cat", "dog", "cow") for year in (2023, 2024)],
+        [f"{c}/{part}/1.jpg" for c in ("cat", "dog") for part in ("a", "b")],
+        ["cat/1.jpg", "dog/1.jpg", "cow/1.jpg"],
+        [f"{c}/{c}{part}/1.jpg" for c in ("cat", "dog", "cow") for part in ("a", "b")],
+    ],
+    ids=["years", "as-many-parts-as-classes", "plain", "parts-of-their-own"],
+)
+def test_class_folders_with_folders_in_them_give_none(tmp_path: Path, names: list[str]) -> None:
+    assert load_images(write(tmp_path, *names)).notes == []
+
+
+def test_folders_that_look_like_splits_are_not_taken_for_classes_in_silence(tmp_path: Path) -> None:
+    write(tmp_path, "train/cat.1.jpg", "test1/1.jpg")
+    assert load_images(tmp_path).notes == [
+        "the classes are called test1, train: if they are splits, rename the folders to train, val and test"
+    ]
+    write(tmp_path, "testimony/1.jpg")
+    assert load_images(tmp_path).notes == []
+
+
 # --- labels that are no classes -------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ from tlfeat.images.folders import (
     is_visible_folder,
     left_out_text,
 )
-from tlfeat.images.labels import check_one_label_each, labeller, unlabelled_notes
+from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
 from tlfeat.images.tables import find_files, read_table
 from tlfeat.text import counted
 
@@ -136,6 +136,8 @@ def load_images(
         raise DataError(_nothing_there(source, images))
     images = _only(images, classes)
     notes = unlabelled_notes(images.paths, images.labels, label_from)
+    if source.is_dir() and not label_of:
+        notes += layout_notes(images.paths, images.labels)
     if label_of or source.is_file():
         notes += check_one_label_each(images.labels, source.name)
     return replace(images, notes=[*images.notes, *notes, *heic_notes(images.passed_over)])

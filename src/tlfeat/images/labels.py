@@ -36,6 +36,9 @@ _NAME = re.compile(r"([^\W\d_](?:[^\d]*[^\W\d_])?)(?:[\W_]*\d.*)?", re.DOTALL)
 #: A class and a number, and nothing else: only such names are proposed as labels.
 _NUMBERED = re.compile(r"([^\W\d_](?:[^\d]*[^\W\d_]))[\W_]*\d[\d\W_]*", re.DOTALL)
 
+#: Folders of splits under names that are not taken for such: "test1", "training_set".
+_SPLIT_LIKE = re.compile(r"(train|val|test)(ing|id|idation)?([\W_\d]|$)", re.IGNORECASE)
+
 #: What cameras and phones call every picture.
 _CAMERAS = frozenset(
     {"dcim", "dji", "dsc", "dscf", "dscn", "gopr", "image", "img", "mvi", "photo", "pic", "picture", "pxl", "vid", "wa"}
@@ -150,6 +153,27 @@ def unlabelled_notes(paths: Sequence[str], labels: Sequence[str], label_from: st
         + (f" by --label-from {label_from}" if label_from else "")
         + f" and take no part in fitting: {named}"
     ]
+
+
+def layout_notes(paths: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Return the line that says that class folders look like something else: like splits, or like patients."""
+    classes = sorted(set(labels) - {""})
+    if len(classes) > 1 and all(_SPLIT_LIKE.match(name) for name in classes):
+        return [
+            f"the classes are called {', '.join(map(one_line, classes))}: if they are splits, rename the folders to "
+            f"train, val and test"
+        ]
+    above: dict[str, set[str]] = defaultdict(set)
+    for path, label in zip(paths, labels, strict=True):
+        above[_parent(path)].add(label)
+    is_crossed = all(len(found) > 1 and not name.isdigit() and name not in found for name, found in above.items())
+    if 2 <= len(above) < len(classes) and is_crossed:
+        return [
+            f"the {len(classes):,} classes are the first folders, and the folders right above the images are "
+            f"{', '.join(map(one_line, sorted(above)[:5]))} in all of them: if those are the classes, "
+            f"add --label-from parent"
+        ]
+    return []
 
 
 # --- labels that are no classes -------------------------------------------------------------------------------
