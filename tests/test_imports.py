@@ -66,6 +66,7 @@ HEAVY = {
         "report.embedding_map",
     },
     "h5py": {
+        "backbones.weights_files",
         "cache.checks",
         "cache.hdf5_file",
         "cache.path_table",
@@ -77,6 +78,7 @@ HEAVY = {
     "umap": {"report.embedding_map"},
     "resvg_py": {"report.plots"},
     "PIL": {"images.decode", "images.thumbnails", "images.example", "images.reference", "report.plots"},
+    "pillow_heif": {"images.decode"},
     "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "jinja2": {"text"},
     "cleanlab": {"studies.audit"},
@@ -86,7 +88,7 @@ HEAVY = {
 
 #: Who may import a package at the top of the file, where it costs time as soon as the module is named.
 AT_THE_TOP = {
-    "h5py": HEAVY["h5py"],
+    "h5py": HEAVY["h5py"] - {"backbones.weights_files"},
     "PIL": {"images.decode"},
     "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "sklearn": {"extract.transformer"},

@@ -22,11 +22,24 @@ received and what to do next; only ``cli`` turns it into a line on stderr.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class TlfeatError(Exception):
-    """Base of every error that tlfeat raises on purpose."""
+    """Base of every error that tlfeat raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+    add : sequence of str
+        Words that mend it when they are added to the command; the command line shows the whole command.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str = "", *, add: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.add = tuple(add)
 
 
 class UsageError(TlfeatError):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +169,21 @@ def test_efficientnet_from_a_file_is_the_graph_that_its_imagenet_weights_were_ma
     assert [type(layer).__name__ for layer in random.layers].count("Rescaling") == 1
 
 
-def test_weights_that_do_not_fit_say_what_was_expected(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_say_what_was_expected_and_nothing_more(tmp_path: Path) -> None:
+    keras = import_keras()
+    path = tmp_path / "w.weights.h5"
+    keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]).save_weights(path)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")  # Keras gives one for every layer
+        with pytest.raises(WeightsError, match=r"does not fit mobilenet_v2_0.35.*keras.applications.MobileNetV2"):
+            build_base(BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32)), (32, 32))
+    assert [str(warning.message) for warning in seen] == []
+
+
+def test_weights_of_another_backbone_name_it(tmp_path: Path) -> None:
     path = tmp_path / "w.weights.h5"
     build_base(BackboneSpec("mobilenet_v2_0.5", "random", (32, 32)), (32, 32)).save_weights(path)
-    with pytest.raises(WeightsError, match=r"does not fit mobilenet_v2_0.35.*keras.applications.MobileNetV2"):
+    with pytest.raises(WeightsError, match=r"does not fit mobilenet_v2_0\.35: .*Use --backbone mobilenet_v2_0\.5\."):
         build_base(BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32)), (32, 32))
 
 

@@ -99,7 +99,7 @@ def test_a_folder_without_images_says_what_was_expected(workplace: Path) -> None
     (workplace / "data" / "cat" / "notes.txt").write_text("x")
     ran = Ran("extract", "data", "--backbone", "pixels")
     assert ran.code == KNOWN
-    assert "No images in data (1 other file passed over). Expected .bmp" in ran.error
+    assert "No images in data (left out: 1 .txt). Expected .avif, .bmp" in ran.error
     assert ran.out == ""
 
 
@@ -138,11 +138,11 @@ def test_a_folder_of_loose_images_can_be_embedded_but_not_fitted() -> None:
 
 
 def test_a_table_without_a_column_is_named_with_what_it_has(workplace: Path) -> None:
-    (workplace / "t.csv").write_text("file,label\na.png,cat\n")
+    (workplace / "t.csv").write_text("id,label\na.png,cat\n")
     ran = Ran("extract", "t.csv", "--backbone", "pixels")
     assert ran.code == KNOWN
     assert "lacks the column path" in ran.error
-    assert "received: file, label" in ran.error
+    assert "received: id, label. Say which one it is: --path-column NAME." in ran.error
 
 
 def test_duplicates_under_two_labels_give_a_warning(data: Path) -> None:

@@ -153,6 +153,10 @@ def encoder_lines(to: str) -> list[tuple[str, str, str, Any]]:
         ("preprocess", "--preprocess caffe", f"{to} preprocess", "caffe"),
         ("input_size", "--input-size 64x48", f"{to} input_size", (64, 48)),
         ("class_map", "--class-map a=b --class-map c=d", f"{to} class_map", ["a=b", "c=d"]),
+        ("classes", "--classes a,b", f"{to} classes", ["a", "b"]),
+        ("label_from", "--label-from parent", f"{to} label_from", "parent"),
+        ("path_column", "--path-column id", f"{to} path_column", "id"),
+        ("label_column", "--label-column breed", f"{to} label_column", "breed"),
         ("cache", "--cache my.h5", f"{to} cache", Path("my.h5")),
         ("data", "my-photos", f"{to} data", Path("my-photos")),
     ]

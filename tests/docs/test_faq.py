@@ -6,13 +6,20 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from conftest import ROOT, CountingEncoder, MakePhotos
 from tlfeat.backbones.catalog import BACKBONES
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.split import Split, make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.table import HEADS
-from tlfeat.images.image_set import IMAGE_SUFFIXES, load_images
+from tlfeat.images import folders
+from tlfeat.images.classes import renamed
+from tlfeat.images.folders import IMAGE_SUFFIXES, left_out_text
+from tlfeat.images.image_set import load_images
+from tlfeat.images.labels import MIN_NUMBERS, MIN_NUMERIC, MIN_SEVERAL, labeller
+from tlfeat.images.tables import COLUMN_NAMES
 
 FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
 
@@ -36,12 +43,15 @@ def test_train_and_val_alone_give_a_test_set_from_train(make_photos: MakePhotos,
     assert "20 % of each class" in FAQ
 
 
-def test_heic_files_are_passed_over_and_counted(make_photos: MakePhotos) -> None:
+def test_heic_files_without_the_package_are_left_out_and_named(
+    make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "find_spec", lambda name: None)
     folder = make_photos(n=3)
     (folder / "cat" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     images = load_images(folder)
-    assert (len(images), images.n_passed_over) == (6, 1)
-    for suffix in ("jpg", "png", "webp", "bmp", "tiff", "gif"):
+    assert (len(images), left_out_text(images.passed_over)) == (6, "left out: 1 .heic")
+    for suffix in ("jpg", "png", "webp", "bmp", "tiff", "gif", "avif"):
         assert f".{suffix}" in IMAGE_SUFFIXES
         assert re.search(suffix.replace("jpg", "jpeg"), FAQ, flags=re.IGNORECASE)
 
@@ -73,6 +83,29 @@ def test_a_moved_folder_is_recognised_by_the_bytes_of_its_images(
 
 
 def test_the_table_of_heads_and_the_number_of_backbones_are_those_of_the_code() -> None:
-    assert set(re.findall(r"^\| `([\w-]+)`", FAQ, flags=re.MULTILINE)) == {head.name for head in HEADS}
+    table = FAQ.partition("## Which head?")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([\w-]+)`", table, flags=re.MULTILINE)) == {head.name for head in HEADS}
     assert f"all {len(BACKBONES)} " in FAQ
     assert f"The {len(BACKBONES)} networks" in (ROOT / "README.md").read_text(encoding="utf-8").replace("the ", "The ")
+
+
+def test_the_names_of_columns_and_the_thresholds_are_those_of_the_code() -> None:
+    answer = FAQ.partition("## My CSV has other columns")[2].partition("\n## ")[0]
+    for role in ("path", "label"):
+        for name in COLUMN_NAMES[role]:
+            assert f"`{name}`" in answer
+    refused = FAQ.partition("## My images have several labels")[2].partition("\n## ")[0]
+    assert f"{100 * MIN_SEVERAL:.0f} %" in refused
+    assert f"{100 * MIN_NUMERIC:.0f} % of the labels are numbers, more than {MIN_NUMBERS} different" in refused
+
+
+def test_the_examples_of_labels_from_names_hold() -> None:
+    for how, path, label in (
+        ("name", "cat.0.jpg", "cat"),
+        ("name", "american_bulldog_10.jpg", "american_bulldog"),
+        ("parent", "patient7/2023/benign/1.png", "benign"),
+        ("_(benign|malignant)_", "x_malignant_3.png", "malignant"),
+    ):
+        assert labeller(how)(path, path) == label
+        assert how.replace("|", "\\|") in FAQ
+    assert renamed(["adenocarcinoma_left.lower.lobe_T2"], {"(.*?)_.*": r"\1"}).popitem()[1] == "adenocarcinoma"

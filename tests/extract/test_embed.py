@@ -11,8 +11,12 @@ import pytest
 
 from conftest import MakePhotos, picture
 from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.errors import UsageError
 from tlfeat.extract.embed import Profile, embed_files
+from tlfeat.extract.extract import extract_rows
+from tlfeat.images import decode
 from tlfeat.images.decode import Decoded
+from tlfeat.images.image_set import load_images
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 
@@ -154,3 +158,31 @@ def test_no_more_threads_than_cores_that_may_be_used(
     encoder = Meeting(is_parallel=True)
     assert sum(len(batch.files) for batch in embed_files(files, encoder)) == 40
     assert encoder.most == 1
+
+
+class LacksItsLayer(PixelEncoder):
+    """A network that turns out to have no such layer when it is built."""
+
+    def prepare(self, on_progress: OnProgress = silent) -> None:
+        raise UsageError("No layer 'pixels'")
+
+
+def test_an_encoder_that_is_prepared_first_can_fail_before_any_file_is_read(
+    files: list[tuple[int, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(decode, "read_file", lambda path: read.append(path) or b"")
+    with pytest.raises(UsageError, match="No layer"):
+        list(embed_files(files, LacksItsLayer((8, 8)), profile=Profile(2), is_prepared_first=True))
+    assert (read, threads()) == ([], [])
+
+
+def test_a_layer_that_a_cache_does_not_have_yet_is_tried_before_images_are_read(
+    make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(decode, "read_file", lambda path: read.append(path) or b"")
+    with pytest.raises(UsageError, match="No layer"):
+        extract_rows(load_images(make_photos(n=3)), LacksItsLayer((8, 8)), Path("c.h5"))
+    assert read == []
+    assert not Path("c.h5").exists()

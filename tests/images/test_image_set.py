@@ -12,7 +12,9 @@ from PIL import Image
 
 from conftest import without_rights
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images.image_set import MAX_LABEL_LENGTH, content_key, load_images, parse_class_map
+from tlfeat.images.classes import parse_class_map
+from tlfeat.images.image_set import content_key, load_images
+from tlfeat.images.tables import MAX_LABEL_LENGTH
 
 ODD_NAMES = {
     "spaces": "a b  c.png",
@@ -163,7 +165,7 @@ def test_classes_that_differ_between_splits_are_listed_on_both_sides(tmp_path: P
     for name in ("train/cat/a.png", "train/dog/a.png", "test/cats/a.png", "test/dog/a.png"):
         paint(tmp_path / name)
     with pytest.raises(
-        DataError, match=r"Only in test: 'cats'; only in train: 'cat'. Map them with --class-map cat=cats"
+        DataError, match=r"Only in test: 'cats'; only in train: 'cat'. Map them with --class-map cats=cat"
     ):
         load_images(tmp_path)
 
@@ -222,7 +224,7 @@ def test_class_map_splits_at_the_first_equals_sign() -> None:
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"No images in .* \(1 other file passed over\)\. Expected \.bmp"):
+    with pytest.raises(DataError, match=r"No images in .* \(left out: 1 \.txt\)\. Expected \.avif, \.bmp"):
         load_images(tmp_path)
 
 
@@ -366,11 +368,14 @@ def test_class_map_renames_labels_of_a_table(tmp_path: Path) -> None:
 
 REFUSED_TABLES = {
     "without-path": ("name,label\na.png,cat\n", r"lacks the column path .*received: name, label"),
-    "without-label": ("path,class\na.png,cat\n", r"lacks the column label .*received: path, class"),
+    "without-label": (
+        "path,kind\na.png,cat\n",
+        r"lacks the column label .*received: path, kind\. .*--label-column NAME\.",
+    ),
     "without-both": ("a.png\n", r"lacks the column path and label .*received: a\.png"),
     "no-lines": ("", "received: an empty file"),
     "only-headings": ("path,label\n", "No images in"),
-    "semicolons": ("path;label\na.png;cat\n", r"received: path;label"),
+    "colons": ("path:label\na.png:cat\n", r"received: path:label"),
     "wrong-split": ("path,label,split\na.png,cat,train\nb.png,cat,dev\n", r"row 3: split is 'dev', expected train"),
     "empty-path": ("path,label\na.png,cat\n,dog\n", r"row 3: the path is empty"),
     "quote-left-open": ('path,label\n"a.png,cat\n', "cannot be read as a table: unexpected end of data"),

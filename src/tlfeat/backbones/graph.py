@@ -180,6 +180,13 @@ def _output_shape(layer: Any) -> tuple[int | None, ...] | None:
     return tuple(output.shape) if hasattr(output, "shape") else None
 
 
+def unknown_layer(name: str, known: Sequence[str], *, of: str) -> UsageError:
+    """Return the error that names the nearest of the `known` layers."""
+    return UsageError(
+        f"No layer '{name}' in {of}. {nearest(name, ['avg_pool', *known], of='layers')} tlfeat layers lists all."
+    )
+
+
 def embedding_output(base: Any, spec: BackboneSpec, name: str) -> Any:
     """Return the symbolic vector of shape (n, width) that `name` stands for."""
     layer_name, _, pool = name.partition(":")
@@ -194,10 +201,7 @@ def embedding_output(base: Any, spec: BackboneSpec, name: str) -> Any:
     elif layer_name in bare:
         vector = bare[layer_name].output
     else:
-        raise UsageError(
-            f"No layer '{layer_name}' in {base.name}. {nearest(layer_name, ['avg_pool', *known], of='layers')} "
-            f"tlfeat layers lists all."
-        )
+        raise unknown_layer(layer_name, known, of=base.name)
     if len(vector.shape) == 2:
         if pool:
             raise UsageError(

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones import catalog
+from tlfeat.backbones.weights_files import check_weights_file
 from tlfeat.errors import UsageError, WeightsError, nearest
 
 #: What is done to pixels of 0 to 255 before the first layer; the modes of keras.applications and two more.
@@ -232,18 +233,28 @@ def build_base(spec: BackboneSpec, input_size: tuple[int, int]) -> Any:
     path = weights_file(spec)
     if not path.exists():
         raise WeightsError(f"The weights file {path} does not exist.")
+    check_weights_file(path, spec.backbone)
     try:
-        return _new_base(spec, input_size, path)
+        return _quiet_if_it_fails(lambda: _new_base(spec, input_size, path))
     except UsageError:
         raise
     except Exception as error:  # Keras raises ValueError, KeyError, OSError, IndexError... for a misfit
         try:
-            return _without_top(spec, input_size, path)
+            return _quiet_if_it_fails(lambda: _without_top(spec, input_size, path))
         except Exception:
             raise WeightsError(
                 f"{path} does not fit {spec.backbone}: {short_reason(error)}. Expected weights of "
                 f"keras.applications.{catalog.find(spec.backbone).keras_name}, with or without its top."
             ) from error
+
+
+def _quiet_if_it_fails(build: Callable[[], Any]) -> Any:
+    """Hold warnings back until it is built: for a file that does not fit, Keras gives one for every layer."""
+    with warnings.catch_warnings(record=True) as held_back:
+        built = build()
+    for warning in held_back:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return built
 
 
 def _new_base(

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import select
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -162,7 +163,8 @@ def errors_as_exit_codes() -> Iterator[None]:
     try:
         yield
     except TlfeatError as error:
-        _to_stderr(f"error: {printable(str(error))}")
+        ready = f" Ready to run: {command_line(*sys.argv[1:], *error.add)}" if error.add else ""
+        _to_stderr(f"error: {printable(str(error))}{printable(ready)}")
         raise SystemExit(error.exit_code) from None
     except MemoryError as error:
         _to_stderr(f"error: there is not enough memory ({one_line(str(error)) or 'no more could be had'}).")
@@ -174,6 +176,11 @@ def errors_as_exit_codes() -> Iterator[None]:
         if not _leave_closed_pipes():
             raise
         raise SystemExit(0) from None
+
+
+def command_line(*words: object) -> str:
+    """Return a command of tlfeat, quoted for a shell."""
+    return shlex.join(["tlfeat", *map(str, words)])
 
 
 def command(run: Callable[..., None]) -> Callable[..., None]:

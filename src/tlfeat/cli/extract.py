@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlfeat.cli.console import Console
+from tlfeat.cli.console import Console, command_line
 from tlfeat.cli.options import DataArgument, EmbeddingOptions
-from tlfeat.text import one_line
+from tlfeat.images.folders import left_out_text
+from tlfeat.text import counted, one_line
 
 if TYPE_CHECKING:
     from tlfeat.extract.extract import ExtractReport
@@ -60,26 +61,43 @@ def run_extract(
         **embedding.given(),
     )
     console.warn(*job.notes)
+    left_out = left_out_text(job.images.passed_over)
     console.say(
-        f"{len(job.images):,} images, {len(job.images.classes)} classes from {job.images.source}"
-        + (f" ({job.images.n_passed_over:,} other files ignored)" if job.images.n_passed_over else "")
+        f"{counted(len(job.images), 'image')}, {counted(len(job.images.classes), 'class', 'classes')} "
+        f"from {job.images.source}" + (f" ({left_out})" if left_out else "")
     )
+    if job.advice.why:
+        console.warn(f"{job.advice.why}. Embeddings are computed all the same")
     console.detail(f"Fingerprint: {dict(job.encoder.fingerprint)}")
     console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
     report = job.run(n_threads=threads, is_compressed=compress, is_strict=strict, on_progress=console.progress)
     _say_how_it_went(console, report, with_profile=profile)
     console.result(_report_text(report), _document(report))
-    console.say("Next: tlfeat fit-sklearn --model svm" + (f" --cache {embedding.cache}" if embedding.cache else ""))
+    _say_what_next(console, job, ["--cache", str(embedding.cache)] if embedding.cache else [])
 
 
 def embed_first(console: Console, job: ExtractionJob, doing: str) -> ExtractReport:
-    """Embed the images that another command needs and that are not in the cache yet."""
+    """Embed the images that another command needs and that are not in the cache yet; two classes it needs, too."""
     console.warn(*job.notes)
+    job.require_classes()
     console.say(doing)
     report = job.run(on_progress=console.progress)
     console.warn(*report.notes)
     console.say(_counts_text(report))
     return report
+
+
+def _say_what_next(console: Console, job: ExtractionJob, cache: Sequence[str]) -> None:
+    if not job.advice.why:
+        console.say(f"Next: {command_line('fit-sklearn', '--model', 'svm', *cache)}")
+        return
+    if job.advice.label_from:
+        layers = [] if job.encoder.layers == ("avg_pool",) else list(job.encoder.layers)
+        words = [*(word for layer in layers for word in ("--layer", layer)), "--label-from", job.advice.label_from]
+        again = command_line("extract", "--cache", job.cache_path, *words)
+        console.say(f"For labels: {again} (nothing is embedded again)")
+    audit, export = command_line("audit", *cache), command_line("cache", "export", "rows.csv", *cache)
+    console.say(f"Without labels: {audit} (duplicates, outliers), or {export}")
 
 
 def _say_how_it_went(console: Console, report: ExtractReport, *, with_profile: bool) -> None:

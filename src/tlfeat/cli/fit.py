@@ -14,6 +14,7 @@ from tlfeat.errors import UsageError
 
 if TYPE_CHECKING:
     from tlfeat.finetune.recipes import Recipe
+    from tlfeat.finetune.settings import TrainSettings
     from tlfeat.models.saved import Outcome
 
 
@@ -98,7 +99,7 @@ def run_fit_keras(
 
     recipe = find_recipe(training.recipe) if training.recipe else None
     settings = choose_settings(recipe, seed=split.seed, **training.given())
-    with split.open(_cache_of(console, data, recipe, images, split)) as opened:
+    with split.open(_cache_of(console, data, recipe, settings, images, split)) as opened:
         console.say(f"{settings.name} on the images of {opened.cache.path}")
         if recipe and (note := other_backbone(opened, recipe)):
             console.warn(note)
@@ -118,7 +119,12 @@ def run_fit_keras(
 
 
 def _cache_of(
-    console: Console, data: Path | None, recipe: Recipe | None, images: ImageOptions, split: SplitOptions
+    console: Console,
+    data: Path | None,
+    recipe: Recipe | None,
+    settings: TrainSettings,
+    images: ImageOptions,
+    split: SplitOptions,
 ) -> Path | None:
     """Return the cache to train on, with the images of `data` in it where these are named."""
     from tlfeat.extract.plan import plan_extraction
@@ -127,10 +133,11 @@ def _cache_of(
     if data is None:
         if images != ImageOptions():
             raise UsageError(
-                "--backbone, --weights, --preprocess, --input-size and --class-map are for images: name DATA."
+                "--backbone, --class-map, --label-from and all that says how images are read are for images: name DATA."
             )
         return split.cache
     job = plan_extraction(data, cache=split.cache, seed=split.seed, **choose_backbone(recipe, images.given()))
+    settings.check_classes(job.n_testable_classes)
     return embed_first(console, job, f"{job.encoder.name}: images embedded once into {job.cache_path}").cache
 
 

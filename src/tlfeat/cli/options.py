@@ -76,7 +76,8 @@ ModelArgument = Annotated[Path, typer.Argument(help="Model folder written by fit
 DataArgument = Annotated[
     Path | None,
     typer.Argument(
-        help="Folder of class folders, folder of train/val/test folders, or CSV file. Default: the built-in example."
+        help="Folder of class folders, folder of train/val/test folders, or CSV file (columns path and label; see "
+        "--path-column). Default: the built-in example."
     ),
 ]
 
@@ -146,8 +147,49 @@ class ImageOptions(BackboneOptions):
     ] = "imagenet"
     class_map: Annotated[
         list[str] | None,
-        typer.Option("--class-map", metavar="OLD=NEW", help="Rename a class. May be repeated."),
+        typer.Option(
+            "--class-map",
+            metavar="OLD=NEW",
+            help="Rename a class. OLD may be a regular expression for whole names, such as '(.*?)_.*=\\1'. May be "
+            "repeated.",
+        ),
     ] = None
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", metavar="A,B,...", help="Take the images of these classes only. Default: all."),
+    ] = None
+    label_from: Annotated[
+        str | None,
+        typer.Option(
+            "--label-from",
+            metavar="HOW",
+            help="Take labels from file names: name (cat.0.jpg is cat), parent (the folder right above), or a regular "
+            "expression with one group for the path. Default: class folders, or the label column.",
+        ),
+    ] = None
+    path_column: Annotated[
+        str | None,
+        typer.Option(
+            "--path-column",
+            metavar="NAME",
+            help="Column of a CSV with the files. Default: path, filename, file, filepath, image or image_path.",
+        ),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            "--label-column",
+            metavar="NAME",
+            help="Column of a CSV with the labels. Default: label, class, category or target.",
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return what was asked for, by the names that `plan_extraction` has for it."""
+        from tlfeat.images.classes import parse_classes
+
+        names = parse_classes(self.classes) if self.classes is not None else None
+        return _given({**BackboneOptions.given(self), "classes": names})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,7 @@ def embed_files(
     *,
     is_wanted: Callable[[Decoded], bool] = lambda decoded: decoded.pixels is not None,
     is_known: Callable[[str], bool] = lambda key: False,
+    is_prepared_first: bool = False,
     profile: Profile | None = None,
     on_progress: OnProgress = silent,
 ) -> Generator[Embedded, None, None]:
@@ -76,7 +77,8 @@ def embed_files(
     ----------
     files : iterable of (number, path)
     encoder : Encoder
-        It is prepared when the first batch is there, and not at all where there is none.
+        It is prepared when the first batch is there, and not at all where there is none; before anything is read
+        with `is_prepared_first`.
     is_wanted : callable
         Told of every file in order, in the caller's thread: the failed, the known and the decoded. Whether it shall
         be encoded; never true where there are no pixels.
@@ -95,10 +97,8 @@ def embed_files(
     profile = profile or Profile(n_cores())
     batch: list[Decoded] = []
     on_way: deque[tuple[list[Decoded], Future[tuple[dict[str, Rows], float]]]] = deque()
-    is_prepared = False
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(profile.n_threads, thread_name_prefix="embed"))
-        encoding_pool: Executor = pool
         decoded_all = decode_all(
             files,
             encoder.input_size,
@@ -108,6 +108,14 @@ def embed_files(
             pool=pool,
         )
         stack.callback(decoded_all.close)
+
+        def prepare() -> Executor:
+            _prepare(encoder, profile, on_progress)
+            if encoder.is_parallel:
+                return pool
+            return stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="encode"))
+
+        encoding_pool = prepare() if is_prepared_first else None
         stack.callback(lambda: [future.cancel() for _, future in on_way])
         for decoded in chain(_timed(decoded_all, profile), [None]):
             if decoded is not None:
@@ -116,11 +124,7 @@ def embed_files(
                 if is_wanted(decoded):
                     batch.append(decoded)
             if len(batch) == encoder.batch_size or (batch and decoded is None):
-                if not is_prepared:
-                    _prepare(encoder, profile, on_progress)
-                    is_prepared = True
-                    if not encoder.is_parallel:
-                        encoding_pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="encode"))
+                encoding_pool = encoding_pool or prepare()
                 on_way.append((batch, encoding_pool.submit(_encode, encoder, batch)))
                 batch = []
             n_bound = 0 if decoded is None else 2 * profile.n_threads

@@ -237,6 +237,11 @@ class _Run:
     def _is_known(self, key: str) -> bool:
         return all(key in self.cache.known(layer) for layer in self.encoder.layers)
 
+    @property
+    def _has_unproven_layers(self) -> bool:
+        """Whether the network may lack a layer that was asked for: then it is built before any image is read."""
+        return not set(self.encoder.layers) <= {"avg_pool", *self.cache.layers}
+
     def _needs_no_pixels(self, key: str) -> bool:
         return key in self.failed_keys or self._is_known(key)
 
@@ -253,6 +258,7 @@ class _Run:
             self.encoder,
             is_wanted=lambda decoded: self._is_wanted(table, decoded, n_todo),
             is_known=self._needs_no_pixels,
+            is_prepared_first=self._has_unproven_layers,
             profile=self.profile,
             on_progress=self.on_progress,
         )

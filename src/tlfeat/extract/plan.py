@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,17 +10,21 @@ from typing import Any, TypedDict, Unpack
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
-from tlfeat.backbones.graph import POOLS
+from tlfeat.backbones.graph import POOLS, unknown_layer
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
+from tlfeat.backbones.weights_files import check_weights_file, layer_names
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import UsageError, nearest
+from tlfeat.errors import DataError, UsageError, nearest
 from tlfeat.extract.extract import ExtractReport, extract_rows
 from tlfeat.extract.reference import embed_reference
 from tlfeat.images import example
+from tlfeat.images.classes import parse_class_map
 from tlfeat.images.decode import RESIZE, RESIZES
-from tlfeat.images.image_set import ImageSet, load_images, parse_class_map
+from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.labels import Advice, advise
+from tlfeat.text import counted
 from tlfeat.types import ROW_TYPES
 from tlfeat.workspace import CACHE_DIR, digest, safe_name
 
@@ -35,6 +40,22 @@ class ExtractionJob:
     origin: dict[str, Any]
     cache_path: Path
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def advice(self) -> Advice:
+        """Why nothing can be fitted on these images, and what helps."""
+        return advise(self.images.paths, self.images.labels)
+
+    @property
+    def n_testable_classes(self) -> int:
+        """How many classes have two images or more; a smaller one takes no part in fitting."""
+        return sum(n > 1 for label, n in Counter(self.images.labels).items() if label)
+
+    def require_classes(self) -> None:
+        """Raise `DataError` where the images have fewer than two classes, for commands that could not go on."""
+        if (missing := self.advice).why:
+            add = ["--label-from", missing.label_from] if missing.label_from else []
+            raise DataError(f"{self.images.source}: {missing.why}.", add=add)
 
     def run(self, **options: Any) -> ExtractReport:
         """Run it; `options` are those of `extract_rows`. An encoder that had work embeds reference images too."""
@@ -65,10 +86,14 @@ def plan_extraction(
     *,
     layers: Sequence[str] = ("avg_pool",),
     class_map: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    label_from: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     cache: Path | None = None,
     **options: Unpack[EncoderOptions],
 ) -> ExtractionJob:
-    """Decide what to embed, with what, into which file.
+    r"""Decide what to embed, with what, into which file.
 
     Parameters
     ----------
@@ -78,7 +103,13 @@ def plan_extraction(
     layers : sequence of str, default=("avg_pool",)
         Where to embed, in one pass.
     class_map : sequence of str
-        Classes to rename, such as ``"Hot dog=hotdog"``.
+        Classes to rename, such as ``"Hot dog=hotdog"``, or a pattern such as ``r"(.*?)_.*=\1"``.
+    classes : sequence of str
+        Classes to take, as they are called then; all by default.
+    label_from : str, optional
+        Labels from names of files: "name", "parent" or a regular expression with one group.
+    path_column, label_column : str, optional
+        Of a table.
     cache : Path, optional
         A name under ``cache/`` by default, made from the data and the encoder.
     **options
@@ -95,21 +126,34 @@ def plan_extraction(
         raise TypeError(f"plan_extraction() has no option '{min(unknown)}'.")
     _check(options, layers)
     source: dict[str, Any] = {}
+    reading = {"class_map": list(class_map), "classes": list(classes), "label_from": label_from}
+    reading |= {"path_column": path_column, "label_column": label_column}
     if data is None and cache is not None and cache.exists():
         with open_cache(cache) as existing:
             source, held = existing.source, existing.fingerprint
         options["resize"] = options.get("resize") or held.get("resize")
         options["dtype"] = options.get("dtype") or held.get("dtype")
         data = Path(source["source"])
-        class_map = class_map or source.get("class_map", [])
+        reading = {name: value or source.get(name) for name, value in reading.items()}
     if data is None:
         data = example.write_digits(workspace.CACHE_DIR / "example" / "digits")
         options["backbone"] = options.get("backbone") or DIGITS
-    images = load_images(data, class_map=parse_class_map(list(class_map)))
+    images = _read(data, reading)
     encoder, encoder_source = _make_encoder(options, layers, known=source.get("encoder", {}))
     path = cache or default_cache_path(images, encoder.name, encoder.fingerprint)
-    origin = {"encoder": encoder_source, "class_map": list(class_map)}
+    origin = {"encoder": encoder_source, "class_map": [], **{name: value for name, value in reading.items() if value}}
     return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])
+
+
+def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:
+    """Return the images; an error where a table names files none of which is there, before a network is built."""
+    images = load_images(data, **{**reading, "class_map": parse_class_map(reading["class_map"] or [])})
+    if images.source.is_file() and not any(images.file(i).exists() for i in range(len(images))):
+        raise DataError(
+            f"{data}: none of its {counted(len(images), 'file')} is there; the first is '{images.paths[0]}'. Paths "
+            f"count from the folder of the table ({images.root}); files were looked for by name below it, too."
+        )
+    return images
 
 
 def _check(options: EncoderOptions, layers: Sequence[str]) -> None:
@@ -132,7 +176,7 @@ def _make_encoder(
 ) -> tuple[Encoder, dict[str, Any]]:
     """Return the encoder and what describes it in a cache; `known` describes that of the named cache."""
     backbone, input_size = options.get("backbone"), options.get("input_size")
-    if backbone == Origin.PIXELS:
+    if backbone == Origin.PIXELS or (backbone is None and origin_of(known) is Origin.PIXELS):
         return _pixel_encoder(layers, input_size), {"backbone": Origin.PIXELS}
     if backbone is None and origin_of(known) is Origin.KERAS:
         spec = BackboneSpec.from_dict(known)
@@ -144,6 +188,7 @@ def _make_encoder(
             options.get("preprocess"),
             options.get("seed", 0),
         )
+    _check_network(spec, layers)
     encoder = KerasEncoder(
         spec,
         [embedding_name(layer, None if layer == "avg_pool" else options.get("pool")) for layer in layers],
@@ -154,6 +199,19 @@ def _make_encoder(
         n_threads=options.get("n_threads"),
     )
     return encoder, spec.to_dict()
+
+
+def _check_network(spec: BackboneSpec, layers: Sequence[str]) -> None:
+    """Raise for weights and layers that files show to be wrong, before a network is built."""
+    if spec.model_file is None:
+        if spec.weights not in ("imagenet", "random"):
+            check_weights_file(Path(spec.weights), spec.backbone)
+        return
+    if (known := layer_names(spec.model_file)) is None:
+        return
+    for name in (layer.partition(":")[0] for layer in layers):
+        if name not in (*known, "avg_pool"):
+            raise unknown_layer(name, known, of=spec.name)
 
 
 def _pixel_encoder(layers: Sequence[str], input_size: tuple[int, int] | None) -> PixelEncoder:

@@ -13,7 +13,8 @@ import numpy as np
 from tlfeat.cache.contents import Origin
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images.image_set import ImageSet, ImageTable, read_table
+from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.images.tables import read_table
 from tlfeat.types import Rows
 from tlfeat.workspace import write_text
 
@@ -116,7 +117,7 @@ def import_rows(rows_file: Path, table_file: Path, cache_path: Path, *, name: st
         Shapes that do not fit together, values that are not finite, columns that are missing.
     """
     rows = _load_array(rows_file)
-    lines = read_table(table_file, required=("label",))
+    lines = read_table(table_file, required=("label",)).lines
     if len(lines) != len(rows):
         raise DataError(f"{rows_file} has {len(rows):,} rows but {table_file} has {len(lines):,} lines.")
     if cache_path.exists():

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from tlfeat.backbones.graph import Crossing, Cut, split_graph
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.backbones.runtime import has_gpu
-from tlfeat.errors import DataError
 from tlfeat.finetune.settings import OPTIMIZERS, TrainSettings
 from tlfeat.types import Labels
 
@@ -50,8 +49,7 @@ class Network:
         *,
         precision: str | None = None,
     ) -> None:
-        if settings.activation == "sigmoid" and n_classes != 2:
-            raise DataError(f"{settings.loss} tells two classes apart; here are {n_classes}.")
+        settings.check_classes(n_classes)
         self.spec, self.input_size, self.n_classes, self.settings = spec, input_size, n_classes, settings
         keras = import_keras()
         policy = keras.config.dtype_policy()

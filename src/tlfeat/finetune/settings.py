@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tlfeat.errors import UsageError, nearest
+from tlfeat.errors import DataError, UsageError, nearest
 from tlfeat.finetune.augment import Augmentation
 
 #: Ways to train, with what they say in tables.
@@ -166,6 +166,14 @@ class TrainSettings:
     def rate(self) -> float:
         """The learning rate in force; that of the last phase."""
         return self.learning_rate or (1e-4 if self.mode == "finetuned" else 1e-3)
+
+    def check_classes(self, n_classes: int) -> None:
+        """Raise `DataError` where the loss is for fewer classes; a split has two at least."""
+        if self.activation == "sigmoid" and n_classes > 2:
+            raise DataError(
+                f"{self.loss} tells two classes apart; here are {n_classes}. Take two of them with --classes A,B when "
+                f"images are read, or --loss categorical_crossentropy."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides the outcome, as JSON values; `unfreeze_last` only where it does."""

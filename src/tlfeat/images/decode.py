@@ -15,6 +15,7 @@ Each file is read once: the content key and the pixels come from the same bytes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import threading
@@ -28,9 +29,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from tlfeat.errors import BadImage, DataError
+from tlfeat.images.folders import HEIC_ADVICE, can_read_heic
 from tlfeat.images.image_set import content_key
 from tlfeat.types import Pixels
 
@@ -57,6 +59,9 @@ MAX_FILE_BYTES = 1 << 30
 #: MPO, the two pictures in one file of some phones, is opened by JPEG and has no entry of its own.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
+#: The brands by which the header of a HEIC file names itself (ISO/IEC 23008-12), bytes 8 to 12.
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+
 _PILLOW = r"PIL\."
 
 _one_large_at_a_time = threading.Lock()
@@ -67,6 +72,27 @@ _LUT_16_TO_8 = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint
 def pixel_type(resize: str) -> str:
     """Return the dtype of pixels that were resized in one of the ways of `RESIZES`."""
     return "float32" if resize == "dataset" else "uint8"
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return the decoders that are tried: AVIF where Pillow was built with it, HEIF where pillow-heif is installed."""
+    formats = [*_FORMATS, "AVIF"] if features.check("avif") else [*_FORMATS]
+    if can_read_heic():
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        formats.append("HEIF")
+    return tuple(formats)
+
+
+def _unknown_format(data: bytes) -> str:
+    """Return why no decoder takes a file; an ending says nothing: phones call HEIC files .jpg, too."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and "HEIF" not in _formats():
+        return HEIC_ADVICE
+    if data[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" not in _formats():
+        return "this Pillow was built without AVIF"
+    return "not an image in a known format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +117,7 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None, resize: str = RESIZE
     Parameters
     ----------
     data : bytes
-        A whole JPEG, PNG, WebP, BMP, TIFF or GIF file.
+        A whole JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF file, or HEIC where pillow-heif is installed.
     size : tuple of int, optional
         Height and width of the result in pixels; None keeps the picture's own.
     resize : str
@@ -111,7 +137,7 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None, resize: str = RESIZE
         raise BadImage("empty file")
     try:
         _silence_pillow()
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             n_pixels = image.width * image.height
             if n_pixels > MAX_PIXELS:
                 raise BadImage(
@@ -128,7 +154,7 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None, resize: str = RESIZE
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage("not an image in a known format") from error
+        raise BadImage(_unknown_format(data)) from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
     except MemoryError as error:
@@ -160,7 +186,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     """
     try:
         _silence_pillow()
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
             lies_on_its_side &= image.format != "TIFF"  # whose size Pillow turns by itself
             return (image.width, image.height) if lies_on_its_side else (image.height, image.width)

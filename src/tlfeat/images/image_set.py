@@ -4,7 +4,9 @@ Three layouts are understood::
 
     photos/CLASS/...jpg                    labels; the split is made later, seeded
     photos/{train,val,test}/CLASS/...jpg   labels and splits (any case; val, valid, validation)
-    table.csv or .tsv                      columns path, label, optional split, optional group
+    table.csv or .tsv                      columns path, label, optional split, optional group (`tables`)
+
+Labels may also be taken from the names of files (`labels`).
 
 The content key of an image is the sha256 of its bytes (`content_key`), so that a copy under another name is
 the same picture.
@@ -12,37 +14,25 @@ the same picture.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import os
-import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tlfeat.errors import DataError, UsageError
+from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
+from tlfeat.images.folders import (
+    Walk,
+    find_split_folders,
+    heic_notes,
+    image_suffixes,
+    is_visible_folder,
+    left_out_text,
+)
+from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
+from tlfeat.images.tables import find_files, read_table
 from tlfeat.text import counted
-
-#: What is looked at; everything else in the folder is passed over and counted.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
-
-#: Folder or column value (lower case) to role.
-SPLIT_NAMES: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-
-#: What a table may say of an image.
-TABLE_COLUMNS = ("path", "label", "split", "group")
-
-#: Longer ones are a table with a missing quote, not a class name.
-MAX_LABEL_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +47,10 @@ class ImageSet:
         What the user named: the folder (then equal to `root`) or the table.
     paths, labels, splits, groups : list of str
         One entry an image. "" is "no label", "no given split", "no group".
-    n_passed_over : int
-        Files that were seen and are not images (hidden files and folders count as one each).
+    passed_over : mapping of str to int
+        Files that were seen and are not images, by kind: their ending (".txt"), or "hidden" (a folder counts as one).
+    notes : list of str
+        What the user should know.
     """
 
     root: Path
@@ -67,7 +59,7 @@ class ImageSet:
     labels: list[str]
     splits: list[str]
     groups: list[str]
-    n_passed_over: int = 0
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -77,6 +69,11 @@ class ImageSet:
     def classes(self) -> list[str]:
         """The distinct labels, sorted; images without a label contribute none."""
         return sorted(set(self.labels) - {""})
+
+    @property
+    def n_passed_over(self) -> int:
+        """How many files were seen that are no images."""
+        return sum(self.passed_over.values())
 
     @property
     def name(self) -> str:
@@ -93,7 +90,15 @@ def content_key(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load_images(source: Path, *, class_map: Mapping[str, str] | None = None) -> ImageSet:
+def load_images(
+    source: Path,
+    *,
+    class_map: Mapping[str, str] | None = None,
+    classes: Collection[str] = (),
+    label_from: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+) -> ImageSet:
     """Return the images of a folder or a table.
 
     Parameters
@@ -101,227 +106,132 @@ def load_images(source: Path, *, class_map: Mapping[str, str] | None = None) -> 
     source : Path
         A folder of class folders, of split folders of class folders, or a ``.csv`` or ``.tsv`` file.
     class_map : mapping of str to str, optional
-        Renames labels, for class folders that differ between splits.
+        Renames labels, for class folders that differ between splits; see `labels.renamed`.
+    classes : collection of str, optional
+        Takes the images of these classes only, as they are called after `class_map`.
+    label_from : str, optional
+        Takes labels from names of files: "name", "parent" or a regular expression; see `labels.labeller`.
+    path_column, label_column : str, optional
+        Of a table; one of `tables.COLUMN_NAMES` by default.
 
     Raises
     ------
     DataError
-        Nothing there, no images in it, class folders that differ between splits, a table that lacks columns.
+        Nothing there, no images in it, class folders that differ between splits, a table that lacks columns, labels
+        that are several in one or numbers.
     """
     class_map = class_map or {}
     if not source.exists():
         raise DataError(f"{source} does not exist (looked in {Path.cwd()}). Name a folder of images or a CSV.")
+    label_of = labeller(label_from) if label_from else None
     if source.is_dir():
-        images = _from_folder(source.resolve(), class_map)
+        if path_column or label_column:
+            raise UsageError(f"--path-column and --label-column are for tables; {source} is a folder.")
+        images = _from_folder(source.resolve(), class_map, classes, label_of)
     elif source.suffix.lower() in (".csv", ".tsv"):
-        images = _from_table(source.resolve())
+        images = _from_table(source.resolve(), class_map, label_of, path_column, label_column)
     else:
         raise DataError(f"{source} is neither a folder nor a .csv or .tsv table.")
-    images = _rename_classes(images, class_map)
     if not len(images):
-        raise DataError(
-            f"No images in {source} ({counted(images.n_passed_over, 'other file')} passed over). Expected "
-            + (
-                f"{', '.join(sorted(IMAGE_SUFFIXES))} in class folders."
-                if source.is_dir()
-                else "a line for each image."
-            )
-        )
-    return images
+        raise DataError(_nothing_there(source, images))
+    images = _only(images, classes)
+    notes = unlabelled_notes(images.paths, images.labels, label_from)
+    if source.is_dir() and not label_of:
+        notes += layout_notes(images.paths, images.labels)
+    if label_of or source.is_file():
+        notes += check_one_label_each(images.labels, source.name)
+    return replace(images, notes=[*images.notes, *notes, *heic_notes(images.passed_over)])
 
 
-def parse_class_map(pairs: list[str]) -> dict[str, str]:
-    """Turn ``["cats=cat", ...]`` into ``{"cats": "cat", ...}``."""
-    renamed = {}
-    for pair in pairs:
-        old, equals, new = pair.partition("=")
-        if not (old and equals and new):
-            raise UsageError(f"--class-map wants OLD=NEW, received '{pair}'. Example: --class-map cats=cat")
-        renamed[old] = new
-    return renamed
+def _nothing_there(source: Path, images: ImageSet) -> str:
+    if source.is_file():
+        return f"No images in {source}. Expected a line for each image."
+    left_out = left_out_text(images.passed_over)
+    return ". ".join(
+        [
+            f"No images in {source}" + (f" ({left_out})" if left_out else ""),
+            f"Expected {', '.join(sorted(image_suffixes()))} in class folders",
+            *heic_notes(images.passed_over),
+        ]
+    )
 
 
-def _from_folder(root: Path, class_map: Mapping[str, str]) -> ImageSet:
-    split_folders = _find_split_folders(root)
-    if split_folders:
-        _check_same_classes(split_folders, class_map)
-    paths, labels, splits = [], [], []
-    walk = _Walk()
+def _from_folder(
+    root: Path, class_map: Mapping[str, str], classes: Collection[str], label_of: Callable[[str, str], str] | None
+) -> ImageSet:
+    paths: list[str] = []
+    labels: list[str] = []
+    splits: list[str] = []
+    walk = Walk()
+    of_split: dict[str, set[str]] = {}  # class folders, which may be empty, or labels that files were given
+    split_folders = find_split_folders(root)
     for folder, split in split_folders or [(root, "")]:
         above = f"{folder.name}/" if folder != root else ""
+        first = len(labels)
         for path in walk.files(str(folder)):
-            label, slash, _ = path.partition("/")
+            label = label_of(above + path, path) if label_of else path.rpartition("/")[0].partition("/")[0]
             paths.append(above + path)
-            labels.append(sys.intern(label) if slash else "")  # one string for each class, not one for each image
+            labels.append(sys.intern(label))  # one string for each class, not one for each image
             splits.append(split)
-    return ImageSet(root, root, paths, labels, splits, [""] * len(paths), walk.n_passed_over, walk.notes)
+        folders = () if label_of else (p.name for p in folder.iterdir() if is_visible_folder(p))
+        of_split[folder.name] = {*labels[first:], *folders} - {""}
+    new_names = renamed(set(labels).union(*of_split.values()), class_map)
+    if split_folders:
+        mapped = {name: {new_names[old] for old in found} for name, found in of_split.items()}
+        if classes:
+            mapped = {name: found & set(classes) for name, found in mapped.items()}
+        # a split whose files name fewer classes is no mistake, one that has other words for the same classes is
+        if not label_of or matching_class_map(list(mapped.values())):
+            check_same_classes(mapped)
+    check_class_map(new_names.keys() - {""}, class_map)
+    labels = [new_names[label] for label in labels]
+    return ImageSet(root, root, paths, labels, splits, [""] * len(paths), dict(walk.passed_over), walk.notes)
 
 
-def _find_split_folders(root: Path) -> list[tuple[Path, str]]:
-    """Return the split folders and their roles, or nothing where the subfolders are classes.
-
-    It is a split layout if there is a training folder and nothing beside it but other split folders (a class
-    may well be called "train", as in cars, buses, trains).
-    """
-    folders = sorted(p for p in root.iterdir() if _is_visible_folder(p))
-    roles = [(p, SPLIT_NAMES[p.name.lower()]) for p in folders if p.name.lower() in SPLIT_NAMES]
-    found = {role for _, role in roles}
-    others = [p for p in folders if p.name.lower() not in SPLIT_NAMES and any(_Walk().files(str(p)))]
-    if "train" not in found or (others and found == {"train"}):
-        return []
-    if others:
-        raise DataError(
-            f"{root} has split folders ({', '.join(p.name for p, _ in roles)}) and beside them folders with "
-            f"images ({', '.join(p.name for p in others[:5])}). Move those away, or name a CSV instead."
-        )
-    return roles
-
-
-class _Walk:
-    """Finds image files below a folder, following symbolic links but not in circles; counts the rest."""
-
-    def __init__(self) -> None:
-        self.n_passed_over = 0
-        self.notes: list[str] = []
-
-    def files(self, folder: str, inside: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
-        """Give the paths of the images below `folder`, relative to it and with `inside` before them, in order."""
-        here = os.path.realpath(folder)
-        if here in above:
-            self.notes.append(f"symbolic link in a circle, not followed: {folder}")
-            return
-        try:
-            with os.scandir(folder) as entries:
-                found = sorted((entry.name, _kind(entry)) for entry in entries)
-        except OSError as error:
-            raise DataError(f"Cannot read the folder {folder}: {error.strerror}.") from error
-        for name, kind in found:
-            if kind == "folder":
-                yield from self.files(f"{folder}/{name}", f"{inside}{name}/", above | {here})
-            elif kind == "image":
-                yield inside + name
-            else:
-                self.n_passed_over += 1
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
-    if entry.name.startswith("."):
-        return "other"
-    if _is_folder(entry):
-        return "folder"
-    is_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
-    return "image" if is_image and not _is_special(entry) else "other"
-
-
-def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether reading would wait for ever or make no sense: a named pipe, a socket, a device."""
-    try:
-        return not stat.S_ISREG(entry.stat().st_mode)
-    except OSError:  # a broken symbolic link is listed as a failure, not passed over
-        return False
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a symbolic link to itself
-        return False
-
-
-def _from_table(source: Path) -> ImageSet:
-    lines = read_table(source, required=("path", "label"))
-    for number, line in enumerate(lines, start=2):
+def _from_table(
+    source: Path,
+    class_map: Mapping[str, str],
+    label_of: Callable[[str, str], str] | None,
+    path_column: str | None,
+    label_column: str | None,
+) -> ImageSet:
+    required = ("path",) if label_of else ("path", "label")
+    table = read_table(source, required=required, path_column=path_column, label_column=label_column)
+    for number, line in enumerate(table.lines, start=2):
         if not line["path"]:
             raise DataError(f"{source}, row {number}: the path is empty.")
         if "\0" in line["path"] + line["label"] + line["group"]:
             raise DataError(f"{source}, row {number}: a NUL character, which no file name can hold. Is it UTF-8 text?")
+    paths, notes = find_files(source.parent, [line["path"] for line in table.lines])
+    labels = [label_of(path, path) for path in paths] if label_of else [line["label"] for line in table.lines]
+    new_names = renamed(labels, class_map)
+    check_class_map(new_names.keys() - {""}, class_map)
     return ImageSet(
         root=source.parent,
         source=source,
-        paths=[line["path"] for line in lines],
-        labels=[line["label"] for line in lines],
-        splits=[line["split"] for line in lines],
-        groups=[line["group"] for line in lines],
+        paths=paths,
+        labels=[new_names[label] for label in labels],
+        splits=[line["split"] for line in table.lines],
+        groups=[line["group"] for line in table.lines],
+        notes=[*table.notes, *notes],
     )
 
 
-def read_table(source: Path, *, required: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the lines of a CSV or TSV file as dicts of path, label, split and group ("" where absent).
-
-    Parameters
-    ----------
-    source : Path
-        Tab-separated if it ends in ``.tsv``. Column names may have any case; further columns are ignored.
-    required : tuple of str
-        Columns that must be there.
-
-    Raises
-    ------
-    DataError
-        Not a table, a column is missing, a split that is neither train, val nor test.
-    """
-    delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
-    try:
-        with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            names = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
-            missing = [name for name in required if name not in names]
-            if missing:
-                raise DataError(
-                    f"{source} lacks the column {' and '.join(missing)} (split and group are optional), "
-                    f"received: {', '.join(reader.fieldnames or []) or 'an empty file'}."
-                )
-            lines = [{column: line.get(names.get(column, ""), "") or "" for column in TABLE_COLUMNS} for line in reader]
-    except (csv.Error, OSError) as error:
-        raise DataError(f"{source} cannot be read as a table: {error}.") from error
-    for number, line in enumerate(lines, start=2):
-        split = line["split"].strip().lower()
-        if split and split not in SPLIT_NAMES:
-            raise DataError(f"{source}, row {number}: split is '{line['split']}', expected train, val or test.")
-        line["split"] = SPLIT_NAMES.get(split, "")
-        line["label"], line["group"] = line["label"].strip(), line["group"].strip()
-        if max(len(line["label"]), len(line["group"])) > MAX_LABEL_LENGTH:
-            raise DataError(f"{source}, row {number}: a label or group is longer than {MAX_LABEL_LENGTH} characters.")
-    return lines
-
-
-def _rename_classes(images: ImageSet, class_map: Mapping[str, str]) -> ImageSet:
-    unknown = sorted(set(class_map) - set(images.labels))
-    if unknown and len(images):
-        raise DataError(
-            f"--class-map names classes that are not there: {', '.join(unknown)}. "
-            f"There are: {', '.join(images.classes)}."
-        )
-    return replace(images, labels=[class_map.get(label, label) for label in images.labels])
-
-
-def _check_same_classes(split_folders: list[tuple[Path, str]], class_map: Mapping[str, str]) -> None:
-    """Raise where a split has a class folder that another lacks; an empty class folder counts as there."""
-    classes = {
-        folder: {class_map.get(p.name, p.name) for p in folder.iterdir() if _is_visible_folder(p)}
-        for folder, _ in split_folders
-    }
-    first, *others = classes
-    for other in others:
-        only_first, only_other = (
-            sorted(classes[first] - classes[other]),
-            sorted(classes[other] - classes[first]),
-        )
-        if only_first or only_other:
-            example = f"{only_other[0]}={only_first[0]}" if only_other and only_first else "OLD=NEW"
-            raise DataError(
-                f"Class folders differ between splits. Only in {first.name}: {_listed(only_first)}; "
-                f"only in {other.name}: {_listed(only_other)}. Map them with --class-map {example} "
-                f"(may be repeated), or add the missing folder (it may be empty)."
-            )
-
-
-def _is_visible_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"
+def _only(images: ImageSet, classes: Collection[str]) -> ImageSet:
+    """Leave out the images of other classes, and those without a label."""
+    if not classes:
+        return images
+    check_classes(images.labels, classes)
+    chosen = [i for i, label in enumerate(images.labels) if label in set(classes)]
+    n_left_out = len(images) - len(chosen)
+    return replace(
+        images,
+        paths=[images.paths[i] for i in chosen],
+        labels=[images.labels[i] for i in chosen],
+        splits=[images.splits[i] for i in chosen],
+        groups=[images.groups[i] for i in chosen],
+        notes=[*images.notes, f"{counted(n_left_out, 'image')} of other classes left out (--classes)"],
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from tlfeat.cache.store import Cache
 from tlfeat.evaluate.split import TEST_FRACTION
 from tlfeat.finetune.recipes import recipe_of
 from tlfeat.finetune.settings import TrainSettings
+from tlfeat.images.classes import classes_text
 from tlfeat.images.decode import RESIZE
 from tlfeat.records import Result, SplitInfo, layers_of
 
@@ -64,6 +65,11 @@ def _extract(cache: Cache) -> tuple[str, ...]:
         words += ["--dtype", str(fingerprint["dtype"])]
     for pair in source.get("class_map", []):
         words += ["--class-map", str(pair)]
+    if source.get("classes"):
+        words += ["--classes", classes_text(source["classes"])]
+    for option in ("label_from", "path_column", "label_column"):
+        if source.get(option):
+            words += [f"--{option.replace('_', '-')}", str(source[option])]
     if encoder.get("seed"):
         words += ["--seed", str(encoder["seed"])]
     return (*words, "--cache", str(cache.path))

@@ -1,0 +1,142 @@
+"""Image files below a folder, in order, and the split folders among its subfolders."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from tlfeat.errors import DataError
+from tlfeat.text import counted, one_line
+
+#: What is looked at; everything else in the folder is left out and counted by its kind.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif"}
+)
+
+#: Looked at where the package pillow-heif is there.
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+
+#: How HEIC files come to be read.
+HEIC_ADVICE = "reading HEIC needs one more package: pip install 'tlfeat[heic]' (it is pillow-heif)"
+
+#: Folder or column value (lower case) to role.
+SPLIT_NAMES: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+#: Kinds of files that are named; a folder of a software project has dozens.
+_N_KINDS_SHOWN = 8
+
+
+def can_read_heic() -> bool:
+    """Whether the optional package that decodes HEIC is installed; it is not imported."""
+    return find_spec("pillow_heif") is not None
+
+
+def image_suffixes() -> frozenset[str]:
+    """Return the endings (lower case) of the files that are taken for images here."""
+    return IMAGE_SUFFIXES | HEIC_SUFFIXES if can_read_heic() else IMAGE_SUFFIXES
+
+
+def left_out_text(passed_over: Mapping[str, int]) -> str:
+    """Return "left out: 3 .heic, 2 .txt", the most frequent kind first; "" where nothing was left out."""
+    kinds = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{n:,} {one_line(kind)}" for kind, n in kinds[:_N_KINDS_SHOWN]]
+    if rest := kinds[_N_KINDS_SHOWN:]:
+        named.append(f"{sum(n for _, n in rest):,} of {counted(len(rest), 'other kind')}")
+    return f"left out: {', '.join(named)}" if named else ""
+
+
+def heic_notes(passed_over: Mapping[str, int]) -> list[str]:
+    """Return the line that says how HEIC files that were left out come to be read, if there are any."""
+    n = sum(passed_over.get(suffix, 0) for suffix in HEIC_SUFFIXES)
+    return [f"{counted(n, 'HEIC file is', 'HEIC files are')} left out; {HEIC_ADVICE}"] if n else []
+
+
+def find_split_folders(root: Path) -> list[tuple[Path, str]]:
+    """Return the split folders and their roles, or nothing where the subfolders are classes.
+
+    It is a split layout if there is a training folder and nothing beside it but other split folders (a class
+    may well be called "train", as in cars, buses, trains).
+    """
+    folders = sorted(p for p in root.iterdir() if is_visible_folder(p))
+    roles = [(p, SPLIT_NAMES[p.name.lower()]) for p in folders if p.name.lower() in SPLIT_NAMES]
+    found = {role for _, role in roles}
+    others = [p for p in folders if p.name.lower() not in SPLIT_NAMES and any(Walk().files(str(p)))]
+    if "train" not in found or (others and found == {"train"}):
+        return []
+    if others:
+        raise DataError(
+            f"{root} has split folders ({', '.join(p.name for p, _ in roles)}) and beside them folders with "
+            f"images ({', '.join(p.name for p in others[:5])}). Move those away, or name a CSV instead."
+        )
+    return roles
+
+
+def is_visible_folder(path: Path) -> bool:
+    """Whether it is a folder that is looked into."""
+    return path.is_dir() and not path.name.startswith(".")
+
+
+class Walk:
+    """Finds image files below a folder, following symbolic links but not in circles; counts the rest by kind."""
+
+    def __init__(self) -> None:
+        self.passed_over: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self._suffixes = image_suffixes()
+
+    def files(self, folder: str, inside: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
+        """Give the paths of the images below `folder`, relative to it and with `inside` before them, in order."""
+        here = os.path.realpath(folder)
+        if here in above:
+            self.notes.append(f"symbolic link in a circle, not followed: {folder}")
+            return
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((entry.name, self._kind(entry)) for entry in entries)
+        except OSError as error:
+            raise DataError(f"Cannot read the folder {folder}: {error.strerror}.") from error
+        for name, kind in found:
+            if kind == "folder":
+                yield from self.files(f"{folder}/{name}", f"{inside}{name}/", above | {here})
+            elif kind == "image":
+                yield inside + name
+            else:
+                self.passed_over[kind] += 1
+
+    def _kind(self, entry: os.DirEntry[str]) -> str:
+        """Return "folder", "image", or what kind of other file it is: its ending, with the dot, if it has one."""
+        if entry.name.startswith("."):
+            return "hidden"
+        if _is_folder(entry):
+            return "folder"
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+        if suffix not in self._suffixes:
+            return suffix or "without an ending"
+        return "special" if _is_special(entry) else "image"
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether reading would wait for ever or make no sense: a named pipe, a socket, a device."""
+    try:
+        return not stat.S_ISREG(entry.stat().st_mode)
+    except OSError:  # a broken symbolic link is listed as a failure, not passed over
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symbolic link to itself
+        return False

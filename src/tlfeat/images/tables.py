@@ -1,0 +1,197 @@
+"""A CSV or TSV file becomes lines of path, label, split and group, whatever its columns are called."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from tlfeat.errors import DataError, nearest
+from tlfeat.images.folders import SPLIT_NAMES, Walk
+from tlfeat.text import counted
+
+#: Role to the names that its column may have, in any case; the first that is there is taken.
+COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
+    "path": ("path", "filename", "file_name", "file", "filepath", "image", "image_path"),
+    "label": ("label", "class", "category", "target"),
+    "split": ("split",),
+    "group": ("group",),
+}
+
+#: Longer ones are a table with a missing quote, not a class name.
+MAX_LABEL_LENGTH = 500
+
+#: Where files are looked for by name: beyond this the folder is a disk, not a data set.
+_MAX_FILES_BELOW = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The lines of a table, each a dict of path, label, split and group, and what the user should know."""
+
+    lines: list[dict[str, str]]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_table(
+    source: Path, *, required: tuple[str, ...], path_column: str | None = None, label_column: str | None = None
+) -> Table:
+    """Return the lines of a CSV or TSV file as dicts of path, label, split and group ("" where absent).
+
+    Parameters
+    ----------
+    source : Path
+        The delimiter is the one with which the header has the columns: comma, semicolon, tab or bar. Column names
+        may have any case; further columns are ignored.
+    required : tuple of str
+        Roles of `COLUMN_NAMES` that must be there.
+    path_column, label_column : str, optional
+        Names of columns; one of `COLUMN_NAMES` by default.
+
+    Raises
+    ------
+    DataError
+        Not a table, a column is missing, a split that is neither train, val nor test.
+    """
+    asked = {"path": path_column, "label": label_column}
+    try:
+        with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            delimiter, columns = _columns(source, file, required, asked)
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            lines = [{role: line.get(columns.get(role, ""), "") or "" for role in COLUMN_NAMES} for line in reader]
+    except (csv.Error, OSError) as error:
+        raise DataError(f"{source} cannot be read as a table: {error}.") from error
+    for number, line in enumerate(lines, start=2):
+        split = line["split"].strip().lower()
+        if split and split not in SPLIT_NAMES:
+            raise DataError(f"{source}, row {number}: split is '{line['split']}', expected train, val or test.")
+        line["split"] = SPLIT_NAMES.get(split, "")
+        line["label"], line["group"] = line["label"].strip(), line["group"].strip()
+        if max(len(line["label"]), len(line["group"])) > MAX_LABEL_LENGTH:
+            raise DataError(f"{source}, row {number}: a label or group is longer than {MAX_LABEL_LENGTH} characters.")
+    return Table(lines, _notes_on_columns(source, columns, asked))
+
+
+def _columns(
+    source: Path, file: TextIO, required: tuple[str, ...], asked: Mapping[str, str | None]
+) -> tuple[str, dict[str, str]]:
+    """Return the delimiter, and role to name of column; the file stands at its beginning again."""
+    delimiters = "\t,;|" if source.suffix.lower() == ".tsv" else ",;\t|"
+    headers: dict[str, list[str]] = {}
+    for delimiter in delimiters:
+        file.seek(0)
+        headers[delimiter] = next(csv.reader(file, delimiter=delimiter, strict=True), [])
+    file.seek(0)
+    for delimiter, header in headers.items():
+        columns = _choose(header, asked)
+        if all(role in columns for role in (*required, *(role for role, name in asked.items() if name))):
+            return delimiter, columns
+    header = max(headers.values(), key=len)  # of several that are as long, that of the usual delimiter
+    columns = _choose(header, asked)
+    for role, name in asked.items():
+        if name and role not in columns:
+            raise DataError(
+                f"{source} has no column '{name}' (--{role}-column). "
+                f"{nearest(name, header, of='columns') if header else 'It is empty.'}"
+            )
+    missing = [role for role in required if role not in columns]
+    raise DataError(
+        f"{source} lacks the column {' and '.join(missing)} (split and group are optional), "
+        f"received: {', '.join(header) or 'an empty file'}."
+        + (f" Say which one it is: {_options(missing)}." if "path" in required else "")
+    )
+
+
+def _options(roles: Sequence[str]) -> str:
+    return " ".join(f"--{role}-column NAME" for role in roles)
+
+
+def _choose(header: Sequence[str], asked: Mapping[str, str | None]) -> dict[str, str]:
+    """Return role to name of column as it stands in the header; a column has one role."""
+    by_plain_name = {name.strip().lower(): name for name in reversed(header)}
+    columns: dict[str, str] = {}
+    for role, known in COLUMN_NAMES.items():
+        wanted = asked.get(role)
+        if wanted and wanted in header:
+            columns[role] = wanted
+            continue
+        for plain in (wanted.strip().lower(),) if wanted else known:
+            if plain in by_plain_name and (wanted or by_plain_name[plain] not in asked.values()):
+                columns[role] = by_plain_name[plain]
+                break
+    return columns
+
+
+def _notes_on_columns(source: Path, columns: Mapping[str, str], asked: Mapping[str, str | None]) -> list[str]:
+    guessed = [
+        f"{role}s from '{columns[role]}'"
+        for role in ("path", "label")
+        if role in columns and not asked[role] and columns[role].strip().lower() != role
+    ]
+    return [f"{source.name}: {', '.join(guessed)} (others: --path-column, --label-column)"] if guessed else []
+
+
+def find_files(root: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the paths by which the files of a table are found from `root`, and what the user should know.
+
+    A path that leads nowhere is read with ``/`` for ``\\`` if that leads somewhere. Where no path at all does, files
+    are looked for by their names below `root`, with or without an ending: ``0a1b`` is ``train/0a1b.jpg``. Of
+    several with one name the one with the most folders in common is taken, and none where two have as many.
+    """
+    found = list(paths)
+    for i, path in enumerate(paths):
+        if "\\" in path and not _exists(root, path) and _exists(root, turned := path.replace("\\", "/")):
+            found[i] = turned
+    n_turned = sum(one != other for one, other in zip(found, paths, strict=True))
+    notes = [f"{counted(n_turned, 'path')} with \\ read as /"] if n_turned else []
+    if not found or any(_exists(root, path) for path in found):
+        return found, notes
+    by_name = _files_by_name(root)
+    found = [_best(by_name, path) or path for path in paths]
+    changed = [i for i, path in enumerate(found) if path != paths[i]]
+    if changed:
+        old, new = paths[changed[0]], found[changed[0]]
+        notes.append(
+            f"{len(changed):,} of {counted(len(paths), 'file')} found by name below {root}, such as {new} for '{old}'"
+        )
+    return found, notes
+
+
+def _exists(root: Path, path: str) -> bool:
+    return os.path.exists(os.path.join(root, path))  # noqa: PTH110, PTH118  strings: once for every image
+
+
+def _files_by_name(root: Path) -> dict[str, list[str]]:
+    """Return name, and name without ending, to the images below `root`."""
+    by_name = defaultdict(list)
+    try:
+        for path in islice(Walk().files(str(root)), _MAX_FILES_BELOW):
+            name = path.rpartition("/")[2]
+            for known_as in {name, name.rpartition(".")[0]}:
+                by_name[known_as].append(path)
+    except DataError:  # a folder that may not be read: the files are not found, and extraction says so
+        return {}
+    return by_name
+
+
+def _best(by_name: Mapping[str, list[str]], path: str) -> str:
+    """Return the file with the name of `path` that shares most of its last folders, "" where there is not one."""
+    *folders, name = path.replace("\\", "/").split("/")
+    ranked = sorted(((_n_shared(folders, other), other) for other in by_name.get(name, [])), reverse=True)
+    is_unique = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][0] > ranked[1][0])
+    return ranked[0][1] if is_unique else ""
+
+
+def _n_shared(folders: Sequence[str], path: str) -> int:
+    """How many of the folders right above a file are the same."""
+    n = 0
+    for one, other in zip(reversed(folders), reversed(path.split("/")[:-1]), strict=False):
+        if one.lower() != other.lower():
+            break
+        n += 1
+    return n
