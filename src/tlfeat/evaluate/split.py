@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images.image_set import SPLIT_NAMES, ImageTable
+from tlfeat.images.folders import SPLIT_NAMES
+from tlfeat.images.image_set import ImageTable
 from tlfeat.records import SplitInfo
 from tlfeat.text import counted
 from tlfeat.types import Labels

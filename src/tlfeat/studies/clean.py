@@ -12,7 +12,6 @@ from pathlib import Path
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError
 from tlfeat.images.duplicates import connected
-from tlfeat.images.image_set import TABLE_COLUMNS
 from tlfeat.studies.findings import Audit
 from tlfeat.text import counted
 from tlfeat.workspace import write_text
@@ -70,7 +69,9 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
     if found.root is None:
         raise DataError(f"No table for tlfeat extract: {cache.path} has no pictures, or they are gone.")
     conflicts = {path for group in found.groups_of("conflict") for path in group.paths}
-    leaks = {finding.path for finding in found.of_kind("leak")} if "test" in images.splits else set()
+    # where the test set is drawn, groups keep copies on one side
+    given = {path for path, split in zip(images.paths, images.splits, strict=True) if split in ("val", "test")}
+    leaks = {finding.path for finding in found.of_kind("leak")} & given
     number_of = {path: group.number for group in found.groups for path in group.paths}
     kept = [
         i
@@ -82,7 +83,7 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
     folder = file.resolve().parent
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(TABLE_COLUMNS)
+    writer.writerow(("path", "label", "split", "group"))
     for i, group in zip(kept, groups, strict=True):
         path = images.file(i)
         name = path.relative_to(folder) if path.is_relative_to(folder) else path
