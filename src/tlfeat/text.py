@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,75 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def aligned(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, n_left: int = 1) -> str:
-    """Return a plain table: the first `n_left` columns to the left, the others to the right."""
+def wrapped(text: str, width: int | None) -> str:
+    """Break lines longer than `width` between words, what follows two columns further in; None breaks nothing."""
+    if width is None:
+        return text
+    return "\n".join(_wrapped_line(line, width) if len(line) > width else line for line in text.split("\n"))
+
+
+def _wrapped_line(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    found = textwrap.fill(
+        line.replace(" %", "\u00a0%"),  # which does not break
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+    return found.replace("\u00a0%", " %")
+
+
+def aligned(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    n_left: int = 1,
+    width: int | None = None,
+    droppable: Sequence[str] = (),
+) -> str:
+    """Return a plain table: the first `n_left` columns to the left, the others to the right.
+
+    Parameters
+    ----------
+    headings, rows : sequences
+    n_left : int, default=1
+    width : int, optional
+        Of the terminal. What does not fit loses its `droppable` columns one by one, the first first; what still does
+        not fit becomes a block of lines for each row.
+    droppable : sequence of str
+        Headings.
+    """
+    table = _columns(headings, rows, n_left)
+    if width is None or _width_of(table) <= width:
+        return table
+    kept = list(range(len(headings)))
+    for name in droppable:
+        kept.remove(headings.index(name))
+        n = sum(j < n_left for j in kept)
+        table = _columns([headings[j] for j in kept], [[row[j] for j in kept] for row in rows], n)
+        if _width_of(table) <= width:
+            return table
+    return _stacked(headings, rows, width)
+
+
+def _width_of(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
+def _stacked(headings: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
+    """Return each row as lines: its first cell, then a heading and its cell on each line."""
+    wide = max(map(len, headings[1:]), default=0)
+    blocks = []
+    for first, *others in rows:
+        cells = zip(headings[1:], others, strict=True)
+        lines = [f"  {heading.ljust(wide)}  {one_line(str(cell))}" for heading, cell in cells]
+        blocks.append(wrapped("\n".join([one_line(str(first)), *lines]), width))
+    return "\n".join(blocks)
+
+
+def _columns(headings: Sequence[str], rows: Sequence[Sequence[Any]], n_left: int) -> str:
     cells = [[one_line(str(cell)) for cell in row] for row in [headings, *rows]]
     widths = [max(len(row[j]) for row in cells) for j in range(len(headings))]
     lines = [

@@ -220,7 +220,7 @@ def test_a_broken_pipe_within_the_work_is_a_bug_and_no_reader_that_left() -> Non
 def test_an_error_while_a_result_is_shown_is_one_line_and_an_exit_code(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(finding: object) -> Any:
+    def refuse(*_: object) -> Any:
         from tlfeat.errors import DataError
 
         raise DataError("Nothing to show.")

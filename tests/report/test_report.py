@@ -11,7 +11,8 @@ import pytest
 
 from made_results import a_result, lined_up
 from tlfeat.records import Leaks
-from tlfeat.report.comparison import legend, result_text, table_rows, to_csv, to_markdown
+from tlfeat.report.comparison import legend, result_text, table_rows, terminal_text, to_csv, to_markdown
+from tlfeat.text import percent, wrapped
 
 FIRST = a_result(
     "svm",
@@ -118,3 +119,56 @@ def test_the_markdown_table_has_the_same_cells(name: str) -> None:
     lines = [line for line in to_markdown(comparison).splitlines() if line.startswith("| ")]
     cells = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert cells[1:] == [list(row) for row in rows]
+
+
+# --- in the width of a terminal ------------------------------------------------------------------------------
+
+
+def widest(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
+def test_the_table_has_the_width_of_the_terminal() -> None:
+    found = lined_up(FIRST, SECOND)
+    whole = terminal_text(found).split("\n\n")[0]
+    assert "macro F1" in whole and "points (" in whole
+    narrower = terminal_text(found, widest(whole) - 1).split("\n\n")[0]
+    assert "macro F1" in narrower and "-1.0, within noise" in narrower and "points (" not in narrower
+    for width in (60, 70, 80, 100):
+        table = terminal_text(found, width).split("\n\n")[0]
+        assert widest(table) <= width
+        assert all(
+            line.result.candidate in table and percent(line.result.score.accuracy) in table for line in found.lines
+        )
+    assert "macro F1" not in terminal_text(found, 70).split("\n\n")[0]
+
+
+def test_what_does_not_fit_any_more_becomes_a_block_of_lines_for_each_model() -> None:
+    text = terminal_text(lined_up(FIRST, SECOND), 42).split("\n\n")[0]
+    assert text.split("\n")[:3] == [FIRST.candidate, "  accuracy          81.2 %", "  95 % interval     11.0 to 91.0"]
+    assert widest(text) <= 42
+
+
+def test_three_lines_of_notes_stand_below_the_table_and_leaks_are_counted_in_them() -> None:
+    found = lined_up(FIRST, SECOND)
+    notes = terminal_text(found).split("\n\n")[1].split("\n")
+    assert len(notes) == 3
+    assert notes[0].startswith(f"{FIRST.score.n_images:,} test images, ")
+    images = [{"test": "x", "learned": "y", "kind": "near", "similarity": 0.95}]
+    leaky = replace(FIRST, leaks=Leaks(images, 4, 0.8, None, 0.9))
+    n_test = FIRST.score.n_images + 3
+    found = lined_up(*(replace(r, split=replace(r.split, n_test=n_test)) for r in (leaky, SECOND)))
+    assert "test images (3 leaks left out), " in terminal_text(found)
+
+
+def test_a_confusion_matrix_that_is_too_wide_becomes_the_pairs_most_confused() -> None:
+    assert "true \\ predicted" in result_text(FIRST)
+    assert "true \\ predicted" not in result_text(FIRST, 12)
+
+
+def test_lines_break_between_words_and_never_before_a_percent_sign() -> None:
+    text = "SHIFT: held-out training images are right in 65.8 %, test images in 45.7 %\n  short"
+    found = wrapped(text, 50).split("\n")
+    assert found == ["SHIFT: held-out training images are right in", "  65.8 %, test images in 45.7 %", "  short"]
+    assert wrapped(text, None) == text
+    assert wrapped("cache/" + "x" * 60, 50) == "cache/" + "x" * 60

@@ -11,6 +11,7 @@ import json
 import os
 import select
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +21,17 @@ from typing import Any, Self, TextIO, get_type_hints
 
 from tlfeat.cli.options import JsonOption, QuietOption, VerboseOption
 from tlfeat.errors import DataError, TlfeatError
-from tlfeat.text import one_line, printable
+from tlfeat.text import counted, one_line, printable, wrapped
 
 INTERRUPTED_EXIT_CODE = 130
 
 _SHOW_AFTER_S = 1.0
 
 _PLAIN_EVERY_S = 10.0
+
+_MAX_WARNINGS = 3
+
+_LEAST_WIDTH = 40
 
 
 class Console:
@@ -60,7 +65,13 @@ class Console:
         """Tell the user something beside the result."""
         if not self.is_quiet:
             self.progress.hide()
-            _to_stderr(printable(text))
+            _to_stderr(wrapped(printable(text), self.width))
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal, or of the variable COLUMNS; None where the output is a file or a pipe."""
+        is_known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+        return max(_LEAST_WIDTH, shutil.get_terminal_size().columns) if is_known else None
 
     def detail(self, text: str) -> None:
         """Tell the user something that only ``-v`` asks for."""
@@ -68,14 +79,21 @@ class Console:
             self.say(text)
 
     def warn(self, *texts: str) -> None:
-        """Tell the user something that should not be missed."""
-        for text in texts:
+        """Tell the user what should not be missed: three things at most, the others with ``-v``."""
+        told = texts if self.is_verbose else texts[:_MAX_WARNINGS]
+        for text in told:
             self.say(f"warning: {text}")
+        if len(texts) > len(told):
+            self.say(f"and {counted(len(texts) - len(told), 'more warning')}: -v shows them")
 
-    def result(self, text: str, document: object) -> None:
-        """Give the result: `document` with ``--json``, else `text`; after a closed pipe nothing more is said."""
+    def result(self, text: str, document: object, *, is_prose: bool = True) -> None:
+        """Give the result: `document` with ``--json``, else `text`; after a closed pipe nothing more is said.
+
+        Prose is broken between words to the width of the terminal; CSV is not.
+        """
         self.progress.hide()
-        out = json.dumps(document, indent=1) if self.is_json else printable(text)
+        text = wrapped(printable(text), self.width) if is_prose else printable(text)
+        out = json.dumps(document, indent=1) if self.is_json else text
         try:
             print(out, flush=True)  # noqa: T201
         except BrokenPipeError:  # `tlfeat layers ... | head`: the reader has seen enough

@@ -156,10 +156,10 @@ def _show(console: Console, outcome: Outcome, cache: Path | None) -> None:
         guessing_sentence(result.score, result.classes, name=result.candidate),
         reference_warning(result.reference),
     ]
-    console.warn(*result.notes, *filter(None, said))
+    console.warn(*filter(None, said), *result.notes)
     if outcome.is_reused:
         console.say("An equal result exists and is shown again (--fresh fits anew).")
-    console.result(result_text(result), {**record(result), "is_reused": outcome.is_reused})
+    console.result(result_text(result, console.width), {**record(result), "is_reused": outcome.is_reused})
     for note in result.leaks.notes if result.leaks else []:
         console.detail(f"Leaks: {note}")
     console.detail(f"Settings: {result.settings}")

@@ -29,7 +29,9 @@ def run_backbones(console: Console) -> None:
         )
         for e in entries
     ]
-    console.result(aligned(("name", "input", "width", "parameters", "preprocess", "licence"), rows), entries)
+    headings = ("name", "input", "width", "parameters", "preprocess", "licence")
+    droppable = ("licence", "preprocess", "parameters")
+    console.result(aligned(headings, rows, width=console.width, droppable=droppable), entries)
 
 
 def run_layers(
@@ -53,9 +55,14 @@ def run_layers(
         )
         for i in found
     ]
-    console.result(
-        aligned(("index", "name", "type", "output", "columns"), rows, n_left=3), [dataclasses.asdict(i) for i in found]
+    table = aligned(
+        ("index", "name", "type", "output", "columns"),
+        rows,
+        n_left=3,
+        width=console.width,
+        droppable=("type", "output"),
     )
+    console.result(table, [dataclasses.asdict(i) for i in found])
 
 
 def run_recipes(
@@ -85,4 +92,4 @@ def run_summary(
     settings = choose_settings(recipe, **network.given())
     chosen = choose_backbone(recipe, backbone.given())
     found = summarise(settings, model=model, n_classes=classes, **chosen)
-    console.result(found.text, found.to_dict())
+    console.result(found.text, found.to_dict(), is_prose=False)

@@ -44,7 +44,7 @@ def run_predict(
         console.warn(*filter(None, [reference_warning(loaded.reference)]))
     found = list(loaded.predict(files, n_top=top, on_progress=console.progress))
     text = to_csv(found) if as_csv else to_text(found)
-    console.result(text, [dataclasses.asdict(prediction) for prediction in found])
+    console.result(text, is_prose=not as_csv, document=[dataclasses.asdict(prediction) for prediction in found])
     if all(prediction.error for prediction in found):
         raise DataError(f"No image of {len(found)} could be read.")
 

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from tlfeat.report.finding import Finding
     from tlfeat.studies.compare import Comparison
     from tlfeat.studies.curve import Curve
+    from tlfeat.studies.sweep import Sweep
+
+
+#: Sentences below a table; all of them are in the report.
+_MAX_NOTES = 3
 
 
 def run_compare(
@@ -128,6 +133,7 @@ def run_sweep(
     ).cache
     with SplitOptions(cache=cache, test_fraction=test_fraction, test_split=test_split, seed=seed).open() as opened:
         found = sweep_layers(opened, job.cuts, head=model, is_fresh=fresh, on_progress=console.progress)
+    _warn_of(console, found)
     _show_finding(console, sweep_finding(found), cache, output)
     if found.chosen is not None:
         console.say(f"Next: tlfeat compare --cache {cache} --layer {found.depths[found.chosen].layer}")
@@ -262,14 +268,15 @@ def _write_page(
 
 
 def _show_comparison(console: Console, found: Comparison, paths: dict[str, Path]) -> None:
-    from tlfeat.report.comparison import legend, table_rows
+    from tlfeat.report.comparison import legend, terminal_text
 
     _warn_of(console, found)
     reused = [line.name for line in found.lines if line.is_reused]
     if reused:
         console.say(f"Reused from earlier commands: {', '.join(reused)} (--fresh fits them again)")
-    text = aligned(*table_rows(found)) + "\n\n" + "\n".join(legend(found))
-    console.result(text, [line.to_record() for line in found.lines])
+    console.result(terminal_text(found, console.width), [line.to_record() for line in found.lines])
+    for sentence in legend(found):
+        console.detail(sentence)
     size_mb = paths["html"].stat().st_size / 1e6
     console.say(f"Report: {paths['html']} ({size_mb:.1f} MB; tables: {paths['md']}, .csv, .json)")
     if "plots" in paths:
@@ -282,11 +289,13 @@ def _show_finding(console: Console, finding: Finding, cache: Path, output: Path 
     from tlfeat.report.finding import document, write_finding
 
     paths = write_finding(finding, output or workspace.report_dir(cache.stem))
-    table = aligned(finding.headings, finding.rows)
-    text = "\n".join(finding.sentences) + f"\n\n{table}\n\n" + "\n".join(finding.legend)
+    table = aligned(finding.headings, finding.rows, width=console.width, droppable=finding.droppable)
+    text = "\n".join(finding.sentences) + f"\n\n{table}\n\n" + "\n".join(finding.legend[:_MAX_NOTES])
     console.result(text, document(finding))
+    for sentence in finding.legend[_MAX_NOTES:]:
+        console.detail(sentence)
     console.say(f"Report: {paths['html']} (and .md, .csv, .json, .svg)")
 
 
-def _warn_of(console: Console, found: Comparison | Curve) -> None:
+def _warn_of(console: Console, found: Comparison | Curve | Sweep) -> None:
     console.warn(*found.notes, *(f"{name} was not run: {why}" for name, why in found.skipped))

@@ -21,7 +21,46 @@ _MAX_CONFUSION_COLUMNS = 15
 _HEADINGS = ("model", "accuracy", "95 % interval", "macro F1", "fit", "image", "size", "against the best")
 
 
-def result_text(result: Result) -> str:
+#: What a narrow terminal leaves out first.
+_DROPPABLE = ("macro F1", "size", "image", "fit")
+
+
+def terminal_text(comparison: Comparison, width: int | None = None) -> str:
+    """Return what ``compare`` prints: the table as wide as the terminal allows, and three lines of notes."""
+    headings, rows = table_rows(comparison)
+    if width is not None and len(aligned(headings, rows).partition("\n")[0]) > width:
+        rows = [(*row[:-1], _short_verdict(line, row[-1])) for line, row in zip(comparison.lines, rows, strict=True)]
+    table = aligned(headings, rows, width=width, droppable=_DROPPABLE)
+    return "\n".join([table, "", *_short_legend(comparison)])
+
+
+def _short_verdict(line: Line, verdict: str) -> str:
+    if verdict == "best":
+        return verdict
+    return f"{_points_of(line.difference)}, {'within noise' if line.is_within_noise else 'worse'}"
+
+
+def _short_legend(comparison: Comparison) -> list[str]:
+    """Return three lines; `legend` has all."""
+    split, leaks = comparison.split, comparison.lines[0].result.leaks
+    n_leaks = split.n_test - n_scored(comparison)
+    left_out = f" ({counted(n_leaks, 'leak')} left out)" if leaks and n_leaks else ""
+    extraction = _extraction(comparison)
+    return [
+        f"{n_scored(comparison):,} test images{left_out}, {split.n_train + split.n_val:,} training images. "
+        + (f"Extraction, once for all heads: {seconds(extraction)}." if extraction else ""),
+        "fit: choosing parameters and fitting, without extraction. image: from file to probabilities, in a batch.",
+        "within noise: these test images cannot tell it from the best (p >= 0.05). All notes: -v, or the report.",
+    ]
+
+
+def _extraction(comparison: Comparison) -> float | None:
+    """Return the seconds of extraction, once for all heads."""
+    heads = (line.result for line in comparison.lines if line.result.kind == "head" and line.result.layer != "pixels")
+    return next((result.timing.extract_s for result in heads if result.timing.extract_s), None)
+
+
+def result_text(result: Result, width: int | None = None) -> str:
     """Return what ``fit-sklearn`` and ``fit-keras`` print: scores, confusion matrix, times."""
     found, timing = result.score, result.timing
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items())
@@ -52,8 +91,9 @@ def result_text(result: Result) -> str:
         "  times              " + ", ".join(f"{n} {seconds(s)} ({what})" for n, s, what in times if s is not None),
         *([f"  chosen             {chosen}"] if chosen else []),
     ]
-    if len(result.classes) <= _MAX_CONFUSION_COLUMNS:
-        return "\n".join([*lines, "", aligned(("true \\ predicted", *result.classes), confusion)])
+    matrix = aligned(("true \\ predicted", *result.classes), confusion)
+    if len(result.classes) <= _MAX_CONFUSION_COLUMNS and (width is None or len(matrix.partition("\n")[0]) <= width):
+        return "\n".join([*lines, "", matrix])
     pairs = [(p["true"], p["predicted"], p["n"]) for p in confused_pairs(found, result.classes, n=10)]
     return "\n".join([*lines, "", aligned(("true", "predicted", "images"), pairs, n_left=2)])
 
@@ -138,14 +178,7 @@ def leak_footnote(comparison: Comparison) -> list[str]:
 def legend(comparison: Comparison) -> list[str]:
     """Return the sentences that say what the numbers of the table include."""
     split = comparison.split
-    extract = next(
-        (
-            line.result.timing
-            for line in comparison.lines
-            if line.result.timing.extract_s and line.result.kind == "head" and line.result.layer != "pixels"
-        ),
-        None,
-    )
+    extract_s = _extraction(comparison)
     sentences = [
         f"{n_scored(comparison):,} test images, used for nothing else; {split.n_train + split.n_val:,} training images "
         f"({split.n_val:,} of them are the validation images of Keras; heads cross-validate on all). Split: "
@@ -157,12 +190,12 @@ def legend(comparison: Comparison) -> list[str]:
         "within noise: p >= 0.05 (McNemar's mid-p test, adjusted for the number of models after Holm). The best was "
         "chosen on these images, which flatters it a little.",
     ]
-    if extract is not None and extract.extract_s is not None:
+    if extract_s is not None:
         layers = sorted({line.result.layer for line in comparison.lines} - {"", "pixels"})
         sentences.insert(
             1,
             f"Heads on {', '.join(layers)} of {comparison.backbone}. Extraction, once for all heads: "
-            f"{seconds(extract.extract_s)}.",
+            f"{seconds(extract_s)}.",
         )
     return [*sentences, *tradeoff_sentences(comparison), *leak_footnote(comparison)]
 

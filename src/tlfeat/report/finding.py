@@ -36,6 +36,8 @@ class Finding:
         The same for scripts.
     about : mapping
         How it was made.
+    droppable : sequence of str
+        Headings of columns that a narrow terminal leaves out, the first first.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Finding:
     records: Sequence[Mapping[str, Any]]
     about: Mapping[str, Any] = field(default_factory=dict)
     chosen_row: int | None = None
+    droppable: Sequence[str] = ()
 
 
 def about(study: Curve | Sweep, **more: Any) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def sweep_finding(sweep: Sweep) -> Finding:
         sentences=sentences(sweep),
         chart=_chart(sweep),
         headings=("layer", "columns", "layers reused", "compute", "held out", "test", "95 % interval", "fit"),
+        droppable=("layers reused", "columns", "fit", "95 % interval", "compute"),
         rows=[_row(depth, is_chosen=i == sweep.chosen) for i, depth in enumerate(sweep.depths)],
         legend=_legend(sweep),
         records=[_depth_record(depth) for depth in sweep.depths],

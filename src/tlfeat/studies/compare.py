@@ -282,12 +282,20 @@ def _line_up(
         lines=lines,
         skipped=skipped,
         notes=[
+            *filter(None, [leak_sentence(best.leaks), _shift_of(outcomes)]),
             *data.split.notes,
             *notes,
-            *filter(None, [leak_sentence(best.leaks), _shift_of(outcomes)]),
-            *filter(None, (guessing_sentence(line.result.score, data.split.classes, name=line.name) for line in lines)),
+            *filter(None, map(_guessing_of, lines)),
         ],
     )
+
+
+def _guessing_of(line: Line) -> str:
+    """Say that a candidate only guesses; raw pixels are there to be beaten."""
+    result = line.result
+    if result.candidate.startswith("pixels+"):
+        return ""
+    return guessing_sentence(result.score, result.classes, name=line.name)
 
 
 def _shift_of(outcomes: list[Outcome]) -> str:
