@@ -59,7 +59,6 @@ HEAVY = {
         "heads.kernel",
         "evaluate.split",
         "evaluate.scores",
-        "heads.reject",
         "extract.transformer",
         "images.example",
         "report.embedding_map",
