@@ -59,7 +59,6 @@ HEAVY = {
         "heads.kernel",
         "evaluate.split",
         "evaluate.scores",
-        "heads.reject",
         "heads.shift",
         "extract.transformer",
         "images.example",

@@ -28,9 +28,7 @@ def test_lines_are_as_wide_as_the_terminal_and_csv_is_left_alone(
     with Console() as console:
         console.result(text, {})
         console.result(text, {}, is_prose=False)
-    assert capsys.readouterr().out == (
-        "a sentence of some length, with a number of\n  words in it\na sentence of some length, with a number of words in it\n"
-    )
+    assert capsys.readouterr().out == f"a sentence of some length, with a number of\n  words in it\n{text}\n"
 
 
 def test_a_pipe_has_no_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
