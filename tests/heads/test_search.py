@@ -560,7 +560,7 @@ def test_thousands_of_columns_and_few_images_take_seconds(name: str, monkeypatch
 # --- two searches -------------------------------------------------------------------------------------------
 
 
-def test_a_quick_search_tries_a_tenth_of_what_a_thorough_one_tries_and_says_how_far_it_is() -> None:
+def test_a_quick_search_tries_a_quarter_of_what_a_thorough_one_tries_and_says_how_far_it_is() -> None:
     problem = problem_of(n=200, n_classes=2)
     problem = problem.part(np.flatnonzero((problem.labels > 0) | (np.arange(200) % 4 == 0)))  # uneven
     n_fits, seen = {}, []

@@ -35,7 +35,7 @@ def run_fit_sklearn(
         typer.Option(
             "--search",
             help="How much cross-validation tries: quick, or thorough (more ways to scale embeddings and more "
-            "hyper-parameters; 5 to 30 times as long).",
+            "hyper-parameters; 3 to 20 times as long).",
         ),
     ] = "quick",
     no_search: Annotated[
