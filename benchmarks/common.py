@@ -39,8 +39,6 @@ ARCHIVES = {
     "sign_digits": "sign_digits.tar",
     "cifar10": "cifar10.tar.gz",
 }
-#: Of these only kinds of picture are told apart.
-PACS_SAMPLE = {"pacs_sample": "pacs_sample.tar"}
 #: Key in a record and on the command line to the name in the tables.
 BACKBONES = {"v2": "MobileNetV2 0.35", "v1": "MobileNet v1, own file"}
 
@@ -73,11 +71,7 @@ def unpack(name: str, shared: Path, work: Path) -> Path:
         with (
             stage(f"unpacking {name}"),
             tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as aside,
-<<<<<<< HEAD
             tarfile.open(shared / "data" / archive_name) as archive,
-=======
-            tarfile.open(shared / "data" / {**ARCHIVES, **PACS_SAMPLE}[name]) as archive,
->>>>>>> h-reject
         ):
             archive.extractall(aside, filter="data")
             (Path(aside) / name).rename(folder)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlfeat.errors import DataError
+from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, make_split
 from tlfeat.heads import blocks, search
@@ -555,6 +555,69 @@ def test_thousands_of_columns_and_few_images_take_seconds(name: str, monkeypatch
     fitted = fit_head(name, in_order(problem.rows, split, at), split, at)
     assert fitted.chosen["rows"] != "whitened"
     assert max(sizes, default=0) <= MAX_COVARIANCE
+
+
+# --- two searches -------------------------------------------------------------------------------------------
+
+
+def test_a_quick_search_tries_a_quarter_of_what_a_thorough_one_tries_and_says_how_far_it_is() -> None:
+    problem = problem_of(n=200, n_classes=2)
+    problem = problem.part(np.flatnonzero((problem.labels > 0) | (np.arange(200) % 4 == 0)))  # uneven
+    n_fits, seen = {}, []
+    for effort in ("quick", "thorough"):
+        calls: list[tuple[int, int]] = []
+        entry = heads.find_head("logreg")
+        found = search.search(
+            problem,
+            entry.family(effort),
+            [(0, 20)],
+            (False, True) if effort == "thorough" else (True,),
+            lambda done, total, calls=calls: calls.append((done, total)),
+        )
+        assert found.setting.rows in entry.family(effort).row_choices
+        n_fits[effort] = calls[-1][1]
+        seen = calls
+        done = [one for one, _ in calls]
+        assert done == sorted(done)
+        assert calls[-1][0] == calls[-1][1] > len(set(done)) / 2 > 5
+        assert {total for _, total in calls} == {calls[-1][1]}
+    assert len(seen) > 50
+    assert 0 < n_fits["quick"] < n_fits["thorough"] / 4
+
+
+def test_a_search_with_another_effort_is_refused() -> None:
+    problem = problem_of()
+    split = split_of(problem.rows, ["a", "b", "c"] * 100)
+    with pytest.raises(UsageError, match="No search 'quik'"):
+        fit_head("ridge", problem.rows, split, np.arange(300), effort="quik")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fit_says_how_far_it_is(name: str) -> None:
+    problem = problem_of(n=120)
+    split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
+    at = split.where("train", "val")
+    calls: list[tuple[str, int, int]] = []
+    fit_head(name, in_order(problem.rows, split, at), split, at, on_progress=lambda *call: calls.append(call))
+    assert {what for what, _, _ in calls} == {f"fitting {name}"}
+    assert len({done for _, done, _ in calls}) > 5
+    assert calls[-1][1] == calls[-1][2]
+
+
+def test_the_metric_finds_the_directions_that_vary_most_and_the_mean_of_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(0, 1, (900, 300)) * np.r_[np.full(3, 30.0), np.full(297, 0.5)]).astype(np.float32)
+    view = View(rows, (0, 300))
+    origin, n, sums, squares = sums_by_group(view, np.zeros(900, np.int64), 1)
+    columns = columns_of(origin, n[0], sums[0], squares[0], "common")
+    metric = Metric.of(view, columns)
+    assert metric is not None
+    moments = columns.scaled(rows).T @ columns.scaled(rows) / 900
+    np.testing.assert_allclose(np.sort(metric.values)[-3:], np.linalg.eigvalsh(moments)[-3:], rtol=1e-3)
+    coef = rng.normal(0, 1, (300, 2)).astype(np.float32)
+    solved = metric.solve(coef, 0.7, 0.2)
+    back = 0.7 * moments @ solved + 0.2 * solved
+    assert np.linalg.norm(back - coef) < 0.05 * np.linalg.norm(coef)
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

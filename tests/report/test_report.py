@@ -36,6 +36,15 @@ def test_each_score_is_printed_with_its_own_interval() -> None:
     assert "macro F1           0.700  (95 % interval 0.130 to 0.930)" in lines
 
 
+def test_the_times_of_a_command_add_up_to_its_wall_time() -> None:
+    timing = replace(FIRST.timing, leaks_s=3.0, search_s=20.0, fit_s=5.0, reject_s=2.0)
+    text = result_text(replace(FIRST, timing=timing), 41.0)
+    assert "leaks 3.0 s" in text
+    assert "rest 11.0 s (starting Python, reading, scoring, saving)" in text
+    assert "whole command      41.0 s" in text
+    assert "rest" not in result_text(FIRST)
+
+
 def test_times_numbers_of_images_and_the_split_are_printed_under_their_names() -> None:
     text = result_text(FIRST)
     assert "test images        5 (15 training images; split seeded, seed 7)" in text
@@ -163,7 +172,7 @@ def test_three_lines_of_notes_stand_below_the_table_and_leaks_are_counted_in_the
 
 def test_a_confusion_matrix_that_is_too_wide_becomes_the_pairs_most_confused() -> None:
     assert "true \\ predicted" in result_text(FIRST)
-    assert "true \\ predicted" not in result_text(FIRST, 12)
+    assert "true \\ predicted" not in result_text(FIRST, width=12)
 
 
 def test_lines_break_between_words_and_never_before_a_percent_sign() -> None:

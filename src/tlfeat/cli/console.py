@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from inspect import Parameter
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO, get_type_hints
 
@@ -25,6 +26,9 @@ from tlfeat.text import counted, one_line, printable, wrapped
 
 INTERRUPTED_EXIT_CODE = 130
 
+#: For systems that do not say when a process started.
+_IMPORTED_S = time.monotonic()
+
 _SHOW_AFTER_S = 1.0
 
 _PLAIN_EVERY_S = 10.0
@@ -32,6 +36,16 @@ _PLAIN_EVERY_S = 10.0
 _MAX_WARNINGS = 3
 
 _LEAST_WIDTH = 40
+
+
+def since_start_s() -> float:
+    """Return the wall seconds since this process started, the start of Python included."""
+    try:
+        about = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+        started_ticks = int(about.rpartition(")")[2].split()[19])  # starttime of proc(5)
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):  # no Linux
+        return time.monotonic() - _IMPORTED_S
 
 
 class Console:

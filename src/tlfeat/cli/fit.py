@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlfeat.cli.console import Console
+from tlfeat.cli.console import Console, since_start_s
 from tlfeat.cli.extract import embed_first
 from tlfeat.cli.options import FreshOption, ImageOptions, PlotsOption, SplitOptions, TrainingOptions
 from tlfeat.errors import UsageError
@@ -36,7 +36,7 @@ def run_fit_sklearn(
         typer.Option(
             "--search",
             help="How much cross-validation tries: quick, or thorough (more ways to scale embeddings and more "
-            "hyper-parameters; 5 to 30 times as long).",
+            "hyper-parameters; 3 to 20 times as long).",
         ),
     ] = "quick",
     no_search: Annotated[
@@ -159,7 +159,9 @@ def _show(console: Console, outcome: Outcome, cache: Path | None) -> None:
     console.warn(*filter(None, said), *result.notes)
     if outcome.is_reused:
         console.say("An equal result exists and is shown again (--fresh fits anew).")
-    console.result(result_text(result, console.width), {**record(result), "is_reused": outcome.is_reused})
+    command_s = since_start_s() if result.kind == "head" and not outcome.is_reused else None
+    document = {**record(result), "is_reused": outcome.is_reused, "command_s": command_s}
+    console.result(result_text(result, command_s, console.width), document)
     for note in result.leaks.notes if result.leaks else []:
         console.detail(f"Leaks: {note}")
     console.detail(f"Settings: {result.settings}")

@@ -44,9 +44,19 @@ def discriminants(
     for shrinkage in shrinkages:
         damped = np.float32(1 - shrinkage) * within
         damped[np.diag_indices(len(damped))] += np.float32(shrinkage * spread)
-        coef = np.linalg.solve(damped, means.T.astype(np.float32))
+        coef = _solve(damped, means.T.astype(np.float32))
         intercept = np.log(priors) - 0.5 * np.einsum("kd,dk->k", means, coef)
         yield np.asarray(coef, dtype=np.float32), intercept
+
+
+def _solve(matrix: Rows, to: Rows) -> Rows:
+    from scipy.linalg import cho_factor, cho_solve
+
+    try:
+        found = cho_solve(cho_factor(matrix, check_finite=False), to, check_finite=False)
+    except np.linalg.LinAlgError:  # rounding, where classes have an image each
+        found = np.linalg.solve(matrix, to)
+    return np.asarray(found, dtype=np.float32)
 
 
 def scatters(view: View, columns: Columns, fold_of: Labels, n_folds: int) -> Rows:

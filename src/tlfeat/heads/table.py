@@ -89,7 +89,7 @@ class Head:
 HEADS: tuple[Head, ...] = (
     Head(
         "logreg",
-        Penalised("logistic", "C", C_PATH[8::2], _QUICK, max_rows=10_000, patience=2, coarse_rows=_FEW),
+        Penalised("logistic", "C", C_PATH[8::2], _QUICK, max_rows=10_000, patience=1, coarse_rows=_FEW),
         Penalised("logistic", "C", C_PATH),
         "standardised",
         {"C": 0.01},
@@ -109,7 +109,7 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "linear-svm",
-        Penalised("squared hinge", "C", C_PATH[4:34:2], _QUICK, max_rows=10_000, patience=2, coarse_rows=_FEW),
+        Penalised("squared hinge", "C", C_PATH[4:34:2], _QUICK, max_rows=10_000, patience=1, coarse_rows=_FEW),
         Penalised("squared hinge", "C", C_PATH[:36]),
         "standardised",
         {"C": 0.001},
@@ -128,7 +128,7 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "ridge",
-        Penalised("squared", "alpha", ALPHA_PATH[8::2], _QUICK, max_rows=10_000, patience=2, coarse_rows=_FEW),
+        Penalised("squared", "alpha", ALPHA_PATH[8::2], _QUICK, max_rows=10_000, patience=1, coarse_rows=_FEW),
         Penalised("squared", "alpha", ALPHA_PATH),
         "standardised",
         {"alpha": 1000.0},
@@ -137,7 +137,7 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "lda",
-        Discriminant((0.02, 0.1, 0.2, 0.4, 0.7), ("standardised", "root"), max_rows=10_000, coarse_rows=_FEW),
+        Discriminant((0.02, 0.1, 0.2, 0.4, 0.7), ("root",), max_rows=10_000, coarse_rows=_FEW),
         Discriminant((0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)),
         "standardised",
         {"shrinkage": 0.1},

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.heads.reject import reference_text
 from tlfeat.records import Result
-from tlfeat.studies.compare import Comparison, Line
 from tlfeat.studies.tradeoff import break_evens, frontier, seconds_of
 from tlfeat.text import aligned, counted, csv_text, interval_text, markdown_table, percent, seconds, size
 from tlfeat.workspace import write_json, write_text
+
+if TYPE_CHECKING:
+    from tlfeat.studies.compare import Comparison, Line
 
 #: A wider confusion matrix does not fit a terminal; the most confused pairs are shown instead.
 _MAX_CONFUSION_COLUMNS = 15
@@ -60,22 +62,35 @@ def _extraction(comparison: Comparison) -> float | None:
     return next((result.timing.extract_s for result in heads if result.timing.extract_s), None)
 
 
-def result_text(result: Result, width: int | None = None) -> str:
-    """Return what ``fit-sklearn`` and ``fit-keras`` print: scores, confusion matrix, times."""
+def result_text(result: Result, command_s: float | None = None, width: int | None = None) -> str:
+    """Return what ``fit-sklearn`` and ``fit-keras`` print: scores, confusion matrix, times.
+
+    Parameters
+    ----------
+    result : Result
+    command_s : float, optional
+        Wall seconds of the command that fitted a head, from its start: what no other time names is named too.
+    width : int, optional
+        Of the terminal: a confusion matrix that does not fit becomes the pairs most confused.
+    """
     found, timing = result.score, result.timing
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items())
-    times = [
+    of_keras = result.kind == "keras"
+    before = [
         ("extract", timing.extract_s, "all images, once for all heads"),
         ("decode", timing.decode_s, "all images, once"),
-        ("search", timing.search_s, "cross-validation"),
-        ("reject", timing.reject_s, "thresholds"),
-        ("fit", timing.fit_s, "all epochs, validation included" if result.kind == "keras" else "final fit"),
-        (
-            "predict",
-            timing.predict_s_per_image,
-            "an image, decoding included" if result.kind == "keras" else "a row",
-        ),
     ]
+    parts = [
+        ("leaks", timing.leaks_s, "once for all heads of a comparison"),
+        ("search", timing.search_s, "cross-validation"),
+        ("fit", timing.fit_s, "all epochs, validation included" if of_keras else "final fit"),
+        ("reject", timing.reject_s, "thresholds"),
+    ]
+    if command_s is not None:
+        named_s = sum(s or 0.0 for _, s, _ in parts)
+        parts.append(("rest", max(command_s - named_s, 0.0), "starting Python, reading, scoring, saving"))
+    after = [("predict", timing.predict_s_per_image, "an image, decoding included" if of_keras else "a row")]
+    times = [*before, *parts, *after]
     confusion = [[name, *row] for name, row in zip(result.classes, found.confusion, strict=True)]
     lines = [
         f"{result.candidate}{' on ' + result.layer if result.layer else ''} of {result.backbone}",
@@ -89,6 +104,7 @@ def result_text(result: Result, width: int | None = None) -> str:
         *([f"                     {reference_text(result.reference)}"] if result.reference else []),
         *([f"  calibration        {calibration_text(found.calibration)}"] if found.calibration else []),
         "  times              " + ", ".join(f"{n} {seconds(s)} ({what})" for n, s, what in times if s is not None),
+        *([f"  whole command      {seconds(command_s)}: leaks to rest"] if command_s is not None else []),
         *([f"  chosen             {chosen}"] if chosen else []),
     ]
     matrix = aligned(("true \\ predicted", *result.classes), confusion)
