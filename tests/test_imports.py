@@ -78,7 +78,7 @@ HEAVY = {
     "PIL": {"images.decode", "images.thumbnails", "images.example", "report.plots"},
     "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "jinja2": {"text"},
-    "cleanlab": {"studies.audit"},
+    "cleanlab": {"studies.doubted_labels"},
     "pyarrow": {"extract.transfer"},
     "skops": {"heads.saved"},
 }
