@@ -80,7 +80,7 @@ HEAVY = {
     "pillow_heif": {"images.decode"},
     "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "jinja2": {"text"},
-    "cleanlab": {"studies.audit"},
+    "cleanlab": {"studies.doubted_labels"},
     "pyarrow": {"extract.transfer"},
     "skops": {"heads.saved"},
 }

@@ -32,7 +32,7 @@ from tlfeat.report import audit as audit_report
 from tlfeat.report import curve as curve_report
 from tlfeat.report import finding, page, plots
 from tlfeat.report import sweep as sweep_report
-from tlfeat.studies import audit, compare, curve, sweep
+from tlfeat.studies import audit, clean, compare, curve, sweep
 from tlfeat.studies.compare import compare_candidates
 
 WATCHED: dict[ModuleType, tuple[str, ...]] = {
@@ -51,6 +51,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     curve: ("learning_curve",),
     curve_report: ("keras_hint", "curve_finding"),
     audit: ("audit",),
+    clean: ("write_clean_table",),
     audit_report: ("write_reports",),
     predict: ("find_files", "Model", "to_csv"),
     export: ("export_model",),
@@ -334,6 +335,7 @@ CASES = [
         ("test_split", "--test-split val", "audit.audit test_split", "val"),
         ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
         ("output", "--output reports", "audit.write_reports folder", Path("reports")),
+        ("write", "--write lists/my.csv", "clean.write_clean_table file", Path("lists/my.csv")),
     ),
     *cases_of(
         "predict",

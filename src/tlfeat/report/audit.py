@@ -59,10 +59,9 @@ class _Band:
 
 #: Of planted wrong labels: the table of docs/benchmarks/audit.md.
 _BANDS = (
-    _Band(0.9, "90 to 97", 99, 95, 70, 60),
-    _Band(0.8, "80 to 89", 98, 80, 60, 30),
-    _Band(0.7, "70 to 79", 90, 50, 40, 10),
-    _Band(0.0, "50 to 69", 80, 22, 30, 5),
+    _Band(0.9, "91 to 96", 100, 82, 64, 52),
+    _Band(0.8, "82 to 88", 91, 74, 30, 16),
+    _Band(0.0, "61 to 78", 67, 28, 15, 5),
 )
 
 #: Of copies where there were no pictures to look at.
@@ -121,9 +120,9 @@ def label_trust(agreement: float) -> str:
     """Return how many of the doubted labels were wrong where heads did as well as `agreement`, a share, says."""
     band = next(band for band in _BANDS if agreement >= band.low)
     return (
-        f"A head that had not seen them agrees with {100 * agreement:.0f} % of the labels here. Where it agreed with "
-        f"{band.agreement} %: if 5 % of the labels were wrong, so were {band.surest} % of the {N_SUREST} surest and "
-        f"{band.listed} % of all listed; if 1 % were, {band.surest_of_few} % and {band.listed_of_few} %"
+        f"A head that had not seen them agrees with {100 * agreement:.0f} % of the labels here. On sets where it "
+        f"agreed with {band.agreement} %, of the {N_SUREST} surest {band.surest} % were wrong if 5 % of the labels "
+        f"were, and {band.surest_of_few} % if 1 % were; of all listed {band.listed} % and {band.listed_of_few} %"
     )
 
 
