@@ -37,6 +37,7 @@ format: .venv/installed  ## rewrite the sources in the common form
 bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/accuracy_and_time.py
 	$(BIN)/python benchmarks/data_needed.py
+	$(BIN)/python benchmarks/doubling.py
 	$(BIN)/python benchmarks/heads.py speed
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/reject.py

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +18,9 @@ from tlfeat.text import counted, one_line
 if TYPE_CHECKING:
     from tlfeat.extract.extract import ExtractReport
     from tlfeat.extract.plan import ExtractionJob
+
+#: More images have their copies looked for by the first command that needs them.
+_MOST_FOR_COPIES = 50_000
 
 _N_FAILURES_SHOWN = 5
 
@@ -72,6 +77,7 @@ def run_extract(
     console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
     report = job.run(n_threads=threads, is_compressed=compress, is_strict=strict, on_progress=console.progress)
     _say_how_it_went(console, report, with_profile=profile)
+    _look_for_copies(console, report.cache)
     console.result(_report_text(report), _document(report))
     _say_what_next(console, job, ["--cache", str(embedding.cache)] if embedding.cache else [])
 
@@ -107,7 +113,24 @@ def _say_how_it_went(console: Console, report: ExtractReport, *, with_profile: b
     if with_profile and report.n_embedded:
         console.say(profile_text(dataclasses.asdict(spent), report.n_embedded, report.runtime))
     shown = report.failures if console.is_verbose else report.failures[:_N_FAILURES_SHOWN]
-    console.warn(*(f"skipped {one_line(path)}: {reason}" for path, reason in shown))
+    for path, reason in shown:
+        console.say(f"warning: skipped {one_line(path)}: {reason}")
+
+
+def _look_for_copies(console: Console, path: Path) -> None:
+    """Find copies now, while the user waits for images anyway: fits then find the answer."""
+    from tlfeat.cache.store import open_cache
+    from tlfeat.evaluate.copies import find_copies
+
+    with open_cache(path) as cache:
+        if not 1 < cache.table.count("ok") <= _MOST_FOR_COPIES:
+            return
+        group_of = find_copies(cache, on_progress=console.progress).groups()
+        sizes = Counter(group_of[key] for key in cache.table.keys if key in group_of)
+    if n_twice := sum(n > 1 for n in sizes.values()):
+        console.say(
+            f"{counted(n_twice, 'picture')} {'is' if n_twice == 1 else 'are'} there more than once: tlfeat audit"
+        )
 
 
 def _counts_text(report: ExtractReport, rate: str = "") -> str:
