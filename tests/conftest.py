@@ -86,8 +86,12 @@ def _networks_in_a_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(autouse=True)
 def _work_in_a_folder_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test writes under ``cache/`` is its own: a Result of another test, or of yesterday, is never reused."""
+    """What a test writes under ``cache/`` is its own: a Result of another test, or of yesterday, is never reused.
+
+    Lines are as long as they are: workers of xdist set the width of a terminal.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 _is_frozen = False

@@ -30,17 +30,17 @@ def split_of(folder: Path, encoder: CountingEncoder, cache: str = "cache.h5") ->
         return make_split(opened.table, seed=3)
 
 
-def test_train_and_val_alone_give_a_test_set_from_train(make_photos: MakePhotos, encoder: CountingEncoder) -> None:
+def test_val_is_the_test_set_where_there_is_no_test_folder(make_photos: MakePhotos, encoder: CountingEncoder) -> None:
     make_photos(n=20, folder="photos/train")
     for path in [f"photos/train/{name}/{i}.png" for name in ("cat", "dog") for i in range(4)]:
         to = Path(path.replace("train", "val"))
         to.parent.mkdir(parents=True, exist_ok=True)
         Path(path).rename(to)
     split = split_of(Path("photos"), encoder)
-    assert split.is_val_given
-    assert Counter(split.roles) == {"train": 26, "val": 8, "test": 6}  # 20 % of 16, of each class
-    assert all(path.startswith("val/") == (role == "val") for path, role in zip(split.paths, split.roles, strict=True))
-    assert "20 % of each class" in FAQ
+    assert not split.is_val_given
+    assert Counter(split.roles) == {"train": 28, "val": 4, "test": 8}  # 15 % of 16, of each class
+    assert all(path.startswith("val/") == (role == "test") for path, role in zip(split.paths, split.roles, strict=True))
+    assert "15 % of the training images" in FAQ
 
 
 def test_heic_files_without_the_package_are_left_out_and_named(

@@ -193,8 +193,8 @@ def test_validation_images_are_the_test_set_where_none_is_given(seed: int) -> No
     assert (split.info.origin, split.info.test_fraction, split.info.n_test) == ("given", None, 13)
     assert not split.is_val_given  # heads choose in folds
     assert split.notes == [
-        "there is no test folder: the 13 images of val are the test set and choose nothing (--test-split none draws a "
-        "test set from train instead)"
+        "there is no test folder: the 13 images of val are the test set and take no part in any choice (--test-split "
+        "none draws a test set from train instead)"
     ]
 
 

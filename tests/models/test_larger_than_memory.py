@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos
-from tlfeat import memory
+from tlfeat import memory, workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.contents import StoredRows, read_rows
 from tlfeat.cache.store import open_cache
 from tlfeat.cli.console import errors_as_exit_codes
 from tlfeat.errors import DataError
-from tlfeat.evaluate import leaks
+from tlfeat.evaluate import copies
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
@@ -31,7 +32,7 @@ def cache(make_photos: MakePhotos, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (candidates, leaks):
+    for module in (candidates, copies):
         monkeypatch.setattr(module, "available_memory", lambda: 1000)
     monkeypatch.setattr(candidates, "_beside_rows", lambda width: 0)
 
@@ -50,6 +51,7 @@ def test_a_head_fitted_from_the_file_is_the_head_fitted_in_memory(
 
     monkeypatch.setattr(StoredRows, "__getitem__", counted)
     request.getfixturevalue("little_memory")
+    shutil.rmtree(workspace.COPIES_DIR)  # found with enough memory
     with open_data(cache, seed=0) as data:
         other = candidates.fit_sklearn(data, head, is_fresh=True).result
     assert len(read) > 10

@@ -52,8 +52,8 @@ def test_times_numbers_of_images_and_the_split_are_printed_under_their_names() -
     assert re.findall(r"(\w+) ([\d.]+ \w+) \(", times) == [
         ("extract", "5.0 min"),
         ("search", "20.0 s"),
-        ("reject", "250 ms"),
         ("fit", "1.5 s"),
+        ("reject", "250 ms"),
         ("predict", "2.0 ms"),
     ]
     assert [line.split() for line in text.splitlines()[-2:]] == [["a", "1", "1"], ["b", "2", "1"]]

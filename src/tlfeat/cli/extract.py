@@ -128,9 +128,7 @@ def _look_for_copies(console: Console, path: Path) -> None:
         group_of = find_copies(cache, on_progress=console.progress).groups()
         sizes = Counter(group_of[key] for key in cache.table.keys if key in group_of)
     if n_twice := sum(n > 1 for n in sizes.values()):
-        console.say(
-            f"{counted(n_twice, 'picture')} {'is' if n_twice == 1 else 'are'} there more than once: tlfeat audit"
-        )
+        console.say(f"There more than once: {counted(n_twice, 'picture')} (tlfeat audit lists them)")
 
 
 def _counts_text(report: ExtractReport, rate: str = "") -> str:

@@ -211,7 +211,7 @@ def _testing_on(labelled: _Labelled, asked: str | None) -> tuple[_Labelled, list
     if name == "val" and asked is None:
         notes.append(
             f"there is no test folder: the {counted(labelled.splits.count('val'), 'image')} of val are the test set "
-            f"and choose nothing (--test-split none draws a test set from train instead)"
+            f"and take no part in any choice (--test-split none draws a test set from train instead)"
         )
     is_kept = [split != "test" or name == "test" for split in labelled.splits]
     if not all(is_kept):

@@ -15,7 +15,7 @@ import numpy as np
 from tlfeat.types import Floats, Rows
 
 #: Pairs (s, y) that are kept: m of algorithm 7.5.
-_MEMORY = 5
+_MEMORY = 10
 
 #: c1 of (3.6a).
 _SUFFICIENT_DECREASE = 1e-4
