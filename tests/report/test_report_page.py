@@ -30,6 +30,7 @@ from tlfeat.report.comparison import to_markdown
 from tlfeat.report.drawings import accuracy_seconds, learning_curves
 from tlfeat.report.embedding_map import make_map
 from tlfeat.report.page import _in_script, choose_images, to_html, write_reports
+from tlfeat.report.sections import has_upright_names
 from tlfeat.studies.compare import Comparison, compare_candidates, known_comparison, names_of
 from tlfeat.studies.tradeoff import COSTS
 from tlfeat.workspace import read_json, write_json
@@ -128,6 +129,13 @@ def test_layers_of_a_sweep_stand_folded_away_in_a_table_of_their_own(cache: Path
     assert "layer 5" not in table and "layer 6" not in table and lda.name in table
     assert re.findall('<th scope="row">lda</th><td>(.*?)</td>', more) == ["layer 5", "layer 6"]
     assert [candidate["name"] for candidate in document(page)["candidates"]] == [line.name for line in found.lines]
+
+
+@pytest.mark.parametrize(
+    ("n", "name", "is_upright"), [(12, "digit 7", False), (13, "7", True), (12, "Tomato__Leaf_Mold", True)]
+)
+def test_long_names_stand_upright_over_the_matrix_and_are_not_cut(n: int, name: str, is_upright: bool) -> None:
+    assert has_upright_names([name] * n) is is_upright
 
 
 def test_numbers_of_the_script_are_those_of_the_results(cache: Path) -> None:

@@ -61,6 +61,7 @@ def test_the_verdict_names_the_best_and_what_is_as_good_but_faster() -> None:
                      id="one that is worse"),
         pytest.param((BEST, FAR, NEAR), {"is_within_noise": False}, "None of the 2 others is within noise of it: "
                      "pixels+logreg, the next, is 1.0 points behind.", id="all are worse"),
+        pytest.param((BEST, a_model("lda", 0.8), NEAR), {}, "1 of the 2 others is within noise of it.", id="no times"),
         pytest.param((BEST, a_model("knn", 0.79, n_bytes=400_000, fit_s=30.0)), {},
                      "The other one, knn, is within noise of it; none of these is faster to fit (21.5 s); the smallest "
                      "is knn: 400 kB against 900 kB.", id="smaller"),
@@ -74,12 +75,11 @@ def test_networks_are_told_against_the_best_head_and_a_head_against_the_best_net
     tuned = a_model("keras-finetuned", 0.79, kind="keras", settings={"mode": "finetuned"}, fit_s=97.0)
     scratch = a_model("keras-scratch", 0.5, kind="keras", settings={"mode": "scratch"}, fit_s=400.0)
     assert verdict(lined_up(BEST, tuned, scratch)).others[1] == (
-        "Against it brought: fine-tuning -1.0 points (-2.0 to +0.5), within noise, in 97.0 s; training from scratch "
-        "-2.0 points (-4.0 to +1.0), worse, p = 0.12, in 6.7 min. Its own fit took 21.5 s."
+        "Networks in Keras against it: fine-tuning -1.0 points (-2.0 to +0.5), within noise, fitted in 97.0 s; "
+        "training from scratch -2.0 points (-4.0 to +1.0), worse, p = 0.12, fitted in 6.7 min. It was fitted in 21.5 s."
     )
     assert verdict(lined_up(tuned, BEST)).others[1] == (
-        "The best head on embeddings, svm (81.2 %), brought -1.0 points (-2.0 to +0.5), within noise, in 21.5 s "
-        "against 97.0 s."
+        "The best head, svm (81.2 %): -1.0 points (-2.0 to +0.5), within noise, fitted in 21.5 s, not in 97.0 s."
     )
 
 

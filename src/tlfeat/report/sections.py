@@ -35,8 +35,8 @@ _MAX_CLASS_ROWS = 2000
 #: Mistakes listed where scripts are off.
 _MAX_MISTAKES = 20
 
-#: Classes beyond which the headings of the confusion matrix stand upright.
-_MANY_CLASSES = 12
+#: Classes, and letters side by side, beyond which the headings of the confusion matrix stand upright.
+_MANY_CLASSES, _MANY_LETTERS = 12, 100
 
 
 #: Width and height of the chart of seconds on a screen and on a telephone, so that letters keep their size.
@@ -74,7 +74,7 @@ def sections(
         "best": comparison.lines[0].name,
         "classes": results[0].classes,
         "confusion": results[0].score.confusion,
-        "has_many_classes": len(results[0].classes) > _MANY_CLASSES,
+        "has_upright_names": has_upright_names(results[0].classes),
         "mistakes": _mistakes(results[0], data.scored_tests()),
         "has_reliability": results[0].score.calibration is not None,
         "details": _details(comparison.lines),
@@ -89,6 +89,11 @@ def _svg(chart: Chart, measures: tuple[int, int] | None = None) -> Markup:
     if measures:
         chart = replace(chart, width=measures[0], height=measures[1])
     return Markup(to_svg(chart))  # every text in it was escaped when it was drawn
+
+
+def has_upright_names(classes: Sequence[str]) -> bool:
+    """Whether the names of the columns of a confusion matrix are too wide to stand side by side."""
+    return len(classes) > _MANY_CLASSES or len(classes) * max(map(len, classes)) > _MANY_LETTERS
 
 
 def _counts(comparison: Comparison) -> str:

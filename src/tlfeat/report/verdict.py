@@ -15,7 +15,7 @@ from tlfeat.text import counted, interval_text, percent, seconds, size
 
 #: How a network of each mode came about.
 _BROUGHT = {
-    "frozen": "a Keras head on the frozen network",
+    "frozen": "a head on the frozen network",
     "finetuned": "fine-tuning",
     "scratch": "training from scratch",
 }
@@ -77,7 +77,8 @@ def _alternatives(lines: Sequence[Line]) -> list[str]:
     if len(others) == 1:
         said = f"The other one, {near[0].name}, is within noise of it"
     else:
-        said = f"{len(near)} of the {len(others)} others {'is' if len(near) == 1 else 'are'} within noise of it"
+        of = f"All {len(near)}" if len(near) == len(others) else f"{len(near)} of the {len(others)}"
+        said = f"{of} others {'is' if len(near) == 1 else 'are'} within noise of it"
     return [f"{said}{_cheaper(lines[0], near)}."]
 
 
@@ -116,15 +117,15 @@ def _networks(lines: Sequence[Line]) -> list[str]:
         head = next((line for line in lines if line.result.kind == "head"), None)
         if head is None:
             return []
-        return [f"The best head on embeddings, {head.name} ({percent(head.result.score.accuracy)}), brought "
-                f"{_against(head)} against {seconds(_fit_s(best))}."]  # fmt: skip
+        right = percent(head.result.score.accuracy)
+        return [f"The best head, {head.name} ({right}): {_against(head)}, not in {seconds(_fit_s(best))}."]
     first = {line.result.settings.get("mode"): line for line in reversed(networks)}  # the best of each mode
     told = [f"{_BROUGHT.get(str(mode), line.name)} {_against(line)}" for mode, line in reversed(first.items())]
-    return [f"Against it brought: {'; '.join(told)}. Its own fit took {seconds(_fit_s(best))}."]
+    return [f"Networks in Keras against it: {'; '.join(told)}. It was fitted in {seconds(_fit_s(best))}."]
 
 
 def _against(line: Line) -> str:
-    return f"{difference_text(line)}, {p_text(line)}, in {seconds(_fit_s(line))}"
+    return f"{difference_text(line)}, {p_text(line)}, fitted in {seconds(_fit_s(line))}"
 
 
 def _confused(best: Line, classes: Sequence[str]) -> str:

@@ -84,16 +84,16 @@
     const cells = (name, texts) => element("tr", {}, ...texts.map((text) => element(name, name === "th" ? { scope: "col" } : {}, text)));
     const body = data.candidates.map(({ name, predicted, certainty }) => {
       const word = predicted[test] === data.labels[i] ? "right" : "wrong";
-      return cells("td", [name, data.classes[predicted[test]], percent(certainty[test]), word]);
+      return cells("td", [name, `${data.classes[predicted[test]]} (${word})`, percent(certainty[test])]);
     });
-    const table = element("table", { className: "small" }, element("thead", {}, cells("th", ["model", "predicted", "probability", ""])));
+    const table = element("table", { className: "small" }, element("thead", {}, cells("th", ["model", "predicted", "probability"])));
     table.append(element("tbody", {}, ...body));
     return element("div", { className: "scroll" }, table);
   }
 
   function openImage(i) {
     const truth = element("p", {}, "True class: ", element("strong", {}, data.classes[data.labels[i]]), `, ${data.roles[data.role[i]]} image`);
-    open(data.paths[i], large(i), truth, opinions(i));
+    open(data.paths[i], element("div", { className: "looked" }, large(i), element("div", {}, truth, opinions(i))));
   }
 
   function enlargeable(i, shown = picture(i)) {
