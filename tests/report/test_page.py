@@ -215,6 +215,102 @@ def test_colours_of_the_map_follow_the_choice(visit: Opener, plain: Path) -> Non
     assert page.evaluate("document.activeElement.textContent").startswith("wrong")
 
 
+def view_of(page: Any) -> list[float]:
+    return [float(part) for part in page.locator("#map").get_attribute("viewBox").split()]
+
+
+def test_the_map_is_zoomed_by_buttons_keys_and_the_wheel_and_dragged(visit: Opener, plain: Path) -> None:
+    opened = visit(plain)
+    page = opened.page
+    whole = view_of(page)
+    assert page.locator("#zoom-out").is_disabled() and page.locator("#zoom-all").is_disabled()
+    page.locator("#zoom-in").click()
+    by_button = view_of(page)
+    assert by_button[2] < whole[2] and by_button[2] == by_button[3]
+    assert page.locator("#points path").first.get_attribute("transform").endswith(f"scale({by_button[2] / whole[2]:g})")
+    x, y = on_the_map(page)
+    page.mouse.move(x, y)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    for _ in range(100):
+        settle(page)
+        if view_of(page)[2] < by_button[2]:
+            break
+    assert on_the_map(page) == pytest.approx((x, y), abs=1)  # what is pointed at stays there
+    before = view_of(page)
+    box = page.locator("#map").bounding_box()
+    centre = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*centre)
+    page.mouse.down()
+    page.mouse.move(centre[0] + 10, centre[1])
+    page.mouse.move(centre[0] + 30, centre[1] + 20)
+    page.mouse.up()
+    after = view_of(page)
+    assert after[2] == before[2] and after[0] < before[0] and after[1] < before[1]
+    assert not opened.is_visible("#panel")  # a drag is no click
+    page.mouse.dblclick(*centre)
+    assert view_of(page) == whole and not opened.is_visible("#panel")
+    page.locator("#map").focus()
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    assert view_of(page)[2] < by_button[2]
+    page.keyboard.press("-")
+    assert view_of(page)[2] == pytest.approx(by_button[2])
+    for _ in range(12):  # walking to the edge takes the view along
+        page.keyboard.press("ArrowRight")
+    ring = page.evaluate(
+        "[document.getElementById('ring').cx.baseVal.value, map.viewBox.baseVal.x, map.viewBox.baseVal.width]"
+    )
+    assert ring[1] <= ring[0] <= ring[1] + ring[2]
+
+
+def test_two_fingers_zoom_the_map(visit: Opener, plain: Path) -> None:
+    page = visit(plain, width=390, has_touch=True, is_mobile=True).page
+    page.locator("#map").scroll_into_view_if_needed()
+    settle(page)
+    box = page.locator("#map").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+    for kind, reach in (("touchStart", 30), ("touchMove", 60), ("touchMove", 90)):
+        points = [{"x": x - reach, "y": y, "id": 0}, {"x": x + reach, "y": y, "id": 1}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert view_of(page)[2] == pytest.approx(360, rel=0.05)
+
+
+def test_a_picture_is_shown_larger_with_what_every_candidate_says(visit: Opener, plain: Path) -> None:
+    opened = visit(plain)
+    page = opened.page
+    small = page.locator("#first .picture").first
+    path, width = small.get_attribute("aria-label"), small.bounding_box()["width"]
+    page.get_by_role("button", name=f"Show {path} larger").first.press("Enter")
+    assert opened.text("#panel-title") == path
+    shown = page.locator("#panel .picture")
+    assert shown.bounding_box()["width"] > 1.9 * width
+    assert shown.evaluate("e => parseFloat(getComputedStyle(e).backgroundSize)") > 10 * 1.9 * width
+    assert page.locator("#panel tbody tr").count() == 3 and "True class: " in opened.text("#panel-body")
+    page.keyboard.press("Escape")
+    page.locator("#wrong button.look").first.click()
+    assert opened.is_visible("#panel .picture")
+
+
+def test_words_are_explained_by_keyboard_and_touch(visit: Opener, plain: Path) -> None:
+    opened = visit(plain)
+    page = opened.page
+    page.locator("th .term", has_text="macro F1").focus()
+    page.keyboard.press("Enter")
+    assert opened.text(".word:popover-open").startswith("macro F1: mean of the F1 scores")
+    page.keyboard.press("Escape")
+    assert page.locator(".word:popover-open").count() == 0
+    targets = page.eval_on_selector_all(".term", "all => all.map((e) => e.popoverTargetElement !== null)")
+    assert len(targets) > 8 and all(targets)
+    small = visit(plain, width=390, has_touch=True, is_mobile=True).page
+    small.locator(".verdict .term").first.tap()
+    box = small.locator(".word:popover-open").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+
+
 def test_another_map_moves_the_points(visit: Opener, plain: Path) -> None:
     page = visit(plain).page
     place = page.locator("#points path").first.get_attribute("transform")
@@ -287,7 +383,7 @@ def test_charts_answer_mouse_and_keyboard(visit: Opener, plain: Path) -> None:
     assert opened.text("#tip") == mark.get_attribute("data-says")
     page.get_by_role("radio", name="the last fit alone").check()
     shown = page.locator("figure.cost:visible")
-    assert shown.count() == 1 and "the last fit alone" in shown.locator("svg").get_attribute("aria-label")
+    assert shown.count() == 1 and "the last fit alone" in shown.locator("svg:visible").get_attribute("aria-label")
     column = page.locator(".column").first
     column.scroll_into_view_if_needed()
     settle(page)
@@ -336,6 +432,19 @@ def test_a_telephone_needs_no_sideways_scrolling(visit: Opener, plain: Path, hos
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_a_telephone_keeps_letters_and_a_screen_its_whole_width(visit: Opener, plain: Path) -> None:
+    small = visit(plain, width=390, has_touch=True, is_mobile=True).page
+    letters = "all => all.filter((e) => e.checkVisibility()).map((e) => 12 * e.getScreenCTM().a)"
+    sizes = small.eval_on_selector_all("svg.chart text", letters)
+    assert len(sizes) > 20 and min(sizes) > 10.5
+    cells = small.locator("table.stack td:visible")
+    assert cells.evaluate_all("all => Math.max(...all.map((e) => e.getBoundingClientRect().right))") <= 390
+    assert cells.first.evaluate("e => getComputedStyle(e, '::before').content") == '"accuracy"'
+    wide = visit(plain, width=1400).page
+    box = wide.locator("table.stack").bounding_box()
+    assert box["width"] > 1250 and box["x"] + box["width"] <= 1400
+
+
 def test_names_of_a_stranger_are_shown_and_run_nothing(visit: Opener, hostile: Path) -> None:
     opened = visit(hostile)
     page = opened.page
@@ -363,6 +472,9 @@ def test_without_scripts_the_tables_and_charts_are_there(visit: Opener, plain: P
     assert "Scripts are off" in opened.text("body")
     assert page.locator("#matrix table").is_visible() and page.locator("#wrong table").is_visible()
     assert page.locator("svg.chart:visible").count() == 4  # accuracy, loss and accuracy by epoch, reliability
+    assert page.locator("#first .picture").first.evaluate("e => getComputedStyle(e).backgroundImage").startswith("url(")
+    page.locator("th .term", has_text="macro F1").click()
+    assert "mean of the F1 scores" in opened.text(".word:popover-open")
     assert page.locator("#candidate").is_hidden() and page.locator("#map").is_hidden()
 
 

@@ -30,6 +30,7 @@ from tlfeat.report.comparison import to_markdown
 from tlfeat.report.drawings import accuracy_seconds, learning_curves
 from tlfeat.report.embedding_map import make_map
 from tlfeat.report.page import _in_script, choose_images, to_html, write_reports
+from tlfeat.report.sections import has_upright_names
 from tlfeat.studies.compare import Comparison, compare_candidates, known_comparison, names_of
 from tlfeat.studies.tradeoff import COSTS
 from tlfeat.workspace import read_json, write_json
@@ -89,14 +90,52 @@ def test_every_part_is_there_without_scripts(cache: Path) -> None:
         assert static.count(line.name) > 4
     titles = [re.sub("<[^>]*>", "", title) for title in re.findall("<h2.*?</h2>", static)]
     assert titles[:-1] == [
-        "Comparison", "Accuracy against seconds", "Learning curves", "Confusion matrix",
+        f"Take {found.lines[0].name}", "Comparison", "Accuracy against seconds", "Confusion matrix",
         f"Most certain mistakes of {found.lines[0].name}", "Reliability of the probabilities", "Map of the embeddings",
-        "How it was made",
+        "Learning curves", "How it was made",
     ]  # fmt: skip
-    assert static.count('<svg xmlns="http://www.w3.org/2000/svg" class="chart"') == len(COSTS) + 2 + len(found.lines)
+    n_charts = 2 * len(COSTS) + 2 + len(found.lines)  # seconds for a screen and for a telephone
+    assert static.count('<svg xmlns="http://www.w3.org/2000/svg" class="chart"') == n_charts
     assert "<noscript>" in static and "Epoch 2 (chosen): loss 0.5, validation loss 0.6" in static
     assert found.split.digest in static and "tlfeat fit-sklearn --model knn" in static
     assert "Map of the embeddings" not in page_of(cache, maps=False)[0]
+
+
+def test_the_first_screen_shows_the_surest_mistakes_of_the_best(cache: Path) -> None:
+    page, found = page_of(cache, heads=("knn",))
+    best, known = found.lines[0].result, document(page)
+    (strip,) = re.findall(r'id="first">(.*?)</ul>', page, flags=re.DOTALL)
+    shown = [known["paths"][int(at)] for at in re.findall('data-image="(.*?)"', strip)]
+    rows = zip(best.certainty, best.test_paths, best.true, best.predicted, strict=True)
+    wrong = sorted((row for row in rows if row[2] != row[3]), key=lambda row: -row[0])[:8]
+    assert wrong and shown == [path for _, path, *_ in wrong]
+    for certainty, path, true, predicted in wrong:
+        assert f'aria-label="{path}" style="width:' in strip
+        assert f"<strong>{best.classes[true]}</strong></div><div>predicted: {best.classes[predicted]}</div>" in strip
+        assert f"probability: {100 * certainty:.1f} %" in strip
+    assert page.index('id="first"') < page.index('id="table"')
+
+
+def test_layers_of_a_sweep_stand_folded_away_in_a_table_of_their_own(cache: Path) -> None:
+    with open_data(cache, seed=0) as data:
+        found = compare_candidates(data, heads=("knn", "lda"), keras_modes=(), has_pixels=False)
+        lda = next(line for line in found.lines if line.result.candidate == "lda")
+        layers = [replace(lda, name=f"lda (layer {i})", result=replace(lda.result, layer=f"layer {i}")) for i in (5, 6)]
+        page = to_html(replace(found, lines=[*found.lines, *layers]), data)
+    (table,) = re.findall(r'<table class="best stack".*?</table>', page, flags=re.DOTALL)
+    (more,) = re.findall(
+        r"<details><summary>2 more layers, tried by tlfeat sweep</summary>.*?</table>", page, flags=re.DOTALL
+    )
+    assert "layer 5" not in table and "layer 6" not in table and lda.name in table
+    assert re.findall('<th scope="row">lda</th><td>(.*?)</td>', more) == ["layer 5", "layer 6"]
+    assert [candidate["name"] for candidate in document(page)["candidates"]] == [line.name for line in found.lines]
+
+
+@pytest.mark.parametrize(
+    ("n", "name", "is_upright"), [(12, "digit 7", False), (13, "7", True), (12, "Tomato__Leaf_Mold", True)]
+)
+def test_long_names_stand_upright_over_the_matrix_and_are_not_cut(n: int, name: str, is_upright: bool) -> None:
+    assert has_upright_names([name] * n) is is_upright
 
 
 def test_numbers_of_the_script_are_those_of_the_results(cache: Path) -> None:
@@ -108,7 +147,7 @@ def test_numbers_of_the_script_are_those_of_the_results(cache: Path) -> None:
         for image, predicted in zip(known["tests"], candidate["predicted"], strict=True):
             counts[known["labels"][image], predicted] += 1
         assert counts.tolist() == line.result.score.confusion == candidate["confusion"]
-        assert candidate["certainty"] == pytest.approx([1e4 * p for p in line.result.certainty], abs=0.6)
+        assert candidate["certainty"] == pytest.approx([1e6 * p for p in line.result.certainty], abs=0.6)
     paths = [known["paths"][i] for i in known["tests"]]
     assert paths == found.lines[0].result.test_paths
     assert [m["kind"] for m in known["maps"]] == ["pca", "tsne"]

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from tlfeat.report.charts import SHAPES
 from tlfeat.report.comparison import write_tables
 from tlfeat.report.drawings import class_look, map_places
 from tlfeat.report.embedding_map import EmbeddingMap, make_map
+from tlfeat.report.folding import fold_sweep
 from tlfeat.report.plots import write_plots
 from tlfeat.report.sections import sections
 from tlfeat.studies.compare import Comparison
-from tlfeat.text import one_line, page
+from tlfeat.text import one_line, page, percent
 from tlfeat.types import Labels, OnProgress, silent
 from tlfeat.workspace import write_text
 
@@ -36,6 +37,9 @@ PAGE_BYTES = 4_500_000
 
 #: Test images that the page knows one by one, mistakes first; the matrices count all.
 MAX_TESTS = 2000
+
+#: Mistakes that the first screen shows.
+_N_FIRST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,13 @@ def to_html(
     """
     from markupsafe import Markup
 
-    results = [line.result for line in comparison.lines]
+    lines, folded = fold_sweep(comparison.lines)
+    comparison = replace(comparison, lines=lines)
     on_map = found_map.at if found_map else np.zeros(0, dtype=np.int64)
-    images = choose_images(data, results, on_map)
+    images = choose_images(data, [line.result for line in lines], on_map)
     document = _document(comparison, data.split, images, found_map)
-    values = sections(comparison, data, found_map)
-    bare = page(__package__, "report.html", **values, sheets=[], data="", script="", hash="")
+    values = sections(comparison, data, found_map, folded)
+    bare = page(__package__, "report.html", **values, first=[], sheets=[], data="", script="", hash="")
     n_text = len(_in_script(document)) + len(bare)
     sheets = _sheets(data, images, max(n_bytes - n_text - 20_000, n_bytes // 10), on_progress)
     document["pictures"] = [size or reason for size, reason in zip(sheets.sizes, sheets.reasons, strict=True)]
@@ -105,6 +110,7 @@ def to_html(
         __package__,
         "report.html",
         **values,
+        first=_first_mistakes(lines[0].result, data, images, sheets),
         sheets=[Markup(uri) for uri in sheets.uris],
         data=Markup(_in_script(document)),
         script=Markup(script),
@@ -139,7 +145,7 @@ def _document(comparison: Comparison, split: Split, images: Images, found_map: E
                 "name": one_line(line.name),
                 "confusion": line.result.score.confusion,
                 "predicted": np.array(line.result.predicted)[images.tests].tolist(),
-                "certainty": np.rint(10_000 * np.array(line.result.certainty)[images.tests]).astype(int).tolist(),
+                "certainty": np.rint(1e6 * np.array(line.result.certainty)[images.tests]).astype(int).tolist(),
             }
             for line in comparison.lines
         ],
@@ -157,6 +163,33 @@ def _sheets(data: Data, images: Images, n_bytes: int, on_progress: OnProgress) -
     files = picture_files(data.cache, [split.paths[i] for i in images.at])
     keys = [split.keys[i] for i in images.at]
     return make_sheets(files or [None] * len(keys), keys, n_bytes=n_bytes, on_progress=on_progress)
+
+
+def _first_mistakes(result: Result, data: Data, images: Images, sheets: Sheets) -> list[dict[str, Any]]:
+    """Return the most certain mistakes with the place of each among the pictures and, where it has one, its style."""
+    split, place = data.split, {int(i): k for k, i in enumerate(images.at)}
+    test_at = split.where("test")
+    wrong = [test for test in images.tests.tolist() if result.predicted[test] != result.true[test]]
+    wrong.sort(key=lambda test: -result.certainty[test])
+    found = []
+    for test in wrong[:_N_FIRST]:
+        at = place[int(test_at[test])]
+        sheet, spot = divmod(at, COLUMNS * ROWS)
+        x, y = -sheets.side * (spot % COLUMNS), -sheets.side * (spot // COLUMNS)
+        size = sheets.sizes[at]
+        found.append(
+            {
+                "at": at,
+                "path": one_line(result.test_paths[test]),
+                "true": result.classes[result.true[test]],
+                "predicted": result.classes[result.predicted[test]],
+                "certainty": percent(result.certainty[test]),
+                "sheet": sheet,
+                "style": size and f"width:{size[0]}px;height:{size[1]}px;background-position:{x}px {y}px",
+                "reason": sheets.reasons[at],
+            }
+        )
+    return found
 
 
 def map_layer(comparison: Comparison, data: Data, layer: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,15 @@ import numpy.typing as npt
 
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.data import Data
-from tlfeat.evaluate.scores import confused_pairs
+from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.records import Environment, Result
 from tlfeat.report.charts import Chart, to_svg
 from tlfeat.report.commands import commands
-from tlfeat.report.comparison import coverage_text, legend, n_scored, table_rows
+from tlfeat.report.comparison import coverage_text, legend, n_scored
 from tlfeat.report.drawings import accuracy_seconds, learning_curves, reliability, style_of
 from tlfeat.report.embedding_map import KINDS, EmbeddingMap
+from tlfeat.report.terms import explained, explanations
+from tlfeat.report.verdict import difference_text, p_text, page_rows, short_legend, verdict, warnings
 from tlfeat.studies.compare import Comparison, Line
 from tlfeat.studies.tradeoff import COSTS, seconds_of
 from tlfeat.text import interval_text, one_line, percent
@@ -32,30 +35,46 @@ _MAX_CLASS_ROWS = 2000
 #: Mistakes listed where scripts are off.
 _MAX_MISTAKES = 20
 
-#: Classes beyond which the headings of the confusion matrix stand upright.
-_MANY_CLASSES = 12
+#: Classes, and letters side by side, beyond which the headings of the confusion matrix stand upright.
+_MANY_CLASSES, _MANY_LETTERS = 12, 100
 
 
-def sections(comparison: Comparison, data: Data, found_map: EmbeddingMap | None) -> dict[str, Any]:
-    """Return what the template wants besides the pictures."""
+#: Width and height of the chart of seconds on a screen and on a telephone, so that letters keep their size.
+_WIDE, _NARROW = (760, 400), (340, 320)
+
+#: Of the charts that stand side by side, or alone on a telephone.
+_SMALL, _SQUARE = (340, 280), (380, 340)
+
+
+def sections(
+    comparison: Comparison, data: Data, found_map: EmbeddingMap | None, folded: Sequence[Line] = ()
+) -> dict[str, Any]:
+    """Return what the template wants besides the pictures; `folded` are the lines of a sweep, which stand apart."""
     results = [line.result for line in comparison.lines]
-    headings, rows = table_rows(comparison)
+    headings, rows = page_rows(comparison)
+    sweep = _sweep(folded, comparison)
+    set_apart = {*warnings(comparison), *(sweep["notes"] if sweep else ())}
     return {
         "title": f"tlfeat: {one_line(comparison.cache.stem)}",
-        "summary": _summary(comparison),
+        "counts": _counts(comparison),
+        "verdict": verdict(comparison),
+        "explained": explained,
+        "terms": explanations(),
         "n_test": f"{n_scored(comparison):,}",
         "headings": headings,
         "rows": rows,
+        "short_legend": short_legend(comparison),
         "legend": legend(comparison),
         "skipped": comparison.skipped,
-        "notes": comparison.notes,
+        "notes": [note for note in comparison.notes if note not in set_apart],
+        "sweep": sweep,
         "candidates": [f"{line.name}, {percent(line.result.score.accuracy)}" for line in comparison.lines],
         "costs": _costs(comparison.lines),
         "curves": _curves(comparison.lines),
         "best": comparison.lines[0].name,
         "classes": results[0].classes,
         "confusion": results[0].score.confusion,
-        "has_many_classes": len(results[0].classes) > _MANY_CLASSES,
+        "has_upright_names": has_upright_names(results[0].classes),
         "mistakes": _mistakes(results[0], data.scored_tests()),
         "has_reliability": results[0].score.calibration is not None,
         "details": _details(comparison.lines),
@@ -64,33 +83,63 @@ def sections(comparison: Comparison, data: Data, found_map: EmbeddingMap | None)
     }
 
 
-def _svg(chart: Chart) -> Markup:
+def _svg(chart: Chart, measures: tuple[int, int] | None = None) -> Markup:
     from markupsafe import Markup
 
+    if measures:
+        chart = replace(chart, width=measures[0], height=measures[1])
     return Markup(to_svg(chart))  # every text in it was escaped when it was drawn
 
 
-def _summary(comparison: Comparison) -> tuple[str, str, str]:
-    """Return the first sentences; the middle one is the name of the best candidate."""
-    split, score = comparison.split, comparison.lines[0].result.score
+def has_upright_names(classes: Sequence[str]) -> bool:
+    """Whether the names of the columns of a confusion matrix are too wide to stand side by side."""
+    return len(classes) > _MANY_CLASSES or len(classes) * max(map(len, classes)) > _MANY_LETTERS
+
+
+def _counts(comparison: Comparison) -> str:
+    split = comparison.split
     return (
         f"{len(comparison.classes):,} classes, {split.n_train + split.n_val:,} training images, "
-        f"{score.n_images:,} test images. Best: ",
-        comparison.lines[0].name,
-        f", {percent(score.accuracy)} (95 % interval {interval_text(score.ci95)}).",
+        f"{n_scored(comparison):,} test images."
     )
 
 
-def _costs(lines: Sequence[Line]) -> list[tuple[str, str, Markup]]:
-    """Return (name, what it includes, chart) of every cost that is known of a candidate."""
+def _sweep(folded: Sequence[Line], comparison: Comparison) -> dict[str, Any] | None:
+    """Return the table of the layers that a sweep tried, the most accurate first, and the notes on these models."""
+    if not folded:
+        return None
+    scores = [(line, line.result.score) for line in folded]
+    guesses = {guessing_sentence(score, comparison.classes, name=line.name) for line, score in scores}
+    return {
+        "headings": ("head", "layer", "accuracy", "95 % interval", "against the best", "verdict"),
+        "rows": [
+            (
+                line.result.candidate,
+                line.result.layer,
+                percent(score.accuracy),
+                interval_text(score.ci95),
+                difference_text(line),
+                p_text(line),
+            )
+            for line, score in scores
+        ],
+        "notes": [note for note in comparison.notes if note in guesses],
+    }
+
+
+def _costs(lines: Sequence[Line]) -> list[tuple[str, str, Markup, Markup]]:
+    """Return (name, what it includes, chart for a screen, chart for a telephone) of every cost that is known."""
     known = [cost for cost in COSTS if any(seconds_of(line.result, cost) is not None for line in lines)]
-    return [(cost, COSTS[cost], _svg(accuracy_seconds(lines, cost))) for cost in known]
+    charts = [accuracy_seconds(lines, cost) for cost in known]
+    return [
+        (cost, COSTS[cost], _svg(chart, _WIDE), _svg(chart, _NARROW)) for cost, chart in zip(known, charts, strict=True)
+    ]
 
 
 def _curves(lines: Sequence[Line]) -> list[tuple[str, Any, list[tuple[str, Markup]]]]:
     """Return (candidate, chosen epoch, charts with their titles) of every candidate with a history."""
     return [
-        (line.name, line.result.chosen.get("best_epoch"), [(chart.title, _svg(chart)) for chart in charts])
+        (line.name, line.result.chosen.get("best_epoch"), [(chart.title, _svg(chart, _SMALL)) for chart in charts])
         for line in lines
         if (charts := learning_curves(line.result))
     ]
@@ -147,7 +196,7 @@ def _reliability(result: Result) -> dict[str, Any]:
         for row in found.table
     ]
     return {
-        "reliability": _svg(reliability(found, style_of(result))),
+        "reliability": _svg(reliability(found, style_of(result)), _SQUARE),
         "calibration": calibration_text(found),
         "bins": rows,
     }

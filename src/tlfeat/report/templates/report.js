@@ -25,7 +25,7 @@
   }
 
   const counted = (n) => `${n.toLocaleString("en")} ${n === 1 ? "image" : "images"}`;
-  const percent = (certainty) => `${(certainty / 100).toFixed(1)} %`;
+  const percent = (certainty) => `${(certainty / 10000).toFixed(1)} %`; // of millionths
 
   // --- pictures -------------------------------------------------------------------------------------------------
 
@@ -58,8 +58,50 @@
     element("div", {}, verdict(i)),
   ];
 
-  const pictures = (images) =>
-    element("ul", { className: "pictures" }, ...images.map((i) => element("li", {}, picture(i), ...described(i))));
+  // `look` makes of a picture what may be done with it
+  const pictures = (images, look = picture) =>
+    element("ul", { className: "pictures" }, ...images.map((i) => element("li", {}, look(i), ...described(i))));
+
+  // the picture of its sheet, as large as the screen and its few pixels allow
+  function large(i) {
+    const size = data.pictures[i];
+    const made = picture(i);
+    if (typeof size === "string") return made;
+    const { side, columns, rows } = data.sheets;
+    const [place, first] = [i % (columns * rows), i - (i % (columns * rows))];
+    const factor = Math.max(1, Math.min(4, Math.min(0.78 * innerWidth, 448) / Math.max(...size)));
+    made.style.width = `${factor * size[0]}px`;
+    made.style.height = `${factor * size[1]}px`;
+    made.style.backgroundSize = `${factor * side * Math.min(columns, data.pictures.length - first)}px auto`;
+    made.style.backgroundPosition = `${-factor * side * (place % columns)}px ${-factor * side * Math.floor(place / columns)}px`;
+    return made;
+  }
+
+  // what every candidate says of image i
+  function opinions(i) {
+    const test = testOf.get(i);
+    if (test === undefined) return element("p", { className: "note" }, "Not a test image that this page keeps: no candidate's answer.");
+    const cells = (name, texts) => element("tr", {}, ...texts.map((text) => element(name, name === "th" ? { scope: "col" } : {}, text)));
+    const body = data.candidates.map(({ name, predicted, certainty }) => {
+      const word = predicted[test] === data.labels[i] ? "right" : "wrong";
+      return cells("td", [name, `${data.classes[predicted[test]]} (${word})`, percent(certainty[test])]);
+    });
+    const table = element("table", { className: "small" }, element("thead", {}, cells("th", ["model", "predicted", "probability"])));
+    table.append(element("tbody", {}, ...body));
+    return element("div", { className: "scroll" }, table);
+  }
+
+  function openImage(i) {
+    const truth = element("p", {}, "True class: ", element("strong", {}, data.classes[data.labels[i]]), `, ${data.roles[data.role[i]]} image`);
+    open(data.paths[i], element("div", { className: "looked" }, large(i), element("div", {}, truth, opinions(i))));
+  }
+
+  function enlargeable(i, shown = picture(i)) {
+    const button = element("button", { type: "button", className: "look" }, shown);
+    button.setAttribute("aria-label", `Show ${data.paths[i]} larger`);
+    button.addEventListener("click", () => openImage(i));
+    return button;
+  }
 
   // a list that grows by a button, so that a cell of thousands opens at once
   function growing(images) {
@@ -211,7 +253,7 @@
   function showCandidate() {
     fillMatrix();
     const wrong = pictured((truth, predicted) => truth !== predicted);
-    byId("wrong").replaceChildren(wrong.length ? pictures(wrong.slice(0, 24)) : element("p", {}, "None."));
+    byId("wrong").replaceChildren(wrong.length ? pictures(wrong.slice(0, 24), enlargeable) : element("p", {}, "None."));
     for (const detail of all(".detail")) detail.hidden = detail.dataset.candidate !== byId("candidate").value;
     for (const name of all(".whose")) name.textContent = candidate().name;
   }
@@ -237,6 +279,10 @@
   };
 
   const map = byId("map");
+  const WHOLE = { x: -40, y: -40, size: 1080 };
+  const MOST = 40; // times
+  let view = WHOLE;
+  let marked = []; // what draws image i
   let places = []; // [x, y] of image i of the map
   let alone = ""; // the name in the key that is shown alone
   let current = -1;
@@ -247,19 +293,54 @@
     places = Array.from({ length: points.length / 2 }, (_, i) => [points[2 * i], 1000 - points[2 * i + 1]]);
     const look = LOOKS[chosen("colour")];
     const names = new Map();
-    const marks = places.map(([x, y], i) => {
+    const marks = places.map((_, i) => {
       const { name, colour, shape, faint, last } = look(i);
       if (!names.has(name)) names.set(name, { colour, shape, n: 0 });
       names.get(name).n += 1;
-      const mark = drawn("path", { d: data.shapes[shape], transform: `translate(${x} ${y})`, fill: `var(--${colour})` });
+      const mark = drawn("path", { d: data.shapes[shape], fill: `var(--${colour})` });
       if (alone ? alone !== name : faint) mark.setAttribute("class", alone ? "dim" : "faint");
       return [mark, last || alone === name];
     });
+    marked = marks.map(([mark]) => mark);
     // what matters most is drawn last
     byId("points").replaceChildren(...[false, true].flatMap((top) => marks.filter((m) => Boolean(m[1]) === top).map((m) => m[0])));
     const order = [...names].sort((one, other) => one[0].localeCompare(other[0], "en", { numeric: true }));
     byId("key").replaceChildren(...order.map(([name, { colour, shape, n }]) => key(name, colour, shape, n)));
     point(-1);
+    show(view);
+  }
+
+  // signs keep their size on the screen, so that zooming parts them
+  function show({ x, y, size }) {
+    const inside = (start) => Math.max(WHOLE.x, Math.min(start, WHOLE.x + WHOLE.size - size));
+    view = { x: inside(x), y: inside(y), size };
+    map.setAttribute("viewBox", `${view.x} ${view.y} ${size} ${size}`);
+    const scale = size / WHOLE.size;
+    marked.forEach((mark, i) => mark.setAttribute("transform", `translate(${places[i]}) scale(${scale})`));
+    byId("ring").setAttribute("r", 14 * scale);
+    map.classList.toggle("zoomed", isZoomed());
+    byId("zoom-out").disabled = byId("zoom-all").disabled = !isZoomed();
+    byId("zoom-in").disabled = size <= WHOLE.size / MOST;
+  }
+
+  const isZoomed = () => view.size < WHOLE.size;
+  const middle = () => [view.x + view.size / 2, view.y + view.size / 2];
+
+  // the place `at` stays where it is on the screen
+  function zoom(factor, at = middle()) {
+    const size = Math.max(WHOLE.size / MOST, Math.min(WHOLE.size, view.size / factor));
+    const kept = size / view.size;
+    show({ x: at[0] - (at[0] - view.x) * kept, y: at[1] - (at[1] - view.y) * kept, size });
+  }
+
+  function move(dx, dy) {
+    show({ x: view.x - dx, y: view.y - dy, size: view.size });
+  }
+
+  function bringIntoView([x, y]) {
+    const edge = view.size / 20;
+    const isSeen = (at, start) => at >= start + edge && at <= start + view.size - edge;
+    if (!isSeen(x, view.x) || !isSeen(y, view.y)) show({ x: x - view.size / 2, y: y - view.size / 2, size: view.size });
   }
 
   function key(name, colour, shape, n) {
@@ -306,25 +387,82 @@
     showTip(x, y, picture(i), ...described(i));
   }
 
-  const openImage = (i) => open(data.paths[i], pictures([i]));
-
   if (map && data.maps.length) {
     // as far as a finger is wide, whatever the size of the map
     const reach = () => 16 / (map.getScreenCTM().a || 1);
-    map.addEventListener("pointermove", (event) => tell(nearest(toMap(event), reach()), event.clientX, event.clientY));
-    map.addEventListener("pointerleave", () => tell(-1));
+    const fingers = new Map(); // where each pointer that is down was last
+    let hasMoved = false; // since the first of them came down: then a click is none
+    let opening = 0;
+    const gap = ([one, other]) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+    map.addEventListener("pointerdown", (event) => {
+      if (!fingers.size) hasMoved = false;
+      fingers.set(event.pointerId, { from: event, last: event });
+    });
+    map.addEventListener("pointermove", (event) => {
+      const finger = fingers.get(event.pointerId);
+      if (!finger) return tell(nearest(toMap(event), reach()), event.clientX, event.clientY);
+      const before = [...fingers.values()].map(({ last }) => last);
+      const [x, y] = toMap(finger.last);
+      finger.last = event;
+      if (fingers.size === 2) {
+        const after = [...fingers.values()].map(({ last }) => last);
+        const [clientX, clientY] = [(after[0].clientX + after[1].clientX) / 2, (after[0].clientY + after[1].clientY) / 2];
+        zoom(gap(after) / (gap(before) || 1), toMap({ clientX, clientY }));
+      }
+      if (fingers.size === 2 || gap([finger.from, event]) > 5) hasMoved = true;
+      if (!hasMoved || !isZoomed()) return;
+      hideTip();
+      if (!map.hasPointerCapture(event.pointerId)) map.setPointerCapture(event.pointerId);
+      const [newX, newY] = toMap(event);
+      if (fingers.size === 1) move(newX - x, newY - y);
+    });
+    for (const name of ["pointerup", "pointercancel"]) {
+      map.addEventListener(name, (event) => fingers.delete(event.pointerId));
+    }
+    map.addEventListener("pointerleave", (event) => {
+      if (!map.hasPointerCapture(event.pointerId)) fingers.delete(event.pointerId);
+      tell(-1);
+    });
     map.addEventListener("blur", () => tell(-1));
     map.addEventListener("click", (event) => {
+      if (hasMoved && isZoomed()) return;
       const i = nearest(toMap(event), reach());
-      if (i >= 0) openImage(i);
+      clearTimeout(opening);
+      if (i < 0) return;
+      if (!isZoomed()) return openImage(i);
+      opening = setTimeout(() => openImage(i), 250); // unless it becomes a double click
     });
+    map.addEventListener("dblclick", () => {
+      clearTimeout(opening);
+      show(WHOLE);
+    });
+    map.addEventListener(
+      "wheel",
+      (event) => {
+        if (!event.ctrlKey) return; // the page scrolls
+        event.preventDefault();
+        hideTip();
+        zoom(2 ** (-event.deltaY / 200), toMap(event));
+      },
+      { passive: false },
+    );
+    byId("zoom-in").addEventListener("click", () => zoom(1.6));
+    byId("zoom-out").addEventListener("click", () => zoom(1 / 1.6));
+    byId("zoom-all").addEventListener("click", () => show(WHOLE));
     map.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && current >= 0) return openImage(current);
+      const factor = { "+": 1.6, "=": 1.6, "-": 1 / 1.6 }[event.key];
+      if (factor && !event.ctrlKey && !event.metaKey) {
+        event.preventDefault();
+        hideTip();
+        return zoom(factor, current < 0 ? middle() : places[current]);
+      }
       const direction = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
       if (!direction) return;
       event.preventDefault();
-      const next = current < 0 ? nearest([500, 500], Infinity) : beyond(current, direction);
+      const next = current < 0 ? nearest(middle(), Infinity) : beyond(current, direction);
       if (next < 0) return;
+      bringIntoView(places[next]);
       const at = new DOMPoint(...places[next]).matrixTransform(map.getScreenCTM());
       tell(next, at.x, at.y);
       byId("said").textContent = `${data.paths[next]}, ${data.classes[data.labels[next]]}, ${verdict(next)}`;
@@ -352,6 +490,12 @@
 
   // --- all together -------------------------------------------------------------------------------------------------
 
+  for (const item of all("#first li")) {
+    const shown = item.firstElementChild;
+    const mark = document.createComment("");
+    shown.replaceWith(mark);
+    mark.replaceWith(enlargeable(Number(item.dataset.image), shown));
+  }
   for (const part of all(".scripted")) part.hidden = false;
   for (const input of all('input[name="cost"]')) {
     input.addEventListener("change", () => all(".cost").forEach((part, i) => (part.hidden = String(i) !== chosen("cost"))));
