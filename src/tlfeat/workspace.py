@@ -49,16 +49,26 @@ def newest_cache() -> Path:
     CacheError
         There is none; the message says how to make one.
     """
-    found = sorted(
-        (path for path in CACHE_DIR.glob("*.h5") if not path.name.startswith(".")),
-        key=lambda path: path.stat().st_mtime_ns,
-    )
+    found = _caches(CACHE_DIR)
     if not found:
         raise CacheError(
             f"No cache under {CACHE_DIR}/ of {Path.cwd()}. Make one with: tlfeat extract DATA "
             f"(without DATA: the built-in example), or name one with --cache FILE.h5."
         )
-    return found[-1]
+    return found[0]
+
+
+def other_caches(cache: Path) -> list[Path]:
+    """Return the caches under ``cache/`` and beside `cache`, the newest of each folder first."""
+    found = {path.resolve(): path for folder in (CACHE_DIR, cache.parent) for path in _caches(folder)}
+    found.pop(cache.resolve(), None)
+    return list(found.values())
+
+
+def _caches(folder: Path) -> list[Path]:
+    """Return the caches in a folder, the newest first."""
+    found = [path for path in folder.glob("*.h5") if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def models_dir(cache_stem: str) -> Path:
