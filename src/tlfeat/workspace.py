@@ -71,9 +71,15 @@ def _caches(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def models_dir(cache_stem: str) -> Path:
-    """Return the folder of the models fitted on one cache."""
-    return CACHE_DIR / "models" / cache_stem
+def models_dir(cache: Path) -> Path:
+    """Return the folder of the models fitted on a cache, beside it."""
+    return _home(cache) / "models" / cache.stem
+
+
+def models_dirs(cache: Path) -> list[Path]:
+    """Return where models of a cache may be: beside it, and where 0.1 kept those of every cache."""
+    folders = (models_dir(cache), CACHE_DIR / "models" / cache.stem)
+    return list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
 
 
 def training_state_path(model: Path) -> Path:
@@ -86,9 +92,14 @@ def export_file(model: Path, suffix: str) -> Path:
     return CACHE_DIR / "exports" / f"{safe_name(model.parent.name)}-{model.name}{suffix}"
 
 
-def report_dir(cache_stem: str) -> Path:
-    """Return the folder of the reports on one cache."""
-    return CACHE_DIR / "reports" / cache_stem
+def report_dir(cache: Path) -> Path:
+    """Return the folder of the reports on a cache, beside it."""
+    return _home(cache) / "reports" / cache.stem
+
+
+def _home(cache: Path) -> Path:
+    """Return the folder of a cache, or ``cache/`` where that folder cannot be written to."""
+    return cache.parent if os.access(cache.parent, os.W_OK) else CACHE_DIR
 
 
 @contextmanager
