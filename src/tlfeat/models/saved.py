@@ -182,11 +182,8 @@ def _name(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dic
 
 def model_folders(cache: Path) -> list[Path]:
     """Return the folders of the models fitted on a cache, in order of name; of equal names the one beside the cache."""
-    found = {
-        path.parent.name: path.parent
-        for folder in workspace.models_dirs(cache)[::-1]
-        for path in folder.glob("*/result.json")
-    }
+    folders = reversed(workspace.models_dirs(cache))
+    found = {path.parent.name: path.parent for folder in folders for path in folder.glob("*/result.json")}
     return [found[name] for name in sorted(found)]
 
 
