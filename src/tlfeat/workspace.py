@@ -49,21 +49,37 @@ def newest_cache() -> Path:
     CacheError
         There is none; the message says how to make one.
     """
-    found = sorted(
-        (path for path in CACHE_DIR.glob("*.h5") if not path.name.startswith(".")),
-        key=lambda path: path.stat().st_mtime_ns,
-    )
+    found = _caches(CACHE_DIR)
     if not found:
         raise CacheError(
             f"No cache under {CACHE_DIR}/ of {Path.cwd()}. Make one with: tlfeat extract DATA "
             f"(without DATA: the built-in example), or name one with --cache FILE.h5."
         )
-    return found[-1]
+    return found[0]
 
 
-def models_dir(cache_stem: str) -> Path:
-    """Return the folder of the models fitted on one cache."""
-    return CACHE_DIR / "models" / cache_stem
+def other_caches(cache: Path) -> list[Path]:
+    """Return the caches under ``cache/`` and beside `cache`, the newest of each folder first."""
+    found = {path.resolve(): path for folder in (CACHE_DIR, cache.parent) for path in _caches(folder)}
+    found.pop(cache.resolve(), None)
+    return list(found.values())
+
+
+def _caches(folder: Path) -> list[Path]:
+    """Return the caches in a folder, the newest first."""
+    found = [path for path in folder.glob("*.h5") if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def models_dir(cache: Path) -> Path:
+    """Return the folder of the models fitted on a cache, beside it."""
+    return _home(cache) / "models" / cache.stem
+
+
+def models_dirs(cache: Path) -> list[Path]:
+    """Return where models of a cache may be: beside it, and where 0.1 kept those of every cache."""
+    folders = (models_dir(cache), CACHE_DIR / "models" / cache.stem)
+    return list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
 
 
 def training_state_path(model: Path) -> Path:
@@ -76,9 +92,14 @@ def export_file(model: Path, suffix: str) -> Path:
     return CACHE_DIR / "exports" / f"{safe_name(model.parent.name)}-{model.name}{suffix}"
 
 
-def report_dir(cache_stem: str) -> Path:
-    """Return the folder of the reports on one cache."""
-    return CACHE_DIR / "reports" / cache_stem
+def report_dir(cache: Path) -> Path:
+    """Return the folder of the reports on a cache, beside it."""
+    return _home(cache) / "reports" / cache.stem
+
+
+def _home(cache: Path) -> Path:
+    """Return the folder of a cache, or ``cache/`` where that folder cannot be written to."""
+    return cache.parent if os.access(cache.parent, os.W_OK) else CACHE_DIR
 
 
 @contextmanager

@@ -37,6 +37,7 @@ WORDS = {
     "sweep": "photos",
     "curve": "--heads knn --no-pixels --counts 2 --draws 1",
     "audit": "",
+    "models": "",
     "predict": "MODEL photos/cat/0.png",
     "export": "MODEL --to onnx",
     "backbones": "",

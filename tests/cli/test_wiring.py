@@ -27,7 +27,7 @@ from tlfeat.extract import plan, transfer
 from tlfeat.finetune import recipes, saved
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.reject import COVERAGE
-from tlfeat.models import export, fit_keras, fit_sklearn, predict
+from tlfeat.models import export, fit_keras, fit_sklearn, listing, predict
 from tlfeat.report import audit as audit_report
 from tlfeat.report import curve as curve_report
 from tlfeat.report import finding, page, plots
@@ -53,6 +53,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     audit: ("audit",),
     clean: ("write_clean_table",),
     audit_report: ("write_reports",),
+    listing: ("saved_models", "find_model"),
     predict: ("find_files", "Model", "to_csv"),
     export: ("export_model",),
     graph: ("list_layers",),
@@ -338,8 +339,16 @@ CASES = [
         ("write", "--write lists/my.csv", "clean.write_clean_table file", Path("lists/my.csv")),
     ),
     *cases_of(
+        "models",
+        ("cache", "--cache my.h5", "listing.saved_models cache", Path("my.h5")),
+    ),
+    *cases_of(
         "predict",
-        ("model", "my-model a.png", "predict.Model folder", Path("my-model")),
+        ("model", "--model my/model a.png", "predict.Model folder", Path("my/model")),
+        ("model", "--model mine a.png", "listing.find_model name", "mine"),
+        ("cache", "a.png --cache my.h5", "listing.find_model cache", Path("my.h5")),
+        ("images", "my/model a.png", "predict.Model folder", Path("my/model")),
+        ("images", "mine a.png", "listing.find_model name", "mine"),
         ("images", "m a.png b.png", "predict.find_files paths", [Path("a.png"), Path("b.png")]),
         ("top", "m a.png --top 3", "predict.Model().predict n_top", 3),
         ("reject", "m a.png --reject", "predict.Model coverage", COVERAGE),
@@ -349,7 +358,9 @@ CASES = [
     ),
     *cases_of(
         "export",
-        ("model", "my-model --to onnx", "export.export_model folder", Path("my-model")),
+        ("model", "my/model --to onnx", "export.export_model folder", Path("my/model")),
+        ("model", "mine --to onnx", "listing.find_model name", "mine"),
+        ("cache", "--to onnx --cache my.h5", "listing.find_model cache", Path("my.h5")),
         ("to", "m --to tflite", "export.export_model to", "tflite"),
         ("output", "m --to onnx --output my.onnx", "export.export_model output", Path("my.onnx")),
         ("trust", "m --to onnx --trust", "export.export_model is_trusted", True),

@@ -42,7 +42,7 @@ def fitted(cache: Path, head: str = "knn", **options: Any) -> Outcome:
 
 
 def folders() -> list[Path]:
-    return sorted(workspace.models_dir("c").iterdir())
+    return sorted(workspace.models_dir(Path.cwd() / "c.h5").iterdir())
 
 
 def test_another_version_of_the_search_fits_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

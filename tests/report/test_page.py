@@ -58,7 +58,7 @@ def write_page(folder: Path, labels: list[str], *, n: int = 30, is_hostile: bool
     cache = plan_extraction(folder / "t.csv", backbone="pixels").run().cache
     with open_data(cache, seed=0) as data:
         found = compare_candidates(data, heads=("knn", "lda"), keras_modes=(), has_pixels=False)
-        keep_network(workspace.models_dir(data.stem), found.lines[-1].result)
+        keep_network(workspace.models_dir(data.cache.path), found.lines[-1].result)
         return write_reports(known_comparison(data), data, folder / "out")["html"]
 
 

@@ -24,7 +24,7 @@ def test_charts_are_written_as_png_and_svg_whatever_the_names(make_photos: MakeP
     cache = plan_extraction(make_photos(n=20, classes=("cat", "dog", "newt")), backbone="pixels").run().cache
     with open_data(cache, seed=0) as data:
         found = compare_candidates(data, heads=("logreg",), keras_modes=(), has_pixels=False)
-        keep_network(workspace.models_dir(data.stem), found.lines[0].result)
+        keep_network(workspace.models_dir(data.cache.path), found.lines[0].result)
         found = known_comparison(data)
         odd = [r"$\frac{1}{0$", "猫/..", "a\nb"]
         lines = [replace(line, result=replace(line.result, classes=odd)) for line in found.lines]

@@ -44,7 +44,7 @@ def cache(make_photos: MakePhotos) -> Path:
 def page_of(cache: Path, *, heads: tuple[str, ...] = ("logreg", "knn"), maps: bool = True) -> tuple[str, Comparison]:
     with open_data(cache, seed=0) as data:
         found = compare_candidates(data, heads=heads, keras_modes=(), has_pixels=False)
-        keep_network(workspace.models_dir(data.stem), found.lines[0].result)
+        keep_network(workspace.models_dir(data.cache.path), found.lines[0].result)
         found = known_comparison(data)
         layout = make_map(data.cache, data.split, "pixels") if maps else None
         return to_html(found, data, layout), found
@@ -241,7 +241,7 @@ def test_known_results_of_the_same_split_are_lined_up_and_nothing_is_fitted(
     with open_data(cache, seed=1) as other:
         compare_candidates(other, heads=("lda",), keras_modes=(), has_pixels=False)
     monkeypatch.setattr("tlfeat.models.fit_sklearn.fit_head", lambda *a, **k: pytest.fail("fitted"))
-    folder = workspace.models_dir(cache.stem)
+    folder = workspace.models_dir(cache)
     write_json(folder / "broken" / "result.json", {"candidate": "x"})
     with open_data(cache, seed=0) as data:
         found = known_comparison(data)

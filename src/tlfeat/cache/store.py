@@ -143,7 +143,7 @@ class Cache:
 
     @property
     def stem(self) -> str:
-        """The file name without its ending; models and reports of this cache lie under it."""
+        """The file name without its ending; models and reports of this cache lie in folders of this name."""
         return self.path.stem
 
     # --- the row tables ---------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ COMMANDS: Commands = (
     ("sweep", studies.run_sweep, "Find the best layer: accuracy by depth of the backbone."),
     ("curve", studies.run_curve, "Measure accuracy by number of labelled images per class."),
     ("audit", studies.run_audit, "Find duplicates, leaks, wrong labels, outliers, imbalance."),
+    ("models", predict.run_models, "List the saved models of a cache, the best first."),
     ("predict", predict.run_predict, "Predict labels and probabilities of new images."),
     ("export", predict.run_export, "Write a model as one file: Keras, ONNX, OpenVINO, TFLite."),
     ("backbones", lists.run_backbones, "List the backbones."),

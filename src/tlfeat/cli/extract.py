@@ -75,7 +75,9 @@ def run_extract(
         console.warn(f"{job.advice.why}. Embeddings are computed all the same")
     console.detail(f"Fingerprint: {dict(job.encoder.fingerprint)}")
     console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
-    report = job.run(n_threads=threads, is_compressed=compress, is_strict=strict, on_progress=console.progress)
+    report = job.run(
+        n_threads=threads, is_compressed=compress, is_strict=strict, say=console.say, on_progress=console.progress
+    )
     _say_how_it_went(console, report, with_profile=profile)
     _look_for_copies(console, report.cache)
     console.result(_report_text(report), _document(report))
@@ -87,7 +89,7 @@ def embed_first(console: Console, job: ExtractionJob, doing: str) -> ExtractRepo
     console.warn(*job.notes)
     job.require_classes()
     console.say(doing)
-    report = job.run(on_progress=console.progress)
+    report = job.run(say=console.say, on_progress=console.progress)
     console.warn(*report.notes)
     console.say(_counts_text(report))
     return report

@@ -71,7 +71,13 @@ TrustOption = Annotated[
     bool, typer.Option("--trust", help="Load a joblib head. It can run code: use it only if you trust its author.")
 ]
 
-ModelArgument = Annotated[Path, typer.Argument(help="Model folder written by fit-sklearn or fit-keras.")]
+ModelArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Model folder written by fit-sklearn or fit-keras, or a name from `tlfeat models`. Default: the best "
+        "model of the last split of the cache."
+    ),
+]
 
 DataArgument = Annotated[
     Path | None,

@@ -1,4 +1,4 @@
-"""``tlfeat predict`` and ``tlfeat export``: what a saved model is for."""
+"""``tlfeat models``, ``predict`` and ``export``: which models there are, and what they are for."""
 
 from __future__ import annotations
 
@@ -9,14 +9,40 @@ from typing import Annotated
 import typer
 
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import ModelArgument, TrustOption
+from tlfeat.cli.options import CacheOption, ModelArgument, TrustOption
 from tlfeat.errors import DataError, UsageError
+from tlfeat.text import counted
+
+
+def run_models(console: Console, cache: CacheOption = None) -> None:
+    """List the saved models of a cache: those of the last split first, the best first."""
+    from tlfeat import workspace
+    from tlfeat.models.listing import saved_models, to_documents, to_text
+
+    path = cache or workspace.newest_cache()
+    models = saved_models(path)
+    console.say(f"{counted(len(models), 'model')} of {path}")
+    console.result(to_text(models, console.width), to_documents(models))
+    if models:
+        console.say(f"Next: tlfeat predict {models[0].name} IMAGE..." + (f" --cache {cache}" if cache else ""))
+    else:
+        console.say("Next: tlfeat fit-sklearn" + (f" --cache {cache}" if cache else ""))
 
 
 def run_predict(
     console: Console,
-    model: ModelArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[MODEL] IMAGE...",
+            help="Image files, or folders of them. A model may stand before them: its folder, or its name from `tlfeat "
+            "models`. Default: the best model of the last split of the cache.",
+        ),
+    ],
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="NAME", help="The model, if it does not stand before the images.")
+    ] = None,
+    cache: CacheOption = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of classes to list for each image.")] = 1,
     reject: Annotated[
         bool,
@@ -37,8 +63,9 @@ def run_predict(
         raise UsageError("--coverage says how much --reject lets through: add --reject.")
     if reject and coverage is None:
         coverage = COVERAGE
+    named, images = (model, images) if model else _model_and_images(images)
     files = find_files(images)
-    loaded = Model(model, is_trusted=trust, coverage=coverage)
+    loaded = Model(_folder_of(console, named, cache), is_trusted=trust, coverage=coverage)
     if reject and loaded.reference:
         console.say(f"This model {reference_text(loaded.reference)}, and few pictures of a new class of the same kind.")
         console.warn(*filter(None, [reference_warning(loaded.reference)]))
@@ -51,15 +78,42 @@ def run_predict(
 
 def run_export(
     console: Console,
-    model: ModelArgument,
+    model: ModelArgument = None,
+    *,
     to: Annotated[str, typer.Option("--to", help="keras, onnx, openvino or tflite.")],
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="The file. Default: a name under cache/exports/.")
     ] = None,
+    cache: CacheOption = None,
     trust: TrustOption = False,
 ) -> None:
     """Write backbone, preprocessing and head as one file from pixels to labels, checked, with a model card."""
     from tlfeat.models.export import export_model, to_document, to_text
 
-    found = export_model(model, to, output=output, is_trusted=trust, on_progress=console.progress)
+    folder = _folder_of(console, model, cache)
+    found = export_model(folder, to, output=output, is_trusted=trust, on_progress=console.progress)
     console.result(to_text(found), to_document(found))
+
+
+def _model_and_images(words: list[Path]) -> tuple[Path | None, list[Path]]:
+    """Tell whether a model stands before the images: a folder with a model.json, or what is no file and no image."""
+    from tlfeat.images.folders import IMAGE_SUFFIXES
+    from tlfeat.models.listing import is_model
+
+    first, *others = words
+    if is_model(first) and not others:
+        raise UsageError(f"No image was named, only the model {first}.")
+    is_gone = not first.exists() and first.suffix.lower() not in IMAGE_SUFFIXES
+    has_models = first.is_dir() and any(first.glob("*/model.json"))
+    return (first, others) if is_model(first) or (others and (is_gone or has_models)) else (None, words)
+
+
+def _folder_of(console: Console, named: Path | None, cache: Path | None) -> Path:
+    """Return the folder of the model that was named, else of the best one of the cache, and say which it is."""
+    from tlfeat.models.listing import find_model
+
+    if named is not None and (named.exists() or len(named.parts) > 1):
+        return named
+    found = find_model(None if named is None else str(named), cache)
+    console.say(found.sentence())
+    return found.folder

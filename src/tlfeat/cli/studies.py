@@ -228,7 +228,7 @@ def run_audit(
             on_progress=console.progress,
         )
         clean = write_clean_table(opened, found, write) if write else None
-    paths = write_reports(found, output or workspace.report_dir(path.stem))
+    paths = write_reports(found, output or workspace.report_dir(path))
     console.warn(*found.notes)
     console.result(to_text(found), to_document(found))
     console.say(f"Report with pictures: {paths['html']} (and .csv, .json with every finding)")
@@ -258,7 +258,7 @@ def _write_page(
     return write_reports(
         found,
         data,
-        page.output or workspace.report_dir(data.cache.path.stem),
+        page.output or workspace.report_dir(data.cache.path),
         html=page.html,
         layer=layer,
         maps=choose_kinds(page.maps),
@@ -288,7 +288,7 @@ def _show_finding(console: Console, finding: Finding, cache: Path, output: Path 
     from tlfeat import workspace
     from tlfeat.report.finding import document, write_finding
 
-    paths = write_finding(finding, output or workspace.report_dir(cache.stem))
+    paths = write_finding(finding, output or workspace.report_dir(cache))
     table = aligned(finding.headings, finding.rows, width=console.width, droppable=finding.droppable)
     text = "\n".join(finding.sentences) + f"\n\n{table}\n\n" + "\n".join(finding.legend[:_MAX_NOTES])
     console.result(text, document(finding))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from tlfeat.backbones.encoder import Encoder
 from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.extract.embed import Embedded, Profile, embed_files
+from tlfeat.extract.known import KnownRows
 from tlfeat.images.decode import Decoded, n_cores
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.types import OnProgress, silent
@@ -70,6 +71,8 @@ def extract_rows(
     is_compressed: bool = False,
     is_strict: bool = False,
     origin: Mapping[str, Any] | None = None,
+    known_in: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda _: None,
     on_progress: OnProgress = silent,
 ) -> ExtractReport:
     """Bring the cache up to date: afterwards every readable image has a row in every layer of the encoder.
@@ -88,6 +91,10 @@ def extract_rows(
         Raise `DataError` at the end if any image failed; rows of the others are kept all the same.
     origin : mapping, optional
         JSON values recorded in the cache: `encoder` (how `predict` builds the same one again), `class_map`.
+    known_in : sequence of Path
+        Other caches: rows that they hold of the same images by the same encoder are copied, not computed again.
+    say : callable, optional
+        Called with a sentence on what was copied from where.
     on_progress : callable, optional
 
     Raises
@@ -106,7 +113,8 @@ def extract_rows(
     else:
         cache = open_cache(cache_path, writable=True, fingerprint=encoder.fingerprint)
     with cache, _removed_if_empty(cache, is_new=is_new):
-        run = _Run(images, encoder, cache, n_threads=n_threads, on_progress=on_progress)
+        known = KnownRows(cache, encoder.layers, known_in, n_threads, say, on_progress)
+        run = _Run(images, encoder, cache, known, n_threads=n_threads, on_progress=on_progress)
         if cache.source != source:
             cache.write_document("source", source)
         report = run.execute()
@@ -168,6 +176,7 @@ class _Run:
         images: ImageSet,
         encoder: Encoder,
         cache: Cache,
+        known: KnownRows,
         *,
         n_threads: int | None,
         on_progress: OnProgress,
@@ -175,6 +184,7 @@ class _Run:
         self.images = images
         self.encoder = encoder
         self.cache = cache
+        self.known = known
         self.on_progress = on_progress
         self.n_threads = n_threads
         self.profile = Profile(n_threads or 1)
@@ -194,6 +204,7 @@ class _Run:
         if previous is None:
             self.cache.write_table(table)  # a killed run leaves a cache that knows what it was about
         try:
+            self.known.take(table)
             with self._clock():
                 self._embed(table)
         except KeyboardInterrupt:

@@ -58,7 +58,11 @@ class ExtractionJob:
             raise DataError(f"{self.images.source}: {missing.why}.", add=add)
 
     def run(self, **options: Any) -> ExtractReport:
-        """Run it; `options` are those of `extract_rows`. An encoder that had work embeds reference images too."""
+        """Run it; `options` are those of `extract_rows`. An encoder that had work embeds reference images too.
+
+        Rows are copied from other caches beside this one and under ``cache/``, unless `known_in` names others.
+        """
+        options = {"known_in": workspace.other_caches(self.cache_path), **options}
         report = extract_rows(self.images, self.encoder, self.cache_path, origin=self.origin, **options)
         if report.n_embedded:
             embed_reference(self.encoder, self.cache_path)

@@ -161,13 +161,13 @@ class ModelInfo:
 
 def model_folder(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
     """Return where a candidate is saved: settings, encoder and split decide the name; an earlier version's is kept."""
-    earlier = earlier_settings(candidate, settings)
-    if earlier is not None and (folder := _named_folder(data, candidate, earlier, fingerprint)).exists():
-        return folder
-    return _named_folder(data, candidate, settings, fingerprint)
+    earlier, cache = earlier_settings(candidate, settings), data.cache.path
+    names = [_name(data, candidate, asked, fingerprint) for asked in (earlier, settings) if asked is not None]
+    known = (folder / name for name in names for folder in workspace.models_dirs(cache))
+    return next((folder for folder in known if folder.exists()), workspace.models_dir(cache) / names[-1])
 
 
-def _named_folder(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
+def _name(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> str:
     identity = workspace.digest(
         {
             "settings": settings,
@@ -177,7 +177,14 @@ def _named_folder(data: Data, candidate: str, settings: dict[str, Any], fingerpr
         }
     )
     layer = str(settings.get("layer", "")).replace(":", "-")[:60]
-    return workspace.models_dir(data.stem) / "-".join(filter(None, [candidate, layer, identity]))
+    return "-".join(filter(None, [candidate, layer, identity]))
+
+
+def model_folders(cache: Path) -> list[Path]:
+    """Return the folders of the models fitted on a cache, in order of name; of equal names the one beside the cache."""
+    folders = reversed(workspace.models_dirs(cache))
+    found = {path.parent.name: path.parent for folder in folders for path in folder.glob("*/result.json")}
+    return [found[name] for name in sorted(found)]
 
 
 def write_model(folder: Path, fitted: Fitted, data: Data, leaks: LeakedImages, save: Callable[[Path], Any]) -> Result:

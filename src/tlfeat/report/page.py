@@ -242,7 +242,7 @@ def write_reports(
         if maps:
             found_map = make_map(
                 data.cache, data.split, map_layer(comparison, data, layer), maps,
-                seed=data.seed, kept=workspace.report_dir(data.stem) / "maps", on_progress=on_progress,
+                seed=data.seed, kept=workspace.report_dir(data.cache.path) / "maps", on_progress=on_progress,
             )  # fmt: skip
         paths = {**write_tables(comparison, folder), "html": html or folder / "comparison.html"}
         write_text(paths["html"], to_html(comparison, data, found_map, on_progress=on_progress))

@@ -23,7 +23,7 @@ from tlfeat.heads.shift import shift_sentence
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
-from tlfeat.models.saved import Outcome, read_result, with_leaks
+from tlfeat.models.saved import Outcome, model_folders, read_result, with_leaks
 from tlfeat.records import Result, SplitInfo, record
 from tlfeat.types import OnProgress, silent
 
@@ -197,11 +197,11 @@ def known_comparison(data: Data, *, on_progress: OnProgress = silent) -> Compari
     DataError
         There is none; the message says how to make one.
     """
-    folder, split = workspace.models_dir(data.stem), data.split
+    folder, split = workspace.models_dir(data.cache.path), data.split
     results = []
-    for path in sorted(folder.glob("*/result.json")):
+    for path in model_folders(data.cache.path):
         try:
-            result = read_result(path.parent)
+            result = read_result(path)
         except ModelError:
             continue  # of an older version, or damaged
         if _is_of(result, data):
