@@ -216,6 +216,10 @@ def test_the_coverage_table_counts_answers_and_how_many_are_right(rejector: Reje
     assert table[0] == {"asked": 1.0, "answered": 1.0, "accuracy": np.mean(true == 0)}
     assert table[-1]["answered"] < table[1]["answered"]
     assert table[-1]["accuracy"] > table[0]["accuracy"]
+    counts = np.arange(300) % 3 == 0  # the others are leaks
+    of_some = coverage_table(rejector, rows, probabilities, true, counts)
+    assert of_some[0] == {"asked": 1.0, "answered": 1.0, "accuracy": np.mean(true[counts] == 0)}
+    assert of_some == coverage_table(rejector, rows[counts], probabilities[counts], true[counts])
 
 
 def test_what_is_refused_of_reference_images_is_counted_at_95_percent(rejector: Rejector) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.heads.known_rows import (
@@ -213,17 +214,22 @@ class Coverage:
 
 
 def coverage_table(
-    rejector: Rejector, rows: RowSource, probabilities: Probabilities, true: Labels
+    rejector: Rejector,
+    rows: RowSource,
+    probabilities: Probabilities,
+    true: Labels,
+    is_scored: npt.NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a `Coverage` as a dict for 100, 99, 95, 90 and 80 % of known pictures.
+    """Return a `Coverage` as a dict for 100, 99, 95, 90 and 80 % of known pictures, of the test images that count.
 
     Coverage against accuracy: El-Yaniv and Wiener 2010, JMLR 11, section 2; Geifman and El-Yaniv 2017, NeurIPS.
     """
-    right = probabilities.argmax(axis=1) == true
+    counts = np.ones(len(true), dtype=bool) if is_scored is None else is_scored
+    right = (probabilities.argmax(axis=1) == true)[counts]
     every = (1.0, 0.99, 0.95, 0.9, 0.8)
     found = []
     for asked, reasons in zip(every, rejector.reasons_at(every, rows, probabilities), strict=True):
-        is_answered = np.array([not why for why in reasons])
+        is_answered = np.array([not why for why in reasons])[counts]
         accuracy = float(right[is_answered].mean()) if is_answered.any() else None
         found.append(asdict(Coverage(asked, float(is_answered.mean()), accuracy)))
     return found

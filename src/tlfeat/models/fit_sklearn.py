@@ -149,7 +149,7 @@ def _fit(candidate: _Candidate, data: Data, is_fresh: bool, on_progress: OnProgr
         return Outcome(known, is_reused=True)
     on_progress(f"fitting {candidate.name}", 0, 0)
     learned = _learn(candidate, data, on_progress)
-    fitted = _test(candidate, data.split, learned, leaks_s)
+    fitted = _test(candidate, data, learned, leaks_s)
 
     def save(to: Path) -> None:
         save_head(learned.head.head, to, file_format=candidate.settings.get("file_format", "skops"))
@@ -191,9 +191,10 @@ def _held_out(fitted: Fit, split: Split, learn_at: Labels) -> HeldOut | None:
     return HeldOut(is_right[is_held], split.groups[learn_at][is_held])
 
 
-def _test(candidate: _Candidate, split: Split, learned: _Learned, leaks_s: float) -> Fitted:
+def _test(candidate: _Candidate, data: Data, learned: _Learned, leaks_s: float) -> Fitted:
     """Return what the head answers for the test images; reading their rows is no part of the time."""
-    cache, head, test_at = candidate.cache, learned.head, split.where("test")
+    cache, split, head = candidate.cache, data.split, learned.head
+    test_at = split.where("test")
     rows = _rows_to_test(cache, head.layers, [split.keys[i] for i in test_at])
     started_s = time.perf_counter()
     probabilities = predict_probabilities(head.head, rows)
@@ -220,7 +221,9 @@ def _test(candidate: _Candidate, split: Split, learned: _Learned, leaks_s: float
             predict_s_per_image=predict_s / len(test_at),
         ),
         notes=head.notes,
-        coverage=coverage_table(rejector, rows, probabilities, split.labels[test_at]) if rejector else [],
+        coverage=coverage_table(rejector, rows, probabilities, split.labels[test_at], data.scored_tests())
+        if rejector
+        else [],
         held_out=learned.held_out,
         auc=None if learned.sample is None else tell_apart(learned.sample, some_rows(rows, seed=split.info.seed)),
         reference=_refused_reference(rejector, reference, head) if rejector and reference else {},
