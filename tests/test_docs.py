@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
     ["extract", "fit-sklearn", "fit-keras", "recipes", "summary", "compare", "report"]
     + ["sweep", "curve", "audit", "models", "predict", "export", "backbones", "layers"]
-    + [f"cache {name}" for name in ("info", "verify", "export", "import")]
+    + [f"cache {name}" for name in ("info", "verify", "export", "import", "clean")]
 )  # fmt: skip
 
 

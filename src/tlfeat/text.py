@@ -176,5 +176,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(n_bytes: int) -> str:
-    """Return a number of bytes in kB or MB (powers of ten)."""
-    return f"{n_bytes / 1e3:.0f} kB" if n_bytes < 1e6 else f"{n_bytes / 1e6:.1f} MB"
+    """Return a number of bytes in kB, MB or GB (powers of ten)."""
+    if n_bytes < 1e6:
+        return f"{n_bytes / 1e3:.0f} kB"
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"

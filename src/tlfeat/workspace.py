@@ -118,18 +118,18 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    _remove(aside)
+    remove(aside)
     try:
         yield aside
         for file in sorted(aside.rglob("*")) if aside.is_dir() else [aside]:
             if file.is_file():
                 _sync_file(file)
         if aside.is_dir():
-            _remove(path)
+            remove(path)
         aside.replace(path)
         _sync_folder(path.parent)
     finally:
-        _remove(aside)
+        remove(aside)
 
 
 @contextmanager
@@ -161,7 +161,8 @@ def _sync_file(path: Path) -> None:
         os.fsync(written.fileno())
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -46,6 +46,7 @@ WORDS = {
     "cache verify": "",
     "cache export": "out.csv",
     "cache import": "rows.npy table.csv --cache mine.h5",
+    "cache clean": "",
 }
 
 PROGRAM = typer.main.get_command(app)

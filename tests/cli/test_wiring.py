@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import ANY, MagicMock
 
 import pytest
 import typer.main
 
 from tlfeat import workspace
 from tlfeat.backbones import graph
+from tlfeat.cache import clean as cache_clean
 from tlfeat.cache import contents, repair, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
@@ -59,6 +60,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     graph: ("list_layers",),
     store: ("open_cache",),
     repair: ("repair_cache",),
+    cache_clean: ("find_leftovers", "remove"),
     transfer: ("export_rows", "import_rows"),
 }
 
@@ -389,6 +391,7 @@ CASES = [
         ("name", "a.npy t.csv --name mine", "transfer.import_rows name", "mine"),
         ("cache", "a.npy t.csv --cache my.h5", "transfer.import_rows cache_path", Path("my.h5")),
     ),
+    *cases_of("cache clean", ("yes", "--yes", "clean.remove leftovers", ANY)),
 ]
 
 

@@ -36,6 +36,7 @@ CACHE_COMMANDS: Commands = (
     ("verify", cache.run_verify, "Check every stored embedding, and repair."),
     ("export", cache.run_export, "Write embeddings and labels to a file."),
     ("import", cache.run_import, "Make a cache from other embeddings."),
+    ("clean", cache.run_clean, "Free what can be made again."),
 )
 
 
@@ -62,7 +63,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-cache_app = typer.Typer(help="Show, check, export or import a cache.", no_args_is_help=True)
+cache_app = typer.Typer(help="Show, check, export, import or clean up a cache.", no_args_is_help=True)
 
 for to, commands in ((app, COMMANDS), (cache_app, CACHE_COMMANDS)):
     for name, run, short_help in commands:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from tlfeat.cli.console import Console
 from tlfeat.cli.options import CacheOption, LayerOption, NewCacheOption
 from tlfeat.errors import CacheError
-from tlfeat.text import counted, one_line
+from tlfeat.text import aligned, counted, one_line, size
 
 
 def run_info(console: Console, cache: CacheOption = None) -> None:
@@ -82,6 +83,30 @@ def run_import(
     n = import_rows(rows, table, path, name=name)
     console.result(f"{n:,} rows in {path}", {"cache": str(path), "n_rows": n})
     console.say(f"Next: tlfeat compare --cache {path}")
+
+
+def run_clean(
+    console: Console,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it. Default: only say what there is.")] = False,
+) -> None:
+    """Say what under cache/ can be made again and how large it is; never embeddings, models or reports."""
+    from tlfeat import workspace
+    from tlfeat.cache.clean import find_leftovers, remove
+
+    found = find_leftovers()
+    kept = remove(found) if yes else []
+    n_bytes = sum(leftover.n_bytes for leftover in found)
+    rows = [(leftover.what, f"{len(leftover.paths):,}", size(leftover.n_bytes)) for leftover in found]
+    table = aligned(("can be made again", "files", "size"), [*rows, ("altogether", "", size(n_bytes))])
+    nothing = f"Nothing under {workspace.CACHE_DIR} can be made again: there is nothing to free."
+    documents = [dataclasses.asdict(each) | {"paths": [str(path) for path in each.paths]} for each in found]
+    console.result(
+        table if found else nothing,
+        {"bytes": n_bytes, "is_freed": yes, "kept": [str(path) for path in kept], "found": documents},
+    )
+    console.warn(*(f"could not delete {path}" for path in kept))
+    if found:
+        console.say("Deleted." if yes else "Nothing was deleted. To delete it: tlfeat cache clean --yes")
 
 
 #: How pixels reach the network, of a fingerprint.
