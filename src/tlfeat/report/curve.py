@@ -177,7 +177,8 @@ def _legend(curve: Curve) -> list[str]:
         f"{interval_text(wilson_interval(round(best * curve.n_test), curve.n_test))}.",
         "Heads choose their parameters by cross-validation on the draw; with 1 image a class they take the defaults.",
         "Twice the labels: a straight line through the last four points of labels and error, in logarithms. Its "
-        "interval: bootstrap over draws and test images. It holds for more images like these.",
+        "interval: bootstrap over draws and test images, and half of the gain at either end, as curves are not that "
+        "straight. It holds for more images like these.",
         "Labels for equal accuracy: interpolated in the logarithm on mean curves made monotone (isotonic regression); "
         "where curves are flat, a small difference in accuracy is a large one in labels. Its interval: bootstrap over "
         "draws and test images.",

@@ -16,6 +16,10 @@ _N_POINTS = 4
 
 _FEWEST_POINTS = 3
 
+#: Share of the forecast that is added to either end of its interval, because curves are no power laws: the bootstrap
+#: alone held what came in 61 % of 18 forecasts, with this in 94 % (benchmarks/doubling.py).
+_MISFIT = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Doubling(Record):
@@ -67,8 +71,8 @@ def doublings(curve: Curve) -> list[Doubling]:
 
     Notes
     -----
-    The interval is a percentile bootstrap over draws and test images, as in ``savings``. ``benchmarks/doubling.py``
-    measures how often it holds what twice the labels do bring.
+    The interval is a percentile bootstrap over draws and test images, as in ``savings``, with half of the gain added at
+    either end. ``benchmarks/doubling.py`` measures how often it holds what twice the labels do bring.
     """
     found = []
     for name, line in curve.lines.items():
@@ -82,5 +86,6 @@ def doublings(curve: Curve) -> list[Doubling]:
             gains.append(gain_of_doubling(means_of(line, images, draws), curve.n_test))
         low, high = np.percentile(gains, [2.5, 97.5])
         gain = gain_of_doubling(means_of(line), curve.n_test)
-        found.append(Doubling(name, line[-1].n_labels, line[-1].mean, gain, (float(low), float(high))))
+        interval = float(low) - _MISFIT * gain, float(high) + _MISFIT * gain
+        found.append(Doubling(name, line[-1].n_labels, line[-1].mean, gain, interval))
     return sorted(found, key=lambda one: -one.accuracy)
