@@ -36,7 +36,7 @@ def test_reference_images_are_embedded_once_for_an_encoder(job: ExtractionJob, e
     assert [len(rows) for rows in (found.known, found.drawings, found.photographs)] == [36, 36, 36]
     assert not np.allclose(found.known, found.drawings)
     job.run()
-    replace(job, cache_path=job.cache_path.with_name("other.h5")).run()
+    replace(job, cache_path=job.cache_path.with_name("other.h5")).run(known_in=())
     assert encoder.n_encoded == 2 * n_pictures + 108
     reference_file(job.cache_path, encoder.fingerprint).unlink()
     job.run()  # nothing to embed: a network is not built for reference images alone

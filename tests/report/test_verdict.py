@@ -154,16 +154,16 @@ def test_what_a_sweep_fitted_is_folded_away(results: list[Result], folded: list[
 
 
 def test_words_are_explained_once_a_sentence_and_everything_else_is_escaped() -> None:
-    found = str(explained("<b>macro F1</b> & F1: within noise, within noise"))
+    found = str(explained("<b>macro F1</b> & ECE: within noise, within noise"))
     assert (
         re.sub("<button[^>]*>|</button>", "", found)
-        == "&lt;b&gt;macro F1&lt;/b&gt; &amp; F1: within noise, within noise"
+        == "&lt;b&gt;macro F1&lt;/b&gt; &amp; ECE: within noise, within noise"
     )
     names = {word: name for name, word, _ in explanations()}
     targets = re.findall('popovertarget="(.*?)">(.*?)<', found)
-    assert targets == [(names["macro F1"], "macro F1"), (names["F1"], "F1"), (names["within noise"], "within noise")]
-    said = unescape(explained("the 95 % interval, by McNemar's mid-p test, of LEAK and SHIFT; leaky"))
-    assert re.findall(">(.*?)</button>", said) == ["95 % interval", "McNemar's mid-p test", "LEAK", "SHIFT"]
+    assert targets == [(names["macro F1"], "macro F1"), (names["ECE"], "ECE"), (names["within noise"], "within noise")]
+    said = unescape(explained("the 95 % interval, by McNemar's mid-p test, of LEAK and held-out; leaky"))
+    assert re.findall(">(.*?)</button>", said) == ["95 % interval", "McNemar's mid-p test", "LEAK", "held-out"]
 
 
 def test_the_words_of_the_page_are_those_of_the_glossary() -> None:

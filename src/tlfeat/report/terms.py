@@ -26,14 +26,9 @@ TERMS = {
     "Holm": ("Holm", "correction of p-values when many models are compared"),
     "macro F1": (
         "macro F1",
-        "mean of the F1 scores of the classes, so that rare classes count as much as common ones",
+        "mean of the F1 scores of the classes (F1: harmonic mean of precision and recall); rare classes count as much "
+        "as common ones",
     ),
-    "F1": (
-        "F1",
-        "one number for precision and recall of a class (their harmonic mean): 1 where both are perfect",
-    ),
-    "recall": ("recall", "share of the images of a class that are recognised"),
-    "precision": ("precision", "share of the images given a class that belong to it"),
     "ECE": ("ECE", "expected calibration error: mean gap between probability and share of right answers"),
     "calibration": ("calibration", "how well probabilities agree with the share of right answers"),
     "frontier": ("frontier", "models for which no other is both faster and more accurate"),
@@ -43,13 +38,9 @@ TERMS = {
         "LEAK|Leaks?",
         "test image that is also, perhaps changed, a training image; it counts in no score",
     ),
-    "shift": (
-        "SHIFT",
-        "test images are right less often than held-out training images, often as they are of another kind",
-    ),
 }
 
-#: Every word, the longer ones first: "macro F1" is not F1.
+#: Every word where it stands alone.
 _ANY = re.compile(
     "|".join(rf"(?P<t{i}>(?<!\w)(?:{pattern})(?!\w))" for i, (pattern, _) in enumerate(TERMS.values())),
 )
