@@ -143,7 +143,8 @@ def _short(value: object) -> str:
 
 def _cells(line: Line) -> tuple[str, ...]:
     result = line.result
-    verdict = "within noise" if line.is_within_noise else f"worse, p = {line.p_value:.2g}"
+    p = "p < 0.001" if line.p_value < 0.001 else f"p = {line.p_value:.2g}"
+    verdict = "within noise" if line.is_within_noise else f"worse, {p}"
     verdict += ", no better than guessing" if guessing_sentence(result.score, result.classes, name="") else ""
     return (
         line.name,
