@@ -143,9 +143,6 @@ def _short(value: object) -> str:
 
 def _cells(line: Line) -> tuple[str, ...]:
     result = line.result
-    p = "p < 0.001" if line.p_value < 0.001 else f"p = {line.p_value:.2g}"
-    verdict = "within noise" if line.is_within_noise else f"worse, {p}"
-    verdict += ", no better than guessing" if guessing_sentence(result.score, result.classes, name="") else ""
     return (
         line.name,
         percent(result.score.accuracy),
@@ -154,8 +151,26 @@ def _cells(line: Line) -> tuple[str, ...]:
         seconds(seconds_of(result, "choosing and fitting")),
         seconds(line.image_s),
         size(result.model_bytes),
-        f"{_points_of(line.difference)} points ({' to '.join(map(_points_of, line.difference_ci95))}), {verdict}",
+        f"{difference_text(line)}, {verdict_text(line)}",
     )
+
+
+def difference_text(line: Line) -> str:
+    """Return how far a candidate is from the best, in percentage points with the interval."""
+    return f"{_points_of(line.difference)} points ({' to '.join(map(_points_of, line.difference_ci95))})"
+
+
+def p_text(line: Line) -> str:
+    """Return what the test says: "within noise", or "worse" with the p-value in two digits."""
+    if line.is_within_noise:
+        return "within noise"
+    return "worse, p < 0.001" if line.p_value < 0.001 else f"worse, p = {line.p_value:.2g}"
+
+
+def verdict_text(line: Line) -> str:
+    """Return what the test says, and whether the candidate only guesses."""
+    guesses = guessing_sentence(line.result.score, line.result.classes, name="")
+    return p_text(line) + (", no better than guessing" if guesses else "")
 
 
 def _points_of(share: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.heads.shift import shift_sentence
-from tlfeat.report.comparison import table_rows, tradeoff_sentences
+from tlfeat.report.comparison import difference_text, p_text, table_rows, tradeoff_sentences, verdict_text
 from tlfeat.studies.compare import Comparison, Line
 from tlfeat.studies.tradeoff import seconds_of
 from tlfeat.text import counted, interval_text, percent, seconds, size
@@ -142,26 +142,10 @@ def _confused(best: Line, classes: Sequence[str]) -> str:
     return f"{said}{often} by taking {pair['true']} for {pair['predicted']}: {pair['n']:,} of {n} of {pair['true']}."
 
 
-def difference_text(line: Line) -> str:
-    """Return how far a candidate is from the best, in percentage points with the interval."""
-    low, high = (f"{100 * end:+.1f}" for end in line.difference_ci95)
-    return f"{100 * line.difference:+.1f} points ({low} to {high})"
-
-
-def p_text(line: Line) -> str:
-    """Return what the test says: "within noise", or "worse" with the p-value in two digits."""
-    if line.is_within_noise:
-        return "within noise"
-    return "worse, p < 0.001" if line.p_value < 0.001 else f"worse, p = {line.p_value:.2g}"
-
-
 def page_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return headings and cells of the table of candidates; the last column of the terminal becomes two."""
     headings, rows = table_rows(comparison)
-    ends = [("best", "")]
-    for line in comparison.lines[1:]:
-        guesses = guessing_sentence(line.result.score, comparison.classes, name="")
-        ends.append((difference_text(line), p_text(line) + (", no better than guessing" if guesses else "")))
+    ends = [("best", ""), *((difference_text(line), verdict_text(line)) for line in comparison.lines[1:])]
     cells = [(*row[:-1], *end) for row, end in zip(rows, ends, strict=True)]
     return (*headings, "verdict"), cells
 
