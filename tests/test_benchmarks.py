@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +17,6 @@ from conftest import script
 from tlfeat.images.image_set import ImageSet
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "benchmarks" / "accuracy_and_time.py"
 SHARED = Path(os.environ.get("TLFEAT_SHARED") or ROOT.parent / "shared")
 START, END = "<!-- accuracy_and_time -->", "<!-- /accuracy_and_time -->"
 
@@ -198,30 +195,29 @@ def test_figures_that_are_not_kept_are_printed_and_touch_no_page(
 
 @pytest.mark.keras
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"needs the shared data and weights, absent: {SHARED}")
-def test_a_small_run_ends_with_a_row_for_logistic_regression(tmp_path: Path) -> None:
+def test_a_small_run_ends_with_a_row_for_logistic_regression(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TLFEAT_SHARED", str(SHARED.resolve()))
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES"):  # it sets them, and they end with this test
+        monkeypatch.setenv(name, os.environ.get(name, "-1"))
     options: dict[str, str | Path] = {
         "--sets": "sign_digits",
         "--backbones": "v2",
-        "--images-per-class": "6",
+        "--images-per-class": "4",
         "--keras": "none",
         "--splits": "1",
         "--work": tmp_path / "work",
         "--json": tmp_path / "r.json",
         "--markdown": tmp_path / "r.md",
     }
-    run = subprocess.run(
-        [sys.executable, str(SCRIPT), *(str(part) for pair in options.items() for part in pair)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=tmp_path,
-        env={**os.environ, "TLFEAT_SHARED": str(SHARED.resolve())},
-    )
-    assert run.returncode == 0, run.stderr
-    assert "sign_digits v2: heads: " in run.stderr
+    code = benchmark.main([str(part) for pair in options.items() for part in pair])
+    said = capsys.readouterr().err
+    assert code == 0, said
+    assert "sign_digits v2: heads: " in said
     (record,) = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["records"]
     assert record["is_complete"]
-    assert record["n_images"] == 60
+    assert record["n_images"] == 40
     assert "logreg" in [line["model"] for line in record["lines"]]
     assert str(tmp_path) not in json.dumps(record)
     assert "| MobileNetV2 0.35 | logreg | " in (tmp_path / "r.md").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -274,7 +275,8 @@ def test_network_extraction_killed_in_the_middle_ends_with_the_same_bits(tmp_pat
     KerasEncoder(BackboneSpec(DIGITS), ["avg_pool"]).prepare()
     for folder in (whole, killed):  # converted already, so that no process has to start TensorFlow
         shutil.copytree(workspace.NETWORKS_DIR, folder / NETWORKS_DIR)
-    subprocess.run(command, cwd=whole, check=True)
+    with contextlib.chdir(whole):
+        plan_extraction(layers=["avg_pool"], batch_size=1).run()
     process = subprocess.Popen(command, cwd=killed)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:  # the table of pending images is written when embedding begins

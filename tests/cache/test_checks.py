@@ -112,7 +112,7 @@ def test_a_stranger_s_file_is_refused_before_anything_is_read(filled: Path, harm
         open_cache(filled)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), n=st.integers(1, 40))
 def test_mutated_bytes_end_in_a_listed_problem_or_a_clear_error(filled: Path, at: float, byte: int, n: int) -> None:
     data = bytearray(filled.read_bytes())

@@ -36,7 +36,7 @@ def test_rows_come_back_to_the_bit_in_any_order(filled: Path) -> None:
     assert twice.tobytes() == rows[[3, 3]].tobytes()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 70), min_size=1, max_size=8), reserved=st.integers(0, 300))
 def test_any_sequence_of_appends_reads_back_equal(tmp_path: Path, sizes: list[int], reserved: int) -> None:
     path = tmp_path / "h.h5"

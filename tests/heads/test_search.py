@@ -362,7 +362,7 @@ def test_sums_do_not_depend_on_the_number_of_threads() -> None:
 @pytest.mark.parametrize("name", ["logreg", "lda"])  # linear-svm and ridge are the code of logreg
 def test_a_head_takes_less_memory_than_its_rows_again(name: str) -> None:
     """With the rows themselves that is less than 2.5 times the rows."""
-    problem = problem_of(n=60_000, width=100, n_classes=2)
+    problem = problem_of(n=30_000, width=100, n_classes=2)
     split = split_of(problem.rows, [f"c{i}" for i in problem.labels])
     at = split.where("train", "val")
     rows = in_order(problem.rows, split, at)

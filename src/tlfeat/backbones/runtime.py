@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 import sys
 import threading
@@ -134,6 +135,23 @@ class OpenVinoRuntime:
         return rows
 
 
+def import_openvino() -> Any:
+    """Import OpenVINO without its usage statistics.
+
+    By itself it posts some at every import, and writes an identity below the home folder. Where the package that does
+    so cannot be imported, OpenVINO goes without. The user's settings stay as they are, and so does what is imported
+    already.
+    """
+    telemetry = "openvino_telemetry"
+    if "openvino" in sys.modules or telemetry in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # what Python takes for "cannot be imported"
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[telemetry]
+
+
 def converted_file(folder: Path, name: str, identity: str) -> Path:
     """Return where the converted form of a network lies; another version of OpenVINO or Keras gets another file."""
     versions = "-".join(distribution_version(package) for package in ("openvino", "keras"))
@@ -177,7 +195,7 @@ def convert(forward: Any, layers: Sequence[str], probe: Pixels, file: Path) -> N
     CannotConvert
     """
     try:
-        import openvino as ov
+        ov = import_openvino()
     except ImportError as error:
         raise CannotConvert("it is not installed") from error
     frozen = freeze(forward)
@@ -217,8 +235,9 @@ def to_openvino(frozen: Any, shape: Sequence[int], folder: Path) -> Any:
     folder : Path
         For a file that OpenVINO reads the graph from.
     """
-    import openvino as ov
     import tensorflow as tf
+
+    ov = import_openvino()
 
     tf.io.write_graph(frozen.graph, str(folder), "graph.pb", as_text=False)
     model = ov.Core().read_model(folder / "graph.pb")
@@ -252,7 +271,7 @@ def largest_difference(one: Mapping[str, Rows], other: Mapping[str, Rows]) -> fl
 
 def _compile(file: Path, n_threads: int) -> Any:
     try:
-        import openvino as ov
+        ov = import_openvino()
     except ImportError as error:
         raise CannotConvert("it is not installed") from error
     settings = {

@@ -6,6 +6,7 @@ tell how much of something else a model refuses.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Reference(NamedTuple):
     photographs: list[Picture]  # to be refused
 
 
+@functools.cache
 def reference_images() -> Reference:
     """Return 36 drawings to learn from, 36 others, and 36 parts of two photographs; always the same ones.
 
@@ -58,7 +60,7 @@ def decode_picture(picture: Picture, size: tuple[int, int], resize: str) -> Pixe
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(picture).save(file, "BMP")  # PNG took longer to write than all the pictures to draw
     return decode_bytes(file.getvalue(), size, resize)
 
 

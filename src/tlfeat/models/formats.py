@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbones.network import import_keras, short_reason, silent_stderr
-from tlfeat.backbones.runtime import freeze, to_openvino
+from tlfeat.backbones.runtime import freeze, import_openvino, to_openvino
 from tlfeat.errors import ModelError, UsageError, nearest
 from tlfeat.models.head_layers import PROBABILITIES
 from tlfeat.records import distribution_version
@@ -134,8 +134,7 @@ def _write_onnx(network: Any, labels: Sequence[str], file: Path) -> None:
 
 
 def _write_openvino(network: Any, labels: Sequence[str], file: Path) -> None:
-    import openvino as ov
-
+    ov = import_openvino()
     model = to_openvino(_frozen(network), (-1, *network.inputs[0].shape[1:]), file.parent)
     model.inputs[0].tensor.set_names({"pixels"})
     for output, name in zip(model.outputs, ("class_index", PROBABILITIES), strict=True):
@@ -186,6 +185,7 @@ def _load_keras(file: Path) -> Run:
 def _load_onnx(file: Path) -> Run:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # what its packages for Windows send
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def run(pixels: Pixels) -> tuple[list[str], Probabilities32]:
@@ -196,8 +196,7 @@ def _load_onnx(file: Path) -> Run:
 
 
 def _load_openvino(file: Path) -> Run:
-    import openvino as ov
-
+    ov = import_openvino()
     model = ov.Core().read_model(file)
     labels = json.loads(model.get_rt_info(["tlfeat", "labels"]).astype(str))
     # without the hint, processors that have bfloat16 compute in it
