@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import importlib
 import importlib.util
@@ -15,11 +16,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import typer.testing
 from PIL import Image
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.network import import_keras
+from tlfeat.extract import reference
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
@@ -81,6 +84,15 @@ class CountingEncoder(PixelEncoder):
 def _networks_in_a_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workspace, "NETWORKS_DIR", tmp_path_factory.mktemp("networks"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _what_is_always_the_same_is_made_once() -> Iterator[None]:
+    """The table of commands and options, and the reference images of a size: a fourth of what many tests took."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.testing._get_command))
+        patch.setattr(reference, "reference_pixels", functools.lru_cache(8)(reference.reference_pixels))
         yield
 
 

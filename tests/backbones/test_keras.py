@@ -38,21 +38,21 @@ NETWORKS_DIR = workspace.NETWORKS_DIR
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> BackboneSpec:
-    """MobileNetV2 at 32 px with seeded weights under which values neither vanish nor explode.
+    """MobileNet at 32 px with seeded weights under which values neither vanish nor explode.
 
     Keras' own random weights shrink every layer: its pooled rows are of size 1e-12, where any comparison passes.
     """
-    base = build_base(BackboneSpec("mobilenet_v2_0.35", "random", (32, 32)), (32, 32))
+    base = build_base(BackboneSpec("mobilenet_0.25", "random", (32, 32)), (32, 32))
     rng = np.random.default_rng(0)
     for layer in base.layers:
         for weight in layer.weights:
             if len(weight.shape) == 4:
                 is_depthwise = type(layer).__name__ == "DepthwiseConv2D"
                 fan_in = np.prod(weight.shape[:2]) * (1 if is_depthwise else weight.shape[2])
-                weight.assign(rng.normal(0, np.sqrt(2 / fan_in), weight.shape))
+                weight.assign(rng.normal(0, np.sqrt(4 / fan_in), weight.shape))
     path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
     base.save_weights(path)
-    return BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32))
+    return BackboneSpec("mobilenet_0.25", str(path), (32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -60,28 +60,34 @@ def pixels() -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
 
 
-def test_one_pass_gives_every_layer_as_keras_itself_does(small: BackboneSpec, pixels: Pixels) -> None:
+@pytest.fixture(scope="module")
+def source(small: BackboneSpec) -> Any:
+    return build_base(small, (32, 32))
+
+
+NAMES = ["avg_pool", "conv_pw_5_relu", "conv_pw_5_relu:max", "conv_pw_5_relu:gem", "conv_pw_5_relu:flatten"]
+
+
+def test_one_pass_gives_every_layer_as_keras_itself_does(small: BackboneSpec, source: Any, pixels: Pixels) -> None:
     keras = import_keras()
-    names = ["avg_pool", "block_5_add", "block_5_add:max", "block_5_add:gem", "block_5_add:flatten"]
-    rows = KerasEncoder(small, names).encode(pixels)
-    base = build_base(small, (32, 32))
-    middle = keras.Model(base.inputs[0], [base.output, base.get_layer("block_5_add").output])
+    rows = KerasEncoder(small, NAMES).encode(pixels)
+    middle = keras.Model(source.inputs[0], [source.output, source.get_layer("conv_pw_5_relu").output])
     pooled, maps = (np.asarray(out) for out in middle(pixels.astype(np.float32) / 127.5 - 1, training=False))
     expected = {
         "avg_pool": pooled,
-        "block_5_add": maps.mean(axis=(1, 2)),
-        "block_5_add:max": maps.max(axis=(1, 2)),
-        "block_5_add:gem": (np.maximum(maps, 1e-6) ** 3).mean(axis=(1, 2)) ** (1 / 3),
-        "block_5_add:flatten": maps.reshape(20, -1),
+        "conv_pw_5_relu": maps.mean(axis=(1, 2)),
+        "conv_pw_5_relu:max": maps.max(axis=(1, 2)),
+        "conv_pw_5_relu:gem": (np.maximum(maps, 1e-6) ** 3).mean(axis=(1, 2)) ** (1 / 3),
+        "conv_pw_5_relu:flatten": maps.reshape(20, -1),
     }
-    for name in names:
+    for name in NAMES:
         assert rows[name].dtype == np.float32
         assert rows[name].std() > 0.01, "values that vanish prove nothing"
         np.testing.assert_allclose(rows[name], expected[name], atol=1e-4, err_msg=name)
 
 
 def test_a_row_does_not_depend_on_what_else_is_in_its_batch(small: BackboneSpec, pixels: Pixels) -> None:
-    encoder = KerasEncoder(small, ["avg_pool"], batch_size=8)
+    encoder = KerasEncoder(small, NAMES, batch_size=8)  # converted by the test above
     whole = encoder.encode(pixels[:8])["avg_pool"]
     alone = encoder.encode(pixels[3:4])["avg_pool"]
     shifted = encoder.encode(pixels[2:8])["avg_pool"]
@@ -91,7 +97,7 @@ def test_a_row_does_not_depend_on_what_else_is_in_its_batch(small: BackboneSpec,
 
 def test_pixels_are_not_changed(small: BackboneSpec, pixels: Pixels) -> None:
     before = pixels.copy()
-    KerasEncoder(small, ["avg_pool"]).encode(pixels)
+    KerasEncoder(small, NAMES).encode(pixels)
     assert np.array_equal(pixels, before)
 
 
@@ -105,8 +111,8 @@ def test_preprocessing_is_that_of_keras(mode: str, pixels: Pixels) -> None:
 
 
 def test_a_wrong_layer_name_suggests_the_nearest(small: BackboneSpec) -> None:
-    with pytest.raises(UsageError, match=r"No layer 'blok_5_add' .* Did you mean 'block_5_add'"):
-        KerasEncoder(small, ["blok_5_add"]).prepare()
+    with pytest.raises(UsageError, match=r"No layer 'conv_pw_5_rellu' .* Did you mean 'conv_pw_5_relu'"):
+        KerasEncoder(small, ["conv_pw_5_rellu"]).prepare()
 
 
 def test_pooling_a_vector_is_refused() -> None:
@@ -116,7 +122,7 @@ def test_pooling_a_vector_is_refused() -> None:
 
 def test_random_weights_are_seeded(pixels: Pixels, eagerly: None) -> None:
     def rows(seed: int) -> Any:
-        spec = BackboneSpec("mobilenet_v2_0.35", "random", (32, 32), seed=seed)
+        spec = BackboneSpec("mobilenet_0.25", "random", (32, 32), seed=seed)
         return KerasEncoder(spec, ["avg_pool"], runtime="tensorflow").encode(pixels)["avg_pool"]
 
     assert rows(0).tobytes() == rows(0).tobytes()
@@ -124,14 +130,9 @@ def test_random_weights_are_seeded(pixels: Pixels, eagerly: None) -> None:
 
 
 @pytest.fixture(scope="module")
-def source(small: BackboneSpec) -> Any:
-    return build_base(small, (32, 32))
-
-
-@pytest.fixture(scope="module")
 def whole() -> Any:
-    """MobileNetV2 with its top."""
-    return import_keras().applications.MobileNetV2(alpha=0.35, weights=None)
+    """MobileNet with its top."""
+    return import_keras().applications.MobileNet(alpha=0.25, weights=None)
 
 
 @pytest.mark.filterwarnings("ignore:.*HDF5 file.*legacy.*")  # that it is legacy is why it is tested
@@ -141,7 +142,7 @@ def test_weights_come_from_a_file_with_or_without_the_top(
 ) -> None:
     path = tmp_path / f"w{ending}"
     source.save_weights(path) if ending == ".weights.h5" else source.save(path)
-    spec = BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32))
+    spec = BackboneSpec("mobilenet_0.25", str(path), (32, 32))
     rows = KerasEncoder(spec, ["avg_pool"], runtime="tensorflow").encode(pixels)
     expected = np.asarray(source(pixels.astype(np.float32) / 127.5 - 1, training=False))
     assert expected.std() > 0.01
@@ -149,9 +150,9 @@ def test_weights_come_from_a_file_with_or_without_the_top(
 
     top = tmp_path / f"top{ending}"
     whole.save_weights(top) if ending == ".weights.h5" else whole.save(top)
-    base = build_base(BackboneSpec("mobilenet_v2_0.35", str(top), (32, 32)), (32, 32))
+    base = build_base(BackboneSpec("mobilenet_0.25", str(top), (32, 32)), (32, 32))
     assert np.isfinite(base(pixels.astype(np.float32) / 127.5 - 1, training=False)).all()
-    ours, theirs = base.get_layer("Conv_1").get_weights(), whole.get_layer("Conv_1").get_weights()
+    ours, theirs = base.get_layer("conv_pw_13").get_weights(), whole.get_layer("conv_pw_13").get_weights()
     for one, other in zip(ours, theirs, strict=True):
         assert np.array_equal(one, other)
 
@@ -208,8 +209,8 @@ def test_no_network_says_which_file_to_fetch_and_how_to_pass_it(
 
 def test_layers_lists_what_can_be_an_embedding(small: BackboneSpec) -> None:
     found = {info.name: info for info in list_layers(small)}
-    assert found["avg_pool"].width == 1280
-    assert found["block_5_add"].is_reachable
+    assert found["avg_pool"].width == 256
+    assert found["conv_pw_5_relu"].is_reachable
     assert not found[next(iter(found))].is_reachable  # the input
 
 
@@ -301,11 +302,12 @@ def test_network_extraction_killed_in_the_middle_ends_with_the_same_bits(tmp_pat
 def test_real_weights_reach_the_accuracy_that_right_preprocessing_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """96.8 % was measured beforehand with a plain script; a wrong preprocessing costs 10 points and more."""
+    """Of every fourth image a plain script with Keras and scikit-learn has 95.2 %, and 78 % without preprocessing."""
     import tarfile
 
     with tarfile.open(SHARED / "data" / "cats_dogs.tar") as archive:
-        archive.extractall(tmp_path, filter="data")
+        members = sorted((member for member in archive if member.isfile()), key=lambda member: member.name)
+        archive.extractall(tmp_path, members[::4], filter="data")
     monkeypatch.chdir(tmp_path)
     job = plan_extraction(
         tmp_path / "cats_dogs",
@@ -313,5 +315,5 @@ def test_real_weights_reach_the_accuracy_that_right_preprocessing_gives(
         weights=str(SHARED / "weights" / "mobilenet_v2_0.35_224_no_top.weights.h5"),
     )
     with open_data(job.run().cache, seed=0) as data:
-        assert data.split.info.origin == "given"
-        assert fit_sklearn(data, "logreg").result.score.accuracy == pytest.approx(0.968, abs=0.01)
+        assert (data.split.info.origin, data.split.info.n_test) == ("given", 125)
+        assert fit_sklearn(data, "logreg").result.score.accuracy == pytest.approx(0.952, abs=0.025)

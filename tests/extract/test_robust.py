@@ -145,7 +145,7 @@ def test_a_sound_file_opens_while_other_threads_use_hdf5(tmp_path: Path) -> None
     for thread in threads:
         thread.start()
     try:
-        for _ in range(20):
+        for _ in range(8):
             with open_cache(tmp_path / "c.h5") as cache:
                 assert cache.n_rows("x") == 100
     finally:

@@ -49,11 +49,7 @@ def stopping_at(n_epochs: int, error: type[BaseException]) -> Callable[..., None
 
 
 @pytest.mark.parametrize("cut", ["float32", "off"])
-def test_ctrl_c_leaves_the_best_weights_and_the_same_call_goes_on(
-    data: Data, cut: str, request: pytest.FixtureRequest
-) -> None:
-    if cut == "off":  # the other one with graphs
-        request.getfixturevalue("eagerly")
+def test_ctrl_c_leaves_the_best_weights_and_the_same_call_goes_on(data: Data, cut: str, eagerly: None) -> None:
     settings = TrainSettings(**LAST_BLOCK, cut=cut, seed=11, batch_size=14)
     whole = fit_keras(data, settings).result
     saved = Path(whole.model)

@@ -12,7 +12,7 @@ import numpy as np
 from tlfeat.backbones.encoder import Encoder
 from tlfeat.errors import CacheError
 from tlfeat.images.reference import Reference, decode_picture, reference_images
-from tlfeat.types import Rows
+from tlfeat.types import Pixels, Rows
 from tlfeat.workspace import digest, written_aside
 
 
@@ -44,8 +44,7 @@ def embed_reference(encoder: Encoder, cache: Path) -> None:
     held = _read(path)
     if all(f"{kind}/{layer}" in held for kind in Reference._fields for layer in encoder.layers):
         return
-    for kind, pictures in reference_images()._asdict().items():
-        pixels = np.stack([decode_picture(p, encoder.input_size, encoder.resize) for p in pictures])
+    for kind, pixels in reference_pixels(encoder.input_size, encoder.resize).items():
         n = encoder.batch_size
         batches = [encoder.encode(pixels[start : start + n]) for start in range(0, len(pixels), n)]
         held |= {f"{kind}/{layer}": np.concatenate([batch[layer] for batch in batches]) for layer in encoder.layers}
@@ -54,6 +53,12 @@ def embed_reference(encoder: Encoder, cache: Path) -> None:
             np.savez(aside, **held)
     except OSError as error:
         raise CacheError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def reference_pixels(size: tuple[int, int], resize: str) -> dict[str, Pixels]:
+    """Return the images of each kind as an encoder takes them, arrays of shape (n_images, height, width, 3)."""
+    kinds = reference_images()._asdict()
+    return {kind: np.stack([decode_picture(p, size, resize) for p in pictures]) for kind, pictures in kinds.items()}
 
 
 def read_reference(cache: Path, fingerprint: Mapping[str, Any], layers: Sequence[str]) -> ReferenceRows | None:
