@@ -39,6 +39,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/data_needed.py
 	$(BIN)/python benchmarks/doubling.py
 	$(BIN)/python benchmarks/heads.py speed
+	$(BIN)/python benchmarks/search.py --caches $(CACHES)  # CACHES=caches of real sets; without any the tables of the last run
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/reject.py
 	$(BIN)/python benchmarks/reject_small.py
@@ -50,9 +51,10 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/finetune.py $(POTATO)  # POTATO=folder of class folders; without it the table of the last run
 
-soak: .venv/installed  ## killed writers, power cuts, damaged caches and pictures by the thousand; hours
+soak: .venv/installed  ## killed commands, power cuts, damaged caches and pictures by the thousand; hours
 	$(BIN)/python soak/cache.py
 	$(BIN)/python soak/images.py
+	$(BIN)/python soak/kills.py
 
 clean:
 	rm -rf .venv
