@@ -25,7 +25,7 @@ from tlfeat.images.decode import Decoded
 from tlfeat.images.image_set import load_images
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
 from tlfeat.models.saved import read_model, read_result
-from tlfeat.text import aligned
+from tlfeat.text import aligned, csv_cell
 from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent
 
 #: The label of a picture that is refused.
@@ -214,7 +214,8 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     writer.writerow(["path", "label", "probability", "error", "refused", *further])
     for p in predictions:
         cells = [cell for label, q in p.top[1:] for cell in (label, f"{q:.6f}")]
-        writer.writerow([p.path, p.label, f"{p.probability:.6f}" if p.label else "", p.error, p.refused, *cells])
+        told = [p.path, p.label, f"{p.probability:.6f}" if p.label else "", p.error, p.refused, *cells]
+        writer.writerow([csv_cell(cell) for cell in told])
     return out.getvalue().rstrip("\n")
 
 
