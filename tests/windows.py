@@ -20,7 +20,6 @@ import builtins
 import ctypes
 import errno
 import fcntl
-import io
 import os
 import re
 import shutil
@@ -151,7 +150,6 @@ def install() -> None:
     os.mkdir = _refusing(os.mkdir, _refuse_name)
     os.open = _refusing(os.open, _refuse_name, _refuse_opening_a_folder)
     os.fsync = _refusing(os.fsync, _refuse_read_only)
-    io.open = builtins.open = _refusing(io.open, _refuse_name)
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
     tempfile.TemporaryFile = tempfile.NamedTemporaryFile  # type: ignore[assignment, misc]
     ctypes.WinDLL = lambda name, **_: _KERNEL32  # type: ignore[assignment, misc, attr-defined]
@@ -209,7 +207,7 @@ def _used_files() -> Iterator[str]:
             yield os.readlink(f"/proc/self/fd/{number}")
         except OSError:  # that of the list itself
             continue
-    with real_open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         for line in maps:
             _, _, path = line.rstrip("\n").partition(" /")
             if path:
@@ -285,5 +283,3 @@ class _Kernel32:
 
 
 _KERNEL32 = _Kernel32()
-
-real_open = io.open

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux tha
 #: One process for several commands: a file that a command forgets to close stands in the way of the next.
 ROAD = """
 import sys, warnings
+warnings.filterwarnings("error", category=EncodingWarning, module="tlfeat")  # else files are cp1252
 from tlfeat.cli.app import main
 for line in sys.argv[1:]:
     print("$", line, flush=True)
@@ -47,8 +48,6 @@ def on_windows(folder: Path, *lines: str, expect: int = 0, first: str = "") -> s
             sys.executable,
             "-X",
             "warn_default_encoding",
-            "-W",
-            "error::EncodingWarning:tlfeat",
             "-c",
             first + ROAD,
             *lines,
@@ -97,8 +96,8 @@ def test_a_folder_of_pictures_goes_all_the_way_on_windows(work: Path) -> None:
 def test_the_built_in_example_is_extracted_and_fitted_on_windows(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    run = on_windows(folder, "extract", "fit-sklearn|--model|knn", "predict|cache/example/digits/test/7")
-    assert "openvino" in run.stdout + run.stderr
+    run = on_windows(folder, "extract", "fit-sklearn|--model|knn", "predict|cache/example/digits/test/7", "cache|info")
+    assert "last by openvino" in run.stdout
     assert any((folder / "cache" / "networks").glob("*.xml"))
 
 
