@@ -19,6 +19,7 @@ from tlfeat.cache.checks import HDF5_MAGIC, check_structure, h5_errors, in_child
 from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.system import without_interrupts
+from tlfeat.workspace import remove_leftovers
 
 #: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
 _LIBVER = ("v108", "v108")
@@ -133,6 +134,7 @@ def create_file(path: Path, attributes: Mapping[str, Any]) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         with h5_errors(path), h5py.File(aside, "w", libver=_LIBVER) as content:
             for name, value in attributes.items():
                 content.attrs[name] = value

@@ -18,6 +18,7 @@ from tlfeat.cache.store import NO_TIMING, Cache, create_cache, open_cache
 from tlfeat.cache.verify import describe_bad_rows, find_bad_rows, row_problems, strangers
 from tlfeat.errors import CacheDamaged, CacheError
 from tlfeat.types import ROW_TYPES
+from tlfeat.workspace import remove_leftovers
 
 #: Repairing reads and may write everything, where opening only looks at the indexes.
 _REPAIR_PATIENCE = 10
@@ -82,6 +83,7 @@ def _drop_damaged_path_table(cache: Cache) -> list[str]:
 
 
 def _salvage(path: Path, damage: CacheDamaged) -> list[str]:
+    remove_leftovers(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.salvaged")
     damaged = path.with_name(f"{path.name}.damaged")
     try:
