@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import MakePhotos
 from tlfeat import system
 
 
@@ -104,3 +105,25 @@ def work(tmp_path: Path) -> Path:
 
     filled_cache(tmp_path / "cache" / "c.h5")
     return tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 on other systems, whatever the locale")
+def test_names_with_accents_go_all_the_way_where_the_locale_is_ascii(make_photos: MakePhotos, tmp_path: Path) -> None:
+    make_photos(n=6, classes=("été", "猫"), folder="photos-é")
+    env = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for words in (
+        "extract photos-é --backbone pixels --cache é.h5",
+        "compare --heads knn --keras none --map none --cache é.h5",
+        "predict photos-é/été/0.png --cache é.h5",
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "tlfeat", *words.split()],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+    assert "photos-é/été/0.png" in run.stdout
+    assert (tmp_path / "reports" / "é" / "comparison.html").exists()
