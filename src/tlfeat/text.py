@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import textwrap
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return a file name or label on one line, whatever is in it."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def composed(name: str) -> str:
+    """Return a name with accents in the letters (NFC); macOS parts them (NFD), and both look the same."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def wrapped(text: str, width: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -317,7 +318,7 @@ def test_odd_file_names_survive_in_folders(tmp_path: Path, name: str) -> None:
 def test_odd_class_names_survive(tmp_path: Path, name: str) -> None:
     paint(tmp_path / name / "a.png")
     images = load_images(tmp_path)
-    assert images.labels == [name]
+    assert images.labels == [normalize("NFC", name)]
     assert images.file(0).is_file()
 
 

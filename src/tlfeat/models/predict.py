@@ -136,7 +136,7 @@ class Model:
 
         def is_wanted(decoded: Decoded) -> bool:
             if decoded.pixels is None:
-                done[decoded.i] = Prediction(str(files[decoded.i]), error=decoded.error)
+                done[decoded.i] = Prediction(files[decoded.i].as_posix(), error=decoded.error)
             on_progress("predicting", decoded.i + 1, len(files))
             return decoded.pixels is not None
 
@@ -165,7 +165,7 @@ class Model:
     def _prediction(self, file: Path, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
         best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
         top = [(self.classes[j], float(row[j])) for j in best]
-        return Prediction(str(file), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
+        return Prediction(file.as_posix(), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
 
 
 class _Network:
