@@ -51,7 +51,6 @@ def set_back(folder: Path, minutes: float) -> None:
         os.utime(path, (time.time() - 60 * minutes,) * 2)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize(("how", "name", "write"), WRITERS.values(), ids=WRITERS)
 def test_what_a_killed_writer_left_goes_with_the_next_write(
     tmp_path: Path, how: str, name: str, write: Callable[[Path], object]
