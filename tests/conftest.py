@@ -35,6 +35,30 @@ needs_shared = pytest.mark.skipif(
 )
 
 
+#: Tests that send signals, limit a process or make a named pipe, none of which Windows has.
+NEEDS_POSIX = {
+    "test_network_extraction_killed_in_the_middle_ends_with_the_same_bits",
+    "test_ctrl_c_ends_with_130_keeps_rows_and_says_how_to_go_on",
+    "test_killed_extract_goes_on_and_ends_with_the_same_bits",
+    "test_ctrl_c_twice_stops_and_loses_nothing",
+    "test_ctrl_c_while_the_program_starts_is_one_line",
+    "test_ctrl_c_while_a_package_is_imported_is_one_line",
+    "test_a_limit_on_the_size_of_files_is_met_like_a_full_disk",
+    "test_what_a_killed_run_has_stored_is_used_and_the_rest_decoded",
+    "test_what_a_killed_writer_left_goes_with_the_next_write",
+    "test_a_named_pipe_is_passed_over_because_reading_it_would_wait_for_ever",
+    "test_available_memory_is_no_more_than_the_machine_has_and_sees_a_limit_on_the_process",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out on Windows what it cannot do."""
+    if sys.platform == "win32":
+        for item in items:
+            if getattr(item, "originalname", item.name) in NEEDS_POSIX:
+                item.add_marker(pytest.mark.skip(reason="Windows has no such signals, limits or pipes"))
+
+
 def script(path: str) -> ModuleType:
     """Return a file of benchmarks/, soak/ or tools/ as a module; what it imports of its own folder is found there."""
     file = ROOT / path
@@ -138,7 +162,9 @@ def without_rights(work: Callable[[], object]) -> None:
 
     What it raises there is printed, and fails the test here.
     """
-    if not hasattr(os, "geteuid") or os.geteuid():
+    if not hasattr(os, "geteuid"):
+        pytest.skip("rights of files are others on Windows")
+    if os.geteuid():
         work()
         return
     libc = ctypes.CDLL(None, use_errno=True)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import jinja2
+
+
+#: With these a cell begins that spreadsheets compute instead of showing it; OWASP, "CSV Injection".
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+#: What begins HTML in Markdown (CommonMark 0.31, 6.5 and 6.6), and what makes words in brackets a link or a picture.
+_MARKUP = re.compile(r"<(?=[A-Za-z/!?])|\]\(")
 
 
 def printable(text: str) -> str:
@@ -22,6 +33,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return a file name or label on one line, whatever is in it."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def composed(name: str) -> str:
+    """Return a name with accents in the letters (NFC); macOS parts them (NFD), and both look the same."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def wrapped(text: str, width: int | None) -> str:
@@ -110,10 +126,11 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 
 
 @cache
-def _templates(package: str) -> jinja2.Environment:
+def _templates(package: str, *, is_markdown: bool) -> jinja2.Environment:
     import jinja2
 
     return jinja2.Environment(
+        finalize=_markdown_value if is_markdown else None,
         autoescape=jinja2.select_autoescape(("html", "svg")),
         undefined=jinja2.StrictUndefined,
         loader=jinja2.PackageLoader(package),
@@ -124,9 +141,15 @@ def _templates(package: str) -> jinja2.Environment:
 def page(package: str, template: str, **values: Any) -> str:
     """Fill a template of a package's folder ``templates``.
 
-    Every text in HTML and SVG is escaped, and nothing may be left out.
+    Every text in HTML and SVG is escaped, in Markdown it is `in_markdown`, and nothing may be left out.
     """
-    return _templates(package).get_template(template).render(**values)
+    return _templates(package, is_markdown=template.endswith(".md")).get_template(template).render(**values)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as it can stand in a CSV: text that a spreadsheet would take for a formula begins with ``'``."""
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
@@ -144,13 +167,26 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(dict.fromkeys(name for r in flat for name in r)))
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows({name: csv_cell(value) for name, value in record.items()} for record in flat)
     return out.getvalue()
 
 
+def in_markdown(text: str) -> str:
+    """Return a text on one line in which Markdown finds no HTML, and no link or picture of somewhere else."""
+    return _MARKUP.sub(lambda found: "&lt;" if found[0] == "<" else "]\\(", one_line(text))
+
+
+def _markdown_value(value: Any) -> Any:
+    """What a template puts in: of a text each line by itself, as whole tables are among them."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "\n".join(map(in_markdown, value.split("\n")))
+
+
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; a bar within a cell does not end it."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (headings, *rows)]
+    """Return a Markdown table; no bar or line break within a cell ends it, and cells are `in_markdown`."""
+    cells = [[in_markdown(cell).replace("|", "\\|") for cell in row] for row in (headings, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(headings), *lines[1:]])
 
 

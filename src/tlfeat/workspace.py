@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tlfeat.errors import CacheError, DataError
+from tlfeat.system import is_running
 
 CACHE_DIR = Path("cache")
 
@@ -28,6 +30,18 @@ CUTS_DIR = CACHE_DIR / "cuts"
 
 #: Which images show one picture; safe to delete, it is found again.
 COPIES_DIR = CACHE_DIR / "copies"
+
+
+#: What is not whole yet: ``.NAME.PID.tmp`` and the ending of NAME, of a cache with its journal; before 0.2, and of the
+#: built-in example, a name of eight random letters.
+_ASIDE = re.compile(r"\..+\.(?P<pid>\d{1,9})\.(tmp|salvaged)(\..+)?|\.(.+-|converting|exporting)[a-z0-9_]{8}")
+
+#: What has not changed for this long is left over where its process is gone: on a disk of several machines it may be
+#: a process of another one, which goes on writing.
+_GONE_S = 60.0
+
+#: The same where a process of that number runs, which may be another one by now, and where no number is known.
+_SETTLED_S = 3600.0
 
 
 def digest(document: Mapping[str, Any], n_digits: int = 8) -> str:
@@ -117,6 +131,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         Beside `path`, with the same ending; nothing lies there yet. It is gone after an error, Ctrl-C included.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     remove(aside)
     try:
@@ -129,7 +144,8 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
         _sync_folder(path.parent)
     finally:
-        remove(aside)
+        with suppress(OSError):  # what is still open on Windows is left over until the next time
+            remove(aside)
 
 
 @contextmanager
@@ -147,13 +163,48 @@ def written_together(file: Path) -> Iterator[Path]:
         The same name in an empty folder, whose files are moved beside `file` at the end; after an error none is.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.stem}-") as aside:
-        new = Path(aside) / file.name
+    remove_leftovers(file)
+    aside = file.with_name(f".{file.stem}.{os.getpid()}.tmp")
+    remove(aside)
+    try:
+        aside.mkdir()
+        new = aside / file.name
         yield new
         for path in (*sorted(path for path in new.parent.iterdir() if path != new), new):
             _sync_file(path)
             path.replace(file.parent / path.name)
         _sync_folder(file.parent)
+    finally:
+        with suppress(OSError):
+            remove(aside)
+
+
+def is_aside(path: Path) -> bool:
+    """Whether something has the name of what is not whole yet."""
+    return _ASIDE.fullmatch(path.name) is not None
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether something is not whole and nobody works on it any more: it was being written by what was killed."""
+    found = _ASIDE.fullmatch(path.name)
+    if found is None:
+        return False
+    is_gone = found["pid"] is not None and not is_running(int(found["pid"]))
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    try:
+        changed_s = max(float(each.lstat().st_mtime) for each in (path, *inside))
+    except OSError:  # gone by now
+        return False
+    return changed_s < time.time() - (_GONE_S if is_gone else _SETTLED_S)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what earlier processes left that were killed while they wrote `path`; names without a number stay."""
+    for other in path.parent.glob(f".{glob.escape(path.stem)}.*"):
+        found = _ASIDE.fullmatch(other.name)
+        if found is not None and found["pid"] is not None and is_left_over(other):
+            with suppress(OSError):
+                remove(other)
 
 
 def _sync_file(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from tlfeat.cli.app import app
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
 
+#: No process has this number.
+GONE = 999_999_999
+
 FREED = {
     "cuts/a.h5": 5_000,
     "pixels/8x8-b.pixels": 4_000,
@@ -26,6 +30,9 @@ FREED = {
     "models/x/.svm-1.77.tmp/head.skops": 60,
     ".x.h5.77.tmp": 50,
     "exports/.svm-ab12_xyz/model.onnx": 40,
+    f"exports/.svm.{GONE}.tmp/model.onnx": 30,
+    f".x.h5.{GONE}.salvaged.journal": 20,
+    "networks/.convertingab12_xyz/n.bin": 10,
 }
 
 KEPT = [
@@ -40,8 +47,20 @@ KEPT = [
     "x.h5.journal",
     "x.h5.damaged",
     ".hidden",
-    "models/x/.svm-1.78.tmp/head.skops",  # of a command that may still run
+    f"models/x/.svm-1.{os.getpid()}.tmp/head.skops",  # of a command that runs
+    f"models/x/.svm-2.{GONE}.tmp/head.skops",  # perhaps of a command on another machine
 ]
+
+#: Minutes ago that something changed last; today, where it is not named.
+AGES = {
+    "models/x/.svm-1.77.tmp": 61,
+    ".x.h5.77.tmp": 61,
+    "exports/.svm-ab12_xyz": 61,
+    "networks/.convertingab12_xyz": 61,
+    f"exports/.svm.{GONE}.tmp": 2,
+    f".x.h5.{GONE}.salvaged.journal": 2,
+    f"models/x/.svm-1.{os.getpid()}.tmp": 59,
+}
 
 
 def run(*words: str) -> Result:
@@ -55,9 +74,9 @@ def files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         path = Path("cache") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(n_bytes))
-    for name in ("models/x/.svm-1.77.tmp", ".x.h5.77.tmp", "exports/.svm-ab12_xyz"):
+    for name, age_min in AGES.items():
         for path in (Path("cache") / name, *(Path("cache") / name).rglob("*")):
-            os.utime(path, (1_700_000_000, 1_700_000_000))
+            os.utime(path, (time.time() - 60 * age_min,) * 2)
     return [Path("cache") / name for name in FREED]
 
 
@@ -65,7 +84,7 @@ def test_without_yes_it_only_says_what_there_is(files: list[Path]) -> None:
     ran = run()
     assert ran.exit_code == 0, ran.output
     assert all(path.exists() for path in files)
-    assert ran.stdout.splitlines()[-1].split() == ["altogether", "15", "kB"]
+    assert ran.stdout.splitlines()[-1].split() == ["altogether", "16", "kB"]
     assert [line.split()[0] for line in ran.stdout.splitlines()[2:4]] == ["outputs", "decoded"]
     assert "tlfeat cache clean --yes" in ran.stderr
     document = json.loads(run("--json").stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,9 +39,21 @@ def test_the_data_of_a_model_are_counted_by_the_split_that_it_had(result: Result
 
 def test_html_in_the_names_of_classes_is_text_in_the_card(result: Result) -> None:
     labels = ["<img src=x onerror=alert(1)>", "<b>dog"]
+    result = replace(result, layer="<i>", notes=["<script>a</script>\n# heading", "p < 0.01"])
     exported = Exported(
         Path("m.onnx"), "onnx", [], "onnxruntime 1", 1000, labels, (16, 16), "antialias", Check("2", 2, 1e-6, 1e-4)
     )
-    card = model_card(result, DataSet("photos", counts={label: [1, 2, 3] for label in labels}), exported)
-    assert "<img" not in card and "<b>" not in card
+    card = model_card(result, DataSet("<u>photos", counts={label: [1, 2, 3] for label in labels}), exported)
+    assert not re.search(r"<(img|b|i|u|script)\b", card)
+    assert "- &lt;script>a&lt;/script>\\n# heading\n- p < 0.01\n" in card
     assert "| &lt;b>dog | 1 | 2 | 3 |" in card
+
+
+def test_a_line_break_in_the_name_of_a_class_breaks_no_table(result: Result) -> None:
+    labels = ["red\ncat", "dog\r|"]
+    exported = Exported(
+        Path("m.onnx"), "onnx", [], "onnxruntime 1", 1000, labels, (16, 16), "antialias", Check("2", 2, 1e-6, 1e-4)
+    )
+    lines = model_card(result, DataSet("photos", counts={label: [1, 2, 3] for label in labels}), exported).splitlines()
+    assert {"| red\\ncat | 1 | 2 | 3 |", "| dog\\r\\| | 1 | 2 | 3 |"} <= set(lines)
+    assert "# m.onnx: red\\ncat, dog\\r|" in lines

@@ -130,6 +130,16 @@ def test_the_markdown_table_has_the_same_cells(name: str) -> None:
     assert cells[1:] == [list(row) for row in rows]
 
 
+def test_the_markdown_report_and_its_csv_are_text_whatever_names_hold() -> None:
+    comparison = lined_up(replace(FIRST, candidate="<script>a</script>", notes=["<img src=x>"]), SECOND)
+    found = replace(comparison, classes=["<b>cat", "![d](http://far.away)"], skipped=[("=x", "<i>why</i>")])
+    text = to_markdown(found)
+    assert not re.search(r"<[a-z/]", text) and "](" not in text
+    assert "# " in text and "&lt;b>cat" in text and "- not run: =x: &lt;i>why&lt;/i>" in text
+    (line, _) = csv.DictReader(io.StringIO(to_csv(lined_up(replace(FIRST, candidate="=1+1"), SECOND))))
+    assert line["name"] == "'=1+1"
+
+
 # --- in the width of a terminal ------------------------------------------------------------------------------
 
 

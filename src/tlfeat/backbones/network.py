@@ -23,6 +23,7 @@ import numpy as np
 from tlfeat.backbones import catalog
 from tlfeat.backbones.weights_files import check_weights_file
 from tlfeat.errors import UsageError, WeightsError, nearest
+from tlfeat.system import without_interrupts
 
 #: What is done to pixels of 0 to 255 before the first layer; the modes of keras.applications and two more.
 PREPROCESS = {
@@ -132,7 +133,8 @@ def import_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with silent_stderr():  # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
+    # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level; Ctrl-C waits for the 5 seconds
+    with without_interrupts(), silent_stderr():
         import keras
     # "5 out of the last 7 calls triggered tf.function retracing" when several networks train in one process
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -27,6 +27,7 @@ from h5py._objects import phil
 
 from tlfeat import errors
 from tlfeat.cache.journal import FULL
+from tlfeat.cache.spawn import answer_of_process
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, KnownError
 from tlfeat.types import ROW_TYPES
 
@@ -220,7 +221,9 @@ class _Stored:
                 raise CacheDamaged(f"{self.path}: {dataset.name} has a chunk of another size than it declares.")
 
 
-def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> Any:
+def in_child(
+    path: Path, work: Callable[[], Any], elsewhere: Callable[[], Any] | None = None, *, patience: float = 1.0
+) -> Any:
     """Return what `work` returns (JSON values), run in a child process with limits on time and memory.
 
     Parameters
@@ -229,6 +232,9 @@ def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> A
         The file that is read, for messages and limits.
     work : callable
         Touches nothing but the file: other threads do not exist in the child.
+    elsewhere : callable, optional
+        The same for a system without fork, where another Python process does it: can be pickled, and opens the file
+        itself. There is no limit on memory then.
     patience : float, default=1
         Times the usual time limit.
 
@@ -237,11 +243,11 @@ def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> A
     CacheError
         What `work` raised, or that the child crashed, hung or wanted too much memory.
     """
-    if not hasattr(os, "fork"):
-        return work()
     about = path.stat()
-    n_bytes = min(about.st_size, 512 * about.st_blocks)  # holes count for nothing
+    n_bytes = min(about.st_size, 512 * getattr(about, "st_blocks", about.st_size))  # holes count for nothing
     limit_s = patience * (_CHILD_S + n_bytes / 1e8)
+    if not hasattr(os, "fork"):
+        return _result(path, answer_of_process(_said, path, elsewhere or work, _WALL * limit_s))
     receive, send = os.pipe()
     try:
         with phil, warnings.catch_warnings():  # h5py's own lock: no other thread holds it in the child
@@ -262,7 +268,13 @@ def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> A
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
             status = os.waitpid(pid, 0)[1]
-    if answer is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+    is_stopped = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+    return _result(path, None if is_stopped else answer)
+
+
+def _result(path: Path, answer: bytes | None) -> Any:
+    """Return what the child's work returned, or raise what it raised; None is an answer that did not come in time."""
+    if answer is None:
         raise CacheDamaged(f"{path} is damaged: reading it hangs the HDF5 library.")
     try:
         said = json.loads(answer)
@@ -271,6 +283,17 @@ def in_child(path: Path, work: Callable[[], Any], *, patience: float = 1.0) -> A
     if "error" in said:
         raise getattr(errors, said["error"])(said["message"])
     return said["result"]
+
+
+def _said(path: Path, work: Callable[[], Any]) -> bytes:
+    """Do the work and return its result, or the known error that it raised, as JSON."""
+    said: dict[str, Any]
+    try:
+        with h5_errors(path):
+            said = {"result": work()}
+    except KnownError as error:
+        said = {"error": type(error).__name__, "message": str(error)}
+    return json.dumps(said).encode()
 
 
 def _answer(send: int, path: Path, work: Callable[[], Any], limit_s: float, n_bytes: int) -> NoReturn:
@@ -285,12 +308,7 @@ def _answer(send: int, path: Path, work: Callable[[], Any], limit_s: float, n_by
             n_pages = int(Path("/proc/self/statm").read_text().split()[0])
             n_bytes += n_pages * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
-        try:
-            with h5_errors(path):
-                said = {"result": work()}
-        except KnownError as error:
-            said = {"error": type(error).__name__, "message": str(error)}
-        answer = json.dumps(said).encode()
+        answer = _said(path, work)
         while answer:
             answer = answer[os.write(send, answer) :]
     finally:

@@ -5,22 +5,12 @@ Rows, models, reports, curves, exports and the state of stopped trainings are ne
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlfeat import workspace
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheError, CacheLocked
-
-#: How `workspace.written_aside`, `hdf5_file.create_file` and `workspace.written_together` call what is not whole yet.
-_ASIDE = re.compile(r"\..+\.\d+\.tmp(\..+)?|\..+-[a-z0-9_]{8}")
-
-#: What was changed this shortly ago may still be written.
-_SETTLED_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +42,7 @@ def find_leftovers() -> list[Leftover]:
         "maps of embeddings (maps; compare lays them out again)": [
             path for folder in (root / "reports").glob("*/maps") for path in _in(folder)
         ],
-        "half-written files of stopped commands": list(_half_written(root)),
+        "half-written files of stopped commands": sorted(filter(workspace.is_left_over, root.rglob(".*"))),
     }
     found = []
     for what, paths in kinds.items():
@@ -77,19 +67,8 @@ def _in(folder: Path) -> list[Path]:
     """Return what a folder holds; a journal goes with its file, and half-written files stand for themselves."""
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if not _ASIDE.fullmatch(path.name))
+    found = (path for path in folder.iterdir() if not workspace.is_aside(path))
     return sorted(path for path in found if path.suffix != ".journal" or not path.with_suffix("").exists())
-
-
-def _half_written(root: Path) -> Iterator[Path]:
-    """Give what was being written when a command was killed, an hour ago or more."""
-    settled_before_s = time.time() - _SETTLED_S
-    for path in sorted(root.rglob(".*")):
-        if _ASIDE.fullmatch(path.name):
-            inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
-            with suppress(OSError):
-                if max(each.lstat().st_mtime for each in (path, *inside)) < settled_before_s:
-                    yield path
 
 
 def _is_in_use(path: Path) -> bool:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +18,8 @@ import h5py
 from tlfeat.cache.checks import HDF5_MAGIC, check_structure, h5_errors, in_child
 from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
+from tlfeat.system import without_interrupts
+from tlfeat.workspace import remove_leftovers
 
 #: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
 _LIBVER = ("v108", "v108")
@@ -60,7 +61,7 @@ class Hdf5File:
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
         """Touch HDF5 in the block: its errors and the journal's become `CacheError`, and Ctrl-C waits until it ends."""
-        with h5_errors(self.path), _without_interrupts():
+        with h5_errors(self.path), without_interrupts():
             yield
             if self._journal.failure is not None:
                 raise self._journal.failure
@@ -99,8 +100,8 @@ def open_file(path: Path, *, is_writable: bool) -> Hdf5File:
         journal = opened.enter_context(JournalledFile(path, is_writable=is_writable))
         if journal.read(len(HDF5_MAGIC)) != HDF5_MAGIC:
             raise CacheDamaged(f"{path} is not an HDF5 file, or its beginning is damaged.")
-        in_child(path, lambda: _check(path, journal, is_writable=is_writable))
-        with _without_interrupts():
+        in_child(path, lambda: _check(path, journal, is_writable=is_writable), partial(_check_alone, path))
+        with without_interrupts():
             content = _open_content(path, journal, is_writable=is_writable)
         opened.pop_all()
     return Hdf5File(path, content, journal)
@@ -109,6 +110,11 @@ def open_file(path: Path, *, is_writable: bool) -> Hdf5File:
 def _check(path: Path, journal: JournalledFile, *, is_writable: bool) -> None:
     with _open_content(path, journal, is_writable=is_writable) as content:
         check_structure(path, content)
+
+
+def _check_alone(path: Path) -> None:
+    with JournalledFile(path, is_locked=False) as journal:  # who asks for it holds the lock
+        _check(path, journal, is_writable=False)
 
 
 def _open_content(path: Path, journal: JournalledFile, *, is_writable: bool) -> h5py.File:
@@ -128,21 +134,23 @@ def create_file(path: Path, attributes: Mapping[str, Any]) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         with h5_errors(path), h5py.File(aside, "w", libver=_LIBVER) as content:
             for name, value in attributes.items():
                 content.attrs[name] = value
             content.create_group("layers")
-        with aside.open("rb") as written:
+        with aside.open("rb+") as written:  # Windows syncs only what is open for writing
             os.fsync(written.fileno())
         with JournalledFile(aside, is_writable=True):  # nobody opens it before all this is done
-            try:
-                os.link(aside, path)  # unlike a rename, this fails where another process was faster
-            except FileExistsError as error:
-                raise CacheLocked(f"{path} was created by another process just now. Run it again.") from error
-            except OSError:
-                aside.rename(path)  # a file system without hard links
-            journal_of(path).unlink(missing_ok=True)  # of a file that was deleted
-            sync_folder(path.parent)
+            is_linked = _link(aside, path)
+            if is_linked:
+                journal_of(path).unlink(missing_ok=True)  # of a file that was deleted
+        if not is_linked:
+            if path.exists():
+                raise _created(path)
+            journal_of(path).unlink(missing_ok=True)
+            aside.rename(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise CacheError(f"Cannot create {path}: {error.strerror or error}.") from error
     finally:
@@ -150,18 +158,16 @@ def create_file(path: Path, attributes: Mapping[str, Any]) -> None:
             aside.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends: HDF5 does not survive an exception in the middle of a callback."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    held: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *received: held.append(received))
+def _link(aside: Path, path: Path) -> bool:
+    """Give a file a second name, which fails where another process was faster; False where there are no hard links."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if held:
-            before(*held[0])
+        os.link(aside, path)
+    except FileExistsError as error:
+        raise _created(path) from error
+    except OSError:
+        return False
+    return True
+
+
+def _created(path: Path) -> CacheLocked:
+    return CacheLocked(f"{path} was created by another process just now. Run it again.")

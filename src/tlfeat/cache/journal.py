@@ -24,10 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Self
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from tlfeat import system
 
 #: The child process of a writer that was killed holds its lock until the child has ended too.
 _LOCK_PATIENCE_S = 0.5
@@ -57,6 +54,8 @@ class JournalledFile:
     is_writable : bool, default=False
         Only one process can have it open for writing, and none beside it for reading. Without it nothing on the
         disk is changed: a journal that a killed writer left is read as if it had been applied.
+    is_locked : bool, default=True
+        False where another process holds the lock and waits for this one.
 
     Raises
     ------
@@ -68,7 +67,7 @@ class JournalledFile:
     HDF5 crashes when a callback raises, so reading and writing never do: `failure` holds what went wrong.
     """
 
-    def __init__(self, path: Path, *, is_writable: bool = False) -> None:
+    def __init__(self, path: Path, *, is_writable: bool = False, is_locked: bool = True) -> None:
         self.journal_path = journal_of(path)
         self.failure: Exception | None = None
         self._is_writable = is_writable
@@ -79,7 +78,8 @@ class JournalledFile:
         self._is_sealed = False  # the journal holds `_pages`; they may be half applied
         self._file = os.open(path, (os.O_RDWR if is_writable else os.O_RDONLY) | _O_BINARY)
         try:
-            self._lock()
+            if is_locked:
+                self._lock()
             self._size = self._disk_size = self._base_size = os.fstat(self._file).st_size
             self._recover()
         except BaseException:
@@ -93,19 +93,15 @@ class JournalledFile:
         self.close()
 
     def _lock(self) -> None:
-        if fcntl is None:
-            return
         deadline_s = time.monotonic() + _LOCK_PATIENCE_S
         while True:
             try:
-                fcntl.flock(self._file, (fcntl.LOCK_EX if self._is_writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                system.lock(self._file, is_exclusive=self._is_writable)
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline_s:
                     raise
                 time.sleep(0.02)
-            except OSError:  # a file system without locks
-                return
 
     def _recover(self) -> None:
         found = _read_journal(self.journal_path)
@@ -131,9 +127,8 @@ class JournalledFile:
             self._close_files()
 
     def _close_files(self) -> None:
-        if fcntl is not None and self._file >= 0:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._file, fcntl.LOCK_UN)  # forked children may hold the descriptor
+        if self._file >= 0:
+            system.unlock(self._file)  # forked children may hold the descriptor
         for handle in (self._file, self._journal):
             if handle >= 0:
                 os.close(handle)

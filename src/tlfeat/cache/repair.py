@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -16,6 +18,7 @@ from tlfeat.cache.store import NO_TIMING, Cache, create_cache, open_cache
 from tlfeat.cache.verify import describe_bad_rows, find_bad_rows, row_problems, strangers
 from tlfeat.errors import CacheDamaged, CacheError
 from tlfeat.types import ROW_TYPES
+from tlfeat.workspace import remove_leftovers
 
 #: Repairing reads and may write everything, where opening only looks at the indexes.
 _REPAIR_PATIENCE = 10
@@ -34,8 +37,9 @@ def repair_cache(path: Path) -> list[str]:
     """
     if not path.is_file():
         open_cache(path)  # says what it is instead
+    repair = partial(_repair_in_place, path)
     try:
-        return list(in_child(path, lambda: _repair_in_place(path), patience=_REPAIR_PATIENCE))
+        return list(in_child(path, repair, patience=_REPAIR_PATIENCE))
     except CacheDamaged as damage:
         return _salvage(path, damage)
 
@@ -79,12 +83,14 @@ def _drop_damaged_path_table(cache: Cache) -> list[str]:
 
 
 def _salvage(path: Path, damage: CacheDamaged) -> list[str]:
+    remove_leftovers(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.salvaged")
     damaged = path.with_name(f"{path.name}.damaged")
     try:
         with h5_errors(path), JournalledFile(path, is_writable=True) as journal:
             try:
-                lost = in_child(path, lambda: _copy_sound(path, journal, aside), patience=_REPAIR_PATIENCE)
+                copy, alone = partial(_copy_sound, path, journal, aside), partial(_copy_alone, path, aside)
+                lost = in_child(path, copy, alone, patience=_REPAIR_PATIENCE)
             except CacheDamaged as error:
                 lost = [str(error)]
             if not _n_rows_of(aside):
@@ -93,13 +99,22 @@ def _salvage(path: Path, damage: CacheDamaged) -> list[str]:
             try:
                 os.link(path, damaged)
             except OSError:
-                path.rename(damaged)  # a file system without hard links
-            aside.replace(path)
+                shutil.copyfile(path, damaged)  # a file system without hard links
+            try:
+                aside.replace(path)
+            except PermissionError:  # Windows replaces nothing that is open
+                journal.close()
+                aside.replace(path)
             sync_folder(path.parent)
     finally:
         for leftover in (aside, journal_of(aside)):
             leftover.unlink(missing_ok=True)
     return [f"{damage} It is kept as {damaged.name}.", *lost]
+
+
+def _copy_alone(path: Path, to: Path) -> list[str]:
+    with JournalledFile(path, is_locked=False) as journal:  # who asks for it holds the lock
+        return _copy_sound(path, journal, to)
 
 
 def _n_rows_of(path: Path) -> int:

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from tlfeat.cli import cache, extract, fit, lists, predict, studies
 from tlfeat.cli.console import Console, command, errors_as_exit_codes
+from tlfeat.system import notice_interrupts, speak_utf8
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
 
@@ -83,4 +84,6 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Run the command line."""
+    speak_utf8()
+    notice_interrupts()
     app()

@@ -22,6 +22,7 @@ from typing import Any, Self, TextIO, get_type_hints
 
 from tlfeat.cli.options import JsonOption, QuietOption, VerboseOption
 from tlfeat.errors import DataError, TlfeatError
+from tlfeat.system import was_interrupted
 from tlfeat.text import counted, one_line, printable, wrapped
 
 INTERRUPTED_EXIT_CODE = 130
@@ -202,12 +203,20 @@ def errors_as_exit_codes() -> Iterator[None]:
         _to_stderr(f"error: there is not enough memory ({one_line(str(error)) or 'no more could be had'}).")
         raise SystemExit(DataError.exit_code) from None
     except KeyboardInterrupt:
-        _to_stderr("\nStopped. What was finished is kept; the same command goes on from there.")
-        raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+        raise _stopped() from None
     except BrokenPipeError:  # `tlfeat --help | head -1`
         if not _leave_closed_pipes():
             raise
         raise SystemExit(0) from None
+    except Exception:
+        if not was_interrupted():  # a package's import that Ctrl-C broke off may raise anything
+            raise
+        raise _stopped() from None
+
+
+def _stopped() -> SystemExit:
+    _to_stderr("\nStopped. What was finished is kept; the same command goes on from there.")
+    return SystemExit(INTERRUPTED_EXIT_CODE)
 
 
 def command_line(*words: object) -> str:

@@ -13,7 +13,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,18 @@ def _removed_if_empty(cache: Cache, *, is_new: bool) -> Iterator[None]:
         yield
     except BaseException:
         if is_new and not cache.layers:
-            cache.path.unlink(missing_ok=True)
+            _remove_open(cache)
         raise
+
+
+def _remove_open(cache: Cache) -> None:
+    """Remove the file while its lock is held; Windows removes no open file, and afterwards none that another opened."""
+    try:
+        cache.path.unlink(missing_ok=True)
+    except PermissionError:
+        cache.close()
+        with suppress(OSError):
+            cache.path.unlink(missing_ok=True)
 
 
 def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:

@@ -15,6 +15,7 @@ from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.images.tables import read_table
+from tlfeat.text import csv_cell
 from tlfeat.types import Rows
 from tlfeat.workspace import write_text
 
@@ -72,7 +73,7 @@ def _write_csv(to: Path, columns: dict[str, list[str]], rows: Rows) -> None:
     writer = csv.writer(out)
     writer.writerow([*columns, *(f"e{j}" for j in range(rows.shape[1]))])
     for text, row in zip(zip(*columns.values(), strict=True), rows, strict=True):
-        writer.writerow([*text, *(format(value, ".9g") for value in row)])  # 9 digits restore a float32
+        writer.writerow([*map(csv_cell, text), *(format(value, ".9g") for value in row)])  # 9 digits restore a float32
     write_text(to, out.getvalue())
 
 

@@ -34,6 +34,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from tlfeat.errors import BadImage, DataError
 from tlfeat.images.folders import HEIC_ADVICE, can_read_heic
 from tlfeat.images.image_set import content_key
+from tlfeat.images.jpeg_scans import check_scans
 from tlfeat.types import Pixels
 
 #: Name to what it does to pixels; the first is the default.
@@ -144,6 +145,8 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None, resize: str = RESIZE
                     f"too large: {image.width}x{image.height} is {n_pixels / 1e6:.0f} million pixels, "
                     f"the limit is {MAX_PIXELS / 1e6:.0f} million"
                 )
+            if image.format in ("JPEG", "MPO"):
+                check_scans(data, n_pixels)
             if resize == "antialias" and size is not None:
                 # libjpeg leaves out the frequencies that resizing would average away; max(): it may lie on its side
                 image.draft(None, (2 * max(size), 2 * max(size)))

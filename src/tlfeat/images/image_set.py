@@ -32,7 +32,7 @@ from tlfeat.images.folders import (
 )
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
 from tlfeat.images.tables import find_files, read_table
-from tlfeat.text import counted
+from tlfeat.text import composed, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,8 @@ def load_images(
         Nothing there, no images in it, class folders that differ between splits, a table that lacks columns, labels
         that are several in one or numbers.
     """
-    class_map = class_map or {}
+    class_map = {composed(old): composed(new) for old, new in (class_map or {}).items()}
+    classes = [composed(name) for name in classes or ()]
     if not source.exists():
         raise DataError(f"{source} does not exist (looked in {Path.cwd()}). Name a folder of images or a CSV.")
     label_of = labeller(label_from) if label_from else None
@@ -171,9 +172,9 @@ def _from_folder(
         for path in walk.files(str(folder)):
             label = label_of(above + path, path) if label_of else path.rpartition("/")[0].partition("/")[0]
             paths.append(above + path)
-            labels.append(sys.intern(label))  # one string for each class, not one for each image
+            labels.append(sys.intern(composed(label)))  # one string for each class, not one for each image
             splits.append(split)
-        folders = () if label_of else (p.name for p in folder.iterdir() if is_visible_folder(p))
+        folders = () if label_of else (composed(p.name) for p in folder.iterdir() if is_visible_folder(p))
         of_split[folder.name] = {*labels[first:], *folders} - {""}
     new_names = renamed(set(labels).union(*of_split.values()), class_map)
     if split_folders:
@@ -203,7 +204,7 @@ def _from_table(
         if "\0" in line["path"] + line["label"] + line["group"]:
             raise DataError(f"{source}, row {number}: a NUL character, which no file name can hold. Is it UTF-8 text?")
     paths, notes = find_files(source.parent, [line["path"] for line in table.lines])
-    labels = [label_of(path, path) for path in paths] if label_of else [line["label"] for line in table.lines]
+    labels = [composed(label_of(path, path)) for path in paths] if label_of else [line["label"] for line in table.lines]
     new_names = renamed(labels, class_map)
     check_class_map(new_names.keys() - {""}, class_map)
     return ImageSet(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TextIO
 
 from tlfeat.errors import DataError, nearest
 from tlfeat.images.folders import SPLIT_NAMES, Walk
-from tlfeat.text import counted
+from tlfeat.text import composed, counted
 
 #: Role to the names that its column may have, in any case; the first that is there is taken.
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -71,7 +72,7 @@ def read_table(
         if split and split not in SPLIT_NAMES:
             raise DataError(f"{source}, row {number}: split is '{line['split']}', expected train, val or test.")
         line["split"] = SPLIT_NAMES.get(split, "")
-        line["label"], line["group"] = line["label"].strip(), line["group"].strip()
+        line["label"], line["group"] = composed(line["label"].strip()), composed(line["group"].strip())
         if max(len(line["label"]), len(line["group"])) > MAX_LABEL_LENGTH:
             raise DataError(f"{source}, row {number}: a label or group is longer than {MAX_LABEL_LENGTH} characters.")
     return Table(lines, _notes_on_columns(source, columns, asked))
@@ -139,16 +140,21 @@ def _notes_on_columns(source: Path, columns: Mapping[str, str], asked: Mapping[s
 def find_files(root: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the paths by which the files of a table are found from `root`, and what the user should know.
 
-    A path that leads nowhere is read with ``/`` for ``\\`` if that leads somewhere. Where no path at all does, files
-    are looked for by their names below `root`, with or without an ending: ``0a1b`` is ``train/0a1b.jpg``. Of
+    A path that leads nowhere is read with ``/`` for ``\\`` if that leads somewhere, and with its accents in the letters
+    or apart from them, as macOS writes them; on Windows ``/`` is always taken. Where no path at all leads anywhere,
+    files are looked for by their names below `root`, with or without an ending: ``0a1b`` is ``train/0a1b.jpg``. Of
     several with one name the one with the most folders in common is taken, and none where two have as many.
     """
     found = list(paths)
     for i, path in enumerate(paths):
-        if "\\" in path and not _exists(root, path) and _exists(root, turned := path.replace("\\", "/")):
-            found[i] = turned
-    n_turned = sum(one != other for one, other in zip(found, paths, strict=True))
-    notes = [f"{counted(n_turned, 'path')} with \\ read as /"] if n_turned else []
+        if "\\" in path and (os.sep == "\\" or not _exists(root, path)):
+            turned = path.replace("\\", "/")
+            found[i] = turned if _exists(root, turned) else path
+        if not path.isascii() and not _exists(root, found[i]):
+            forms = [unicodedata.normalize(form, found[i]) for form in ("NFC", "NFD")]
+            found[i] = next((form for form in forms if _exists(root, form)), found[i])
+    n_turned = sum("\\" in old and "\\" not in new for new, old in zip(found, paths, strict=True))
+    notes = [f"{counted(n_turned, 'path')} with \\ read as /"] if n_turned and os.sep != "\\" else []
     if not found or any(_exists(root, path) for path in found):
         return found, notes
     by_name = _files_by_name(root)
@@ -172,7 +178,7 @@ def _files_by_name(root: Path) -> dict[str, list[str]]:
     try:
         for path in islice(Walk().files(str(root)), _MAX_FILES_BELOW):
             name = path.rpartition("/")[2]
-            for known_as in {name, name.rpartition(".")[0]}:
+            for known_as in {composed(name), composed(name).rpartition(".")[0]}:
                 by_name[known_as].append(path)
     except DataError:  # a folder that may not be read: the files are not found, and extraction says so
         return {}
@@ -182,7 +188,7 @@ def _files_by_name(root: Path) -> dict[str, list[str]]:
 def _best(by_name: Mapping[str, list[str]], path: str) -> str:
     """Return the file with the name of `path` that shares most of its last folders, "" where there is not one."""
     *folders, name = path.replace("\\", "/").split("/")
-    ranked = sorted(((_n_shared(folders, other), other) for other in by_name.get(name, [])), reverse=True)
+    ranked = sorted(((_n_shared(folders, other), other) for other in by_name.get(composed(name), [])), reverse=True)
     is_unique = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][0] > ranked[1][0])
     return ranked[0][1] if is_unique else ""
 
@@ -191,7 +197,7 @@ def _n_shared(folders: Sequence[str], path: str) -> int:
     """How many of the folders right above a file are the same."""
     n = 0
     for one, other in zip(reversed(folders), reversed(path.split("/")[:-1]), strict=False):
-        if one.lower() != other.lower():
+        if composed(one).lower() != composed(other).lower():
             break
         n += 1
     return n

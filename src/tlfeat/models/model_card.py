@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tlfeat.heads.reject import reference_text
 from tlfeat.heads.shift import shift_sentence
 from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
-from tlfeat.text import markdown_table, page, percent, size
+from tlfeat.text import in_markdown, markdown_table, page, percent, size
 
 ROLES = ("train", "val", "test")
 
@@ -140,9 +140,9 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             "card.md",
             version=distribution_version("tlfeat"),
             fingerprint=json.dumps(result.fingerprint),
-            result=result,
-            data=data,
-            labels=[_plain(label) for label in exported.labels],
+            result=replace(result, notes=[in_markdown(note) for note in result.notes]),
+            data=replace(data, name=in_markdown(data.name)),
+            labels=[in_markdown(label) for label in exported.labels],
             file=exported.file.name,
             format=exported.format,
             runtime=exported.runtime,
@@ -187,7 +187,7 @@ def _backbone(result: Result) -> tuple[str, str]:
 
 
 def _class_table(data: DataSet, labels: Sequence[str]) -> str:
-    rows = [(_plain(label), *map(str, n)) for label, n in zip(labels, data.counts.values(), strict=True)]
+    rows = [(label, *map(str, n)) for label, n in zip(labels, data.counts.values(), strict=True)]
     return markdown_table(("class", "train", "validation", "test"), rows)
 
 
@@ -208,7 +208,7 @@ def _per_class_table(result: Result, labels: Sequence[str]) -> str:
             f"{percent(found[name])} ({_interval(found.get(f'{name}_ci95'))})" if found.get(name) is not None else "–"
             for name in ("precision", "recall")
         ]
-        rows.append((_plain(label), str(found["n"]), *cells))
+        rows.append((label, str(found["n"]), *cells))
     return markdown_table(("class", "test images", "precision (95 % interval)", "recall (95 % interval)"), rows)
 
 
@@ -225,8 +225,3 @@ def _leaks(result: Result) -> str:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plain(text: str) -> str:
-    """Text in which Markdown finds no HTML."""
-    return text.replace("<", "&lt;")

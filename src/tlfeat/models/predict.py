@@ -25,7 +25,7 @@ from tlfeat.images.decode import Decoded
 from tlfeat.images.image_set import load_images
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
 from tlfeat.models.saved import read_model, read_result
-from tlfeat.text import aligned
+from tlfeat.text import aligned, csv_cell
 from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent
 
 #: The label of a picture that is refused.
@@ -136,7 +136,7 @@ class Model:
 
         def is_wanted(decoded: Decoded) -> bool:
             if decoded.pixels is None:
-                done[decoded.i] = Prediction(str(files[decoded.i]), error=decoded.error)
+                done[decoded.i] = Prediction(files[decoded.i].as_posix(), error=decoded.error)
             on_progress("predicting", decoded.i + 1, len(files))
             return decoded.pixels is not None
 
@@ -165,7 +165,7 @@ class Model:
     def _prediction(self, file: Path, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
         best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
         top = [(self.classes[j], float(row[j])) for j in best]
-        return Prediction(str(file), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
+        return Prediction(file.as_posix(), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
 
 
 class _Network:
@@ -214,7 +214,8 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     writer.writerow(["path", "label", "probability", "error", "refused", *further])
     for p in predictions:
         cells = [cell for label, q in p.top[1:] for cell in (label, f"{q:.6f}")]
-        writer.writerow([p.path, p.label, f"{p.probability:.6f}" if p.label else "", p.error, p.refused, *cells])
+        told = [p.path, p.label, f"{p.probability:.6f}" if p.label else "", p.error, p.refused, *cells]
+        writer.writerow([csv_cell(cell) for cell in told])
     return out.getvalue().rstrip("\n")
 
 

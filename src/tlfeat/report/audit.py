@@ -15,7 +15,7 @@ from tlfeat.errors import BadImage
 from tlfeat.images.decode import jpeg_thumbnail, read_file
 from tlfeat.records import Environment
 from tlfeat.studies.findings import KINDS, Audit, Finding, Group, to_document
-from tlfeat.text import aligned, counted, page
+from tlfeat.text import aligned, counted, csv_cell, page
 from tlfeat.workspace import write_json, write_text
 
 #: Findings or groups of one kind that the terminal shows; all of them are in audit.csv and audit.json.
@@ -151,7 +151,8 @@ def to_csv(found: Audit) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=[f.name for f in fields(Finding)])
     writer.writeheader()
-    writer.writerows(finding.to_dict() for finding in found.findings)
+    for finding in found.findings:
+        writer.writerow({name: csv_cell(value) for name, value in finding.to_dict().items()})
     return out.getvalue()
 
 

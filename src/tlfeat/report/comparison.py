@@ -11,7 +11,7 @@ from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.heads.reject import reference_text
 from tlfeat.records import Result
 from tlfeat.studies.tradeoff import break_evens, frontier, seconds_of
-from tlfeat.text import aligned, counted, csv_text, interval_text, markdown_table, percent, seconds, size
+from tlfeat.text import aligned, counted, csv_text, in_markdown, interval_text, markdown_table, percent, seconds, size
 from tlfeat.workspace import write_json, write_text
 
 if TYPE_CHECKING:
@@ -260,13 +260,13 @@ def to_markdown(comparison: Comparison) -> str:
     """Return the comparison as a Markdown table with its legend."""
     headings, rows = table_rows(comparison)
     lines = [
-        f"# {comparison.cache.stem}: {', '.join(comparison.classes)}",
+        f"# {in_markdown(comparison.cache.stem)}: {in_markdown(', '.join(comparison.classes))}",
         "",
         markdown_table(headings, rows),
         "",
-        *(f"- {sentence}" for sentence in legend(comparison)),
-        *(f"- not run: {name}: {why}" for name, why in comparison.skipped),
-        *(f"- note: {note}" for note in comparison.notes),
+        *(f"- {in_markdown(sentence)}" for sentence in legend(comparison)),
+        *(f"- not run: {in_markdown(f'{name}: {why}')}" for name, why in comparison.skipped),
+        *(f"- note: {in_markdown(note)}" for note in comparison.notes),
     ]
     return "\n".join(lines) + "\n"
 

@@ -12,7 +12,7 @@ from tlfeat.records import Environment
 from tlfeat.report.charts import Chart, to_svg, to_svg_file
 from tlfeat.studies.curve import Curve
 from tlfeat.studies.sweep import Sweep
-from tlfeat.text import csv_text, markdown_table, page
+from tlfeat.text import csv_text, in_markdown, markdown_table, page
 from tlfeat.workspace import write_json, write_text
 
 
@@ -74,12 +74,12 @@ def to_markdown(finding: Finding) -> str:
     """Return the words, the table and its legend."""
     return "\n".join(
         [
-            f"# {finding.title}",
+            f"# {in_markdown(finding.title)}",
             "",
-            *(f"{sentence}\n" for sentence in finding.sentences),
+            *(f"{in_markdown(sentence)}\n" for sentence in finding.sentences),
             markdown_table(finding.headings, finding.rows),
             "",
-            *(f"- {sentence}" for sentence in finding.legend),
+            *(f"- {in_markdown(sentence)}" for sentence in finding.legend),
             "",
         ]
     )

@@ -1,0 +1,197 @@
+"""What the system does: locks of files, whether a process lives, Ctrl-C, text on the standard streams.
+
+It differs between Linux, macOS and Windows.
+
+Locks are a few lines here and no package: `filelock` and `msvcrt.locking` know no lock that readers share, and
+`portalocker` knows it on Windows only with pywin32.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: Windows locks bytes, and what is locked cannot be read by others: this one lies behind the end of any file.
+_LOCKED_BYTE = 1 << 62
+
+_FAIL_AT_ONCE, _EXCLUSIVE = 1, 2  # LOCKFILE_FAIL_IMMEDIATELY and LOCKFILE_EXCLUSIVE_LOCK
+
+_LOCK_VIOLATION, _IO_PENDING, _ACCESS_DENIED = 33, 997, 5
+
+_SYNCHRONIZE, _WAIT_TIMEOUT = 0x100000, 0x102
+
+
+class _Overlapped(ctypes.Structure):
+    _fields_ = [
+        ("Internal", ctypes.c_size_t),
+        ("InternalHigh", ctypes.c_size_t),
+        ("Offset", ctypes.c_uint32),
+        ("OffsetHigh", ctypes.c_uint32),
+        ("hEvent", ctypes.c_void_p),
+    ]
+
+
+def lock(handle: int, *, is_exclusive: bool) -> None:
+    """Lock an open file against other processes and other handles, until `unlock` or until it is closed.
+
+    Parameters
+    ----------
+    handle : int
+    is_exclusive : bool
+        Nobody else may lock it; else others may share the lock.
+
+    Raises
+    ------
+    BlockingIOError
+        Another one holds a lock that does not go with this one.
+
+    Notes
+    -----
+    On Linux and macOS it is the lock that HDF5 takes itself, so that each notices the other. A file system without
+    locks locks nothing.
+    """
+    if fcntl is None:
+        _lock_on_windows(handle, is_exclusive=is_exclusive)
+        return
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if is_exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
+
+
+def unlock(handle: int) -> None:
+    """Give a lock up, also where children have the handle too; nothing where there is none."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
+    else:
+        _kernel32().UnlockFileEx(_os_handle(handle), 0, 1, 0, ctypes.byref(_place()))
+
+
+def _lock_on_windows(handle: int, *, is_exclusive: bool) -> None:
+    kernel32, place = _kernel32(), _place()
+    flags = _FAIL_AT_ONCE | (_EXCLUSIVE if is_exclusive else 0)
+    if kernel32.LockFileEx(_os_handle(handle), flags, 0, 1, 0, ctypes.byref(place)):
+        return
+    if ctypes.get_last_error() in (_LOCK_VIOLATION, _IO_PENDING):  # type: ignore[attr-defined]
+        raise BlockingIOError("another process has it locked")
+
+
+def _place() -> _Overlapped:
+    return _Overlapped(Offset=_LOCKED_BYTE & 0xFFFFFFFF, OffsetHigh=_LOCKED_BYTE >> 32)
+
+
+def _os_handle(handle: int) -> ctypes.c_void_p:
+    import msvcrt
+
+    return ctypes.c_void_p(msvcrt.get_osfhandle(handle))  # type: ignore[attr-defined]
+
+
+def _kernel32() -> Any:
+    return ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number on this machine; true where it cannot be known."""
+    if os.name == "nt":  # where os.kill ends it
+        return _is_running_on_windows(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True
+
+
+def _is_running_on_windows(pid: int) -> bool:
+    kernel32 = _kernel32()
+    kernel32.OpenProcess.restype = ctypes.c_void_p
+    found = kernel32.OpenProcess(_SYNCHRONIZE, False, pid)
+    if not found:
+        return bool(ctypes.get_last_error() == _ACCESS_DENIED)  # type: ignore[attr-defined]
+    found = ctypes.c_void_p(found)
+    try:
+        return bool(kernel32.WaitForSingleObject(found, 0) == _WAIT_TIMEOUT)
+    finally:
+        kernel32.CloseHandle(found)
+
+
+def speak_utf8() -> None:
+    """Write UTF-8 to standard output and error, whatever the system's own encoding is.
+
+    A pipe on Windows is cp1252, and ASCII under ``LC_ALL=POSIX``: neither has the letters of all names, nor the lines
+    of our own tables. A terminal of Windows takes UTF-8 already.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        encoding = str(getattr(stream, "encoding", "") or "").lower().replace("-", "").replace("_", "")
+        if encoding != "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+_is_interrupted = False
+
+
+def notice_interrupts() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, as always, and be remembered; where it was switched off it stays so.
+
+    One that comes in the middle of a finalizer, where Python prints and forgets it, comes again.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+    printed = sys.unraisablehook
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _thread.interrupt_main()
+        else:
+            printed(unraisable)
+
+    sys.unraisablehook = again
+    signal.signal(signal.SIGINT, _note)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _is_interrupted
+    _is_interrupted = True
+    signal.default_int_handler(number, frame)
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C came since `notice_interrupts`."""
+    return _is_interrupted
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends: what is in it does not survive an exception out of nowhere.
+
+    HDF5 in the middle of a callback, or the import of a package that is half native code.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *received: held.append(received))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])
