@@ -18,6 +18,7 @@ import h5py
 
 from tlfeat.cache.checks import HDF5_MAGIC, check_structure, h5_errors, in_child
 from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
+from tlfeat.cache.journal_format import set_aside
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 
 #: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
@@ -45,6 +46,14 @@ class Hdf5File:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how it was opened."""
+        aside = self._journal.set_aside
+        if aside is None:
+            return []
+        return [f"{self.path.name}.journal belonged to another file; it was not applied, and is kept as {aside.name}"]
 
     @property
     def is_changeable(self) -> bool:
@@ -141,7 +150,7 @@ def create_file(path: Path, attributes: Mapping[str, Any]) -> None:
                 raise CacheLocked(f"{path} was created by another process just now. Run it again.") from error
             except OSError:
                 aside.rename(path)  # a file system without hard links
-            journal_of(path).unlink(missing_ok=True)  # of a file that was deleted
+            set_aside(journal_of(path))  # of a file that was moved away without it
             sync_folder(path.parent)
     except OSError as error:
         raise CacheError(f"Cannot create {path}: {error.strerror or error}.") from error
