@@ -31,7 +31,7 @@ WINGS = [
 
 LEVEL = {wing: level for level, wings in enumerate(WINGS, start=1) for wing in wings}
 
-GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system"]
+GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system", "files"]
 
 #: Files at the root that lead to a class of a wing, for what was saved before 0.2; and the start of the program.
 LEAD_IN = {
@@ -49,7 +49,7 @@ SEES = {"heads": {"evaluate"}}
 HEAVY = {
     "keras": {"backbones.network", "models.formats"},
     "tensorflow": {"backbones.keras_encoder", "backbones.runtime", "models.formats"},
-    "openvino": {"backbones.runtime", "models.formats"},
+    "openvino": {"backbones.runtime"},
     "onnx": {"models.formats"},
     "onnxruntime": {"models.formats"},
     "tf2onnx": {"models.formats"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -117,13 +118,15 @@ def _home(cache: Path) -> Path:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, *, is_new: bool = False) -> Iterator[Path]:
     """Give a place to write a file or fill a folder in; it gets its name, on the disk, when it is whole.
 
     Parameters
     ----------
     path : Path
         What it is called at the end. What was there is replaced.
+    is_new : bool, default=False
+        Of a file: raise `FileExistsError` where something has the name by then.
 
     Yields
     ------
@@ -133,19 +136,49 @@ def written_aside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    before = path.with_name(f".{path.stem}-before.{os.getpid()}.tmp{path.suffix}")
     remove(aside)
     try:
         yield aside
-        for file in sorted(aside.rglob("*")) if aside.is_dir() else [aside]:
-            if file.is_file():
-                _sync_file(file)
-        if aside.is_dir():
-            remove(path)
-        aside.replace(path)
+        _sync(aside)
+        if is_new:
+            _link(aside, path)
+        else:
+            if aside.is_dir() and path.exists():
+                remove(before)
+                path.replace(before)  # at once: a folder that is removed file by file is there in part
+            aside.replace(path)
         _sync_folder(path.parent)
     finally:
         with suppress(OSError):  # what is still open on Windows is left over until the next time
             remove(aside)
+        if not path.exists() and before.exists():
+            before.replace(path)
+        with suppress(OSError):
+            remove(before)
+
+
+def _link(aside: Path, path: Path) -> None:
+    """Give a file its name where nothing has it: unlike a rename, a link fails there."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        aside.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Make a file last, or all files of a folder and their names."""
+    if not path.is_dir():
+        _sync_file(path)
+        return
+    for inside in path.iterdir():
+        if inside.is_file() or inside.is_dir():
+            _sync(inside)
+    _sync_folder(path)
 
 
 @contextmanager

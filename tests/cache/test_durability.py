@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +18,9 @@ import tlfeat.cache.journal
 from made_data import FINGERPRINT
 from tlfeat.cache.journal import JournalledFile
 from tlfeat.cache.store import create_cache
+from tlfeat.errors import CacheError
 from tlfeat.finetune.epochs import State
-from tlfeat.workspace import write_text, written_together
+from tlfeat.workspace import write_folder, write_text, written_together
 
 
 class SyncedFiles:
@@ -106,6 +109,84 @@ def test_a_report_or_record_is_on_the_disk_before_it_has_its_name(
     synced = SyncedFiles(monkeypatch)
     write_text(tmp_path / "a" / "result.json", "{}\n" * 10_000)
     assert synced.named == ["name", "folder"]
+
+
+@needs_proc
+def test_a_folder_is_on_the_disk_with_all_its_files_and_their_names_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[str, bytes | list[str]] = {}
+    fsync, replace = os.fsync, Path.replace
+
+    def noted_fsync(handle: int) -> None:
+        fsync(handle)
+        path = Path(f"/proc/self/fd/{handle}").resolve()
+        is_folder = path.is_dir()
+        synced[str(path)] = sorted(each.name for each in path.iterdir()) if is_folder else path.read_bytes()
+
+    def noted_replace(source: Path, to: Path) -> Path:
+        if to.name == "svm-1":
+            for path in (source, *source.rglob("*")):
+                now = sorted(each.name for each in path.iterdir()) if path.is_dir() else path.read_bytes()
+                assert synced.get(str(path)) == now, f"{path.name} has a name before it is on the disk"
+        return replace(source, to)
+
+    def fill(folder: Path) -> None:
+        (folder / "head.skops").write_bytes(b"head" * 1000)
+        (folder / "parts").mkdir()
+        (folder / "parts" / "a.bin").write_bytes(b"a" * 9)
+        write_text(folder / "result.json", "{}")
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    write_folder(tmp_path / "models" / "svm-1", fill)
+    assert synced[str(tmp_path / "models")] == ["svm-1"]
+
+
+@pytest.mark.parametrize("n_steps", range(9))
+def test_a_folder_that_is_replaced_by_a_writer_that_is_killed_is_there_whole_or_not_at_all(
+    tmp_path: Path, n_steps: int
+) -> None:
+    folder = tmp_path / "svm-1"
+    write_folder(folder, lambda to: [(to / name).write_text("old") for name in ("a", "b", "c")])
+    pid = os.fork()
+    if pid == 0:
+        n_done = 0
+
+        def until_killed(event: str, _: object) -> None:
+            nonlocal n_done
+            n_done += event in ("os.remove", "os.rename", "os.rmdir")
+            if n_done > n_steps:
+                os._exit(0)
+
+        sys.addaudithook(until_killed)
+        write_folder(folder, lambda to: [(to / name).write_text("new") for name in ("a", "b", "c")])
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    found = {path.name: path.read_text() for path in folder.iterdir()} if folder.exists() else {}
+    assert found in ({}, dict.fromkeys("abc", "old"), dict.fromkeys("abc", "new"))
+    assert found or n_steps == 3  # between the two renames
+    write_folder(folder, lambda to: (to / "a").write_text("again"))
+    assert [path.read_text() for path in folder.iterdir()] == ["again"]
+
+
+def test_a_folder_that_cannot_get_its_name_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "svm-1"
+    write_folder(folder, lambda to: (to / "a").write_text("old"))
+    replace = Path.replace
+
+    def full(source: Path, to: Path) -> Path:
+        if source.name.endswith(".tmp") and "before" not in source.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(source, to)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(CacheError, match=r"Cannot write .*svm-1: Input/output error"):
+        write_folder(folder, lambda to: (to / "a").write_text("new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["svm-1"]
+    assert (folder / "a").read_text() == "old"
 
 
 @needs_proc

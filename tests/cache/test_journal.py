@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import random
+import struct
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tlfeat.cache.journal
 from tlfeat.cache.journal import JournalledFile
+from tlfeat.cache.store import create_cache, open_cache
 
 quick = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -172,6 +176,169 @@ def _journal_of_a_killed_writer(file: Path) -> bytes:
         opened.commit()
     copy.unlink()
     return found
+
+
+# --- whose journal it is --------------------------------------------------------------------------------------
+
+
+def _killed_while_writing(file: Path, n_pages: int, changes: list[tuple[int, bytes]]) -> bytes:
+    """Commit `changes` to a file by a writer that is killed after `n_pages` pages; return what it would have become."""
+    handles = []
+    with pytest.MonkeyPatch.context() as patch:
+        opened = JournalledFile(file, is_writable=True)
+
+        def dies(self: JournalledFile) -> None:
+            for number, page in list(self._pages.items())[:n_pages]:
+                start = number * 4096
+                os.pwrite(self._file, page[: max(self._size - start, 0)], start)
+            handles.extend([self._file, self._journal])
+            raise KeyboardInterrupt
+
+        patch.setattr(JournalledFile, "_apply", dies)
+        for at, data in changes:
+            opened.seek(at)
+            opened.write(data)
+        opened.seek(0)
+        becomes = opened.read()
+        with pytest.raises(KeyboardInterrupt):
+            opened.commit()
+    for handle in handles:
+        os.close(handle)
+    opened._file = opened._journal = -1
+    assert file.with_name("file.journal").stat().st_size > 4096
+    return becomes
+
+
+CHANGES = [(5000, b"count 7"), (20_000, b"row" * 3000), (40_960, b"more" * 5000)]
+
+
+@pytest.mark.parametrize("n_pages", range(9))
+def test_the_journal_of_a_killed_writer_is_applied_to_its_file_however_far_it_came(file: Path, n_pages: int) -> None:
+    file.write_bytes(random.Random(1).randbytes(41_000))
+    becomes = _killed_while_writing(file, n_pages, CHANGES)
+    with JournalledFile(file) as reader:
+        assert reader.read() == becomes
+    with JournalledFile(file, is_writable=True) as writer:
+        assert writer.read() == becomes
+        assert writer.set_aside is None
+    assert file.read_bytes() == becomes
+
+
+def _with_byte(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("n_pages", [0, 4])
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda before: _with_byte(before, 5003),
+        lambda before: _with_byte(before, 28_000),
+        lambda before: _with_byte(before, 1),
+        lambda before: before[:-4096],
+        lambda before: before + bytes(50_000),
+        lambda before: random.Random(2).randbytes(len(before)),
+    ],
+    ids=["another count", "another row", "another head", "shorter", "longer", "another file"],
+)
+def test_the_journal_of_a_killed_writer_is_not_applied_to_what_was_copied_over_its_file(
+    file: Path, other: Any, n_pages: int
+) -> None:
+    before = random.Random(1).randbytes(41_000)
+    file.write_bytes(before)
+    _killed_while_writing(file, n_pages, CHANGES)
+    journal = file.with_name("file.journal")
+    held = journal.read_bytes()
+    restored = other(before)
+    file.write_bytes(restored)
+    with JournalledFile(file) as reader:
+        assert reader.read() == restored
+    assert journal.read_bytes() == held
+    with JournalledFile(file, is_writable=True) as writer:
+        assert writer.read() == restored
+        aside = writer.set_aside
+        writer.seek(10)
+        writer.write(b"goes on")
+        writer.commit()
+    assert file.read_bytes() == restored[:10] + b"goes on" + restored[17:]
+    assert aside is not None
+    assert aside.read_bytes() == held
+    assert not journal.exists()
+
+
+def test_what_is_no_journal_is_set_aside_and_a_link_is_not_written_through(file: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"of the user" * 1000)
+    file.with_name("file.journal").symlink_to(precious)
+    with JournalledFile(file, is_writable=True) as opened:
+        opened.write(b"after")
+        opened.commit()
+    assert precious.read_bytes() == b"of the user" * 1000
+    file.with_name("file.journal").write_text("a journal of my own")
+    with JournalledFile(file, is_writable=True) as opened:
+        assert opened.set_aside == file.with_name("file.journal.set-aside-2")
+        assert opened.set_aside.read_text() == "a journal of my own"
+    assert sorted(path.name for path in file.parent.iterdir()) == [
+        "file",
+        "file.journal.set-aside",
+        "file.journal.set-aside-2",
+    ]
+
+
+def _journal_of_version_1(size: int, pages: dict[int, bytes]) -> bytes:
+    content = struct.pack("<16sQQ", b"tlfeat journal 1", size, len(pages)) + struct.pack(f"<{len(pages)}Q", *pages)
+    content += b"".join(pages.values())
+    return content + hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize(
+    ("size", "later_s", "is_applied"),
+    [(9000, 2, True), (9000, -2, True), (8000, 0, False), (9000, 100, False), (9000, -3600, False)],
+    ids=["killed", "killed before", "another size", "copied over later", "an old backup"],
+)
+def test_a_journal_of_an_earlier_version_is_applied_where_file_and_journal_were_left_together(
+    file: Path, size: int, later_s: float, is_applied: bool
+) -> None:
+    file.write_bytes(bytes(size))
+    journal = file.with_name("file.journal")
+    journal.write_bytes(_journal_of_version_1(9000, {1: b"x" * 4096}))
+    os.utime(journal, (1e9, 1e9))
+    os.utime(file, (1e9 + later_s, 1e9 + later_s))
+    expected = bytes(4096) + b"x" * 4096 + bytes(9000 - 8192) if is_applied else bytes(size)
+    with JournalledFile(file) as reader:
+        assert reader.read() == expected
+    with JournalledFile(file, is_writable=True) as writer:
+        assert writer.read() == expected
+    assert file.with_name("file.journal.set-aside").exists() == (not is_applied)
+
+
+def test_a_backup_that_was_copied_over_a_cache_keeps_its_rows(
+    power_cuts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, backup = tmp_path / "c.h5", tmp_path / "backup.h5"
+    rows, keys = power_cuts.some_rows(300, width=40)
+    with create_cache(path, {"dtype": "float32"}, {}) as cache:
+        cache.append({"a": rows[:200]}, keys[:200])
+        cache.write_table(power_cuts.some_table(keys[:200]))
+    backup.write_bytes(path.read_bytes())
+    with open_cache(path, writable=True) as cache:
+        cache.append({"a": rows[200:250]}, keys[200:250])
+        cache.write_table(power_cuts.some_table(keys[:250]))
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(JournalledFile, "_apply", lambda self: os._exit(0))
+        with open_cache(path, writable=True) as cache:
+            cache.append({"a": rows[250:]}, keys[250:])
+            cache.commit()
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert path.with_name("c.h5.journal").stat().st_size > 4096
+    path.write_bytes(backup.read_bytes())
+    for is_writable in (False, True):
+        with open_cache(path, writable=is_writable) as cache:
+            assert cache.verify() == []
+            assert cache.n_rows("a") == 200
+            assert np.array_equal(cache.read("a", keys[:200]), rows[:200])
 
 
 def test_reading_that_fails_is_told_by_commit_and_never_raised_into_hdf5(

@@ -410,3 +410,17 @@ def test_building_the_network_counts_as_extraction_but_not_as_embedding(
         assert timing["extract_s"] - timing["embed_s"] >= 0.199 * n_runs  # summed over runs
         assert timing["embed_s"] > 0
     assert timing["n_embedded"] == 8
+
+
+def test_a_journal_of_another_file_is_kept_under_another_name_and_told_of(
+    make_photos: MakePhotos, encoder: CountingEncoder, tmp_path: Path
+) -> None:
+    images = load_images(make_photos(n=3))
+    cache = tmp_path / "c.h5"
+    extract_rows(images, encoder, cache)
+    cache.with_name("c.h5.journal").write_bytes(b"of another program")
+    report = extract_rows(images, encoder, cache)
+    assert report.notes == [
+        "c.h5.journal belonged to another file; it was not applied, and is kept as c.h5.journal.set-aside"
+    ]
+    assert cache.with_name("c.h5.journal.set-aside").read_bytes() == b"of another program"

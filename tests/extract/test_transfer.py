@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from made_data import FINGERPRINT, some_rows, table_of
-from tlfeat.cache.store import create_cache, open_cache
+from tlfeat import workspace
+from tlfeat.cache.store import Cache, create_cache, open_cache
+from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.extract.transfer import export_rows, import_rows
 
 
@@ -46,3 +50,66 @@ def test_no_cell_of_exported_text_is_a_formula_to_a_spreadsheet_and_numbers_stay
         _, *lines = csv.reader(opened)
     assert [line[:2] for line in lines] == [["'=1+1.png", "'+cmd|' /C calc'!A0"], ["'-a.png", "-1"]]
     assert np.array([line[5:] for line in lines], np.float32).tobytes() == (-np.abs(rows)).tobytes()
+
+
+@pytest.fixture
+def to_import(tmp_path: Path) -> tuple[Path, Path]:
+    rows, _ = some_rows(20)
+    np.save(tmp_path / "r.npy", rows)
+    (tmp_path / "t.csv").write_text("label\n" + "cat\ndog\n" * 10)
+    return tmp_path / "r.npy", tmp_path / "t.csv"
+
+
+@pytest.mark.parametrize("method", ["append", "write_table", "close"])
+def test_an_import_that_is_killed_leaves_no_cache_and_can_be_run_again(
+    to_import: tuple[Path, Path], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Path("cache/text.h5")
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(Cache, method, lambda *_, **__: os._exit(0))
+        import_rows(*to_import, cache, name="speech")
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    with pytest.raises(CacheError, match="No cache under"):
+        workspace.newest_cache()
+    assert import_rows(*to_import, cache, name="speech") == 20
+    assert workspace.newest_cache() == cache
+    with open_cache(cache) as opened:
+        assert opened.verify() == []
+
+
+def test_an_import_does_not_replace_what_has_the_name_by_then(
+    to_import: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache, write_table = tmp_path / "c.h5", Cache.write_table
+
+    def slowly(self: Cache, *values: Any) -> None:
+        write_table(self, *values)
+        cache.write_text("of another process")
+
+    monkeypatch.setattr(Cache, "write_table", slowly)
+    with pytest.raises(UsageError, match=r"c\.h5 exists already"):
+        import_rows(*to_import, cache, name="speech")
+    assert cache.read_text() == "of another process"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5", "r.npy", "t.csv"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+def test_an_export_that_fails_leaves_what_was_there(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, keys = some_rows(5)
+    with create_cache(tmp_path / "c.h5", FINGERPRINT, {}) as cache:
+        cache.append({"a": rows}, keys)
+        cache.write_table(table_of(keys))
+    to = tmp_path / f"rows{suffix}"
+    to.write_text("of yesterday")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match=r"Cannot write .*No space left"):
+        export_rows(tmp_path / "c.h5", to)
+    assert to.read_text() == "of yesterday"

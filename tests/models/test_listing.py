@@ -29,6 +29,7 @@ def keep(name: str, candidate: str, accuracy: float, *, split: str = "s1", age_s
     folder = workspace.models_dir(CACHE) / name
     result = a_result(candidate, accuracy=accuracy)
     write_json(folder / "result.json", replace(result, split=replace(result.split, digest=split)).to_dict())
+    (folder / "head.skops").write_bytes(bytes(result.model_bytes))
     about: dict[str, Any] = {"format": "tlfeat-model", "format_version": 1, "kind": "head", "layer": "avg_pool"}
     write_json(folder / "model.json", {**about, "classes": ["a"], "fingerprint": {}, "encoder": {}, "cache": cache})
     then = 1_700_000_000 - age_s

@@ -21,7 +21,8 @@ from tlfeat.heads.table import HEADS, SEARCH_VERSION, THOROUGH_VERSION
 from tlfeat.images.image_set import load_images
 from tlfeat.models import fit_sklearn as fitting
 from tlfeat.models.earlier import earlier_settings
-from tlfeat.models.saved import Outcome, read_model, read_result
+from tlfeat.models.listing import saved_models
+from tlfeat.models.saved import Outcome, model_folders, read_model, read_result
 from tlfeat.report.commands import commands
 from tlfeat.studies import curve as curving
 from tlfeat.studies.compare import known_comparison
@@ -161,6 +162,33 @@ def test_a_result_that_cannot_be_read_says_what_to_do(cache: Path, spoil: Callab
     with pytest.raises(ModelError, match=r"result\.json is missing or damaged\. Fit the model again"):
         read_result(folder)
     assert not fitted(cache).is_reused
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("head.skops", lambda path: path.unlink()),
+        ("head.skops", lambda path: path.write_bytes(b"")),
+        ("head.skops", lambda path: path.write_bytes(path.read_bytes()[:-7])),
+        ("reject.npz", lambda path: path.unlink()),
+    ],
+    ids=["no head", "empty head", "half a head", "no rejector"],
+)
+def test_a_result_is_known_only_together_with_its_head(cache: Path, name: str, spoil: Callable[[Path], Any]) -> None:
+    folder = Path(fitted(cache, "logreg").result.model)
+    assert fitted(cache, "logreg").is_reused
+    whole = (folder / name).read_bytes()
+    spoil(folder / name)
+    assert saved_models(cache) == []
+    assert not fitted(cache, "logreg").is_reused
+    assert len((folder / name).read_bytes()) == len(whole)
+    assert [model.folder.name for model in saved_models(cache)] == [folder.name]
+
+
+def test_what_a_killed_writer_left_is_no_model(cache: Path) -> None:
+    folder = Path(fitted(cache).result.model)
+    folder.rename(folder.with_name(f".{folder.name}.77.tmp"))
+    assert model_folders(cache) == []
 
 
 def test_a_folder_that_cannot_be_filled_is_not_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

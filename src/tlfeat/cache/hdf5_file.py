@@ -17,6 +17,7 @@ import h5py
 
 from tlfeat.cache.checks import HDF5_MAGIC, check_structure, h5_errors, in_child
 from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
+from tlfeat.cache.journal_format import set_aside
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.system import without_interrupts
 from tlfeat.workspace import remove_leftovers
@@ -46,6 +47,14 @@ class Hdf5File:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how it was opened."""
+        aside = self._journal.set_aside
+        if aside is None:
+            return []
+        return [f"{self.path.name}.journal belonged to another file; it was not applied, and is kept as {aside.name}"]
 
     @property
     def is_changeable(self) -> bool:
@@ -144,11 +153,11 @@ def create_file(path: Path, attributes: Mapping[str, Any]) -> None:
         with JournalledFile(aside, is_writable=True):  # nobody opens it before all this is done
             is_linked = _link(aside, path)
             if is_linked:
-                journal_of(path).unlink(missing_ok=True)  # of a file that was deleted
+                set_aside(journal_of(path))  # of a file that was moved away without it
         if not is_linked:
             if path.exists():
                 raise _created(path)
-            journal_of(path).unlink(missing_ok=True)
+            set_aside(journal_of(path))
             aside.rename(path)
         sync_folder(path.parent)
     except OSError as error:

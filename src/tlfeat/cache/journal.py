@@ -9,7 +9,7 @@ its writes collect in memory, in pages; `JournalledFile.commit` then
 4. empties the journal.
 
 Death before 2 ends leaves the file as it was; death after it leaves a journal that the next one to open the file
-applies. Applying it twice does no harm.
+applies. Applying it twice does no harm, and applying it to another file is refused (`journal_format`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import contextlib
 import errno
 import hashlib
 import os
-import struct
 import time
 from itertools import chain
 from pathlib import Path
 from typing import Self
 
 from tlfeat import system
+from tlfeat.cache.journal_format import PAGE_BYTES as _PAGE_BYTES
+from tlfeat.cache.journal_format import beginning, is_unfinished, read_journal, set_aside
 
 #: The child process of a writer that was killed holds its lock until the child has ended too.
 _LOCK_PATIENCE_S = 0.5
@@ -32,14 +33,10 @@ _LOCK_PATIENCE_S = 0.5
 #: Pages that are written to the journal at once: 1 MiB, so that a commit does not hold all it writes a second time.
 _RUN_PAGES = 256
 
-_PAGE_BYTES = 4096
-
-#: Magic, size of the file afterwards, number of pages; then page numbers, pages and the sha256 of all before it.
-_HEAD = struct.Struct("<16sQQ")
-
-_MAGIC = b"tlfeat journal 1"
-
 _O_BINARY = getattr(os, "O_BINARY", 0)
+
+#: A journal is never written through a link.
+_O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 #: What a full disk, a quota and a limit on file sizes say.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
@@ -62,6 +59,11 @@ class JournalledFile:
     OSError
         `BlockingIOError` where another process has it open.
 
+    Attributes
+    ----------
+    set_aside : Path or None
+        Where the journal of another file lies now that had the name of this one's; a reader leaves it where it is.
+
     Notes
     -----
     HDF5 crashes when a callback raises, so reading and writing never do: `failure` holds what went wrong.
@@ -70,6 +72,7 @@ class JournalledFile:
     def __init__(self, path: Path, *, is_writable: bool = False, is_locked: bool = True) -> None:
         self.journal_path = journal_of(path)
         self.failure: Exception | None = None
+        self.set_aside: Path | None = None
         self._is_writable = is_writable
         self._pages: dict[int, bytearray] = {}
         self._at = 0
@@ -104,13 +107,15 @@ class JournalledFile:
                 time.sleep(0.02)
 
     def _recover(self) -> None:
-        found = _read_journal(self.journal_path)
-        if found is not None and found[0] <= self._disk_size + len(found[1]) * _PAGE_BYTES:
-            self._size, self._pages = found
+        found = read_journal(self.journal_path)
+        if found is not None and found.is_of(self._read_file, os.fstat(self._file)):
+            self._size, self._pages = found.size, found.pages
             if self._is_writable:
                 self._open_journal()
                 self._is_sealed = True
                 self._apply()
+        elif self._is_writable and (found is not None or not is_unfinished(self.journal_path)):
+            self.set_aside = set_aside(self.journal_path)
 
     def close(self) -> None:
         """Forget what was not committed, remove the journal and give up the lock."""
@@ -250,7 +255,7 @@ class JournalledFile:
     def _write_journal(self) -> None:
         numbers = sorted(self._pages)
         journal, digest, end = self._open_journal(), hashlib.sha256(), 0
-        pieces = [_HEAD.pack(_MAGIC, self._size, len(numbers)) + struct.pack(f"<{len(numbers)}Q", *numbers)]
+        pieces = [beginning(self._read_file, self._disk_size, self._size, self._pages)]
         runs = (numbers[i : i + _RUN_PAGES] for i in range(0, len(numbers), _RUN_PAGES))
         for piece in chain(pieces, (b"".join(self._pages[number] for number in run) for run in runs)):
             digest.update(piece)
@@ -275,17 +280,20 @@ class JournalledFile:
 
     def _open_journal(self) -> int:
         if self._journal < 0:
-            self._journal = os.open(self.journal_path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o666)
+            self._journal = os.open(self.journal_path, os.O_RDWR | os.O_CREAT | _O_BINARY | _O_NOFOLLOW, 0o666)
         return self._journal
 
     def _read_disk(self, start: int, n: int) -> bytes:
         """Return `n` bytes of the committed file; zeros where it was cut off."""
-        n_there = max(min(n, self._base_size - start), 0)
+        return self._read_file(start, max(min(n, self._base_size - start), 0)).ljust(n, b"\0")
+
+    def _read_file(self, start: int, n: int) -> bytes:
+        """Return `n` bytes of the file on the disk; zeros beyond its end."""
         os.lseek(self._file, start, os.SEEK_SET)
-        parts = []
-        while n_there > 0 and (part := os.read(self._file, n_there)):
+        parts, n_left = [], n
+        while n_left > 0 and (part := os.read(self._file, n_left)):
             parts.append(part)
-            n_there -= len(part)
+            n_left -= len(part)
         return b"".join(parts).ljust(n, b"\0")
 
     def _disk_page(self, number: int) -> bytearray:
@@ -309,23 +317,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _read_journal(path: Path) -> tuple[int, dict[int, bytearray]] | None:
-    """Return the size and the pages of a whole journal; None where there is none, or only the beginning of one."""
-    try:
-        content = path.read_bytes()
-        magic, size, n_pages = _HEAD.unpack_from(content)
-    except (FileNotFoundError, struct.error):
-        return None
-    pages_at = _HEAD.size + 8 * n_pages
-    end = pages_at + n_pages * _PAGE_BYTES
-    if magic != _MAGIC or len(content) < end + 32 or hashlib.sha256(content[:end]).digest() != content[end : end + 32]:
-        return None
-    numbers = struct.unpack_from(f"<{n_pages}Q", content, _HEAD.size)
-    starts = range(pages_at, end, _PAGE_BYTES)
-    pages = {n: bytearray(content[at : at + _PAGE_BYTES]) for n, at in zip(numbers, starts, strict=True)}
-    return size, pages
 
 
 def _pages_of(start: int, end: int) -> list[tuple[int, int, int, int]]:

@@ -142,6 +142,11 @@ class Cache:
         return {table.layer: (table.n_rows, table.width) for table in tables}
 
     @property
+    def notes(self) -> list[str]:
+        """What the user should know of how it was opened."""
+        return self._file.notes
+
+    @property
     def stem(self) -> str:
         """The file name without its ending; models and reports of this cache lie in folders of this name."""
         return self.path.stem

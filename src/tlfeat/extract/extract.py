@@ -236,7 +236,7 @@ class _Run:
             n_known=table.count("ok") - self.n_new,
             failures=failures,
             runtime=self.encoder.runtime if self.n_embedded else "",
-            notes=list(self.encoder.notes),
+            notes=[*self.cache.notes, *self.encoder.notes],
             profile=self.profile,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import numpy as np
 
 from tlfeat.cache.contents import Origin
 from tlfeat.cache.store import create_cache, open_cache
-from tlfeat.errors import DataError, UsageError
+from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.images.tables import read_table
 from tlfeat.text import csv_cell
 from tlfeat.types import Rows
-from tlfeat.workspace import write_text
+from tlfeat.workspace import write_text, written_aside
 
 
 def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tuple[int, int]:
@@ -58,7 +59,8 @@ def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tupl
         to.parent.mkdir(parents=True, exist_ok=True)
         if to.suffix == ".npz":
             text: dict[str, Any] = {column: np.array(values, dtype=str) for column, values in columns.items()}
-            np.savez(to, X=rows, **text)
+            with written_aside(to) as aside:
+                np.savez(aside, X=rows, **text)
         elif to.suffix == ".csv":
             _write_csv(to, columns, rows)
         else:
@@ -85,7 +87,8 @@ def _write_parquet(to: Path, columns: dict[str, list[str]], rows: Rows) -> None:
         raise UsageError("Parquet needs pyarrow: pip install 'tlfeat[parquet]'") from error
     table = {**columns, **{f"e{j}": rows[:, j] for j in range(rows.shape[1])}}
     try:
-        pq.write_table(pa.table(table), to)
+        with written_aside(to) as aside:
+            pq.write_table(pa.table(table), aside)
     except UnicodeEncodeError as error:
         raise DataError(
             f"Parquet holds UTF-8 only, and the name or label {error.object!r} is not. Export to .csv or .npz."
@@ -121,8 +124,8 @@ def import_rows(rows_file: Path, table_file: Path, cache_path: Path, *, name: st
     lines = read_table(table_file, required=("label",)).lines
     if len(lines) != len(rows):
         raise DataError(f"{rows_file} has {len(rows):,} rows but {table_file} has {len(lines):,} lines.")
-    if cache_path.exists():
-        raise UsageError(f"{cache_path} exists already. Name another --cache.")
+    if os.path.lexists(cache_path):
+        raise UsageError(_exists_already(cache_path))
     keys = [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
     n = len(rows)
     images = ImageSet(
@@ -135,12 +138,21 @@ def import_rows(rows_file: Path, table_file: Path, cache_path: Path, *, name: st
     )
     fingerprint = {"backbone": name, "weights": "imported", "dtype": "float32"}
     source = {"root": str(images.root), "source": str(images.source), "encoder": {"backbone": Origin.IMPORTED}}
-    with create_cache(cache_path, fingerprint, source) as cache:
-        cache.reserve({layer: rows.shape[1]}, n)
-        for start in range(0, n, 4096):
-            cache.append({layer: rows[start : start + 4096]}, keys[start : start + 4096])
-        cache.write_table(ImageTable(images, keys, ["ok"] * n, [""] * n, [0] * n, [0] * n))
+    try:
+        with written_aside(cache_path, is_new=True) as aside, create_cache(aside, fingerprint, source) as cache:
+            cache.reserve({layer: rows.shape[1]}, n)
+            for start in range(0, n, 4096):
+                cache.append({layer: rows[start : start + 4096]}, keys[start : start + 4096])
+            cache.write_table(ImageTable(images, keys, ["ok"] * n, [""] * n, [0] * n, [0] * n))
+    except FileExistsError as error:
+        raise UsageError(_exists_already(cache_path)) from error
+    except OSError as error:
+        raise CacheError(f"Cannot write {cache_path}: {error.strerror or error}.") from error
     return n
+
+
+def _exists_already(path: Path) -> str:
+    return f"{path} exists already. Name another --cache."
 
 
 def _load_array(path: Path) -> Rows:

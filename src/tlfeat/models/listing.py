@@ -10,7 +10,7 @@ from typing import Any
 
 from tlfeat import workspace
 from tlfeat.errors import ModelError, nearest
-from tlfeat.models.saved import model_folders, read_model, read_result
+from tlfeat.models.saved import has_model, model_folders, read_model, read_result
 from tlfeat.records import Result
 from tlfeat.text import aligned, counted, interval_text, percent, size
 
@@ -56,6 +56,8 @@ def saved_models(cache: Path) -> list[SavedModel]:
             result = read_result(folder)
         except ModelError:
             continue  # damaged
+        if not has_model(result):
+            continue  # a power cut took it
         if folder.parent == beside or known_cache in (None, home):  # another cache may have this name, too
             found.append(SavedModel(cache, folder, result, (folder / "result.json").stat().st_mtime))
     newest: dict[str, float] = {}

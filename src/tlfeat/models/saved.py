@@ -20,6 +20,7 @@ from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.leaks import LeakedImages, scored_tests, with_leaked
 from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split
+from tlfeat.heads.reject import FILE_NAME as REJECT_FILE
 from tlfeat.heads.shift import HeldOut, measure_shift
 from tlfeat.models.earlier import earlier_settings
 from tlfeat.records import Environment, Leaks, Result, Score, Shift, SplitInfo, Timing
@@ -29,6 +30,9 @@ from tlfeat.workspace import read_json, write_json
 MODEL_FORMAT_VERSION = 1
 
 _FORMAT = "tlfeat-model"
+
+#: What `predict` loads; a folder has one of the first three.
+_MODEL_FILES = ("head.skops", "head.joblib", "model.keras", REJECT_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,7 @@ def _name(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dic
 def model_folders(cache: Path) -> list[Path]:
     """Return the folders of the models fitted on a cache, in order of name; of equal names the one beside the cache."""
     folders = reversed(workspace.models_dirs(cache))
-    found = {path.parent.name: path.parent for folder in folders for path in folder.glob("*/result.json")}
+    found = {path.parent.name: path.parent for folder in folders for path in folder.glob("[!.]*/result.json")}
     return [found[name] for name in sorted(found)]
 
 
@@ -285,9 +289,17 @@ def read_result(folder: Path) -> Result:
 def known_result(folder: Path, split: Split, leaks: LeakedImages) -> Result | None:
     """Return the Result in a folder with today's leaks; None where there is none that can be read."""
     try:
-        return with_leaks(read_result(folder), split, leaks)
+        known = read_result(folder)
     except ModelError:
         return None  # damaged, or half-written by an older version: fit again
+    return with_leaks(known, split, leaks) if has_model(known) else None
+
+
+def has_model(result: Result) -> bool:
+    """Whether what `predict` loads lies beside a Result, as large as it was: a power cut may have taken it."""
+    folder = Path(result.model)
+    sizes = {path.name: path.stat().st_size for name in _MODEL_FILES if (path := folder / name).is_file()}
+    return bool(sizes.keys() - {REJECT_FILE}) and sum(sizes.values()) == result.model_bytes
 
 
 def with_leaks(known: Result, split: Split, leaks: LeakedImages) -> Result:

@@ -1,0 +1,83 @@
+"""The one way to open a file that somebody named: in a table, a cache, a model.json, an option.
+
+Whoever wrote the name may have written that of a device that never ends, of a pipe that nobody writes to, or of a link
+to a file of the user's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+#: Opening a named pipe waits until somebody writes to it, without this.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
+
+
+def open_regular(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> BinaryIO:
+    """Open a regular file for reading, without waiting.
+
+    Parameters
+    ----------
+    path : Path
+        Links are followed.
+    max_bytes : int, optional
+        A larger file is refused unread.
+    within : Path, optional
+        A folder that links must not lead out of.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, is no regular file, is too large, or lies elsewhere; `strerror` says which.
+    """
+    check_regular(path, max_bytes=max_bytes, within=within)  # before it is opened: opening a device may do something
+    handle = os.open(path, _FLAGS)
+    try:
+        _check(path, os.fstat(handle), max_bytes)  # and what was opened: it may be another by now
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: Path, *, max_bytes: int, within: Path | None = None) -> bytes:
+    """Return the bytes of a regular file; an `OSError` as of `open_regular`."""
+    with open_regular(path, max_bytes=max_bytes, within=within) as file:
+        content = file.read(max_bytes + 1)  # it may be growing
+    if len(content) > max_bytes:
+        raise _refused(path, errno.EFBIG, f"too large: the limit is {_size(max_bytes)}")
+    return content
+
+
+def check_regular(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> None:
+    """Raise the `OSError` that `open_regular` would, for a file that a library opens by its name."""
+    _check(path, path.stat(), max_bytes)
+    if within is not None and not path.resolve().is_relative_to(within.resolve()):
+        raise _refused(path, errno.ELOOP, f"it is a link that leads out of {within}")
+
+
+def _check(path: Path, about: os.stat_result, max_bytes: int | None) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
+        raise _refused(path, errno.EINVAL, f"it is {kind}, not a file")
+    if max_bytes is not None and about.st_size > max_bytes:
+        raise _refused(path, errno.EFBIG, f"too large: {_size(about.st_size)}, the limit is {_size(max_bytes)}")
+
+
+def _refused(path: Path, number: int, why: str) -> OSError:
+    return OSError(number, why, str(path))
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
