@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ class Violation(Exception):
 def run(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
     """Run a command in a fork, without the second that its imports take; return its code and its JSON."""
     out = folder.parent / "out"
-    pid = _forked(folder, (*words, "--json"), out)
+    pid = forked(folder, (*words, "--json"), out)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     text = out.read_text(encoding="utf-8", errors="replace")
     found = json.loads(text) if code == 0 and text.strip() else {}
@@ -119,7 +120,7 @@ def traced(folder: Path, words: tuple[str, ...], *inject: str) -> tuple[int, str
     """Run a command under strace; return its code and the trace of its own thread."""
     log = folder.parent / "trace"
     log.unlink(missing_ok=True)
-    pid = _forked(folder, words, folder.parent / "out", is_stopped=True)
+    pid = forked(folder, words, folder.parent / "out", is_stopped=True)
     os.waitpid(pid, os.WUNTRACED)
     options = ["-f", "-qq", "-e", f"trace={CALLS}", "-e", "signal=none", *inject, "-o", str(log), "-p", str(pid)]
     with subprocess.Popen(["strace", *options], stderr=subprocess.DEVNULL) as strace:
@@ -133,29 +134,38 @@ def traced(folder: Path, words: tuple[str, ...], *inject: str) -> tuple[int, str
     return code, "\n".join(line for line in lines if line.split(" ", 1)[0] == str(pid) and " resumed>" not in line)
 
 
-def _forked(folder: Path, words: tuple[str, ...], out: Path, *, is_stopped: bool = False) -> int:
+def forked(
+    folder: Path,
+    words: tuple[str, ...],
+    out: Path,
+    *,
+    is_stopped: bool = False,
+    first: Callable[[], None] = lambda: None,
+) -> int:
+    """Start a command in a fork, which stops itself or calls `first` before it begins; return its number."""
     pid = os.fork()
     if pid:
         return pid
+    code = 70
     try:
         os.chdir(folder)
-        to = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        for handle in (1, 2):
-            os.dup2(to if handle == 1 else os.open(f"{out}.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), handle)
+        for handle, file in ((1, out), (2, f"{out}.err")):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), handle)
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(io.FileIO(i, "wb", closefd=False), write_through=True) for i in (1, 2)
         )
         if is_stopped:
             os.kill(os.getpid(), signal.SIGSTOP)
         sys.argv = ["tlfeat", *words]
+        first()
         tlfeat()
+        code = 0
     except SystemExit as end:
-        sys.stdout.flush()
-        os._exit(end.code if isinstance(end.code, int) else 1 if end.code else 0)
-    except BaseException as error:
-        os.write(2, repr(error).encode())
-        os._exit(70)
-    os._exit(0)
+        code = end.code if isinstance(end.code, int) else 1 if end.code else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # whatever happens: the rest of the campaign is the parent's
 
 
 # --- a case ---------------------------------------------------------------------------------------------------
