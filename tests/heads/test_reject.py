@@ -23,6 +23,7 @@ from tlfeat.cli.app import app
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.heads import reject
 from tlfeat.heads.known_rows import fit_known_rows
 from tlfeat.heads.reject import (
     UNCERTAIN,
@@ -122,6 +123,13 @@ def test_however_few_images_there_are_the_share_asked_for_is_answered(n: int) ->
         new, _ = images(1000, world=0, seed=100 + seed)
         answers.append(np.mean([not why for why in found.reasons(new, np.ones((1000, 1)), coverage=0.9)]))
     assert 0.88 <= np.mean(answers) <= 0.93
+
+
+def test_the_threshold_is_the_rank_among_one_more_image_than_there_are() -> None:
+    """Of twenty images 95 % are nineteen, but of the next one that is too little: the largest is the limit."""
+    (limits,) = reject._limits([np.random.default_rng(0).permutation(20.0)], [1])
+    at = dict(zip(reject._KEPT, limits, strict=True))
+    assert [at[coverage] for coverage in (0.95, 0.9, 0.8)] == [19, 18, 16]
 
 
 def drawings(n: int, seed: int) -> Rows:
