@@ -127,7 +127,7 @@ def test_however_few_images_there_are_the_share_asked_for_is_answered(n: int) ->
 
 def test_the_threshold_is_the_rank_among_one_more_image_than_there_are() -> None:
     """Of twenty images 95 % are nineteen, but of the next one that is too little: the largest is the limit."""
-    (limits,) = reject._limits([np.random.default_rng(0).permutation(20.0)], [1])
+    (limits,) = reject._limits([np.random.default_rng(0).permutation(20).astype(float)], [1])
     at = dict(zip(reject._KEPT, limits, strict=True))
     assert [at[coverage] for coverage in (0.95, 0.9, 0.8)] == [19, 18, 16]
 
