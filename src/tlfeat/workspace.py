@@ -136,7 +136,7 @@ def written_aside(path: Path, *, is_new: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    before = path.with_name(f".{path.stem}-before.{os.getpid()}.tmp{path.suffix}")
+    before = path.with_name(f".{path.stem}.before.{os.getpid()}.tmp{path.suffix}")
     remove(aside)
     try:
         yield aside
