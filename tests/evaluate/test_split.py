@@ -280,10 +280,11 @@ def test_a_class_that_is_only_in_the_given_test_set_is_left_out() -> None:
         (["cat"] * 10, r"cat \(10\)"),
         (["cat"] * 10 + ["dog"], r"cat \(10\), dog \(1\)"),
         (["cat", "dog"], r"cat \(1\), dog \(1\)"),
+        ([f"c{i:05}" for i in range(9, 2000)], r"c00009 \(1\), c00010 \(1\), .* c00018 \(1\) and 1,981 more"),
         ([""] * 5, "none"),
         ([], "none"),
     ],
-    ids=["one-class", "one-class-and-one-image", "one-image-each", "no-labels", "no-images"],
+    ids=["one-class", "one-class-and-one-image", "one-image-each", "thousands", "no-labels", "no-images"],
 )
 def test_fewer_than_two_usable_classes_are_refused_with_what_was_found(labels: list[str], found: str) -> None:
     with pytest.raises(DataError, match=rf"At least two classes with two different images each .* found: {found}\."):

@@ -183,6 +183,8 @@ def test_three_lines_of_notes_stand_below_the_table_and_leaks_are_counted_in_the
 def test_a_confusion_matrix_that_is_too_wide_becomes_the_pairs_most_confused() -> None:
     assert "true \\ predicted" in result_text(FIRST)
     assert "true \\ predicted" not in result_text(FIRST, width=12)
+    right = replace(FIRST, score=replace(FIRST.score, confusion=[[5, 0], [0, 4]]))
+    assert result_text(right, width=12).endswith("\n\nNo test image was given a wrong class.")
 
 
 def test_lines_break_between_words_and_never_before_a_percent_sign() -> None:

@@ -110,5 +110,5 @@ def calibration_text(found: Calibration) -> str:
     """Return the sentence about how far the probabilities can be believed."""
     return (
         f"ECE {percent(found.ece)} (perfect probabilities: {percent(found.ece_expected)}, up to "
-        f"{percent(found.ece_upper)}), log loss {found.log_loss:.3f}, Brier score {found.brier:.3f}"
+        f"{percent(found.ece_upper)}), log loss {abs(found.log_loss):.3f}, Brier score {found.brier:.3f}"
     )

@@ -27,6 +27,9 @@ TEST_FRACTION = 0.2
 #: Of what is not test; Keras needs it for early stopping, heads cross-validate on train and val together.
 VAL_FRACTION = 0.15
 
+#: Classes that an error names.
+_MAX_NAMED = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -115,7 +118,10 @@ def make_split(
     classes, left_out = _testable_classes(labelled.labels, roles)
     notes += left_out
     if len(classes) < 2:
-        found = ", ".join(f"{name} ({n})" for name, n in sorted(Counter(labelled.labels).items())) or "none"
+        counts = Counter(labelled.labels)
+        most = sorted(counts.items(), key=lambda of: (-of[1], of[0]))[:_MAX_NAMED]
+        found = ", ".join(f"{name} ({n})" for name, n in most) or "none"
+        found += f" and {len(counts) - len(most):,} more" if len(counts) > len(most) else ""
         raise DataError(
             f"At least two classes with two different images each are needed, one for training and one for testing; "
             f"found: {found}."

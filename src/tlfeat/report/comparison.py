@@ -111,6 +111,8 @@ def result_text(result: Result, command_s: float | None = None, width: int | Non
     if len(result.classes) <= _MAX_CONFUSION_COLUMNS and (width is None or len(matrix.partition("\n")[0]) <= width):
         return "\n".join([*lines, "", matrix])
     pairs = [(p["true"], p["predicted"], p["n"]) for p in confused_pairs(found, result.classes, n=10)]
+    if not pairs:
+        return "\n".join([*lines, "", "No test image was given a wrong class."])
     return "\n".join([*lines, "", aligned(("true", "predicted", "images"), pairs, n_left=2)])
 
 
