@@ -122,20 +122,31 @@ def test_a_second_ctrl_c_ends_what_hangs_but_one_that_comes_at_once_is_the_same(
     assert run.stderr == ("" if not code else "\nStopped at once.\n")
 
 
-def test_ctrl_c_within_exec_ends_with_130(work: Path) -> None:
-    """Python ends by a signal then, whatever is done about it."""
-    run = ctrl_c(work, "numpy.linalg", "cache", "info", more="exec('import tlfeat.cli.app')\n" + WITHIN_EXEC)
-    assert run.returncode == 130, run.stderr
-
-
-#: Names of tuples, dataclasses and the like are made by exec().
-WITHIN_EXEC = """
-import tlfeat.cache.spawn, tlfeat.cli.cache
-def run_info(*_, **__):
-    exec("import numpy.linalg")
-    raise AssertionError
-tlfeat.cli.console.Console.__enter__ = run_info
+#: Read by Python at its start. Names of tuples, dataclasses and the like are made by exec().
+CTRL_C_WITHIN_EXEC = """
+import os, signal, sys
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.linalg":
+            sys.meta_path.remove(self)
+            exec("os.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(10 ** 6): pass")
+sys.meta_path.insert(0, AtImport())
 """
+
+
+def test_ctrl_c_within_exec_ends_with_130_as_anywhere(work: Path) -> None:
+    (work / "sitecustomize.py").write_text(CTRL_C_WITHIN_EXEC, encoding="utf-8")
+    path = os.pathsep.join([str(work), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, "-m", "tlfeat", "cache", "info"],
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 130, run.stderr
+    assert run.stderr.splitlines()[-1].startswith("Stopped. What was finished")
 
 
 @pytest.fixture
