@@ -41,6 +41,7 @@ NEEDS_POSIX = {
     "test_ctrl_c_ends_with_130_keeps_rows_and_says_how_to_go_on",
     "test_killed_extract_goes_on_and_ends_with_the_same_bits",
     "test_ctrl_c_twice_stops_and_loses_nothing",
+    "test_ctrl_c_within_exec_ends_with_130_as_anywhere",
     "test_ctrl_c_while_the_program_starts_is_one_line",
     "test_ctrl_c_while_a_package_is_imported_is_one_line",
     "test_a_limit_on_the_size_of_files_is_met_like_a_full_disk",

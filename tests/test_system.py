@@ -98,6 +98,57 @@ def test_ctrl_c_while_a_package_is_imported_is_one_line(work: Path, more: str) -
     assert "Traceback" not in run.stderr and run.stderr.splitlines()[-1].startswith("Stopped. What was finished")
 
 
+#: Ctrl-C, and again after as many seconds as are named.
+AGAIN = """
+import signal, sys, time
+from tlfeat import system
+system.notice_interrupts()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("stopping", system.was_interrupted(), flush=True)
+time.sleep(float(sys.argv[1]))
+signal.raise_signal(signal.SIGINT)
+print("stopped")
+"""
+
+
+@pytest.mark.parametrize(("wait_s", "code", "said"), [("0.1", 0, "stopped"), ("1.1", 130, "")])
+def test_a_second_ctrl_c_ends_what_hangs_but_one_that_comes_at_once_is_the_same(
+    wait_s: str, code: int, said: str
+) -> None:
+    run = subprocess.run([sys.executable, "-c", AGAIN, wait_s], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout.split()) == (code, ["stopping", "True", *said.split()])
+    assert run.stderr == ("" if not code else "\nStopped at once.\n")
+
+
+#: Read by Python at its start. Names of tuples, dataclasses and the like are made by exec().
+CTRL_C_WITHIN_EXEC = """
+import os, signal, sys
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.linalg":
+            sys.meta_path.remove(self)
+            exec("os.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(10 ** 6): pass")
+sys.meta_path.insert(0, AtImport())
+"""
+
+
+def test_ctrl_c_within_exec_ends_with_130_as_anywhere(work: Path) -> None:
+    (work / "sitecustomize.py").write_text(CTRL_C_WITHIN_EXEC, encoding="utf-8")
+    path = os.pathsep.join([str(work), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, "-m", "tlfeat", "cache", "info"],
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 130, run.stderr
+    assert run.stderr.splitlines()[-1].startswith("Stopped. What was finished")
+
+
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """A folder with a cache."""

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -144,13 +145,18 @@ def speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-_is_interrupted = False
+#: When Ctrl-C came first, of `time.monotonic`.
+_interrupted_s: list[float] = []
+
+#: A hand that presses twice means one stop.
+_PRESSED_AGAIN_S = 1.0
 
 
 def notice_interrupts() -> None:
     """Let Ctrl-C raise KeyboardInterrupt, as always, and be remembered; where it was switched off it stays so.
 
-    One that comes in the middle of a finalizer, where Python prints and forgets it, comes again.
+    One that comes in the middle of a finalizer, where Python prints and forgets it, comes again. A second one, a second
+    later or more, ends the process at once: what was committed is kept, and nothing that hangs can keep it alive.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
@@ -158,6 +164,7 @@ def notice_interrupts() -> None:
 
     def again(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _interrupted_s.clear()
             _thread.interrupt_main()
         else:
             printed(unraisable)
@@ -167,22 +174,23 @@ def notice_interrupts() -> None:
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    global _is_interrupted
-    _is_interrupted = True
-    signal.default_int_handler(number, frame)
+    now_s = time.monotonic()
+    if not _interrupted_s:
+        _interrupted_s.append(now_s)
+        signal.default_int_handler(number, frame)
+    if now_s - _interrupted_s[0] >= _PRESSED_AGAIN_S:
+        os.write(2, b"\nStopped at once.\n")
+        os._exit(130)
 
 
 def was_interrupted() -> bool:
     """Whether Ctrl-C came since `notice_interrupts`."""
-    return _is_interrupted
+    return bool(_interrupted_s)
 
 
 @contextlib.contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends: what is in it does not survive an exception out of nowhere.
-
-    HDF5 in the middle of a callback, or the import of a package that is half native code.
-    """
+    """Hold Ctrl-C back until the block ends: HDF5 does not survive an exception in the middle of a callback."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield

@@ -23,7 +23,7 @@ import numpy as np
 from tlfeat.backbones import catalog
 from tlfeat.backbones.weights_files import check_weights_file
 from tlfeat.errors import UsageError, WeightsError, nearest
-from tlfeat.system import without_interrupts
+from tlfeat.system import was_interrupted
 
 #: What is done to pixels of 0 to 255 before the first layer; the modes of keras.applications and two more.
 PREPROCESS = {
@@ -133,8 +133,7 @@ def import_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level; Ctrl-C waits for the 5 seconds
-    with without_interrupts(), silent_stderr():
+    with silent_stderr():  # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
         import keras
     # "5 out of the last 7 calls triggered tf.function retracing" when several networks train in one process
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -143,7 +142,7 @@ def import_keras() -> Any:
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Hold back what native code writes to stderr; it is shown after all if the body raises."""
+    """Hold back what native code writes to stderr; it is shown after all if the body raises, but for Ctrl-C."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
@@ -152,7 +151,7 @@ def silent_stderr() -> Iterator[None]:
             yield
         except BaseException:
             held_back.seek(0)
-            os.write(kept, held_back.read())
+            os.write(kept, b"" if was_interrupted() else held_back.read())
             raise
         finally:
             os.dup2(kept, 2)

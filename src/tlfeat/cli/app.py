@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from tlfeat.cli import cache, extract, fit, lists, predict, studies
-from tlfeat.cli.console import Console, command, errors_as_exit_codes
+from tlfeat.cli.console import INTERRUPTED_EXIT_CODE, Console, command, errors_as_exit_codes
 from tlfeat.system import notice_interrupts, speak_utf8
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
@@ -86,4 +89,13 @@ def main() -> None:
     """Run the command line."""
     speak_utf8()
     notice_interrupts()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code != INTERRUPTED_EXIT_CODE:
+            raise
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        # Not the usual end: it waits for threads, where a second Ctrl-C is a traceback; and where Ctrl-C came within
+        # exec() Python makes another code of 130.
+        os._exit(INTERRUPTED_EXIT_CODE)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlfeat.errors import DataError
 from tlfeat.heads.blocks import View, add_up, blocks_of
 from tlfeat.types import Floats, Labels, Rows, RowSource
 
@@ -84,6 +85,11 @@ def sums_by_group(view: RowSource, group_of: Labels, n_groups: int) -> tuple[Flo
     n : array of shape (n_groups,)
     sums, squares : arrays of shape (n_groups, width)
         Of the rows less the origin.
+
+    Raises
+    ------
+    DataError
+        The squares of the rows are beyond float32.
     """
     origin: Floats = np.asarray(view[blocks_of(view.shape[0])[0]].mean(axis=0, dtype=np.float64))
 
@@ -91,14 +97,20 @@ def sums_by_group(view: RowSource, group_of: Labels, n_groups: int) -> tuple[Flo
         sums: Floats = np.zeros((n_groups, view.shape[1]))
         squares: Floats = np.zeros((n_groups, view.shape[1]))
         for block in blocks:
-            x = view[block] - origin.astype(np.float32)
-            members = (group_of[block] == np.arange(n_groups)[:, None]).astype(np.float32)
-            sums += members @ x
-            np.multiply(x, x, out=x)
-            squares += members @ x
+            with np.errstate(over="ignore", invalid="ignore"):
+                x = view[block] - origin.astype(np.float32)
+                members = (group_of[block] == np.arange(n_groups)[:, None]).astype(np.float32)
+                sums += members @ x
+                np.multiply(x, x, out=x)
+                squares += members @ x
         return [sums, squares]
 
     sums, squares = add_up(view.shape[0], work)
+    if not np.isfinite(squares).all():
+        raise DataError(
+            "The rows of this layer are too large for a head: their squares are beyond float32, which ends at 3e38. "
+            "Divide them by their largest value and run tlfeat cache import again, or take another layer."
+        )
     n = np.bincount(group_of, minlength=n_groups).astype(np.float64)
     return origin.astype(np.float32).astype(np.float64), n, sums, squares
 
