@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError
+from tlfeat.files import check_archive, open_regular
 from tlfeat.finetune.settings import Phase
 from tlfeat.types import Labels, OnProgress, silent
 from tlfeat.workspace import written_aside
@@ -92,7 +93,8 @@ class State:
     def load(cls, path: Path) -> State:
         """Read what `save` wrote; a new state where there is nothing, or nothing whole."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            check_archive(path)
+            with open_regular(path, within=path.parent) as file, np.load(file, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
                 arrays = {
                     kind: [stored[f"{kind}_{i}"] for i in range(sum(name.startswith(f"{kind}_") for name in stored))]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,9 @@ from tlfeat.workspace import read_json, write_json
 MODEL_FORMAT_VERSION = 1
 
 _FORMAT = "tlfeat-model"
+
+#: Of ten thousand classes with names of hundreds of characters.
+_MAX_ABOUT_BYTES = 16 << 20
 
 #: What `predict` loads; a folder has one of the first three.
 _MODEL_FILES = ("head.skops", "head.joblib", "model.keras", REJECT_FILE)
@@ -245,13 +249,13 @@ def read_model(folder: Path) -> ModelInfo:
         There is none, it is damaged, or of a later version.
     """
     path = folder / "model.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ModelError(
             f"There is no model in {folder}: model.json is missing. Name a folder that fit-sklearn or fit-keras wrote."
         )
     try:
-        about = read_json(path)
-    except DataError as error:
+        about = read_json(path, max_bytes=_MAX_ABOUT_BYTES)
+    except (OSError, DataError) as error:
         raise ModelError(str(error)) from error
     expected = {"kind": str, "layer": str, "classes": list, "fingerprint": dict, "encoder": dict}
     if (
