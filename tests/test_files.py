@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.network import BackboneSpec, stored_input_size, weights_digest
 from tlfeat.backbones.weights_files import check_weights_file, layer_names
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import BadImage, KnownError
+from tlfeat.errors import BadImage, DataError, KnownError, UsageError, WeightsError
 from tlfeat.extract.extract import extract_rows
 from tlfeat.extract.reference import read_reference, reference_file
 from tlfeat.extract.transfer import import_rows
@@ -94,7 +95,8 @@ def test_what_is_no_regular_file_is_refused_in_one_line(reader: str, kind: str, 
     with pytest.raises(KnownError) as caught:
         read(tmp_path / name)
     assert "\n" not in str(caught.value)
-    assert kind in str(caught.value) or reader in ("result", "cache")
+    words = "Is a directory" if kind == "a folder" else kind
+    assert words in str(caught.value) or reader in ("result", "cache")
 
 
 @every_kind
@@ -249,3 +251,60 @@ def test_more_steps_up_than_there_are_folders_end_at_the_topmost(tmp_path: Path)
     images = load_images(table)
     assert images.root == Path("/")
     assert images.file(0) == tmp_path / "a.png"
+
+
+# --- archives that unfold -------------------------------------------------------------------------------------
+
+
+def _bomb(path: Path, member: str, n_bytes: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(member, "w") as opened:
+        opened.write(b'{"class_name": "Functional", "config": {}}')
+        for _ in range(n_bytes >> 20):
+            opened.write(bytes(1 << 20).replace(b"\0", b" "))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("head.skops", lambda path: load_head(path.parent)),
+        ("n.keras", layer_names),
+        ("n.keras", stored_input_size),
+        ("model.keras", load_model),
+    ],
+    ids=["head", "layers", "input size", "network"],
+)
+@pytest.mark.parametrize("member", ["config.json", "schema.json", "x.npy"])
+def test_an_archive_that_would_unfold_to_many_times_its_size_is_refused_before_it_is_read(
+    name: str, read: Callable[[Path], Any], member: str, tmp_path: Path
+) -> None:
+    _bomb(tmp_path / "m" / name, member, 40 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(KnownError, match=r"it holds 41\.9 MB in 0\.\d MB"):
+            read(tmp_path / "m" / name)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_json_in_a_large_archive_is_limited_too(tmp_path: Path) -> None:
+    path = tmp_path / "n.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", bytes(10 << 20))
+        archive.writestr("config.json", b" " * (17 << 20))
+    with pytest.raises(WeightsError, match=r"its config\.json is 17\.8 MB"):
+        layer_names(path)
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (1, 1 << 40), (4096, 4097)])
+def test_an_input_that_no_network_takes_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=f"{size[0]}x{size[1]} pixels is too large: the limit is 17 million"):
+        BackboneSpec("mobilenet_v2", "random", size)
+    assert BackboneSpec("mobilenet_v2", "random", (4096, 4096)).size == (4096, 4096)
+
+
+@pytest.mark.parametrize("size", [[60_000, 60_000], [0, 9], [3], "32x32", [3.5, 3], [True, True], {"a": 1}])
+def test_an_input_size_of_a_stranger_s_description_is_refused_as_data(size: Any) -> None:
+    with pytest.raises(DataError, match="input"):
+        BackboneSpec.from_dict({"backbone": "mobilenet_v2", "weights": "random", "input_size": size})

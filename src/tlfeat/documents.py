@@ -10,7 +10,54 @@ import math
 import types
 import typing
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
+
+
+class Fingerprint(TypedDict, total=False):
+    """What tlfeat reads of a fingerprint; an encoder of somebody's own may have more in it."""
+
+    backbone: str | None
+    weights: str | None
+    input_size: list[int] | None
+    preprocess: str | None
+    resize: str | None
+    dtype: str
+
+
+class EncoderSource(TypedDict, total=False):
+    """How an encoder is built again: `backbones.network.BackboneSpec`."""
+
+    backbone: str | None
+    weights: str
+    input_size: tuple[int, int] | None
+    preprocess: str | None
+    seed: int
+
+
+class Source(TypedDict, total=False):
+    """Where the images of a cache are, and how they were read."""
+
+    root: str
+    source: str
+    encoder: EncoderSource
+    class_map: list[str]
+    classes: list[str]
+    label_from: str | None
+    path_column: str | None
+    label_column: str | None
+
+
+class Timing(TypedDict, total=False):
+    """What extraction took, summed over runs."""
+
+    extract_s: float
+    embed_s: float
+    n_embedded: int
+    runtime: str
+
+
+#: JSON attribute of a cache to what tlfeat reads of it.
+OF_CACHE: dict[str, Any] = {"fingerprint": Fingerprint, "source": Source, "timing": Timing}
 
 #: Beyond this an int does not fit into what HDF5, numpy and file systems count with.
 _MOST = 1 << 63
@@ -54,7 +101,7 @@ def _misfits(value: object, expected: Any, name: str, is_finite: bool) -> Iterat
                 yield from _misfits(value[key], one, f"{name}.{key}", is_finite)
             elif key in expected.__required_keys__:
                 yield f"{name} lacks '{key}'"
-    elif kind is list and isinstance(value, list):
+    elif kind is list and isinstance(value, (list, tuple)):
         for i, each in enumerate(value):
             yield from _misfits(each, inside[0], f"{name}[{i}]", is_finite)
     elif kind is tuple and isinstance(value, (list, tuple)) and len(value) == len(inside):
@@ -80,8 +127,12 @@ def _is_plain(value: object, expected: Any, is_finite: bool) -> bool:
 
 def _told(value: object, expected: Any, name: str) -> str:
     words = expected.__name__ if isinstance(expected, type) and not typing.get_args(expected) else str(expected)
+    return f"{name} is {shown(value)}, expected {words.replace('typing.', '')}"
+
+
+def shown(value: object) -> str:
+    """Return a value of a document for a message, however long or deep it is."""
     try:
-        shown = repr(value)
+        return repr(value)[:_MAX_SHOWN]
     except (ValueError, RecursionError):  # an int of more digits than Python writes; what is nested too deep
-        shown = type(value).__name__
-    return f"{name} is {shown[:_MAX_SHOWN]}, expected {words.replace('typing.', '')}"
+        return type(value).__name__

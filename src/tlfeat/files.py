@@ -16,7 +16,6 @@ from pathlib import Path
 from tlfeat.errors import ModelError
 
 _KINDS = {
-    stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -138,6 +137,8 @@ def _parts(path: str) -> list[str]:
 
 
 def _check(path: Path, about: os.stat_result, max_bytes: int | None) -> None:
+    if stat.S_ISDIR(about.st_mode):
+        raise _refused(path, errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(about.st_mode):
         kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
         raise _refused(path, errno.EINVAL, f"it is {kind}, not a file")

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import numpy as np
 
 from tlfeat.backbones import catalog
 from tlfeat.backbones.weights_files import check_file, check_weights_file, input_shapes
-from tlfeat.errors import UsageError, WeightsError, nearest
+from tlfeat.documents import EncoderSource, misfit
+from tlfeat.errors import DataError, UsageError, WeightsError, nearest
 from tlfeat.files import MAX_MODEL_BYTES, open_regular
 
 #: What is done to pixels of 0 to 255 before the first layer; the modes of keras.applications and two more.
@@ -126,9 +127,15 @@ class BackboneSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BackboneSpec:
-        """Build the spec from what `to_dict` gave."""
-        size = values.get("input_size")
-        return cls(**{**values, "input_size": tuple(size) if size else None})
+        """Build the spec from what `to_dict` gave; a `DataError` where somebody else wrote something else."""
+        if wrong := misfit(values, EncoderSource, "encoder"):
+            raise DataError(f"No encoder can be built: {wrong}.")
+        size, known = values.get("input_size"), [field.name for field in fields(cls)]
+        given = {name: values[name] for name in known if name in values}
+        try:
+            return cls(**{**given, "input_size": tuple(size) if size else None})
+        except (UsageError, TypeError) as error:
+            raise DataError(f"No encoder can be built: {error}") from error
 
 
 def import_keras() -> Any:

@@ -117,6 +117,10 @@ def _text_type(values: Sequence[Any]) -> str:
 
 
 def _read_text(dataset: h5py.Dataset) -> list[str]:
-    values = dataset[:].tolist()
     strings: dict[bytes, str] = {}  # equal labels become one string
-    return [strings.setdefault(value, value.decode("utf-8", "surrogateescape")) for value in values]
+    found: list[str] = []
+    step = max(dataset.chunks[0], _CHUNK_LINES)  # block by block: in the file every value is as wide as the widest
+    for start in range(0, len(dataset), step):
+        values = dataset[start : start + step].tolist()
+        found += [strings.setdefault(value, value.decode("utf-8", "surrogateescape")) for value in values]
+    return found
