@@ -53,6 +53,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 soak: .venv/installed  ## killed writers, power cuts, damaged caches and pictures by the thousand; hours
 	$(BIN)/python soak/cache.py
 	$(BIN)/python soak/images.py
+	$(BIN)/python soak/forged.py 2000
 
 clean:
 	rm -rf .venv

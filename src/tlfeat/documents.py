@@ -6,6 +6,7 @@ What is expected stands as a type: ``int``, ``float``, ``str``, ``bool``, ``None
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 import typing
@@ -96,10 +97,10 @@ def _misfits(value: object, expected: Any, name: str, is_finite: bool) -> Iterat
         if not isinstance(value, dict):
             yield _told(value, dict, name)
             return
-        for key, one in typing.get_type_hints(expected).items():
+        for key, one, is_required in _keys(expected):
             if key in value:
                 yield from _misfits(value[key], one, f"{name}.{key}", is_finite)
-            elif key in expected.__required_keys__:
+            elif is_required:
                 yield f"{name} lacks '{key}'"
     elif kind is list and isinstance(value, (list, tuple)):
         for i, each in enumerate(value):
@@ -112,6 +113,15 @@ def _misfits(value: object, expected: Any, name: str, is_finite: bool) -> Iterat
             yield from _misfits(each, inside[1], f"{name}.{key}", is_finite)
     elif not _is_plain(value, expected, is_finite):
         yield _told(value, expected, name)
+
+
+@functools.cache
+def _keys(expected: Any) -> list[tuple[str, Any, bool]]:
+    """Return key, type, and whether it has to be there; `TypedDict` itself misses a NotRequired in a string."""
+    found = typing.get_type_hints(expected, include_extras=True)
+    plain = typing.get_type_hints(expected)
+    is_optional = {key: typing.get_origin(one) is typing.NotRequired for key, one in found.items()}
+    return [(key, one, expected.__total__ and not is_optional[key]) for key, one in plain.items()]
 
 
 def _is_plain(value: object, expected: Any, is_finite: bool) -> bool:

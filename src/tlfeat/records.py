@@ -13,7 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Self, TypedDict, get_args, get_type_hints
+from typing import Any, NotRequired, Self, TypedDict, get_args, get_type_hints
 
 from tlfeat.documents import misfit
 from tlfeat.errors import DataError
@@ -34,13 +34,39 @@ def layers_of(text: str) -> list[str]:
     return text.split(_SIDE_BY_SIDE) if text else []
 
 
-#: What is in fields that are annotated as any JSON, as far as it is read.
-_INSIDE: dict[str, Any] = {
-    "per_class": list[dict[str, str | float | list[float] | None]],
-    "table": list[dict[str, float | list[float] | None]],
-    "coverage": list[dict[str, float | None]],
-    "reference": dict[str, dict[str, float]],
-}
+_Interval = tuple[float, float]
+
+
+_Class = TypedDict(  # a key is a word of Python
+    "_Class",
+    {
+        "class": str,
+        "precision": float,
+        "recall": float,
+        "f1": float,
+        "n": int,
+        "precision_ci95": NotRequired[_Interval | None],
+        "recall_ci95": NotRequired[_Interval | None],
+    },
+)
+
+
+class _Bin(TypedDict):
+    n: int
+    probability: float
+    right: float
+    right_ci95: _Interval
+
+
+class _Answered(TypedDict):
+    asked: float
+    answered: float
+    accuracy: float | None
+
+
+class _Refused(TypedDict):
+    n: int
+    refused: float
 
 
 class _LeakedImage(TypedDict):
@@ -48,6 +74,15 @@ class _LeakedImage(TypedDict):
     learned: str
     kind: str
     similarity: float | None
+
+
+#: What is in fields that are annotated as any JSON, as far as it is read.
+_INSIDE: dict[str, Any] = {
+    "per_class": list[_Class],
+    "table": list[_Bin],
+    "coverage": list[_Answered],
+    "reference": dict[str, _Refused],
+}
 
 
 @functools.cache
