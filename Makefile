@@ -55,6 +55,8 @@ soak: .venv/installed  ## killed commands, power cuts, damaged caches and pictur
 	$(BIN)/python soak/cache.py
 	$(BIN)/python soak/images.py
 	$(BIN)/python soak/kills.py
+	$(BIN)/python soak/starved.py
+	$(BIN)/python soak/forged.py 2000
 
 clean:
 	rm -rf .venv

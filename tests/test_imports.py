@@ -31,7 +31,7 @@ WINGS = [
 
 LEVEL = {wing: level for level, wings in enumerate(WINGS, start=1) for wing in wings}
 
-GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system", "files"]
+GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system", "files", "documents"]
 
 #: Files at the root that lead to a class of a wing, for what was saved before 0.2; and the start of the program.
 LEAD_IN = {

@@ -7,24 +7,32 @@ to a file of the user's.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
+import zipfile
 from pathlib import Path
-from typing import BinaryIO
+
+from tlfeat.errors import ModelError
 
 _KINDS = {
-    stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
 
+#: A file of weights, a network or a head.
+MAX_MODEL_BYTES = 16 << 30
+
+#: What an archive may hold however small it is, and its members of JSON at most; times its own size beyond that.
+_SMALL_BYTES, _MOST_PACKED = 16 << 20, 4
+
 #: Opening a named pipe waits until somebody writes to it, without this.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 
 
-def open_regular(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> BinaryIO:
+def open_regular(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> io.BufferedReader:
     """Open a regular file for reading, without waiting.
 
     Parameters
@@ -67,7 +75,70 @@ def check_regular(path: Path, *, max_bytes: int | None = None, within: Path | No
         raise _refused(path, errno.ELOOP, f"it is a link that leads out of {within}")
 
 
+def check_archive(path: Path) -> None:
+    """Raise an `OSError` for a zip archive whose members declare more than tlfeat and Keras ever write.
+
+    Both store what they save as it is; an archive of somebody who packed it tighter may be a quarter of its content.
+    A reader gets no more than what is declared.
+
+    Raises
+    ------
+    OSError
+        Its `strerror` says how large it would be.
+    zipfile.BadZipFile
+        It is no archive, or damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    n_bytes = sum(member.file_size for member in members)
+    if n_bytes > _SMALL_BYTES + _MOST_PACKED * path.stat().st_size:
+        raise _refused(path, errno.EFBIG, f"it holds {_size(n_bytes)} in {_size(path.stat().st_size)}")
+    for member in members:
+        if member.filename.endswith(".json") and member.file_size > _SMALL_BYTES:
+            raise _refused(path, errno.EFBIG, f"its {member.filename} is {_size(member.file_size)}")
+
+
+def check_saved(path: Path) -> None:
+    """Raise `ModelError` for a file of a saved model that a library is to read, and that is not what tlfeat writes.
+
+    It is a regular file in the folder of the model, and no archive that unfolds to many times its size.
+    """
+    try:
+        check_regular(path, max_bytes=MAX_MODEL_BYTES, within=path.parent)
+        if path.suffix != ".joblib":
+            check_archive(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be used: {error.strerror or error}.") from error
+    except zipfile.BadZipFile as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+
+
+def kept_inside(path: str) -> str:
+    """Return a relative path that does not lead out of the folder that it counts from.
+
+    One that would is returned as a path to nothing, with ``(..)`` in place of ``..``.
+    """
+    if ".." not in path or os.path.isabs(path) or not n_levels_out(path):  # noqa: PTH117  strings: once for every image
+        return path
+    return "/".join("(..)" if part == ".." else part for part in _parts(path))
+
+
+def n_levels_out(path: str) -> int:
+    """Return how many folders a relative path climbs above the one that it counts from."""
+    depth = lowest = 0
+    for part in _parts(path):
+        depth += -1 if part == ".." else part not in ("", ".")
+        lowest = min(lowest, depth)
+    return -lowest
+
+
+def _parts(path: str) -> list[str]:
+    return (path.replace(os.sep, "/") if os.sep != "/" else path).split("/")
+
+
 def _check(path: Path, about: os.stat_result, max_bytes: int | None) -> None:
+    if stat.S_ISDIR(about.st_mode):
+        raise _refused(path, errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(about.st_mode):
         kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
         raise _refused(path, errno.EINVAL, f"it is {kind}, not a file")

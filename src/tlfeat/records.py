@@ -7,12 +7,16 @@ file written today is read by name tomorrow: unknown keys are ignored, missing o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict, get_args, get_type_hints
+
+from tlfeat.documents import misfit
+from tlfeat.errors import DataError
 
 _RECORDED_MODULES = ("tensorflow", "keras", "sklearn", "numpy", "h5py", "PIL", "skops")
 
@@ -30,6 +34,89 @@ def layers_of(text: str) -> list[str]:
     return text.split(_SIDE_BY_SIDE) if text else []
 
 
+_Interval = tuple[float, float]
+
+
+_Class = TypedDict(  # a key is a word of Python
+    "_Class",
+    {
+        "class": str,
+        "precision": float,
+        "recall": float,
+        "f1": float,
+        "n": int,
+        "precision_ci95": NotRequired[_Interval | None],
+        "recall_ci95": NotRequired[_Interval | None],
+    },
+)
+
+
+class _Bin(TypedDict):
+    n: int
+    probability: float
+    right: float
+    right_ci95: _Interval
+
+
+class _Answered(TypedDict):
+    asked: float
+    answered: float
+    accuracy: float | None
+
+
+class _Refused(TypedDict):
+    n: int
+    refused: float
+
+
+class _LeakedImage(TypedDict):
+    test: str
+    learned: str
+    kind: str
+    similarity: float | None
+
+
+#: What is in fields that are annotated as any JSON, as far as it is read.
+_INSIDE: dict[str, Any] = {
+    "per_class": list[_Class],
+    "table": list[_Bin],
+    "coverage": list[_Answered],
+    "reference": dict[str, _Refused],
+}
+
+
+@functools.cache
+def _expected(cls: Any) -> dict[str, Any]:
+    """Return field to the type of its JSON; a nested record is checked when it is built."""
+    hints = get_type_hints(cls)
+    fields = dataclasses.fields(cls)
+    found = {field.name: _INSIDE.get(field.name, hints[field.name]) for field in fields}
+    return {name: _as_json(kind) for name, kind in found.items()} | (
+        {"images": list[_LeakedImage]} if cls is Leaks else {}
+    )
+
+
+def _as_json(kind: Any) -> Any:
+    """Return a type with `Any` object for every nested record, and None beside it where the field allows that."""
+    if isinstance(kind, type) and not get_args(kind) and issubclass(kind, Record):
+        return dict[str, Any]
+    records = [one for one in get_args(kind) if isinstance(one, type) and not get_args(one) and issubclass(one, Record)]
+    return dict[str, Any] | None if records else kind
+
+
+def _misfit(cls: type[Record], values: object) -> str:
+    if not isinstance(values, Mapping):
+        return f"a JSON object is expected, received {type(values).__name__}"
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name, kind in _expected(cls).items():  # type: ignore[arg-type]  # a class is hashable
+        if name in values:
+            if wrong := misfit(values[name], kind, name):
+                return wrong
+        elif fields[name].default is fields[name].default_factory is dataclasses.MISSING:
+            return f"{name} is missing"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A saved value: ``to_dict`` and ``from_dict`` are inverse to each other."""
@@ -40,7 +127,15 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build the record from what ``to_dict`` gave; unknown keys are ignored."""
+        """Build the record from what ``to_dict`` gave; unknown keys are ignored.
+
+        Raises
+        ------
+        DataError
+            A value is not of the type that the field has, or a field is missing: somebody else may have written it.
+        """
+        if wrong := _misfit(cls, values):
+            raise DataError(f"{cls.__name__}: {wrong}.")
         nested: dict[str, type[Record]] = {
             "timing": Timing,
             "score": Score,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat.errors import CacheError, DataError
+from tlfeat.files import read_regular
 from tlfeat.system import is_running
 
 CACHE_DIR = Path("cache")
@@ -43,6 +44,9 @@ _GONE_S = 60.0
 
 #: The same where a process of that number runs, which may be another one by now, and where no number is known.
 _SETTLED_S = 3600.0
+
+#: Of a Result of a million test images; as Python objects JSON takes up to twenty times its size.
+_MAX_JSON_BYTES = 256 << 20
 
 
 def digest(document: Mapping[str, Any], n_digits: int = 8) -> str:
@@ -289,9 +293,23 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a `DataError` names the file and the place where it breaks."""
+def read_json(path: Path, *, max_bytes: int = _MAX_JSON_BYTES) -> Any:
+    """Read a JSON file that may be a stranger's.
+
+    Raises
+    ------
+    FileNotFoundError
+    DataError
+        It is no regular file in its folder, is larger than `max_bytes`, or is not JSON; with the place where it breaks.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        content = read_regular(path, max_bytes=max_bytes, within=path.parent)
+        return json.loads(content.decode("utf-8", errors="surrogateescape"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except RecursionError as error:
+        raise DataError(f"{path} is nested too deep.") from error
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}.") from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
-from made_data import make_table, some_rows, table_of
+from made_data import FINGERPRINT, filled_cache, make_table, some_rows, table_of
 from tlfeat.cache.path_table import drop_path_table, read_path_table, write_path_table
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheDamaged, CacheError
 
 
@@ -41,3 +45,45 @@ def test_what_is_no_key_or_status_is_damage(column: str, tmp_path: Path) -> None
         file["images"][column][1] = b"zz"
         with pytest.raises(CacheDamaged, match="no key or status"):
             read_path_table(path, file)
+
+
+@pytest.mark.parametrize(
+    ("column", "width", "n_lines"),
+    [("path", 30_000, 20_000), ("error", 50_000, 12_000), ("status", 2, 4_000_000)],
+    ids=["wide paths", "wide errors", "many lines"],
+)
+def test_a_table_that_would_unfold_to_many_times_its_file_is_refused_before_it_is_read(
+    column: str, width: int, n_lines: int, tmp_path: Path
+) -> None:
+    path = filled_cache(tmp_path / "c.h5")
+    with h5py.File(path, "r+", libver=("v108", "v108")) as file:
+        group = file["images"]
+        for name in list(group):
+            kind = group[name].dtype if group[name].dtype.kind == "i" else f"S{width if name == column else 2}"
+            del group[name]
+            fill = np.bytes_("ok" if name == "status" else "") if kind != "int64" else 0
+            made = group.create_dataset(
+                name, (n_lines,), kind, chunks=(8192,), compression="gzip", fletcher32=True, fillvalue=fill
+            )
+            for start in range(0, n_lines, 8192):
+                made[start : start + 8192] = fill
+    assert path.stat().st_size < 8e6
+    with pytest.raises(CacheDamaged, match=r"its table of images would take [\d,]+ MB, the limit"):
+        open_cache(path)
+
+
+def test_a_table_with_one_long_error_is_read_in_blocks(tmp_path: Path) -> None:
+    """Every error is stored as wide as the longest: 300 times 40,000 bytes, of which a few are there."""
+    n = 40_000
+    _, keys = some_rows(n, width=1)
+    table = table_of(keys, [f"{i}.png" for i in range(n)])
+    errors = ["", "x" * 300] + [""] * (n - 2)
+    with create_cache(tmp_path / "c.h5", FINGERPRINT, {}) as cache:
+        cache.write_table(replace(table, errors=errors))
+    with open_cache(tmp_path / "c.h5") as cache:
+        tracemalloc.start()
+        try:
+            assert cache.table.errors == errors
+            assert tracemalloc.get_traced_memory()[1] < 28e6
+        finally:
+            tracemalloc.stop()

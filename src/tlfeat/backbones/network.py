@@ -13,7 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones import catalog
-from tlfeat.backbones.weights_files import check_weights_file
-from tlfeat.errors import UsageError, WeightsError, nearest
+from tlfeat.backbones.weights_files import check_file, check_weights_file, input_shapes
+from tlfeat.documents import EncoderSource, misfit
+from tlfeat.errors import DataError, UsageError, WeightsError, nearest
+from tlfeat.files import MAX_MODEL_BYTES, open_regular
 from tlfeat.system import was_interrupted
 
 #: What is done to pixels of 0 to 255 before the first layer; the modes of keras.applications and two more.
@@ -36,6 +38,9 @@ PREPROCESS = {
 
 #: The small network that ships with tlfeat; pretrained on the digits 0 to 4 and on letters.
 DIGITS = "digits_cnn"
+
+#: 4096 x 4096; the largest input of the catalog is 600 x 600.
+MAX_INPUT_PIXELS = 1 << 24
 DIGITS_WIDTH, DIGITS_PARAMETERS = 512, 154_272
 
 
@@ -65,6 +70,8 @@ class BackboneSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.input_size is not None:
+            _check_size(self.input_size)
         if self.preprocess is not None and self.preprocess not in PREPROCESS:
             raise UsageError(
                 f"No preprocessing '{self.preprocess}'. {nearest(self.preprocess, list(PREPROCESS), of='modes')}"
@@ -121,9 +128,15 @@ class BackboneSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BackboneSpec:
-        """Build the spec from what `to_dict` gave."""
-        size = values.get("input_size")
-        return cls(**{**values, "input_size": tuple(size) if size else None})
+        """Build the spec from what `to_dict` gave; a `DataError` where somebody else wrote something else."""
+        if wrong := misfit(values, EncoderSource, "encoder"):
+            raise DataError(f"No encoder can be built: {wrong}.")
+        size, known = values.get("input_size"), [field.name for field in fields(cls)]
+        given = {name: values[name] for name in known if name in values}
+        try:
+            return cls(**{**given, "input_size": tuple(size) if size else None})
+        except (UsageError, TypeError) as error:
+            raise DataError(f"No encoder can be built: {error}") from error
 
 
 def import_keras() -> Any:
@@ -232,8 +245,7 @@ def build_base(spec: BackboneSpec, input_size: tuple[int, int]) -> Any:
     if spec.weights == "random":
         return _new_base(spec, input_size, None)
     path = weights_file(spec)
-    if not path.exists():
-        raise WeightsError(f"The weights file {path} does not exist.")
+    check_file(path, "weights file")
     check_weights_file(path, spec.backbone)
     try:
         return _quiet_if_it_fails(lambda: _new_base(spec, input_size, path))
@@ -314,8 +326,7 @@ def _without_top(spec: BackboneSpec, input_size: tuple[int, int], weights: Path)
 
 def _load_model(path: Path) -> Any:
     keras = import_keras()
-    if not path.exists():
-        raise WeightsError(f"The model file {path} does not exist.")
+    check_file(path, "model file")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a stranger's file: whatever Keras raises means that it cannot be used
@@ -327,28 +338,28 @@ def _load_model(path: Path) -> Any:
 
 def stored_input_size(path: Path) -> tuple[int, int]:
     """Read the input size out of a .keras file without importing Keras, or through Keras for an .h5 file."""
-    import json
-    import zipfile
-
-    shape: list[int | None] = []
-    if not path.exists():
-        raise WeightsError(f"The model file {path} does not exist.")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-        layers = config.get("config", {}).get("layers", [])
-        shapes = [layer.get("config", {}).get("batch_shape") for layer in layers]
-        shape = next((s for s in shapes if s), [])
+    shape: list[Any] = next(iter(input_shapes(path)), [])
     if not shape:
         shape = list(_load_model(path).inputs[0].shape)
     if len(shape) != 4 or shape[1] is None or shape[2] is None or shape[3] != 3:
         raise UsageError(f"{path} takes {shape}; say the input size with --input-size HEIGHTxWIDTH (3 channels).")
-    return int(shape[1]), int(shape[2])
+    height, width = shape[1:3]
+    _check_size((height, width))
+    return height, width
+
+
+def _check_size(size: Any) -> None:
+    """Raise `UsageError` for what is no height and width, or is more than any network takes."""
+    if not (isinstance(size, tuple) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)):
+        raise UsageError(f"The input size is a height and a width in pixels, received {size!r}.")
+    if size[0] * size[1] > MAX_INPUT_PIXELS:
+        limit = f"the limit is {MAX_INPUT_PIXELS / 1e6:.0f} million pixels"
+        raise UsageError(f"An input of {size[0]}x{size[1]} pixels is too large: {limit}.")
 
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, max_bytes=MAX_MODEL_BYTES) as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error

@@ -28,6 +28,7 @@ from h5py._objects import phil
 from tlfeat import errors
 from tlfeat.cache.journal import FULL
 from tlfeat.cache.spawn import answer_of_process
+from tlfeat.documents import OF_CACHE, misfit
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked, KnownError
 from tlfeat.types import ROW_TYPES
 
@@ -62,6 +63,11 @@ _MAX_SHRINKING = 1100
 #: A compressed chunk may inflate to 1,032 times its size whatever it declares; those above this are tried first.
 _TRIED_CHUNK_BYTES = 1 << 20
 
+#: What the path table may take unpacked: this, and times the bytes of the file. A line takes `_LINE_BYTES` in lists,
+#: beside its text, which is as wide as the widest of its column; a run that was killed at once leaves a file with
+#: nothing but the table of a million images, 90 MB in 5 MB.
+_TABLE_BYTES, _TABLE_TIMES, _LINE_BYTES = 256_000_000, 16, 100
+
 _FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 
 #: Processor time and memory that `in_child` gives: these, and a second for every 100 MB and two bytes for every byte
@@ -93,8 +99,9 @@ def check_structure(path: Path, file: h5py.File) -> None:
             rows, keys, sums, n_rows = layer_datasets(path, file, layer, row_type)
             if int(n_rows[()]) > min(len(rows), len(keys), len(sums)):
                 raise CacheDamaged(f"{path}: layer '{layer}' declares more rows than it stores.")
-            for dataset in (rows, keys, sums):
-                stored.check(dataset, _FILTERS[:2])
+            stored.check(rows, _FILTERS[:2])
+            for dataset in (keys, sums):  # never packed: what they declare is there
+                stored.check(dataset, ())
         for table in PATH_TABLES:
             if table in file and is_complete(_hard(path, file, table)):
                 group = file[table]
@@ -106,6 +113,19 @@ def check_structure(path: Path, file: h5py.File) -> None:
                     stored.check(column, _FILTERS)
                 if len({len(column) for column in columns}) != 1:
                     raise CacheDamaged(f"{path}: the columns of /{table} differ in length.")
+                _check_table_size(path, file, columns)
+
+
+def _check_table_size(path: Path, file: h5py.File, columns: list[h5py.Dataset]) -> None:
+    """Raise where a path table would take much more memory than tables of such files do."""
+    n_bytes = len(columns[0]) * _LINE_BYTES
+    n_bytes += sum(max(len(column), column.chunks[0]) * column.dtype.itemsize for column in columns)
+    most = _TABLE_BYTES + _TABLE_TIMES * file.id.get_filesize()
+    if n_bytes > most:
+        raise CacheDamaged(
+            f"{path}: its table of images would take {n_bytes / 1e6:,.0f} MB, the limit for a file of its size is "
+            f"{most / 1e6:,.0f} MB."
+        )
 
 
 def layer_datasets(path: Path, file: h5py.File, layer: str, row_type: str) -> list[h5py.Dataset]:
@@ -154,6 +174,8 @@ def document(path: Path, file: h5py.File, name: str) -> dict[str, Any]:
         raise CacheDamaged(f"{path}: the attribute '{name}' is not JSON: {error}.") from error
     if not isinstance(found, dict):
         raise CacheDamaged(f"{path}: the attribute '{name}' is not a JSON object.")
+    if wrong := misfit(found, OF_CACHE.get(name, dict[str, Any]), name):
+        raise CacheDamaged(f"{path}: a document is damaged: {wrong}.")
     return found
 
 

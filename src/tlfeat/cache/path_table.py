@@ -20,6 +20,7 @@ import numpy as np
 
 from tlfeat.cache.checks import NUMBER_COLUMNS, PATH_TABLES, TEXT_COLUMNS, document, is_complete
 from tlfeat.errors import CacheDamaged, CacheError
+from tlfeat.files import kept_inside
 from tlfeat.images.image_set import ImageSet, ImageTable
 
 #: Lines in one chunk.
@@ -41,6 +42,11 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
         There is none: the first ``extract`` never got to write one.
     CacheDamaged
         A key or a status is none.
+
+    Notes
+    -----
+    A relative path that leads out of the root leads nowhere (`files.kept_inside`). tlfeat 0.1 wrote such paths, from
+    tables that hold them; the same ``extract`` mends that.
     """
     # version 1 was written as /images_new first, and a writer may have died before it was renamed
     name = next((name for name in reversed(PATH_TABLES) if name in file and is_complete(file[name])), None)
@@ -55,7 +61,7 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
     images = ImageSet(
         root=Path(source.get("root", "")),
         source=Path(source.get("source", "")),
-        paths=text["path"],
+        paths=[kept_inside(path) for path in text["path"]],
         labels=text["label"],
         splits=text["split"],
         groups=text["group"],
@@ -111,6 +117,10 @@ def _text_type(values: Sequence[Any]) -> str:
 
 
 def _read_text(dataset: h5py.Dataset) -> list[str]:
-    values = dataset[:].tolist()
     strings: dict[bytes, str] = {}  # equal labels become one string
-    return [strings.setdefault(value, value.decode("utf-8", "surrogateescape")) for value in values]
+    found: list[str] = []
+    step = max(dataset.chunks[0], _CHUNK_LINES)  # block by block: in the file every value is as wide as the widest
+    for start in range(0, len(dataset), step):
+        values = dataset[start : start + step].tolist()
+        found += [strings.setdefault(value, value.decode("utf-8", "surrogateescape")) for value in values]
+    return found

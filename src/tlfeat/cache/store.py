@@ -57,12 +57,7 @@ NO_TIMING = {"extract_s": 0.0, "embed_s": 0.0, "n_embedded": 0}
 class Cache:
     """One open cache file. Use `open_cache` or `create_cache`; it is a context manager.
 
-    Raises
-    ------
-    CacheError
-        Not a cache of this format, damaged, or the disk is full.
-    CacheLocked
-        Another process has it open for writing.
+    Raises `CacheError` where it is no cache of this format, damaged, or the disk is full.
     """
 
     def __init__(self, file: Hdf5File) -> None:

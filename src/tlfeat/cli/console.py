@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import inspect
 import io
@@ -26,6 +27,23 @@ from tlfeat.system import was_interrupted
 from tlfeat.text import counted, one_line, printable, wrapped
 
 INTERRUPTED_EXIT_CODE = 130
+
+#: What the machine refuses, wherever it is met: rights, room, descriptors, a disk that fails. Never a bug.
+_WORLD = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
 
 #: For systems that do not say when a process started.
 _IMPORTED_S = time.monotonic()
@@ -208,10 +226,20 @@ def errors_as_exit_codes() -> Iterator[None]:
         if not _leave_closed_pipes():
             raise
         raise SystemExit(0) from None
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _WORLD:
+            raise _said(error) from None
         if not was_interrupted():  # a package's import that Ctrl-C broke off may raise anything
             raise
         raise _stopped() from None
+
+
+def _said(error: OSError) -> SystemExit:
+    """Say what the world outside refused: a disk, a right, the output itself."""
+    is_output = _leave_streams_that_fail() and not error.filename
+    where = "the output cannot be written: " if is_output else f"{error.filename}: " if error.filename else ""
+    _to_stderr(f"error: {printable(one_line(where + (error.strerror or str(error))))}.")
+    return SystemExit(DataError.exit_code)
 
 
 def _stopped() -> SystemExit:
@@ -269,16 +297,34 @@ def _to_stderr(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
     except BrokenPipeError:
         _leave_closed_pipes()
+    except OSError:  # a full disk
+        _leave_streams_that_fail()
+
+
+def _leave_streams_that_fail() -> bool:
+    """Lead stdout and stderr nowhere if what they hold cannot be written, as Python flushes both at its end."""
+    has_failed = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _lead_nowhere(stream)
+            has_failed = True
+    return has_failed
 
 
 def _leave_closed_pipes() -> bool:
     """Lead stdout and stderr nowhere if their reader is gone, as Python flushes both at its end; say if one was."""
     closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
     for stream in closed:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        _lead_nowhere(stream)
     return bool(closed)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _has_no_reader(stream: TextIO) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tlfeat.backbones.encoder import Encoder
 from tlfeat.errors import CacheError
+from tlfeat.files import check_archive, check_regular
 from tlfeat.images.reference import Reference, decode_picture, reference_images
 from tlfeat.types import Pixels, Rows
 from tlfeat.workspace import digest, written_aside
@@ -78,6 +79,8 @@ def read_reference(cache: Path, fingerprint: Mapping[str, Any], layers: Sequence
 def _read(path: Path) -> dict[str, Any]:
     """Return all arrays of a file; none of one that is damaged: it is written again."""
     try:
+        check_regular(path, within=path.parent)
+        check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception:  # a damaged archive fails anywhere: zipfile, zlib, numpy

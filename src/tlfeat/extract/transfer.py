@@ -14,6 +14,7 @@ import numpy as np
 from tlfeat.cache.contents import Origin
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheError, DataError, UsageError
+from tlfeat.files import check_regular
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.images.tables import read_table
 from tlfeat.text import csv_cell
@@ -157,6 +158,7 @@ def _exists_already(path: Path) -> str:
 
 def _load_array(path: Path) -> Rows:
     try:
+        check_regular(path)
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
             names = loaded.files
@@ -164,7 +166,8 @@ def _load_array(path: Path) -> Rows:
                 raise DataError(f"{path} holds the arrays {', '.join(names)}; expected one, or one called X.")
             loaded = loaded["X" if "X" in names else names[0]]
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as .npy or .npz: {error}.") from error
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise DataError(f"{path} cannot be read as .npy or .npz: {why}.") from error
     if loaded.ndim != 2 or loaded.dtype.kind not in "fiu" or 0 in loaded.shape:
         raise DataError(f"{path}: expected numbers of shape (n, width), received {loaded.dtype} {loaded.shape}.")
     rows = np.ascontiguousarray(loaded, dtype=np.float32)

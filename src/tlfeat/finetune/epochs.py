@@ -13,13 +13,15 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbones.network import import_keras
+from tlfeat.documents import misfit
 from tlfeat.errors import CacheError
+from tlfeat.files import check_archive, open_regular
 from tlfeat.finetune.settings import Phase
 from tlfeat.types import Labels, OnProgress, silent
 from tlfeat.workspace import written_aside
@@ -33,6 +35,20 @@ Arrays = list[npt.NDArray[Any]]
 
 #: Positions and the epoch (None: not for training) to the inputs of a batch, and which of the images are in it.
 Feed = Callable[[Labels, int | None], tuple[Any, npt.NDArray[np.bool_]]]
+
+
+class _About(TypedDict):
+    """What a state holds beside its arrays."""
+
+    phase: int
+    n_before: int
+    history: dict[str, list[float]]
+    best_loss: float
+    best_epoch: int
+    has_learned: NotRequired[bool]
+    n_waited: int
+    ended: str
+    fit_s: float
 
 
 @dataclass
@@ -92,14 +108,17 @@ class State:
     def load(cls, path: Path) -> State:
         """Read what `save` wrote; a new state where there is nothing, or nothing whole."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            check_archive(path)
+            with open_regular(path, within=path.parent) as file, np.load(file, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
+                if misfit(about, _About, "about", is_finite=False) or about["n_before"] < 0 or about["phase"] < 0:
+                    return cls()
                 arrays = {
                     kind: [stored[f"{kind}_{i}"] for i in range(sum(name.startswith(f"{kind}_") for name in stored))]
                     for kind in ("current", "best")
                 }
             return cls(**about, current=arrays["current"], best=arrays["best"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile):
             return cls()
 
 
@@ -324,5 +343,10 @@ def _values(variables: Sequence[Any]) -> Arrays:
 
 
 def _assign(variables: Sequence[Any], values: Arrays) -> None:
-    for variable, value in zip(variables, values, strict=False):
+    pairs = list(zip(variables, values, strict=False))  # values of the optimizer may follow
+    if len(pairs) < len(variables) or any(tuple(one.shape) != tuple(value.shape) for one, value in pairs):
+        raise CacheError(
+            "The state of a stopped training is of another network. Train from the start.", add=["--fresh"]
+        )
+    for variable, value in pairs:
         variable.assign(value)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tlfeat.backbones.network import BackboneSpec, import_keras
 from tlfeat.errors import ModelError
 from tlfeat.extract.plan import DEFAULT_BACKBONE
+from tlfeat.files import check_saved
 from tlfeat.finetune.network import Network
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.images.decode import decode_batches
@@ -53,6 +54,7 @@ def save_model(model: Any, path: Path) -> None:
 
 def load_model(path: Path) -> Any:
     """Load what `save_model` wrote; Keras' safe mode refuses anything that would run foreign code."""
+    check_saved(path)
     keras = import_keras()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

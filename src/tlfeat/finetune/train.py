@@ -88,12 +88,15 @@ def train(
     """
     settings = network.settings
     state = State.load(state_path) if state_path else State()
+    phases = settings.phases(len(split.where("train")))
+    if state.phase >= len(phases):
+        state = State()  # of nobody's training
     if state.ended == "interrupted":
         state.ended = ""
     n_resumed = state.n_epochs
     notes: list[str] = []
     fed: list[_Fed] = []
-    for number, phase in enumerate(settings.phases(len(split.where("train")))):
+    for number, phase in enumerate(phases):
         network.unfreeze(phase.unfreeze_last)
         if number < state.phase:
             continue

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.errors import ModelError, UsageError
+from tlfeat.files import check_regular
 from tlfeat.heads.known_rows import (
     NEAREST,
     Drawings,
@@ -310,6 +311,7 @@ def load_rejector(folder: Path) -> Rejector:
             f"tlfeat fit-sklearn --fresh; networks of fit-keras, and heads with one image of a class, have none."
         )
     try:
+        check_regular(path, max_bytes=_MAX_FILE_BYTES, within=folder)
         with zipfile.ZipFile(path) as archive:
             n_bytes = sum(member.file_size for member in archive.infolist())
         if n_bytes > _MAX_FILE_BYTES:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from tlfeat.errors import ModelError, UsageError, nearest
+from tlfeat.files import check_saved
 
 #: What heads are made of beyond skops' own list; nothing in them runs a caller's code.
 _TRUSTED = (
@@ -59,7 +61,8 @@ def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
         No head there, damaged, types outside the trusted list, or a joblib file without trust.
     """
     skops_file, joblib_file = folder / "head.skops", folder / "head.joblib"
-    if skops_file.exists():
+    if os.path.lexists(skops_file):
+        check_saved(skops_file)
         import skops.io
 
         try:
@@ -77,7 +80,8 @@ def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
             raise
         except Exception as error:  # a damaged archive fails anywhere: zipfile, json, numpy, skops
             raise ModelError(f"{skops_file} is damaged: {type(error).__name__}: {error}") from error
-    if joblib_file.exists():
+    if os.path.lexists(joblib_file):
+        check_saved(joblib_file)
         if not is_trusted:
             raise ModelError(
                 f"{joblib_file} is a pickle and can run code when loaded. If you made it yourself, add --trust."

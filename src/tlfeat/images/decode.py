@@ -15,9 +15,9 @@ Each file is read once: the content key and the pixels come from the same bytes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
-import os
 import threading
 import time
 import warnings
@@ -32,6 +32,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from tlfeat.errors import BadImage, DataError
+from tlfeat.files import read_regular
 from tlfeat.images.folders import HEIC_ADVICE, can_read_heic
 from tlfeat.images.image_set import content_key
 from tlfeat.images.jpeg_scans import check_scans
@@ -260,13 +261,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def read_file(path: Path) -> bytes:
     """Return the bytes of a file; a `BadImage` says why they cannot be had."""
     try:
-        with path.open("rb") as file:
-            n_bytes = os.fstat(file.fileno()).st_size
-            if n_bytes > MAX_FILE_BYTES:
-                raise BadImage(f"too large: {n_bytes / 1e9:.1f} GB, the limit is {MAX_FILE_BYTES / 1e9:.1f} GB")
-            return file.read()
+        return read_regular(path, max_bytes=MAX_FILE_BYTES)
     except OSError as error:
-        raise BadImage(f"cannot be read: {error.strerror or error}") from error
+        why = error.strerror or str(error)
+        raise BadImage(why if error.errno == errno.EFBIG else f"cannot be read: {why}") from error
 
 
 def decode_file(

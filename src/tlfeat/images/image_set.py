@@ -31,7 +31,7 @@ from tlfeat.images.folders import (
     left_out_text,
 )
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
-from tlfeat.images.tables import find_files, read_table
+from tlfeat.images.tables import below_one_folder, find_files, read_table
 from tlfeat.text import composed, counted
 
 
@@ -207,8 +207,9 @@ def _from_table(
     labels = [composed(label_of(path, path)) for path in paths] if label_of else [line["label"] for line in table.lines]
     new_names = renamed(labels, class_map)
     check_class_map(new_names.keys() - {""}, class_map)
+    root, paths = below_one_folder(source.parent, paths)
     return ImageSet(
-        root=source.parent,
+        root=root,
         source=source,
         paths=paths,
         labels=[new_names[label] for label in labels],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import unicodedata
 from collections import defaultdict
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tlfeat.errors import DataError, nearest
+from tlfeat.files import n_levels_out, open_regular
 from tlfeat.images.folders import SPLIT_NAMES, Walk
 from tlfeat.text import composed, counted
 
@@ -26,6 +28,9 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
 
 #: Longer ones are a table with a missing quote, not a class name.
 MAX_LABEL_LENGTH = 500
+
+#: Ten million lines of a hundred characters.
+_MAX_TABLE_BYTES = 1 << 30
 
 #: Where files are looked for by name: beyond this the folder is a disk, not a data set.
 _MAX_FILES_BELOW = 500_000
@@ -61,12 +66,14 @@ def read_table(
     """
     asked = {"path": path_column, "label": label_column}
     try:
-        with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        opened = open_regular(source, max_bytes=_MAX_TABLE_BYTES)
+        with io.TextIOWrapper(opened, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             delimiter, columns = _columns(source, file, required, asked)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             lines = [{role: line.get(columns.get(role, ""), "") or "" for role in COLUMN_NAMES} for line in reader]
     except (csv.Error, OSError) as error:
-        raise DataError(f"{source} cannot be read as a table: {error}.") from error
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise DataError(f"{source} cannot be read as a table: {why}.") from error
     for number, line in enumerate(lines, start=2):
         split = line["split"].strip().lower()
         if split and split not in SPLIT_NAMES:
@@ -166,6 +173,38 @@ def find_files(root: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:
             f"{len(changed):,} of {counted(len(paths), 'file')} found by name below {root}, such as {new} for '{old}'"
         )
     return found, notes
+
+
+def below_one_folder(folder: Path, paths: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return a folder that no relative path leads out of, and the paths from there.
+
+    A table may say ``../photos/1.jpg``. A cache never does: whoever made one could lead anywhere.
+
+    Parameters
+    ----------
+    folder : Path
+        Resolved, so that its parent is what ``..`` means there.
+    paths : sequence of str
+        From `folder`, or absolute.
+    """
+    n_out = max((n_levels_out(path) for path in paths if ".." in path and not _is_absolute(path)), default=0)
+    if not n_out:
+        return folder, list(paths)
+    below = folder.parts[1:][-n_out:]
+    root = Path(*folder.parts[: len(folder.parts) - len(below)])
+    return root, [path if _is_absolute(path) else _from_above(below, path) for path in paths]
+
+
+def _from_above(below: Sequence[str], path: str) -> str:
+    """Return a path that counted from the folder `below` as it is from above: ``../a`` takes one name less."""
+    names, parts = list(below), path.split("/")
+    while parts[0] == "..":
+        del names[-1:], parts[:1]  # above the topmost folder is itself
+    return "/".join([*names, *parts])
+
+
+def _is_absolute(path: str) -> bool:
+    return os.path.isabs(path)  # noqa: PTH117  strings: once for every image
 
 
 def _exists(root: Path, path: str) -> bool:

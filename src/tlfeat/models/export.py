@@ -14,6 +14,7 @@ from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError, ModelError, UsageError
+from tlfeat.files import kept_inside
 from tlfeat.images.decode import decode_all, pixel_type
 from tlfeat.models.formats import Format, Run, find_format, write
 from tlfeat.models.head_layers import add_head
@@ -190,7 +191,7 @@ def _pictures(model: Model, result: Result, data: DataSet) -> tuple[Pixels, str]
     size, resize = model.encoder.input_size, model.encoder.resize
     if data.root is not None:
         at = np.unique(np.linspace(0, len(result.test_paths) - 1, N_CHECKED).astype(np.int64))
-        files = [data.root / result.test_paths[i] for i in at]
+        files = [data.root / kept_inside(result.test_paths[i]) for i in at]
         found = [d.pixels for d in decode_all(enumerate(files), size, resize=resize) if d.pixels is not None]
         if found:
             return np.stack(found), counted(len(found), "test image")

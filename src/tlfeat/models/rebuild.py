@@ -8,9 +8,11 @@ from tlfeat.backbones.encoder import Encoder, PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.contents import Origin, origin_of
-from tlfeat.errors import ModelError
+from tlfeat.errors import DataError, ModelError
+from tlfeat.images.decode import RESIZES
 from tlfeat.models.saved import ModelInfo
 from tlfeat.records import layers_of
+from tlfeat.types import ROW_TYPES
 
 #: One forward pass of 8 pictures costs little more than one of a single picture.
 BATCH_SIZE = 8
@@ -35,11 +37,18 @@ def _build(folder: Path, info: ModelInfo) -> Encoder:
     if found is Origin.PIXELS:
         return PixelEncoder()
     if found is Origin.KERAS:
+        resize, dtype = info.fingerprint.get("resize"), info.fingerprint.get("dtype")
+        try:
+            spec = BackboneSpec.from_dict(info.encoder)
+        except DataError as error:
+            raise ModelError(f"{folder} cannot be used: {error}") from error
+        if resize not in RESIZES or dtype not in ROW_TYPES:
+            raise ModelError(f"{folder} cannot be used: its fingerprint says resize {resize!r}, dtype {dtype!r}.")
         return KerasEncoder(
-            BackboneSpec.from_dict(info.encoder),
+            spec,
             layers_of(info.layer),
-            resize=info.fingerprint.get("resize", ""),
-            dtype=info.fingerprint.get("dtype", ""),
+            resize=resize,
+            dtype=dtype,
             batch_size=BATCH_SIZE,
         )
     raise ModelError(

@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
+from tlfeat.documents import EncoderSource, Fingerprint, misfit, shown
 from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.leaks import LeakedImages, scored_tests, with_leaked
@@ -23,7 +25,7 @@ from tlfeat.evaluate.split import Split
 from tlfeat.heads.reject import FILE_NAME as REJECT_FILE
 from tlfeat.heads.shift import HeldOut, measure_shift
 from tlfeat.models.earlier import earlier_settings
-from tlfeat.records import Environment, Leaks, Result, Score, Shift, SplitInfo, Timing
+from tlfeat.records import Environment, Leaks, Result, Score, Shift, Timing
 from tlfeat.types import Labels
 from tlfeat.workspace import read_json, write_json
 
@@ -31,8 +33,25 @@ MODEL_FORMAT_VERSION = 1
 
 _FORMAT = "tlfeat-model"
 
+#: Of ten thousand classes with names of hundreds of characters.
+_MAX_ABOUT_BYTES = 16 << 20
+
 #: What `predict` loads; a folder has one of the first three.
 _MODEL_FILES = ("head.skops", "head.joblib", "model.keras", REJECT_FILE)
+
+
+class _About(TypedDict):
+    """What model.json has to hold."""
+
+    kind: str
+    layer: str
+    classes: list[str]
+    fingerprint: Fingerprint
+    encoder: EncoderSource
+    cache: NotRequired[str | None]
+
+
+_TAKEN = ("kind", "layer", "classes", "fingerprint", "encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,27 +264,25 @@ def read_model(folder: Path) -> ModelInfo:
         There is none, it is damaged, or of a later version.
     """
     path = folder / "model.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ModelError(
             f"There is no model in {folder}: model.json is missing. Name a folder that fit-sklearn or fit-keras wrote."
         )
     try:
-        about = read_json(path)
-    except DataError as error:
+        about = read_json(path, max_bytes=_MAX_ABOUT_BYTES)
+    except (OSError, DataError) as error:
         raise ModelError(str(error)) from error
-    expected = {"kind": str, "layer": str, "classes": list, "fingerprint": dict, "encoder": dict}
-    if (
-        not isinstance(about, dict)
-        or about.get("format") != _FORMAT
-        or not all(isinstance(about.get(name), kind) for name, kind in expected.items())
-    ):
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
         raise ModelError(f"{path} is not the description of a tlfeat model.")
     if about.get("format_version") != MODEL_FORMAT_VERSION:
         raise ModelError(
-            f"{path} has format {about.get('format_version')}; this tlfeat reads {MODEL_FORMAT_VERSION}. Update tlfeat."
+            f"{path} has format {shown(about.get('format_version'))}; this tlfeat reads {MODEL_FORMAT_VERSION}. "
+            f"Update tlfeat."
         )
+    if wrong := misfit(about, _About, "model.json"):
+        raise ModelError(f"{path} is not the description of a tlfeat model: {wrong}.")
     cache = about.get("cache")
-    return ModelInfo(**{name: about[name] for name in expected}, cache=Path(str(cache)) if cache else None)
+    return ModelInfo(**{name: about[name] for name in _TAKEN}, cache=Path(cache) if cache else None)
 
 
 def read_result(folder: Path) -> Result:
@@ -279,11 +296,25 @@ def read_result(folder: Path) -> Result:
     path = folder / "result.json"
     try:
         result = Result.from_dict(read_json(path))
-        if not isinstance(result.score, Score) or not isinstance(result.split, SplitInfo):
-            raise TypeError("score and split are wanted")
-    except (OSError, DataError, TypeError, KeyError, AttributeError) as error:
+        _check_result(result)
+    except (OSError, DataError) as error:
         raise ModelError(f"{path} is missing or damaged. Fit the model again.") from error
     return replace(result, model=str(folder))
+
+
+def _check_result(result: Result) -> None:
+    """Raise `DataError` where parts of a Result do not belong together."""
+    n, n_classes = len(result.true), len(result.classes)
+    lists = (result.test_keys, result.test_paths, result.predicted, result.certainty)
+    if not n or {len(values) for values in lists} != {n}:
+        raise DataError("the lists of test images differ in length")
+    if not all(0 <= number < n_classes for number in (*result.true, *result.predicted)):
+        raise DataError("a class number is beyond the classes")
+    confusion = result.score.confusion
+    if len(confusion) != n_classes or any(len(row) != n_classes for row in confusion):
+        raise DataError("the confusion matrix is not of the classes")
+    if result.kind not in ("head", "keras"):
+        raise DataError(f"a model of kind '{result.kind}'")
 
 
 def known_result(folder: Path, split: Split, leaks: LeakedImages) -> Result | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tlfeat.errors import BadImage
 from tlfeat.images.decode import jpeg_thumbnail, read_file
+from tlfeat.images.image_set import content_key
 from tlfeat.records import Environment
 from tlfeat.studies.findings import KINDS, Audit, Finding, Group, to_document
 from tlfeat.text import aligned, counted, csv_cell, page
@@ -170,7 +171,7 @@ def to_html(found: Audit) -> str:
         findings = [] if groups else found.of_kind(kind)[: N_SUREST if kind == "label" else _MAX_PICTURES]
         shown = {path for group in groups for path in group.paths[:_MAX_MEMBERS]}
         shown |= {path for finding in findings for path in (finding.path, finding.other) if path}
-        pictures |= {path: _thumbnail(found.root, path) for path in sorted(shown - set(pictures))}
+        pictures |= {path: _thumbnail(found, path) for path in sorted(shown - set(pictures))}
         n = len(found.groups_of(kind)) or len(found.of_kind(kind))
         sections.append((kind, KINDS[kind], _trust(found, kind), _n_found(found, kind), n, findings, groups))
     script = package_files(__package__).joinpath("templates/audit.js").read_text(encoding="utf-8")
@@ -190,12 +191,18 @@ def to_html(found: Audit) -> str:
     )
 
 
-def _thumbnail(root: Path | None, path: str) -> str:
-    """Return a small picture as a data URI, "" where there is none."""
-    if root is None:
+def _thumbnail(found: Audit, path: str) -> str:
+    """Return a small picture as a data URI, "" where there is none, or another than was embedded.
+
+    A stranger's cache may name any picture of the user's; the page is made to be shown.
+    """
+    if found.root is None:
         return ""
     try:
-        jpeg = jpeg_thumbnail(read_file(root / path), _THUMBNAIL_SIDE)
+        content = read_file(found.root / path)
+        if content_key(content) != found.key_of.get(path):
+            return ""
+        jpeg = jpeg_thumbnail(content, _THUMBNAIL_SIDE)
     except BadImage:
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -17,6 +17,7 @@ from tlfeat import workspace
 from tlfeat.cache.store import Cache
 from tlfeat.errors import UsageError, nearest
 from tlfeat.evaluate.split import Split
+from tlfeat.files import open_regular
 from tlfeat.memory import available_memory
 from tlfeat.records import distribution_version
 from tlfeat.types import Labels, OnProgress, Rows, silent
@@ -129,7 +130,7 @@ def _save(file: Path, points: dict[str, Points], explained: tuple[float, float])
 def _load(file: Path, kinds: Sequence[str], n: int) -> tuple[dict[str, Points], tuple[float, float]] | None:
     """Return a map that was kept; None where it is not there, or not what it should be."""
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as found:
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as found:
             points = {kind: np.asarray(found[kind], dtype=np.float32) for kind in kinds}
             low, high = (float(share) for share in found["explained"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -86,6 +86,7 @@ def audit(
         findings=sorted(findings, key=lambda finding: list(KINDS).index(finding.kind)),
         notes=notes,
         agreement=agreement,
+        key_of=dict(zip(images.paths, images.keys, strict=True)),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ class Audit:
     """All findings on one cache, by kind and within it the surest first; `notes` say what was not looked for.
 
     A finding of copies is one image: `groups` has those of one picture together. `agreement` is the share of images for
-    which a head that had not seen them names the given label, None where no labels were looked at.
+    which a head that had not seen them names the given label, None where no labels were looked at. `key_of` is the
+    content key of a path: no other picture is shown.
     """
 
     cache: Path
@@ -98,6 +100,7 @@ class Audit:
     findings: list[Finding]
     notes: list[str]
     agreement: float | None = None
+    key_of: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> list[Finding]:
         """Findings of one kind of `KINDS`."""
