@@ -156,6 +156,24 @@ def test_a_file_that_grows_while_it_is_read_is_read_up_to_the_limit(
         read_file(path)
 
 
+def test_a_small_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x" * 3000)
+    tracemalloc.start()
+    try:
+        assert read_file(path) == b"x" * 3000
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_says_it_is_empty_is_read_to_its_end() -> None:
+    """As those under /proc do."""
+    if not Path("/proc/self/maps").is_file():
+        pytest.skip("files without a size: Linux")
+    assert len(read_file(Path("/proc/self/maps"))) > 5000
+
+
 @pytest.mark.parametrize(
     "name", ["head.skops", "head.joblib", "reject.npz", "model.keras", "model.json", "result.json"]
 )
