@@ -91,7 +91,7 @@ def forged(document: Any, rng: random.Random) -> Any:
         # high up as often as far down: most values of a result are numbers of test images
         depth = rng.randrange(max(map(len, ways)) + 1)
         way = rng.choice([way for way in ways if len(way) == depth] or ways)
-        found = _changed(found, way, rng)
+        found = json.loads(json.dumps(_changed(found, way, rng)))  # no part of it is part of another, or of `STRANGE`
     return found
 
 

@@ -116,9 +116,11 @@ def test_an_image_that_is_no_file_is_listed_and_the_others_are_embedded(
 ) -> None:
     photos = make_photos(n=3)
     PLACES[kind](photos / "cat" / "z.png")
-    report = extract_rows(load_images(photos), PixelEncoder(), tmp_path / "c.h5")
+    names = sorted(path.relative_to(tmp_path) for path in photos.rglob("*.png"))
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{name},{name.parent.name}\n" for name in names))
+    report = extract_rows(load_images(tmp_path / "t.csv"), PixelEncoder(), tmp_path / "c.h5")
     assert report.n_embedded == 6
-    assert report.failures == [("cat/z.png", f"cannot be read: it is {kind}, not a file")]
+    assert report.failures == [("photos/cat/z.png", f"cannot be read: it is {kind}, not a file")]
 
 
 def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
@@ -154,6 +156,24 @@ def test_a_file_that_grows_while_it_is_read_is_read_up_to_the_limit(
     monkeypatch.setattr(os, "fstat", grows)
     with pytest.raises(BadImage, match="too large"):
         read_file(path)
+
+
+def test_a_small_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x" * 3000)
+    tracemalloc.start()
+    try:
+        assert read_file(path) == b"x" * 3000
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_says_it_is_empty_is_read_to_its_end() -> None:
+    """As those under /proc do."""
+    if not Path("/proc/self/maps").is_file():
+        pytest.skip("files without a size: Linux")
+    assert len(read_file(Path("/proc/self/maps"))) > 5000
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ MAX_MODEL_BYTES = 16 << 30
 #: What an archive may hold however small it is, and its members of JSON at most; times its own size beyond that.
 _SMALL_BYTES, _MOST_PACKED = 16 << 20, 4
 
+#: Of a file that grows while it is read, this much more is read at once.
+_GROWS_BYTES = 1 << 20
+
 #: Opening a named pipe waits until somebody writes to it, without this.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 
@@ -62,7 +65,11 @@ def open_regular(path: Path, *, max_bytes: int | None = None, within: Path | Non
 def read_regular(path: Path, *, max_bytes: int, within: Path | None = None) -> bytes:
     """Return the bytes of a regular file; an `OSError` as of `open_regular`."""
     with open_regular(path, max_bytes=max_bytes, within=within) as file:
-        content = file.read(max_bytes + 1)  # it may be growing
+        n_expected = min(os.fstat(file.fileno()).st_size, max_bytes)
+        content = file.read(n_expected + 1)  # a buffer as large as the limit would be asked for otherwise
+        while n_expected < len(content) <= max_bytes:  # it is growing
+            n_expected = len(content)
+            content += file.read(_GROWS_BYTES)
     if len(content) > max_bytes:
         raise _refused(path, errno.EFBIG, f"too large: the limit is {_size(max_bytes)}")
     return content
@@ -88,7 +95,7 @@ def check_archive(path: Path) -> None:
     zipfile.BadZipFile
         It is no archive, or damaged.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     n_bytes = sum(member.file_size for member in members)
     if n_bytes > _SMALL_BYTES + _MOST_PACKED * path.stat().st_size:

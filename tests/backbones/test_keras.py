@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -317,3 +318,26 @@ def test_real_weights_reach_the_accuracy_that_right_preprocessing_gives(
     with open_data(job.run().cache, seed=0) as data:
         assert (data.split.info.origin, data.split.info.n_test) == ("given", 125)
         assert fit_sklearn(data, "logreg").result.score.accuracy == pytest.approx(0.952, abs=0.025)
+
+
+@pytest.mark.parametrize("name", ["a=b", "a b", "été", "a+b", "猫"])
+def test_a_layer_that_tensorflow_cannot_run_is_named_in_one_line(name: str, tmp_path: Path) -> None:
+    keras = import_keras()
+    pixels = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(2, 3, name=name)(pixels)
+    keras.Model(pixels, keras.layers.GlobalAveragePooling2D(name="avg_pool")(maps)).save(tmp_path / "n.keras")
+    spec = BackboneSpec(str(tmp_path / "n.keras"), preprocess="tf")
+    with pytest.raises(WeightsError, match=rf"^TensorFlow cannot run a layer called '{re.escape(name)}'") as caught:
+        KerasEncoder(spec, ["avg_pool"]).prepare()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a>b", "_a", "-a", "a.b"])
+def test_a_layer_of_an_unusual_name_is_embedded(name: str, tmp_path: Path) -> None:
+    keras = import_keras()
+    pixels = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(2, 3, name=name)(pixels)
+    keras.Model(pixels, keras.layers.GlobalAveragePooling2D(name="avg_pool")(maps)).save(tmp_path / "n.keras")
+    spec = BackboneSpec(str(tmp_path / "n.keras"), preprocess="tf")
+    rows = KerasEncoder(spec, [name, "avg_pool"]).encode(np.zeros((3, 8, 8, 3), np.uint8))
+    assert [rows[layer].shape for layer in (name, "avg_pool")] == [(3, 2), (3, 2)]

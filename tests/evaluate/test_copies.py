@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from made_data import photo, tlfeat
+from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate import copies as copying
@@ -68,6 +70,13 @@ def test_another_image_or_encoder_is_searched_anew(tmp_path: Path, searches: lis
     assert searches == [11, 12, 12]
 
 
+def forged(text: str, pairs: list[Any]) -> str:
+    """Return what a file was found to hold with other pairs, and the digest that fits them."""
+    content = {**json.loads(text), "pairs": pairs}
+    del content["digest"]
+    return json.dumps({**content, "digest": workspace.digest(content, 16)})
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -76,8 +85,11 @@ def test_another_image_or_encoder_is_searched_anew(tmp_path: Path, searches: lis
         lambda text: "[]",
         lambda text: text.replace('"near"', '"pixels"'),
         lambda text: json.dumps({**json.loads(text), "pairs": []}),
+        lambda text: forged(text, [[0, 900, "near", 0.9]]),
+        lambda text: forged(text, [["x", None, "near", 0.9]]),
+        lambda text: forged(text, [[0, 1, "near", "much"]]),
     ],
-    ids=["cut", "empty", "list", "other kind", "no pairs"],
+    ids=["cut", "empty", "list", "other kind", "no pairs", "no such image", "no numbers", "no similarity"],
 )
 def test_a_damaged_file_is_ignored_and_made_again(tmp_path: Path, searches: list[int], damage) -> None:  # type: ignore[no-untyped-def]
     first = found_in(write_set(tmp_path / "set"))

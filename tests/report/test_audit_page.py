@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import picture
+from tlfeat.images.image_set import content_key
 from tlfeat.report.audit import N_SUREST, label_trust, to_html, to_text
 from tlfeat.studies.findings import Audit, Finding, Group
 
@@ -94,3 +97,14 @@ def test_answers_are_saved_as_a_table(tmp_path: Path) -> None:
         f'"{doubled}","a ""b"", c","<i>d</i>","wrong"',
     ]
     assert said == []
+
+
+def test_the_page_shows_a_picture_only_if_it_is_the_one_that_was_embedded(tmp_path: Path) -> None:
+    """A stranger's cache may name any picture of the user's, and the page is made to be passed on."""
+    picture(1, (40, 30)).save(tmp_path / "of the set.png")
+    picture(2, (40, 30)).save(tmp_path / "of the user.png")
+    key = content_key((tmp_path / "of the set.png").read_bytes())
+    findings = [doubted(name, kind="outlier") for name in ("of the set.png", "of the user.png", "gone.png")]
+    found = replace(made(findings), root=tmp_path, key_of={"of the set.png": key, "of the user.png": key})
+    assert to_html(found).count("data:image/jpeg;base64,") == 1
+    assert to_html(replace(found, key_of={})).count("data:image/jpeg;base64,") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,22 @@ from tlfeat.backbones.runtime import (
     has_gpu,
     is_converted,
 )
+from tlfeat.errors import WeightsError
 from tlfeat.images.decode import RESIZE, n_cores, pixel_type
 from tlfeat.types import OnProgress, Pixels, Rows, silent
+
+#: What TensorFlow takes as the name of a scope within another; every layer is one.
+_SCOPE = re.compile(r"[A-Za-z0-9_.\\/>-]*")
+
+
+def _check_names(network: Any) -> None:
+    """Raise `WeightsError` for a layer that Keras can build and save, and TensorFlow cannot run."""
+    for layer in network._flatten_layers(include_self=False):
+        if not _SCOPE.fullmatch(layer.name):
+            raise WeightsError(
+                f"TensorFlow cannot run a layer called '{layer.name}': a name has letters without accents, digits and "
+                f". _ - / > only. Build the network with other names and give it the same weights."
+            )
 
 
 class KerasEncoder:
@@ -154,6 +169,7 @@ class KerasEncoder:
         import tensorflow as tf
 
         frozen = self._frozen()
+        _check_names(frozen)
 
         @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[tf.TensorSpec((None, *self.input_size, 3), pixel_type(self.resize))],

@@ -17,11 +17,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tlfeat import workspace
 from tlfeat.cache.contents import Origin, origin, picture_files
 from tlfeat.cache.store import Cache
+from tlfeat.documents import misfit
 from tlfeat.errors import DataError
 from tlfeat.images.duplicates import Pair, connected, find_duplicates
 from tlfeat.memory import available_memory
@@ -146,6 +147,11 @@ def find_copies(cache: Cache, *, on_progress: OnProgress = silent) -> Copies:
     return copies
 
 
+class _Kept(TypedDict):
+    pairs: list[tuple[int, int, str, float]]
+    notes: list[str]
+
+
 def _write(file: Path, copies: Copies) -> None:
     content = {
         "pairs": [[pair.one, pair.other, pair.kind, pair.similarity] for pair in copies.pairs],
@@ -158,7 +164,9 @@ def _read(file: Path, keys: list[str]) -> Copies | None:
     """Return what the file holds, None where it is not there or not as it was written."""
     try:
         content: Any = workspace.read_json(file)
-        if content.pop("digest") != workspace.digest(content, 16):
+        if content.pop("digest") != workspace.digest(content, 16) or misfit(content, _Kept, "copies"):
+            return None
+        if not all(0 <= one < other < len(keys) for one, other, *_ in content["pairs"]):
             return None
         return Copies(keys, [Pair(*pair) for pair in content["pairs"]], content["notes"])
     except (OSError, DataError, AttributeError, KeyError, TypeError):

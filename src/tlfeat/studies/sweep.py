@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import embedding_name
@@ -17,6 +18,7 @@ from tlfeat.backbones.graph import CutPoint, list_cut_points
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin
 from tlfeat.cache.store import open_cache
+from tlfeat.documents import misfit
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.extract.plan import ExtractionJob, plan_extraction
@@ -105,12 +107,24 @@ def plan_sweep(data: Path | None = None, *, pool: str | None = None, **options: 
     )
 
 
+class _KnownCut(TypedDict):
+    layer: str
+    output_shape: list[int]
+    is_pooled_output: bool
+    n_reused: int
+    n_weight_layers: int
+    compute_share: float
+
+
 def _known_cuts(encoder: KerasEncoder) -> list[CutPoint]:
     """Read the cut points that an earlier sweep found, or build the network and look (5 to 20 s)."""
     identity = workspace.digest({**encoder.fingerprint, "cut_points": 1})
     file = encoder.networks_dir / f"{encoder.name}-{identity}-cuts.json"
-    if file.exists():
-        return [CutPoint(**{**values, "output_shape": tuple(values["output_shape"])}) for values in read_json(file)]
+    with suppress(FileNotFoundError, DataError):  # what is damaged is looked for again
+        known = read_json(file)
+        if not misfit(known, list[_KnownCut], "cuts"):
+            chosen = ({name: values[name] for name in _KnownCut.__annotations__} for values in known)
+            return [CutPoint(**{**values, "output_shape": tuple(values["output_shape"])}) for values in chosen]
     cuts = list_cut_points(encoder.spec)
     write_json(file, [asdict(cut) for cut in cuts])
     return cuts
