@@ -137,6 +137,10 @@ def plan_extraction(
             source, held = existing.source, existing.fingerprint
         options["resize"] = options.get("resize") or held.get("resize")
         options["dtype"] = options.get("dtype") or held.get("dtype")
+        if not source.get("source"):
+            raise DataError(
+                f"{cache} does not say where its images are: name them, tlfeat extract DATA --cache {cache}."
+            )
         data = Path(source["source"])
         reading = {name: value or source.get(name) for name, value in reading.items()}
     if data is None:
