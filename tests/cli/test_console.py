@@ -58,11 +58,12 @@ def test_results_that_find_no_room_are_told_of_in_one_line(words: list[str]) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device without room: Linux")
-def test_messages_that_find_no_room_do_not_stop_the_work() -> None:
+def test_messages_that_find_no_room_do_not_stop_the_work(make_photos: MakePhotos) -> None:
+    command = [sys.executable, "-m", "tlfeat", "extract", str(make_photos(n=3)), "--backbone", "pixels", "-v"]
     with Path("/dev/full").open("w") as full:
-        ran = subprocess.run([sys.executable, "-m", "tlfeat", "extract", "-v"], stdout=subprocess.PIPE, stderr=full)
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=full)
     assert ran.returncode == 0
-    assert b"embedded" in ran.stdout
+    assert b"6 embedded" in ran.stdout
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EMFILE, errno.EIO])
