@@ -106,3 +106,19 @@ def test_a_cache_folder_that_may_not_be_written_to_is_one_line(
     finally:
         for folder in folders:
             folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 7 GiB"),
+        ImportError("x.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_too_little_memory_is_one_line_whoever_says_it(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors_as_exit_codes():
+        raise error
+    assert ended.value.code == 3
+    assert capsys.readouterr().err == f"error: there is not enough memory ({error}).\n"

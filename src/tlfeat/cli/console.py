@@ -45,6 +45,9 @@ _WORLD = {
     errno.ELOOP,
 }
 
+#: What packages say, as ImportError and RuntimeError, where they get no memory for their code or for a thread.
+_WITHOUT_MEMORY = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
+
 #: For systems that do not say when a process started.
 _IMPORTED_S = time.monotonic()
 
@@ -218,8 +221,7 @@ def errors_as_exit_codes() -> Iterator[None]:
         _to_stderr(f"error: {printable(str(error))}{printable(ready)}")
         raise SystemExit(error.exit_code) from None
     except MemoryError as error:
-        _to_stderr(f"error: there is not enough memory ({one_line(str(error)) or 'no more could be had'}).")
-        raise SystemExit(DataError.exit_code) from None
+        raise _without_memory(error) from None
     except KeyboardInterrupt:
         raise _stopped() from None
     except BrokenPipeError:  # `tlfeat --help | head -1`
@@ -229,9 +231,16 @@ def errors_as_exit_codes() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _WORLD:
             raise _said(error) from None
+        if any(words in str(error) for words in _WITHOUT_MEMORY):
+            raise _without_memory(error) from None
         if not was_interrupted():  # a package's import that Ctrl-C broke off may raise anything
             raise
         raise _stopped() from None
+
+
+def _without_memory(error: Exception) -> SystemExit:
+    _to_stderr(f"error: there is not enough memory ({printable(one_line(str(error))) or 'no more could be had'}).")
+    return SystemExit(DataError.exit_code)
 
 
 def _said(error: OSError) -> SystemExit:
