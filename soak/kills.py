@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from cache import make_photos
@@ -77,9 +78,8 @@ def more_photos(folder: Path) -> None:
 def damage(folder: Path) -> None:
     """Spoil a row, so that there is something to repair."""
     (file,) = (folder / "cache").glob("*.h5")
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
+    with h5py.File(file, "r+") as content:
+        content["layers/pixels/rows"][3, 5] += 1
 
 
 def rows_and_table(folder: Path) -> None:
@@ -121,13 +121,14 @@ def run(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
     out = folder.parent / "out"
     pid = forked(folder, (*words, "--json"), out)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    text = out.read_text(encoding="utf-8", errors="replace")
-    found = json.loads(text) if code == 0 and text.strip() else {}
+    text, found = out.read_text(encoding="utf-8", errors="replace"), {}
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
     return code, found if isinstance(found, dict) else {"list": found}
 
 
 def traced(folder: Path, words: tuple[str, ...], *inject: str) -> tuple[int, str]:
-    """Run a command under strace; return its code and the trace of its own thread."""
+    """Run a command under strace; return its code and the trace of all its threads."""
     log = folder.parent / "trace"
     log.unlink(missing_ok=True)
     pid = forked(folder, words, folder.parent / "out", is_stopped=True)
@@ -140,8 +141,7 @@ def traced(folder: Path, words: tuple[str, ...], *inject: str) -> tuple[int, str
         os.kill(pid, signal.SIGCONT)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         strace.wait(timeout=60)
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return code, "\n".join(line for line in lines if line.split(" ", 1)[0] == str(pid) and " resumed>" not in line)
+    return code, log.read_text(encoding="utf-8", errors="replace")
 
 
 def forked(
@@ -211,10 +211,11 @@ def check(case: Case, folder: Path, expected: dict[str, Any]) -> None:
     for name in case.same:
         if found[name] != expected[name]:
             raise Violation(f"{name} is {found[name]}, {expected[name]} undisturbed")
-    for cache in sorted((folder / "cache").glob("*.h5")):
+    for cache in sorted((folder / "cache").glob("[!.]*.h5")):
         code, found = run(folder, "cache", "verify", "--cache", str(cache.relative_to(folder)))
-        if code or found["problems"]:
-            raise Violation(f"cache verify of {cache.name}: {code}, {found.get('problems')}")
+        problems = [problem for problem in found.get("problems", []) if "run tlfeat extract again" not in problem]
+        if problems or (code and not found):
+            raise Violation(f"cache verify of {cache.name}: {code}, {problems}")
     code, found = run(folder, "models")
     for model in found.get("list", []) if code == 0 else []:
         image = next((folder / "photos").rglob("*.png")).relative_to(folder)
@@ -224,14 +225,19 @@ def check(case: Case, folder: Path, expected: dict[str, Any]) -> None:
 
 
 def named(trace: str) -> list[tuple[tuple[str, int], str]]:
-    """Return each call as strace counts it: by its name, and the how many-th of that name it is."""
-    seen: Counter[str] = Counter()
-    found = []
+    """Return each call as strace counts it: by its name, and the how many-th of that name it is in its thread.
+
+    Where several threads make as many calls of a name, the command dies at the first of them.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    found: dict[tuple[str, int], str] = {}
     for line in trace.splitlines():
-        name = line.split()[1].split("(")[0]
-        seen[name] += 1
-        found.append(((name, seen[name]), line))
-    return found
+        thread, call = line.split(maxsplit=1)
+        if "(" in call and " resumed>" not in call:
+            name = call.split("(")[0]
+            seen[thread, name] += 1
+            found.setdefault((name, seen[thread, name]), line)
+    return list(found.items())
 
 
 def kill_everywhere(case: Case, every: int) -> dict[str, Any]:
