@@ -290,19 +290,37 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def main() -> None:
-    """Run the cases that are asked for; the others keep their figures in the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run_cases(
+    name: str,
+    about: str | None,
+    run_case: Callable[[Case, int], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> None:
+    """Read the command line, run the cases that are asked for, and publish; the others keep their figures in the JSON.
+
+    Parameters
+    ----------
+    name : str
+        Of the JSON, and of the place on the page.
+    about : str or None
+        What ``--help`` shows.
+    run_case : callable
+        From a case, and at each how many-th call, to what came of it.
+    table : callable
+        From name and findings of all cases to Markdown.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these commands")
-    parser.add_argument("--every", type=int, default=1, help="kill at each so many-th call")
-    add_places(parser, "soak_kills")
+    parser.add_argument("--every", type=int, default=1, help="at each so many-th call")
+    add_places(parser, name)
     options = parser.parse_args()
     known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {"cases": {}}
-    preload()
-    for case in [] if options.tables_only else CASES:
-        if not options.only or case.name in options.only:
+    wanted = [case for case in CASES if not options.only or case.name in options.only]
+    if not options.tables_only:
+        preload()
+        for case in wanted:
             started_s = time.monotonic()
-            found = kill_everywhere(case, options.every)
+            found = run_case(case, options.every)
             known["cases"][case.name] = {**found, "wall_s": round(time.monotonic() - started_s, 1)}
             known["environment"] = Environment.current().to_dict()
             write_json(options.json, known)
@@ -313,4 +331,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cases("soak_kills", __doc__, kill_everywhere, table)

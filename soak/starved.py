@@ -11,23 +11,16 @@ the same must hold as after a kill (see ``kills.py``).
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kills import CASES, Case, Violation, check, forked, make_start, named, preload, run, traced, workplace
-from pages import add_places, publish
-from tlfeat.records import Environment
+from kills import Case, Violation, check, forked, make_start, named, run, run_cases, traced, workplace
 from tlfeat.text import markdown_table
-from tlfeat.workspace import write_json
 
 #: Calls that a full disk refuses.
 REFUSED = ("write", "pwrite64", "fallocate", "ftruncate", "mkdir", "rename", "link")
@@ -129,27 +122,5 @@ def table(cases: dict[str, Any]) -> str:
     return markdown_table(("command", *kinds, "violations"), rows)
 
 
-def main() -> None:
-    """Run the cases that are asked for; the others keep their figures in the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these commands")
-    parser.add_argument("--every", type=int, default=1, help="refuse from each so many-th call on")
-    add_places(parser, "soak_starved")
-    options = parser.parse_args()
-    known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {"cases": {}}
-    preload()
-    for case in [] if options.tables_only else CASES:
-        if not options.only or case.name in options.only:
-            started_s = time.monotonic()
-            found = starve(case, options.every)
-            known["cases"][case.name] = {**found, "wall_s": round(time.monotonic() - started_s, 1)}
-            known["environment"] = Environment.current().to_dict()
-            write_json(options.json, known)
-            print(f"{case.name}: {found['outcomes']}, {len(found['violations'])} violations", flush=True)
-    publish(options, table(known["cases"]))
-    if any(found["violations"] for found in known["cases"].values()):
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    run_cases("soak_starved", __doc__, starve, table)

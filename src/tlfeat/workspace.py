@@ -146,7 +146,10 @@ def written_aside(path: Path, *, is_new: bool = False) -> Iterator[Path]:
         yield aside
         _sync(aside)
         if is_new:
-            _link(aside, path)
+            if not linked(aside, path):
+                if path.exists():
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+                aside.replace(path)
         else:
             if aside.is_dir() and path.exists():
                 remove(before)
@@ -162,16 +165,18 @@ def written_aside(path: Path, *, is_new: bool = False) -> Iterator[Path]:
             remove(before)
 
 
-def _link(aside: Path, path: Path) -> None:
-    """Give a file its name where nothing has it: unlike a rename, a link fails there."""
+def linked(file: Path, name: Path) -> bool:
+    """Give a file a second name; unlike a rename that is a `FileExistsError` where something has the name by then.
+
+    False where the file system has no hard links.
+    """
     try:
-        os.link(aside, path)
+        os.link(file, name)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-        aside.replace(path)
+    except OSError:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -320,13 +320,18 @@ def test_real_weights_reach_the_accuracy_that_right_preprocessing_gives(
         assert fit_sklearn(data, "logreg").result.score.accuracy == pytest.approx(0.952, abs=0.025)
 
 
-@pytest.mark.parametrize("name", ["a=b", "a b", "été", "a+b", "猫"])
-def test_a_layer_that_tensorflow_cannot_run_is_named_in_one_line(name: str, tmp_path: Path) -> None:
+def with_layer_called(name: str, folder: Path) -> BackboneSpec:
+    """A network of 8 px with one layer of that name, saved in `folder`."""
     keras = import_keras()
     pixels = keras.Input((8, 8, 3))
     maps = keras.layers.Conv2D(2, 3, name=name)(pixels)
-    keras.Model(pixels, keras.layers.GlobalAveragePooling2D(name="avg_pool")(maps)).save(tmp_path / "n.keras")
-    spec = BackboneSpec(str(tmp_path / "n.keras"), preprocess="tf")
+    keras.Model(pixels, keras.layers.GlobalAveragePooling2D(name="avg_pool")(maps)).save(folder / "n.keras")
+    return BackboneSpec(str(folder / "n.keras"), preprocess="tf")
+
+
+@pytest.mark.parametrize("name", ["a=b", "a b", "été", "a+b", "猫"])
+def test_a_layer_that_tensorflow_cannot_run_is_named_in_one_line(name: str, tmp_path: Path) -> None:
+    spec = with_layer_called(name, tmp_path)
     with pytest.raises(WeightsError, match=rf"^TensorFlow cannot run a layer called '{re.escape(name)}'") as caught:
         KerasEncoder(spec, ["avg_pool"]).prepare()
     assert "\n" not in str(caught.value)
@@ -334,10 +339,6 @@ def test_a_layer_that_tensorflow_cannot_run_is_named_in_one_line(name: str, tmp_
 
 @pytest.mark.parametrize("name", ["a>b", "_a", "-a", "a.b"])
 def test_a_layer_of_an_unusual_name_is_embedded(name: str, tmp_path: Path) -> None:
-    keras = import_keras()
-    pixels = keras.Input((8, 8, 3))
-    maps = keras.layers.Conv2D(2, 3, name=name)(pixels)
-    keras.Model(pixels, keras.layers.GlobalAveragePooling2D(name="avg_pool")(maps)).save(tmp_path / "n.keras")
-    spec = BackboneSpec(str(tmp_path / "n.keras"), preprocess="tf")
+    spec = with_layer_called(name, tmp_path)
     rows = KerasEncoder(spec, [name, "avg_pool"]).encode(np.zeros((3, 8, 8, 3), np.uint8))
     assert [rows[layer].shape for layer in (name, "avg_pool")] == [(3, 2), (3, 2)]

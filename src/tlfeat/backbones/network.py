@@ -38,10 +38,10 @@ PREPROCESS = {
 
 #: The small network that ships with tlfeat; pretrained on the digits 0 to 4 and on letters.
 DIGITS = "digits_cnn"
+DIGITS_WIDTH, DIGITS_PARAMETERS = 512, 154_272
 
 #: 4096 x 4096; the largest input of the catalog is 600 x 600.
 MAX_INPUT_PIXELS = 1 << 24
-DIGITS_WIDTH, DIGITS_PARAMETERS = 512, 154_272
 
 
 @dataclass(frozen=True, slots=True)

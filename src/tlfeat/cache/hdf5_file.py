@@ -20,7 +20,7 @@ from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
 from tlfeat.cache.journal_format import set_aside
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.system import without_interrupts
-from tlfeat.workspace import remove_leftovers
+from tlfeat.workspace import linked, remove_leftovers
 
 #: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
 _LIBVER = ("v108", "v108")
@@ -168,14 +168,10 @@ def create_file(path: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def _link(aside: Path, path: Path) -> bool:
-    """Give a file a second name, which fails where another process was faster; False where there are no hard links."""
     try:
-        os.link(aside, path)
+        return linked(aside, path)
     except FileExistsError as error:
         raise _created(path) from error
-    except OSError:
-        return False
-    return True
 
 
 def _created(path: Path) -> CacheLocked:
