@@ -32,23 +32,21 @@ _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("_pool", default=None)
 
 
 def _by_length(x: Rows) -> Rows:
-    """Each row scaled to length sqrt(width), so that its values are of order 1."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64) / x.shape[1])
-    return x / np.where(lengths > 0, lengths, 1).astype(np.float32)[:, None]
+    """Each row scaled to length 1; a row of zeros stays one."""
+    lengths: Rows = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)).astype(np.float32)
+    lengths[lengths == 0] = 1
+    return x / lengths[:, None]
 
 
-def _root(x: Rows) -> Rows:
-    """The signed square root: few large values no longer outweigh the many."""
-    root: Rows = np.sqrt(np.abs(x))
-    return np.copysign(root, x, out=root)
-
-
-#: What may be done to each row by itself.
+#: What may be done to each row by itself. By a root few large values no longer outweigh the many; the square root is
+#: for rows without negative values, as most layers give them, the cube root for others.
 MAPPINGS: dict[str, Callable[[Rows], Rows]] = {
     "raw": lambda x: x,
     "l2": _by_length,  # as for cosine similarity
-    "root": _root,  # power normalisation: Perronnin, Sanchez and Mensink 2010, ECCV
-    "root-l2": lambda x: _by_length(_root(x)),  # both, as there
+    "root": np.sqrt,  # power normalisation: Perronnin, Sanchez and Mensink 2010, ECCV
+    "root-l2": lambda x: _by_length(np.sqrt(x)),  # both, as there
+    "signed root": np.cbrt,
+    "signed root-l2": lambda x: _by_length(np.cbrt(x)),
 }
 
 

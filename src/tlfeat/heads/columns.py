@@ -20,10 +20,7 @@ def columns_by_fold(view: View, fold_of: Labels, n_folds: int, scaling: str) -> 
     kind = "each" if scaling == "each" else "common"
     of_all = columns_of(origin, n.sum(), sums.sum(axis=0), squares.sum(axis=0), kind)
     if scaling == "whiten":
-        values, vectors = np.linalg.eigh(covariance(view, of_all))
-        of_all = Columns(
-            of_all.shift, of_all.scale, vectors / np.sqrt(np.maximum(values, 0) + max(values.mean(), 1e-6))
-        )
+        of_all = whitened(of_all, covariance(view, of_all))
         return [of_all] * n_folds, of_all
     folds = [
         columns_of(origin, n.sum() - n[f], sums.sum(axis=0) - sums[f], squares.sum(axis=0) - squares[f], kind)
@@ -47,11 +44,14 @@ class Columns:
     ----------
     shift, scale : arrays of shape (width,)
     rotation : array of shape (width, n_columns), optional
+    variances : array of shape (n_columns,), optional
+        Of the rotated columns before they are brought to deviation 1.
     """
 
     shift: Floats
     scale: Floats
     rotation: Rows | None = None
+    variances: Floats | None = None
 
     def scaled(self, x: Rows) -> Rows:
         """Centre and scale rows (m, width); for those who need them so, and in blocks."""
@@ -127,6 +127,19 @@ def columns_of(origin: Floats, n: float, sums: Floats, squares: Floats, scaling:
     if scaling == "common":
         variance = np.full_like(variance, variance.mean())
     return Columns(origin + mean, np.where(variance > 0, np.sqrt(variance), 1))
+
+
+def whitened(columns: Columns, covariance: Rows) -> Columns:
+    """Return the map to the principal components that vary at least as much as a column does on average.
+
+    Those below would be noise, blown up to deviation 1 (the rule of Kaiser 1960, Educational and Psychological
+    Measurement 20).
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    kept = np.flatnonzero(values >= values.mean())[::-1]
+    variances = np.maximum(values[kept].astype(np.float64), 1e-6)
+    rotation: Rows = (vectors[:, kept] / np.sqrt(variances)).astype(np.float32)
+    return Columns(columns.shift, columns.scale, rotation, variances)
 
 
 def covariance(view: RowSource, columns: Columns) -> Rows:

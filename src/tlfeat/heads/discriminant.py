@@ -10,8 +10,9 @@ import numpy as np
 
 from tlfeat.heads.blocks import View, blocks_of, in_threads
 from tlfeat.heads.columns import Columns, columns_by_fold, sums_by_group
-from tlfeat.heads.family import COARSE_ROWS, HeldOut, Problem, Setting, Values, held_out_from_scores
-from tlfeat.heads.linear import LinearHead, held_scores
+from tlfeat.heads.family import COARSE_ROWS, Fitted, HeldOut, Problem, Setting, Values, held_out_from_scores
+from tlfeat.heads.linear import held_scores
+from tlfeat.heads.pipelines import discriminant_analysis, steps_of, unit_of
 from tlfeat.types import Floats, Labels, Rows
 
 
@@ -28,18 +29,19 @@ def discriminants(
     counts : array of shape (n_classes,)
     sums : array of shape (n_classes, width)
     scatter : array of shape (width, width)
-        Sum of the outer products of all rows, about the same origin as `sums`.
+        Sum of the outer products of all rows, about the same origin as `sums`; where classes are taken to be equally
+        frequent, each row counts as much as its class then does.
     shrinkages : sequence of float
         In (0, 1].
     is_balanced : bool, default=False
         Take all classes to be equally frequent.
     """
     means = sums / np.maximum(counts, 1)[:, None]  # a class that a fold lacks lies at 0 and is never its answer
-    within = (scatter - (means * counts[:, None]).T @ means) / counts.sum()
+    priors = priors_of(counts, is_balanced=is_balanced)
+    within = (scatter - counts.sum() * (means * priors[:, None]).T @ means) / counts.sum()
     within = within.astype(np.float32)
     # the least is what rounding leaves of classes of one image each
     spread = max(float(np.trace(within)), 1e-5 * float(np.trace(scatter)) / counts.sum(), 1e-12) / len(within)
-    priors = np.full(len(counts), 1 / len(counts)) if is_balanced else counts / counts.sum()
     priors = np.where(counts > 0, priors, 1e-100)
     for shrinkage in shrinkages:
         damped = np.float32(1 - shrinkage) * within
@@ -47,6 +49,12 @@ def discriminants(
         coef = _solve(damped, means.T.astype(np.float32))
         intercept = np.log(priors) - 0.5 * np.einsum("kd,dk->k", means, coef)
         yield np.asarray(coef, dtype=np.float32), intercept
+
+
+def priors_of(counts: Floats, *, is_balanced: bool) -> Floats:
+    """Return how frequent the classes are, or are taken to be."""
+    shares: Floats = np.full(len(counts), 1 / len(counts)) if is_balanced else counts / counts.sum()
+    return shares
 
 
 def _solve(matrix: Rows, to: Rows) -> Rows:
@@ -59,8 +67,8 @@ def _solve(matrix: Rows, to: Rows) -> Rows:
     return np.asarray(found, dtype=np.float32)
 
 
-def scatters(view: View, columns: Columns, fold_of: Labels, n_folds: int) -> Rows:
-    """Return for each fold (the last one: images of no fold) the sum of outer products of its mapped rows.
+def scatters(view: View, columns: Columns, weights: Rows, fold_of: Labels, n_folds: int) -> Rows:
+    """Return for each fold (the last one: images of no fold) the weighted sum of outer products of its mapped rows.
 
     Of shape (n_folds + 1, width, width), float32: at 4,096 columns 400 MB for five folds.
     """
@@ -72,7 +80,7 @@ def scatters(view: View, columns: Columns, fold_of: Labels, n_folds: int) -> Row
             mine = fold_of[block] == fold
             if mine.any():
                 x = columns.scaled(view[block][mine])
-                total += x.T @ x
+                total += x.T @ (x * weights[block][mine, None])
         return total
 
     return np.stack(in_threads(of, range(n_folds + 1)))
@@ -82,13 +90,14 @@ def scatters(view: View, columns: Columns, fold_of: Labels, n_folds: int) -> Row
 class Discriminant:
     """Linear discriminant analysis with shrunk covariance, for the lda head; see `discriminants`.
 
-    As scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)`` after ``StandardScaler``.
+    As scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)``.
     """
 
     shrinkages: tuple[float, ...]
     row_choices: tuple[str, ...] = ("standardised", "root")
     max_rows: int = 2**62
     coarse_rows: int = COARSE_ROWS
+    weighs_classes: bool = True
 
     def grid(self, n_learned: int) -> Sequence[Values]:
         return [{"shrinkage": value} for value in self.shrinkages]
@@ -121,17 +130,19 @@ class Discriminant:
 
         return held_out_from_scores(problem, values, scores, criterion_weights)
 
-    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> LinearHead:
+    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> Fitted:
         columns, counts, sums, squares = self._moments(problem, setting)
-        found = discriminants(
-            counts.sum(axis=0),
-            sums.sum(axis=0),
-            squares.sum(axis=0),
-            [float(setting.values["shrinkage"])],
-            is_balanced=setting.is_balanced,
+        counts, sums, unit = counts.sum(axis=0), sums.sum(axis=0), unit_of(setting, columns)
+        shrinkage = float(setting.values["shrinkage"])
+        coef, intercept = next(
+            discriminants(counts, sums, squares.sum(axis=0), [shrinkage], is_balanced=setting.is_balanced)
         )
-        mapping = setting.view(problem).mapping
-        return LinearHead(mapping, problem.n_classes, *columns.to_rows(*next(found)))
+        if problem.n_classes == 2:
+            coef, intercept = np.diff(coef, axis=1), np.diff(intercept)
+        means, coef = unit * sums / counts[:, None], (coef / unit).astype(np.float32)
+        priors = priors_of(counts, is_balanced=setting.is_balanced)
+        classifier = discriminant_analysis(shrinkage, problem, setting, means, priors, coef, intercept)
+        return Fitted(steps_of(setting, problem, columns), classifier, {"shrinkage": shrinkage})
 
     def _moments(self, problem: Problem, setting: Setting) -> tuple[Columns, Floats, Floats, Rows]:
         """Counts, sums and scatter of the classes in each fold (the last one: images of no fold)."""
@@ -140,5 +151,5 @@ class Discriminant:
         _, columns = columns_by_fold(view, problem.fold_of, n_folds, setting.scaling)
         origin, counts, sums, _ = sums_by_group(view, fold_of * k + problem.labels, (n_folds + 1) * k)
         centred = (sums - counts[:, None] * (columns.shift - origin)) / columns.scale
-        squares = scatters(view, columns, fold_of, n_folds)
+        squares = scatters(view, columns, problem.weights(setting.is_balanced), fold_of, n_folds)
         return columns, counts.reshape(-1, k), centred.reshape(n_folds + 1, k, -1), squares

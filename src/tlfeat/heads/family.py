@@ -1,6 +1,6 @@
-"""What kinds of heads share: the problem, a setting, what a search on held-out images found, and a fitted head.
+"""What kinds of heads share: the problem, a setting, and what a search on held-out images found.
 
-A family is one kind of head before it is fitted, a `FittedHead` is one afterwards.
+A family is one kind of head before it is fitted; afterwards it is a pipeline of scikit-learn (``pipelines``).
 """
 
 from __future__ import annotations
@@ -10,69 +10,25 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from tlfeat.evaluate.calibration import best_temperature, log_loss, softmax
-from tlfeat.heads.blocks import MAPPINGS, View, blocks_of, in_threads
+from tlfeat.evaluate.calibration import best_temperature, log_loss
+from tlfeat.heads.blocks import View
 from tlfeat.types import Bools, Floats, Labels, Rows, RowSource
-
-
-class FittedHead:
-    """The base of every fitted head: plain arrays that give scores, probabilities and classes for new rows.
-
-    Attributes
-    ----------
-    mapping : str
-        What is done to each row first: one of `blocks.MAPPINGS`.
-    classes_ : int array of shape (n_classes,)
-    n_features_in_ : int
-        Columns of the rows that it takes.
-    temperature : float
-        Scores are divided by it before the softmax.
-    """
-
-    def __init__(self, mapping: str, n_classes: int, width: int) -> None:
-        self.mapping = mapping
-        self.classes_: Labels = np.arange(n_classes)
-        self.n_features_in_ = width
-        self.temperature = 1.0
-
-    def check(self) -> None:
-        """Raise ValueError unless the parts, which may come from a stranger's file, fit together."""
-        for name, shape in {"classes_": (len(self.classes_),), **self._shapes()}.items():
-            array = getattr(self, name)
-            if not isinstance(array, np.ndarray) or array.shape != shape or not np.isfinite(array).all():
-                raise ValueError(f"{name} is not an array of {shape} finite numbers")
-        numbers = [getattr(self, name) for name in ("temperature", "k", "sharpness", "gamma") if hasattr(self, name)]
-        if self.mapping not in MAPPINGS or not all(isinstance(n, int | float) and n > 0 for n in numbers):
-            raise ValueError("a mapping or a number that no head has")
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """The arrays and the shapes that they must have."""
-        raise NotImplementedError
-
-    def scores(self, rows: RowSource) -> Floats:
-        """Return scores of shape (n_images, n_classes); the largest is the class."""
-        blocks = blocks_of(rows.shape[0])
-        if not blocks:
-            return np.empty((0, len(self.classes_)))
-        return np.concatenate(in_threads(lambda block: self._scores(MAPPINGS[self.mapping](rows[block])), blocks))
-
-    def _scores(self, x: Rows) -> Floats:
-        raise NotImplementedError
-
-    def predict_proba(self, rows: RowSource) -> Floats:
-        """Return probabilities of shape (n_images, n_classes)."""
-        return softmax(self.scores(rows), self.temperature)
-
-    def predict(self, rows: RowSource) -> Labels:
-        """Return the most probable class of each image."""
-        best: Labels = self.scores(rows).argmax(axis=1)
-        return best
 
 
 def class_scores(z: Floats | Rows) -> Floats:
     """Return one score a class; the single column of two classes becomes -z/2 and z/2, whose softmax is the sigmoid."""
     return np.asarray(np.concatenate([-z / 2, z / 2], axis=1) if z.shape[1] == 1 else z, dtype=np.float64)
+
+
+def against_the_rest(pairs: Floats, n_classes: int) -> Floats:
+    """One score a class from those of pairs: its votes, and a little of its margins (as scikit-learn's SVC does)."""
+    from sklearn.utils.multiclass import _ovr_decision_function
+
+    if n_classes == 2:
+        return class_scores(pairs)
+    return np.asarray(_ovr_decision_function(pairs < 0, -pairs, n_classes), dtype=np.float64)
 
 
 Values = Mapping[str, Any]
@@ -88,7 +44,7 @@ class RowChoice:
         One of `blocks.MAPPINGS`.
     scaling : str
         Columns are centred and brought to deviation 1: ``each``, in ``common``, or ``whiten`` (rotated to principal
-        components of equal deviation, shrunk by their mean variance).
+        components of equal deviation; those that vary less than a column does on average are left out).
     """
 
     mapping: str
@@ -121,6 +77,10 @@ class Problem:
     fold_of : int array of shape (n_images,)
         In which fold an image is held out; -1 in none.
     seed : int
+    is_signed : bool
+        Whether any row has a negative value.
+    names : sequence of str
+        Of the classes; else they are called 0, 1, 2, ...
     on_fit : callable
         Called by `Family.explore` when one value was fitted on one fold, from any thread.
     """
@@ -130,17 +90,24 @@ class Problem:
     n_classes: int
     fold_of: Labels
     seed: int
+    is_signed: bool = True
+    names: Sequence[str] = ()
     on_fit: Callable[[], None] = lambda: None
+
+    @property
+    def classes(self) -> npt.NDArray[Any]:
+        """What the fitted head calls the classes, of shape (n_classes,)."""
+        return np.array(self.names) if self.names else np.arange(self.n_classes)
 
     @property
     def n_folds(self) -> int:
         return int(self.fold_of.max(initial=-1)) + 1
 
     @property
-    def class_weights(self) -> Rows:
-        """One weight an image, by which every class counts the same and the mean is 1."""
+    def class_weights(self) -> Floats:
+        """One weight a class, by which every class counts the same and the mean over images is 1."""
         counts = np.bincount(self.labels, minlength=self.n_classes)
-        return (len(self.labels) / (self.n_classes * counts))[self.labels].astype(np.float32)
+        return np.asarray(len(self.labels) / (self.n_classes * counts))
 
     @property
     def is_uneven(self) -> bool:
@@ -150,7 +117,7 @@ class Problem:
 
     def weights(self, balance: bool) -> Rows:
         """What each image counts in a fit."""
-        return self.class_weights if balance else np.ones(len(self.labels), np.float32)
+        return (self.class_weights[self.labels] if balance else np.ones(len(self.labels))).astype(np.float32)
 
     def subset(self, n: int) -> Labels:
         """Positions of `n` images with every class and fold in proportion; all of them where there are no more."""
@@ -189,7 +156,12 @@ class Setting:
 
     def view(self, problem: Problem) -> View:
         """The chosen columns, each row mapped; the columns are not yet scaled."""
-        return View(problem.rows, self.columns, ROW_CHOICES[self.rows].mapping)
+        return View(problem.rows, self.columns, self.mapping(problem))
+
+    def mapping(self, problem: Problem) -> str:
+        """Name of what is done to each row, one of `blocks.MAPPINGS`."""
+        mapping = ROW_CHOICES[self.rows].mapping
+        return f"signed {mapping}" if problem.is_signed and mapping.startswith("root") else mapping
 
     @property
     def scaling(self) -> str:
@@ -234,6 +206,25 @@ def held_out_from_scores(
     return HeldOut(values, right, losses, scores)
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted classifier, not yet calibrated.
+
+    Attributes
+    ----------
+    steps : list of (name, transformer)
+        How rows are taken: fitted transformers of scikit-learn.
+    classifier : object
+        A fitted classifier of scikit-learn.
+    values : mapping of parameter to value
+        In scikit-learn's names and units.
+    """
+
+    steps: list[tuple[str, Any]]
+    classifier: Any
+    values: Values
+
+
 class Family(Protocol):
     """One kind of head: how its parameters are tried on held-out images, and how it is fitted."""
 
@@ -249,6 +240,10 @@ class Family(Protocol):
     def max_rows(self) -> int:
         """Images to search on at most; of more, so many are drawn."""
 
+    @property
+    def weighs_classes(self) -> bool:
+        """Whether classes that are uneven can count the same in a fit."""
+
     def grid(self, n_learned: int) -> Sequence[Values]:
         """All values that can be fitted on so many images, in the order in which they are walked."""
 
@@ -258,5 +253,5 @@ class Family(Protocol):
     def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
         """Fit every one of `values` on every fold, and test it on the images held out."""
 
-    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> FittedHead:
+    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> Fitted:
         """Fit on all images."""

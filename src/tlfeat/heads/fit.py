@@ -14,7 +14,9 @@ from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.heads.blocks import blocks_of, in_threads, steady_threads
-from tlfeat.heads.family import Family, FittedHead, Problem, Setting
+from tlfeat.heads.earlier import EarlierHead
+from tlfeat.heads.family import Family, Fitted, Problem, Setting
+from tlfeat.heads.pipelines import calibrated, probabilities_of
 from tlfeat.heads.search import SearchResult, hold_out, search
 from tlfeat.heads.table import Head, check_effort, find_head
 from tlfeat.records import side_by_side
@@ -29,8 +31,8 @@ class Fit:
 
     Attributes
     ----------
-    head : FittedHead
-        Takes rows of the chosen layer or layers; gives scores, probabilities and labels.
+    head : sklearn.pipeline.Pipeline
+        Takes rows of the chosen layer or layers; gives probabilities, and names of classes.
     layers : list of str
         The layers whose rows, side by side, it takes.
     columns : (int, int)
@@ -40,7 +42,7 @@ class Fit:
         None where a class has one image only.
     """
 
-    head: FittedHead
+    head: Any
     layers: list[str]
     columns: tuple[int, int]
     chosen: dict[str, Any]
@@ -100,11 +102,11 @@ def fit_head(
             f"{width:,}. Take ridge or logreg, or a pooled layer."
         )
     columns_of = _columns_of(dict(layers or {"": width}))
-    classes, problem = _problem_of(rows, split, positions, seed)
     family = entry.family(effort if is_searched else "thorough")
-    setting = Setting(entry.rows, (0, width), is_balanced=problem.is_uneven, values=entry.default)
     with steady_threads(n_threads):
-        _check_finite(rows)
+        problem = _problem_of(rows, split, positions, seed)
+        is_balanced = problem.is_uneven and family.weighs_classes
+        setting = Setting(entry.rows, (0, width), is_balanced, values=entry.default)
         started_s = time.perf_counter()
         if not problem.n_folds:
             found = None
@@ -117,19 +119,26 @@ def fit_head(
             setting = found.setting
         fitted = family.fit(problem, setting, found.start if found else None)
         fit_s = time.perf_counter() - searched_s
-    held_out = _calibrate(fitted, entry, found, problem) if found else None
-    fitted.classes_ = classes
+    head, held_out = _calibrate(fitted, entry, found, problem)
     taken = [layer for layer, columns in columns_of.items() if setting.columns in (columns, (0, width))]
-    chosen = _chosen(setting, found, problem)
+    chosen = _chosen(fitted, setting, family, found, problem)
     if len(columns_of) > 1:
         chosen["layer"] = side_by_side(taken)
     search_s = searched_s - started_s if found else 0.0
-    return Fit(fitted, taken, setting.columns, chosen, search_s, fit_s, _notes(name, found, problem), held_out)
+    return Fit(head, taken, setting.columns, chosen, search_s, fit_s, _notes(name, found, problem), held_out)
 
 
-def _check_finite(rows: RowSource) -> None:
-    if not all(in_threads(lambda block: bool(np.isfinite(rows[block]).all()), blocks_of(rows.shape[0]))):
+def _is_signed(rows: RowSource) -> bool:
+    """Return whether rows, which have to be finite, have a negative value."""
+
+    def of(block: slice) -> tuple[bool, bool]:
+        x = rows[block]
+        return bool(np.isfinite(x).all()), bool((x < 0).any())
+
+    found = in_threads(of, blocks_of(rows.shape[0]))
+    if not all(is_finite for is_finite, _ in found):
         raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
+    return any(is_signed for _, is_signed in found)
 
 
 def _search(
@@ -141,8 +150,8 @@ def _search(
 ) -> SearchResult:
     """Try each layer, and all side by side; classes that are uneven are weighed equally, or as the search says."""
     together = [(0, problem.rows.shape[1])] if len(layers) > 1 else []
-    is_free = effort == "thorough" and problem.is_uneven
-    weightings = (False, True) if is_free else (problem.is_uneven,)
+    can_weigh = problem.is_uneven and family.weighs_classes
+    weightings = (False, True) if effort == "thorough" and can_weigh else (can_weigh,)
     return search(problem, family, layers + together, weightings, on_progress)
 
 
@@ -152,28 +161,38 @@ def _columns_of(layers: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     return {layer: (end - width, end) for (layer, width), end in zip(layers.items(), ends, strict=True)}
 
 
-def _problem_of(rows: RowSource, split: Split, positions: Labels, seed: int) -> tuple[Labels, Problem]:
-    """Return the classes that are there, and the problem with labels that count them."""
+def _problem_of(rows: RowSource, split: Split, positions: Labels, seed: int) -> Problem:
+    """Return the problem of the classes that are there, with labels that count them."""
     labels = split.labels[positions]
     present = np.unique(labels)
     fold_of = np.full(len(labels), -1, dtype=np.int64)
     order = np.argsort(positions)  # whatever order the rows come in, an image is in the same fold
     for fold, (_, held) in enumerate(folds(split, positions[order], n_folds=N_FOLDS, seed=seed)):
         fold_of[order[held]] = fold
-    return present, Problem(rows, np.searchsorted(present, labels), len(present), fold_of, seed)
+    names = [split.classes[i] for i in present]
+    numbers = np.searchsorted(present, labels)
+    return Problem(rows, numbers, len(present), fold_of, seed, is_signed=_is_signed(rows), names=names)
 
 
-def _calibrate(fitted: FittedHead, entry: Head, found: SearchResult, problem: Problem) -> Floats:
-    """Set the temperature by the held-out scores, where the head needs one; return held-out probabilities."""
+def _calibrate(fitted: Fitted, entry: Head, found: SearchResult | None, problem: Problem) -> tuple[Any, Floats | None]:
+    """Return the head, whose temperature suits the held-out scores where it needs one, and held-out probabilities."""
+    from sklearn.pipeline import Pipeline
+
+    temperature, classifier = 1.0, fitted.classifier
     if not entry.is_calibrated:
-        held = np.isfinite(found.scores[:, 0])
-        fitted.temperature = best_temperature(found.scores[held], problem.labels[held])
-    return softmax(found.scores, fitted.temperature)
+        if found:
+            held = np.isfinite(found.scores[:, 0])
+            temperature = best_temperature(found.scores[held], problem.labels[held])
+        classifier = calibrated(classifier, temperature, problem.seed)
+    head = Pipeline([*fitted.steps, (entry.step, classifier)])
+    return head, softmax(found.scores, temperature) if found else None
 
 
-def _chosen(setting: Setting, found: SearchResult | None, problem: Problem) -> dict[str, Any]:
-    chosen: dict[str, Any] = {**setting.values, "rows": setting.rows}
-    if problem.is_uneven:
+def _chosen(
+    fitted: Fitted, setting: Setting, family: Family, found: SearchResult | None, problem: Problem
+) -> dict[str, Any]:
+    chosen: dict[str, Any] = {**fitted.values, "rows": setting.rows}
+    if problem.is_uneven and family.weighs_classes:
         chosen["classes"] = "weighed equally" if setting.is_balanced else "as they are"
     if found:
         chosen["cv_score"] = found.criterion
@@ -191,12 +210,12 @@ def _notes(name: str, found: SearchResult | None, problem: Problem) -> list[str]
 
 
 def predict_probabilities(head: Any, rows: RowSource) -> Floats:
-    """Return probabilities of shape (n_images, n_classes); rows sum to 1.
+    """Return probabilities of shape (n_images, n_classes) in float64; rows sum to 1.
 
     Raises
     ------
     ModelError
-        The head was fitted on rows of another width.
+        The head was fitted on rows of another width, or cannot take these.
     """
     width = getattr(head, "n_features_in_", rows.shape[1])
     if width != rows.shape[1]:
@@ -204,4 +223,12 @@ def predict_probabilities(head: Any, rows: RowSource) -> Floats:
             f"The head was fitted on {width} columns, received {rows.shape[1]}: another layer or backbone."
         )
     with steady_threads():
-        return np.asarray(head.predict_proba(rows), dtype=np.float64)
+        if isinstance(head, EarlierHead):
+            return np.asarray(head.predict_proba(rows), dtype=np.float64)
+        blocks = blocks_of(rows.shape[0])
+        if not blocks:
+            return np.empty((0, len(head.classes_)))
+        try:
+            return np.concatenate(in_threads(lambda block: probabilities_of(head, rows[block]), blocks))
+        except ValueError as error:  # of scikit-learn, about values that the classifier cannot take
+            raise ModelError(f"The head cannot take these rows: {error}") from error

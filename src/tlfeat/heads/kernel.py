@@ -10,86 +10,20 @@ import numpy as np
 
 from tlfeat.heads.blocks import blocks_of, in_threads
 from tlfeat.heads.columns import Columns, columns_by_fold
+from tlfeat.heads.distances import squared_distances
+from tlfeat.heads.earlier import KernelHead as KernelHead
 from tlfeat.heads.family import (
     COARSE_ROWS,
-    FittedHead,
+    Fitted,
     HeldOut,
     Problem,
     Setting,
     Values,
-    class_scores,
+    against_the_rest,
     held_out_from_scores,
 )
-from tlfeat.types import Floats, Labels, Rows
-
-
-class KernelHead(FittedHead):
-    """A support vector machine with radial basis functions, one against one: a fitted ``SVC`` of scikit-learn.
-
-    Attributes
-    ----------
-    shift, scale : float32 arrays of shape (width,)
-    rows : float32 array of shape (n_support, width)
-        The support vectors, mapped, centred and scaled.
-    gamma : float
-    coef : array of shape (n_pairs, n_support)
-        The dual coefficients of each pair of classes.
-    intercept : array of shape (n_pairs,)
-    """
-
-    def __init__(
-        self,
-        mapping: str,
-        n_classes: int,
-        columns: Columns,
-        rows: Rows,
-        gamma: float,
-        coef: Floats,
-        intercept: Floats,
-    ) -> None:
-        super().__init__(mapping, n_classes, rows.shape[1])
-        self.shift, self.scale = columns.shift.astype(np.float32), columns.scale.astype(np.float32)
-        self.rows, self.gamma, self.coef, self.intercept = rows, gamma, coef, intercept
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        n, width, n_classes = len(self.rows), self.n_features_in_, len(self.classes_)
-        n_pairs = n_classes * (n_classes - 1) // 2
-        return {"shift": (width,), "scale": (width,), "rows": (n, width), "coef": (n_pairs, n), "intercept": (n_pairs,)}
-
-    def _scores(self, x: Rows) -> Floats:
-        kernel = np.exp(-self.gamma * _squared_distances((x - self.shift) / self.scale, self.rows))
-        return _against_the_rest(kernel @ self.coef.T + self.intercept, len(self.classes_))
-
-
-def _squared_distances(a: Rows, b: Rows) -> Rows:
-    found: Rows = a @ b.T
-    found *= -2
-    found += np.einsum("ij,ij->i", a, a)[:, None]
-    found += np.einsum("ij,ij->i", b, b)
-    return np.maximum(found, 0, out=found)
-
-
-def _against_the_rest(pairs: Floats, n_classes: int) -> Floats:
-    """One score a class from those of pairs: its votes, and a little of its margins (as scikit-learn's SVC does)."""
-    from sklearn.utils.multiclass import _ovr_decision_function
-
-    if n_classes == 2:
-        return class_scores(pairs)
-    return np.asarray(_ovr_decision_function(pairs < 0, -pairs, n_classes), dtype=np.float64)
-
-
-def _dual_of_pairs(machine: Any) -> Floats:
-    """Spread libsvm's dual coefficients, (n_classes - 1, n_support), over the pairs of classes."""
-    n_support, k = machine.n_support_, len(machine.classes_)
-    ends = np.concatenate([[0], np.cumsum(n_support)])
-    rows = []
-    for i in range(k):
-        for j in range(i + 1, k):
-            row = np.zeros(ends[-1])
-            row[ends[i] : ends[i + 1]] = machine.dual_coef_[j - 1, ends[i] : ends[i + 1]]
-            row[ends[j] : ends[j + 1]] = machine.dual_coef_[i, ends[j] : ends[j + 1]]
-            rows.append(row)
-    return np.array(rows)
+from tlfeat.heads.pipelines import dual_of_pairs, rounded, steps_of, support_vector_machine, unit_of
+from tlfeat.types import Labels, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +44,7 @@ class Kernel:
     row_choices: tuple[str, ...] = ("standardised", "raw", "root", "root-l2")
     max_rows: int = 4_000
     coarse_rows: int = COARSE_ROWS
+    weighs_classes: bool = True
 
     def grid(self, n_learned: int) -> Sequence[Values]:
         return [{"C": c, "gamma": gamma} for gamma in self.gammas for c in self.cs]
@@ -119,7 +54,7 @@ class Kernel:
 
     def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
         rows, _ = self._mapped(problem, setting)
-        distances = _squared_distances(rows, rows)
+        distances = squared_distances(rows, rows)
         scores = np.full((len(values), len(rows), problem.n_classes), np.nan)
 
         def try_one(job: tuple[int, int]) -> None:
@@ -128,7 +63,7 @@ class Kernel:
             gamma = float(values[i]["gamma"]) / rows.shape[1]
             machine = _machine(problem, setting, float(values[i]["C"]), distances, learned, gamma)
             kernel = np.exp(-gamma * distances[np.ix_(held, learned[machine.support_])])
-            found = _against_the_rest(kernel @ _dual_of_pairs(machine).T + machine.intercept_, len(machine.classes_))
+            found = against_the_rest(kernel @ dual_of_pairs(machine).T + machine.intercept_, len(machine.classes_))
             # a class that the fold did not have is never its answer
             scores[i, held] = found.min() - 1
             scores[i, held[:, None], machine.classes_] = found
@@ -137,23 +72,18 @@ class Kernel:
         in_threads(try_one, [(i, fold) for i in range(len(values)) for fold in range(problem.n_folds)])
         return held_out_from_scores(problem, values, lambda i: scores[i], criterion_weights)
 
-    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> KernelHead:
+    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> Fitted:
         rows, columns = self._mapped(problem, setting)
-        c, gamma = float(setting.values["C"]), float(setting.values["gamma"]) / rows.shape[1]
+        unit, c = unit_of(setting, columns), float(setting.values["C"])
+        # gamma is for distances of rows as `steps_of` gives them
+        gamma = rounded(float(setting.values["gamma"]) / rows.shape[1] / unit**2)
         if len(rows) <= self.max_rows:
-            distances = _squared_distances(rows, rows)
-            machine = _machine(problem, setting, c, distances, np.arange(len(rows)), gamma)
+            distances = squared_distances(rows, rows)
+            machine = _machine(problem, setting, c, distances, np.arange(len(rows)), gamma * unit**2)
         else:
-            machine = _fast_svc(problem, setting, c, gamma).fit(rows, problem.labels)
-        return KernelHead(
-            setting.view(problem).mapping,
-            problem.n_classes,
-            columns,
-            rows[machine.support_],
-            gamma,
-            _dual_of_pairs(machine),
-            machine.intercept_,
-        )
+            machine = _fast_svc(problem, setting, c, gamma * unit**2).fit(rows, problem.labels)
+        classifier = support_vector_machine(c, gamma, problem, setting, machine, rows, unit)
+        return Fitted(steps_of(setting, problem, columns), classifier, {"C": c, "gamma": gamma})
 
     def _mapped(self, problem: Problem, setting: Setting) -> tuple[Rows, Columns]:
         view = setting.view(problem)

@@ -10,56 +10,31 @@ import numpy as np
 
 from tlfeat.heads.blocks import View, blocks_of, in_threads
 from tlfeat.heads.columns import MAX_COVARIANCE, columns_by_fold
-from tlfeat.heads.family import COARSE_ROWS, FittedHead, HeldOut, Problem, Setting, Values, class_scores
+from tlfeat.heads.earlier import LinearHead as LinearHead
+from tlfeat.heads.family import COARSE_ROWS, Fitted, HeldOut, Problem, Setting, Values, class_scores
 from tlfeat.heads.lbfgs import Effort
-from tlfeat.heads.losses import LOSSES
-from tlfeat.heads.penalty_paths import Metric, PenaltyPath, Solution, fit_paths, least_squares, n_columns
+from tlfeat.heads.losses import LOSSES, Loss, weighted_squared_hinge
+from tlfeat.heads.penalty_paths import Metric, PenaltyPath, Solution, fit_paths, least_squares
+from tlfeat.heads.pipelines import linear_classifier, rounded, steps_of, unit_of
 from tlfeat.types import Floats, Rows
 
 #: A search only has to tell settings apart; the head that is kept is solved further.
 _SEARCH = Effort(tolerance=1e-3, max_evaluations=40)
 
-_FINAL = Effort(tolerance=1e-5, max_evaluations=200)
+_FINAL = Effort(tolerance=1e-6, max_evaluations=300)
 
 #: Under strong penalties little moves, and trying them costs little: a loss just above the lowest is not yet worse.
 _CLEARLY_WORSE = 1.1
-
-
-class LinearHead(FittedHead):
-    """Scores ``mapping(x) @ coef + intercept``; centring and scaling are in the coefficients.
-
-    In scikit-learn a fitted ``LogisticRegression``, ``LinearSVC``, ``RidgeClassifier`` or
-    ``LinearDiscriminantAnalysis``.
-
-    Attributes
-    ----------
-    coef : float32 array of shape (width, n_classes), or (width, 1) for two classes
-        Discriminant analysis has a column for each of two classes as well.
-    intercept : array of shape (n_classes,), or (1,)
-    """
-
-    def __init__(self, mapping: str, n_classes: int, coef: Rows, intercept: Floats) -> None:
-        super().__init__(mapping, n_classes, len(coef))
-        self.coef = coef
-        self.intercept = intercept
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        n_classes = len(self.classes_)
-        k = n_classes if np.shape(self.coef)[1:] == (n_classes,) else n_columns(n_classes)
-        return {"coef": (self.n_features_in_, k), "intercept": (k,)}
-
-    def _scores(self, x: Rows) -> Floats:
-        return class_scores(x @ self.coef + self.intercept)
 
 
 @dataclass(frozen=True, slots=True)
 class Penalised:
     """Linear heads of a smooth loss with an L2 penalty; see ``penalty_paths.fit_paths``.
 
-    After ``StandardScaler`` they are these of scikit-learn:
+    They are these of scikit-learn:
 
     - "logistic" with "C", the logreg head: ``LogisticRegression(C)``
-    - "squared hinge" with "C", the linear-svm head: ``LinearSVC(C)``, but for its penalty on the intercept
+    - "squared hinge" with "C", the linear-svm head: ``LinearSVC(C)``
     - "squared" with "alpha", the ridge head: ``RidgeClassifier(alpha)``
 
     Attributes
@@ -82,6 +57,7 @@ class Penalised:
     max_rows: int = 2**62
     patience: int = 6
     coarse_rows: int = COARSE_ROWS
+    weighs_classes: bool = True
 
     def grid(self, n_learned: int) -> Sequence[Values]:
         return [{self.parameter: value} for value in self.path]
@@ -93,8 +69,14 @@ class Penalised:
         value = float(values[self.parameter])
         return 1 / (value * total) if self.parameter == "C" else value / total
 
+    def _weighted_loss(self, problem: Problem, setting: Setting) -> tuple[Loss, Rows]:
+        """The loss, and what each image counts in it."""
+        if self.loss == "squared hinge" and setting.is_balanced and problem.n_classes > 2:
+            return weighted_squared_hinge(problem.class_weights), problem.weights(False)
+        return LOSSES[self.loss], problem.weights(setting.is_balanced)
+
     def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
-        view, weights = setting.view(problem).mapped(), problem.weights(setting.is_balanced)
+        view, (loss, weights) = setting.view(problem).mapped(), self._weighted_loss(problem, setting)
         columns, of_all = columns_by_fold(view, problem.fold_of, problem.n_folds, setting.scaling)
         paths = []
         for fold in range(problem.n_folds):
@@ -111,7 +93,7 @@ class Penalised:
             view,
             problem.labels,
             problem.n_classes,
-            self.loss,
+            loss,
             paths,
             Metric.of(view, of_all),
             effort=_SEARCH,
@@ -130,33 +112,32 @@ class Penalised:
 
         return HeldOut(values, trials.right, trials.losses.sum(axis=1) / criterion_weights.sum(), scores, start)
 
-    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> LinearHead:
-        view, weights = setting.view(problem).mapped(), problem.weights(setting.is_balanced)
+    def fit(self, problem: Problem, setting: Setting, start: Any = None) -> Fitted:
+        view, (loss, weights) = setting.view(problem).mapped(), self._weighted_loss(problem, setting)
         _, columns = columns_by_fold(view, np.full(len(problem.labels), -1), 0, setting.scaling)
-        total = float(weights.sum(dtype=np.float64))
-        penalty, (n, width) = self._penalty(setting.values, total), view.shape
+        unit, total = unit_of(setting, columns), float(weights.sum(dtype=np.float64))
+        # the penalty is on coefficients of columns of deviation 1, scikit-learn's on those of columns as they are
+        to_unit = unit**2 if self.parameter == "C" else unit**-2
+        value = rounded(float(setting.values[self.parameter]) / to_unit)
+        penalty, (n, width) = self._penalty({self.parameter: value * to_unit}, total), view.shape
         is_small = columns.rotation is None and width <= min(2 * n, MAX_COVARIANCE) and n < 8 * width
         if self.loss == "squared" and is_small:
-            solution = least_squares(view, problem.labels, problem.n_classes, weights, columns, penalty)
-            return LinearHead(setting.view(problem).mapping, problem.n_classes, *columns.to_rows(*solution))
-        found: list[tuple[Rows, Floats]] = []
+            coef, intercept = least_squares(view, problem.labels, problem.n_classes, weights, columns, penalty)
+        else:
+            found: list[Solution] = []
 
-        def on_solution(solution: Solution) -> bool:
-            found.append(columns.to_rows(solution.coef, solution.intercept))
-            return False
+            def on_solution(solution: Solution) -> bool:
+                found.append(solution)
+                return False
 
-        path, metric = PenaltyPath(weights, columns, [penalty], start), Metric.of(view, columns)
-        fit_paths(
-            view,
-            problem.labels,
-            problem.n_classes,
-            self.loss,
-            [path],
-            metric,
-            effort=_FINAL,
-            on_solution=on_solution,
-        )
-        return LinearHead(setting.view(problem).mapping, problem.n_classes, *found[0])
+            path, metric = PenaltyPath(weights, columns, [penalty], start), Metric.of(view, columns)
+            fit_paths(
+                view, problem.labels, problem.n_classes, loss, [path], metric, effort=_FINAL, on_solution=on_solution
+            )
+            coef, intercept = found[0].coef, found[0].intercept
+        coef = (coef / unit).astype(np.float32)
+        classifier = linear_classifier(self.loss, value, problem, setting, coef, intercept, unit)
+        return Fitted(steps_of(setting, problem, columns), classifier, {self.parameter: value})
 
 
 class _PathTrials:

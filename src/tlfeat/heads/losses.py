@@ -79,6 +79,26 @@ def _squared_hinge(z: Rows, labels: Labels, weights: Rows) -> Floats:
     return _weighted(losses, weights)
 
 
+def weighted_squared_hinge(class_weights: Floats) -> Loss:
+    """Return the squared hinge where of each class against the rest only the class itself weighs more.
+
+    As ``LinearSVC(class_weight=...)`` has it for more than two classes.
+    """
+
+    def of(z: Rows, labels: Labels, weights: Rows) -> Floats:
+        targets = signed_targets(labels, z.shape[2])
+        own = np.where(targets > 0, class_weights.astype(np.float32), np.float32(1))
+        z *= -targets
+        z += 1
+        np.maximum(z, 0, out=z)
+        losses = np.einsum("ipk,ipk,ipk->ip", z, z, np.broadcast_to(own, z.shape))
+        z *= -2 * targets * own
+        z *= weights[:, :, None]
+        return _weighted(losses, weights)
+
+    return Loss(of, LOSSES["squared hinge"].curvature)
+
+
 def _squared(z: Rows, labels: Labels, weights: Rows) -> Floats:
     """Half the squared distance to +1 or -1, as in RidgeClassifier."""
     z -= signed_targets(labels, z.shape[2])

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tlfeat.heads.blocks import View, add_up
 from tlfeat.heads.columns import WIDE_LANES, Columns, covariance_times
 from tlfeat.heads.lbfgs import Effort, InverseHessian, Lbfgs, Vector
-from tlfeat.heads.losses import LOSSES, Loss, signed_targets
+from tlfeat.heads.losses import Loss, signed_targets
 from tlfeat.types import Floats, Labels, Rows
 
 #: Rows that the shared metric is computed from; it decides the speed, never the solution.
@@ -195,7 +195,7 @@ def fit_paths(
     view: View,
     labels: Labels,
     n_classes: int,
-    loss_name: str,
+    loss: Loss,
     paths: Sequence[PenaltyPath],
     metric: Metric | None,
     *,
@@ -211,8 +211,7 @@ def fit_paths(
     labels : int array of shape (n_images,)
     n_classes : int
         Two classes take one column of coefficients, more take one each.
-    loss_name : str
-        One of `LOSSES`.
+    loss : Loss
     paths : sequence of PenaltyPath
     metric : Metric, optional
     effort : Effort
@@ -221,7 +220,7 @@ def fit_paths(
     on_solution : callable
         Takes a `Solution`; False ends its path.
     """
-    loss, k = LOSSES[loss_name], n_columns(n_classes)
+    k = n_columns(n_classes)
     walks = {number: _begin(path, number, view, k, fold_of) for number, path in enumerate(paths)}
     while walks:
         trials = {number: walk.solver.trial() for number, walk in walks.items()}

@@ -8,17 +8,21 @@ from typing import Any
 
 from tlfeat.errors import ModelError, UsageError, nearest
 from tlfeat.files import check_saved
+from tlfeat.heads.earlier import EarlierHead
+from tlfeat.heads.pipelines import check_pipeline
 
 #: What heads are made of beyond skops' own list; nothing in them runs a caller's code.
+SCIKIT_LEARN_TYPES = ("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._TemperatureScaling")
+
 _TRUSTED = (
-    "tlfeat.heads.linear.LinearHead",
+    *SCIKIT_LEARN_TYPES,
+    "sklearn.calibration._SigmoidCalibration",  # in pipelines that earlier versions saved
+    "tlfeat.heads.linear.LinearHead",  # heads that earlier versions saved, and their addresses before 0.2
     "tlfeat.heads.neighbours.NeighbourHead",
     "tlfeat.heads.kernel.KernelHead",
-    "tlfeat.linear_heads.LinearHead",  # the addresses of the same three before 0.2
+    "tlfeat.linear_heads.LinearHead",
     "tlfeat.neighbour_heads.NeighbourHead",
     "tlfeat.kernel_heads.KernelHead",
-    "sklearn.calibration._CalibratedClassifier",  # in pipelines that earlier versions saved
-    "sklearn.calibration._SigmoidCalibration",
 )
 
 FORMATS = ("skops", "joblib")
@@ -73,8 +77,7 @@ def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
                     f"loaded and none of its code ran."
                 )
             loaded = skops.io.load(skops_file, trusted=list(_TRUSTED))
-            if hasattr(loaded, "check"):  # what earlier versions saved are pipelines of scikit-learn
-                loaded.check()
+            loaded.check() if isinstance(loaded, EarlierHead) else check_pipeline(loaded)
             return loaded
         except ModelError:
             raise

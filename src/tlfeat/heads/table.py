@@ -35,7 +35,7 @@ EFFORTS = ("quick", "thorough")
 #: Of the quick and of the thorough search; one stands in the settings of every fit. It goes up when a fit of today
 #: would not be the fit of yesterday: other ways to take rows, other values that are tried, another default, another
 #: loss. Then no Result of before is reused.
-SEARCH_VERSION, THOROUGH_VERSION = 2, 1
+SEARCH_VERSION, THOROUGH_VERSION = 3, 2
 
 #: What a quick search does to rows: on the sets of benchmarks/search.py no other way is clearly better.
 _QUICK = ("standardised", "root-l2")
@@ -81,6 +81,11 @@ class Head:
     max_width: int = 1_000_000
     is_calibrated: bool = False
 
+    @property
+    def step(self) -> str:
+        """Its name in a pipeline of scikit-learn."""
+        return self.name.rpartition(":")[2].replace("-", "_").lower()
+
     def family(self, effort: str) -> Family:
         """Return how it is searched and fitted with an effort of `EFFORTS`."""
         return self.quick if effort == "quick" else self.thorough
@@ -118,12 +123,12 @@ HEADS: tuple[Head, ...] = (
     ),
     Head(
         "knn",
-        Neighbours((1, 5, 10, 20, 100), (0.07, 0.02, 0.2), max_rows=10_000, coarse_rows=2_000),
-        Neighbours((1, 5, 10, 20, 100, 200), (0.07, 0.02, 0.2)),
+        Neighbours((1, 5, 10, 20, 100), max_rows=10_000, coarse_rows=2_000),
+        Neighbours((1, 5, 10, 20, 100, 200)),
         "raw",
-        {"k": 10, "T": 0.07},
+        {"n_neighbors": 10, "weights": "distance"},
         "nothing to fit; shows which known pictures a new one resembles",
-        "weighted cosine k-NN: Wu et al. 2018, arXiv:1805.01978, section 3.4",
+        "votes by distance: Dudani 1976, IEEE Transactions SMC 6(4)",
         n_copies=5,  # the rows of length 1, and the neighbours of all of them during the search
     ),
     Head(

@@ -113,6 +113,10 @@ class Model:
         else:
             self.head = load_head(folder, is_trusted=is_trusted)
             self._check_classes(folder, len(self.head.classes_))
+            if self.head.classes_.dtype.kind == "U" and self.head.classes_.tolist() != self.classes:
+                raise ModelError(
+                    f"{folder}: the head names other classes than model.json. Its files do not belong together."
+                )
             self.classify = lambda rows: predict_probabilities(self.head, rows)
             width = getattr(self.head, "n_features_in_", None)
             if self.rejector and width != len(self.rejector.known_rows.mean):

@@ -24,7 +24,6 @@ from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split
 from tlfeat.heads.reject import FILE_NAME as REJECT_FILE
 from tlfeat.heads.shift import HeldOut, measure_shift
-from tlfeat.models.earlier import earlier_settings
 from tlfeat.records import Environment, Leaks, Result, Score, Shift, Timing
 from tlfeat.types import Labels
 from tlfeat.workspace import read_json, write_json
@@ -183,11 +182,10 @@ class ModelInfo:
 
 
 def model_folder(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
-    """Return where a candidate is saved: settings, encoder and split decide the name; an earlier version's is kept."""
-    earlier, cache = earlier_settings(candidate, settings), data.cache.path
-    names = [_name(data, candidate, asked, fingerprint) for asked in (earlier, settings) if asked is not None]
-    known = (folder / name for name in names for folder in workspace.models_dirs(cache))
-    return next((folder for folder in known if folder.exists()), workspace.models_dir(cache) / names[-1])
+    """Return where a candidate is saved: settings, encoder and split decide the name."""
+    cache, name = data.cache.path, _name(data, candidate, settings, fingerprint)
+    known = (folder / name for folder in workspace.models_dirs(cache))
+    return next((folder for folder in known if folder.exists()), workspace.models_dir(cache) / name)
 
 
 def _name(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dict[str, Any]) -> str:
@@ -200,7 +198,7 @@ def _name(data: Data, candidate: str, settings: dict[str, Any], fingerprint: dic
         }
     )
     layer = str(settings.get("layer", "")).replace(":", "-")[:60]
-    return "-".join(filter(None, [candidate, layer, identity]))
+    return "-".join(filter(None, [candidate.replace(":", "."), layer, identity]))
 
 
 def model_folders(cache: Path) -> list[Path]:

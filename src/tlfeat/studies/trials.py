@@ -18,7 +18,6 @@ from tlfeat import workspace
 from tlfeat.errors import DataError, Interrupted, KnownError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import draw_per_class
-from tlfeat.models.earlier import earlier_settings
 from tlfeat.records import Record, distribution_version
 from tlfeat.types import Labels, OnProgress
 from tlfeat.workspace import read_json, write_json
@@ -120,14 +119,13 @@ class TrialBook:
         split, seed = self.data.split, self.data.seed
         at = draw_per_class(split, self.learn_at, count, seed=seed, draw=draw) if count else self.learn_at
         name = f"{candidate}-{count or 'all'}-{draw}"
-        asked = [settings, earlier_settings(candidate, settings)]
-        files = [self._file(name, identity, at) for identity in asked if identity is not None]
-        known = None if self.is_fresh else next(filter(None, map(_known_trial, files)), None)
+        file = self._file(name, settings, at)
+        known = None if self.is_fresh else _known_trial(file)
         if known is not None:
             self.n_reused += 1
             return self._scored(known)
         trial = run(at, count, draw)
-        write_json(files[0], trial.to_dict())
+        write_json(file, trial.to_dict())
         return self._scored(trial)
 
     def _scored(self, trial: Trial) -> Trial:
