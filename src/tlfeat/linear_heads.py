@@ -1,3 +1,3 @@
 """The address of `LinearHead` in heads that were saved before 0.2."""
 
-from tlfeat.heads.earlier import LinearHead as LinearHead
+from tlfeat.heads.linear import LinearHead as LinearHead

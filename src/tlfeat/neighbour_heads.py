@@ -1,3 +1,3 @@
 """The address of `NeighbourHead` in heads that were saved before 0.2."""
 
-from tlfeat.heads.earlier import NeighbourHead as NeighbourHead
+from tlfeat.heads.neighbours import NeighbourHead as NeighbourHead

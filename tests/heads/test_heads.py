@@ -14,6 +14,7 @@ from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, make_split
 from tlfeat.heads import fit
 from tlfeat.heads.fit import fit_head, predict_probabilities
+from tlfeat.heads.pipelines import classifier_of
 from tlfeat.heads.saved import load_head, save_head
 from tlfeat.heads.table import HEADS
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
@@ -78,6 +79,7 @@ def test_a_saved_head_of_two_classes_is_loaded_again(name: str, problem: tuple[R
     save_head(fitted.head, tmp_path)
     loaded = load_head(tmp_path)
     assert loaded.predict_proba(rows[at]).tobytes() == fitted.head.predict_proba(rows[at]).tobytes()
+    assert loaded.classes_.tolist() == ["class 0", "class 1"]
 
 
 @pytest.mark.parametrize("file_format", ["skops", "joblib"])
@@ -172,7 +174,7 @@ def test_held_out_probabilities_are_at_the_temperature_that_calibrates(
     rows, split = problem
     learn_at = split.where("train", "val")
     fitted = fit_head(name, rows[learn_at], split, learn_at, seed=3)
-    (found,), temperature = kept, fitted.head.temperature
+    (found,), temperature = kept, classifier_of(fitted.head)[1]
     assert fitted.held_out is not None
     np.testing.assert_allclose(fitted.held_out, softmax(found.scores, temperature), rtol=1e-9)
     np.testing.assert_allclose(fitted.held_out.sum(axis=1), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,17 @@ from tlfeat.heads import table as heads
 from tlfeat.heads.blocks import MAPPINGS, View, add_up, steady_threads
 from tlfeat.heads.columns import MAX_COVARIANCE, Columns, columns_of, sums_by_group
 from tlfeat.heads.discriminant import Discriminant
-from tlfeat.heads.family import HeldOut, Problem, Setting
+from tlfeat.heads.family import Fitted, HeldOut, Problem, Setting, class_scores
 from tlfeat.heads.fit import fit_head, predict_probabilities
 from tlfeat.heads.kernel import Kernel
 from tlfeat.heads.lbfgs import Effort
 from tlfeat.heads.linear import Penalised
-from tlfeat.heads.neighbours import Neighbours, vote
+from tlfeat.heads.losses import LOSSES
+from tlfeat.heads.neighbours import vote
 from tlfeat.heads.penalty_paths import Metric, PenaltyPath, Solution, fit_paths
 from tlfeat.heads.table import HEADS
 from tlfeat.images.image_set import ImageSet, ImageTable, content_key
-from tlfeat.types import Labels, Rows
+from tlfeat.types import Floats, Labels, Rows
 
 NAMES = [head.name for head in HEADS]
 
@@ -62,40 +64,15 @@ def whole(rows: str = "standardised", width: int = 20, *, is_balanced: bool = Fa
     return Setting(rows, (0, width), is_balanced, values)
 
 
-def standardised(rows: Rows) -> Rows:
-    from sklearn.preprocessing import StandardScaler
-
-    return np.asarray(StandardScaler().fit_transform(rows.astype(np.float64)))
+# --- other ways to the same solution -----------------------------------------------------------------------
 
 
-# --- the solutions are those of scikit-learn ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("is_balanced", [False, True])
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("c", [0.001, 0.1, 10.0])
-def test_logistic_regression_is_that_of_scikit_learn(c: float, n_classes: int, is_balanced: bool) -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    problem = problem_of(n_classes=n_classes)
-    head = Penalised("logistic", "C", (c,)).fit(problem, whole(is_balanced=is_balanced, C=c))
-    x = standardised(problem.rows)
-    weight = "balanced" if is_balanced else None
-    expected = LogisticRegression(C=c, max_iter=5000, tol=1e-9, class_weight=weight).fit(x, problem.labels)
-    np.testing.assert_allclose(head.predict_proba(problem.rows), expected.predict_proba(x), atol=3e-3)
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_ridge_is_that_of_scikit_learn(n_classes: int) -> None:
-    from sklearn.linear_model import RidgeClassifier
-
-    problem = problem_of(n_classes=n_classes)
-    head = Penalised("squared", "alpha", (50.0,)).fit(problem, whole(alpha=50.0))
-    x = standardised(problem.rows)
-    expected = RidgeClassifier(alpha=50.0).fit(x, problem.labels).decision_function(x)
-    scores = head.scores(problem.rows)
-    found = 2 * scores[:, 1] if n_classes == 2 else scores
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+def scores_of(fitted: Fitted, rows: Rows) -> Floats:
+    """One score a class of a fitted classifier, as `family.class_scores`."""
+    for _, step in fitted.steps:
+        rows = step.transform(rows)
+    scores = fitted.classifier.decision_function(rows)
+    return class_scores(scores[:, None] if scores.ndim == 1 else scores)
 
 
 @pytest.mark.parametrize("is_balanced", [False, True])
@@ -110,50 +87,8 @@ def test_the_normal_equations_have_the_solution_of_the_path(
     monkeypatch.setattr(linear_heads, "_FINAL", Effort(1e-9, 2000))
     monkeypatch.setattr(linear_heads, "MAX_COVARIANCE", 1)
     other = family.fit(problem, setting)
-    assert one.coef.tobytes() != other.coef.tobytes()
-    np.testing.assert_allclose(one.scores(problem.rows), other.scores(problem.rows), atol=5e-4)
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_the_linear_svm_is_that_of_scikit_learn(n_classes: int) -> None:
-    from sklearn.svm import LinearSVC
-
-    problem = problem_of(n_classes=n_classes)
-    head = Penalised("squared hinge", "C", (0.01,)).fit(problem, whole(C=0.01))
-    x = standardised(problem.rows)
-    # LinearSVC penalises the intercept as one more column: a large constant makes that negligible
-    expected = LinearSVC(C=0.01, tol=1e-8, max_iter=100_000, intercept_scaling=100).fit(x, problem.labels)
-    scores = head.scores(problem.rows)
-    found = 2 * scores[:, 1] if n_classes == 2 else scores
-    np.testing.assert_allclose(found, expected.decision_function(x), atol=1e-2)
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_discriminant_analysis_is_that_of_scikit_learn(n_classes: int) -> None:
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    problem = problem_of(n_classes=n_classes)
-    head = Discriminant((0.3,)).fit(problem, whole("raw", shrinkage=0.3))
-    # "raw" is one common scale, which scikit-learn's shrinkage of the covariance does not see either
-    expected = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3)
-    x = standardised(problem.rows)
-    on_standardised = Discriminant((0.3,)).fit(problem, whole(shrinkage=0.3))
-    np.testing.assert_allclose(
-        on_standardised.predict_proba(problem.rows), expected.fit(x, problem.labels).predict_proba(x), atol=1e-5
-    )
-    assert head.coef.shape == on_standardised.coef.shape
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_the_kernel_machine_is_that_of_scikit_learn(n_classes: int) -> None:
-    from sklearn.svm import SVC
-
-    problem = problem_of(n_classes=n_classes)
-    head = Kernel((10.0,), (1.0,)).fit(problem, whole(C=10.0, gamma=1.0))
-    x = standardised(problem.rows).astype(np.float32)
-    expected = SVC(C=10.0, gamma=1 / 20).fit(x, problem.labels).decision_function(x)
-    scores = head.scores(problem.rows)
-    np.testing.assert_allclose(2 * scores[:, 1] if n_classes == 2 else scores, expected, atol=1e-4)
+    assert one.classifier.coef_.tobytes() != other.classifier.coef_.tobytes()
+    np.testing.assert_allclose(scores_of(one, problem.rows), scores_of(other, problem.rows), atol=5e-4)
 
 
 @pytest.mark.parametrize("is_installed", [False, True])
@@ -166,30 +101,19 @@ def test_beyond_its_limit_the_kernel_machine_is_the_same(is_installed: bool, mon
     setting = whole(C=10.0, gamma=1.0)
     small = Kernel((10.0,), (1.0,)).fit(problem, setting)
     large = Kernel((10.0,), (1.0,), max_rows=10).fit(problem, setting)
-    np.testing.assert_allclose(large.scores(problem.rows), small.scores(problem.rows), atol=1e-3)
-    assert np.array_equal(large.predict(problem.rows), small.predict(problem.rows))
+    assert type(large.classifier) is type(small.classifier)
+    np.testing.assert_allclose(scores_of(large, problem.rows), scores_of(small, problem.rows), atol=1e-3)
 
 
 def test_votes_by_hand() -> None:
-    similar = np.array([[0.9, 0.8, 0.2]], np.float32)
-    labels = np.array([[1, 0, 1]])
-    scores = vote(similar, labels, np.ones(2, np.float32), 2, 3, 0.1)
-    shares = np.array([np.exp(8), np.exp(9) + np.exp(2)])
-    np.testing.assert_allclose(scores[0], np.log(shares / shares.sum() + 0.0005), rtol=1e-4)
-    one = vote(similar, labels, np.ones(2, np.float32), 2, 1, 0.1)
-    assert one[0].argmax() == 1
-
-
-def test_neighbours_are_those_of_scikit_learn() -> None:
-    from sklearn.neighbors import KNeighborsClassifier
-
-    problem = problem_of(n=400)
-    head = Neighbours((7,), (0.1,)).fit(problem, whole("raw", k=7, T=0.1))
-    x = problem.rows - problem.rows.mean(axis=0)
-    known = KNeighborsClassifier(7, metric="cosine", weights=lambda d: np.exp(-d / 0.1)).fit(x, problem.labels)
-    queries = problem_of(n=50, seed=1).rows
-    expected = known.predict_proba(queries - problem.rows.mean(axis=0))
-    np.testing.assert_allclose(np.exp(head.scores(queries)) - 1e-3 / 3, expected, atol=1e-5)
+    similar = np.array([[0.9, 0.8, 0.2], [1.0, 0.9, 0.9]], np.float32)
+    labels = np.array([[1, 0, 1], [0, 1, 1]])
+    shares = np.exp(vote(similar, labels, 2, 3, "distance"))
+    near, far = 1 / 0.1 + 1 / 0.8, 1 / 0.2
+    np.testing.assert_allclose(shares[0], [far / (near + far), near / (near + far)], rtol=1e-5)
+    np.testing.assert_allclose(shares[1], [1, 0], atol=1e-11)  # what is at no distance votes alone
+    np.testing.assert_allclose(np.exp(vote(similar, labels, 2, 3, "uniform"))[0], [1 / 3, 2 / 3], rtol=1e-5)
+    assert vote(similar, labels, 2, 1, "uniform")[0].argmax() == 1
 
 
 # --- many fits at once --------------------------------------------------------------------------------------
@@ -208,7 +132,7 @@ def paths(problem: Problem, loss: str, penalties: list[float], metric: Metric | 
         view,
         problem.labels,
         problem.n_classes,
-        loss,
+        LOSSES[loss],
         fits,
         metric,
         effort=Effort(1e-9, 2000),
@@ -280,7 +204,7 @@ def test_held_out_scores_are_those_of_the_fit_that_did_not_see_the_image(monkeyp
     for fold in range(5):
         learned = problem.fold_of != fold
         part = Problem(problem.rows[learned], problem.labels[learned], 3, np.full(learned.sum(), -1), 0)
-        expected = family.fit(part, whole(C=1.0)).scores(problem.rows[~learned])
+        expected = scores_of(family.fit(part, whole(C=1.0)), problem.rows[~learned])
         np.testing.assert_allclose(softmax(scores[~learned]), softmax(expected), atol=5e-3)
     assert np.array_equal(explored.right[1], scores.argmax(axis=1) == problem.labels)
 
@@ -294,10 +218,13 @@ def test_shrinkages_are_compared_with_the_balance_that_the_fit_will_have() -> No
         for is_balanced in (False, True)
     )
     for fold in range(5):
-        counts = np.bincount(problem.labels[problem.fold_of != fold])
-        shift = np.log(1 / 3) - np.log(counts / counts.sum())  # from the classes' shares to equal ones
+        part = problem.part(np.flatnonzero(problem.fold_of != fold))
+        part = replace(part, fold_of=np.full(len(part.labels), -1))
+        fitted = family.fit(part, whole(is_balanced=True, shrinkage=0.6))
         held = problem.fold_of == fold
-        np.testing.assert_allclose(balanced[held] - plain[held], np.tile(shift, (held.sum(), 1)), atol=1e-6)
+        # scaled and weighed by what the fold has: as good as by all
+        np.testing.assert_allclose(softmax(balanced[held]), softmax(scores_of(fitted, problem.rows[held])), atol=0.06)
+    assert np.abs(softmax(balanced) - softmax(plain)).max() > 0.2
 
 
 def test_columns_of_large_mean_and_constant_columns_are_scaled_as_scikit_learn_does() -> None:
@@ -460,7 +387,7 @@ def test_given_validation_images_choose_and_are_learned_from_afterwards() -> Non
     assert fitted.chosen["cv_score"] == pytest.approx(is_right.mean(), abs=1e-6)
     only_train = split.where("train")
     without = fit_head("logreg", in_order(problem.rows, split, only_train), split, only_train)
-    assert without.head.coef.tobytes() != fitted.head.coef.tobytes()
+    assert without.head[-1].coef_.tobytes() != fitted.head[-1].coef_.tobytes()
 
 
 def test_no_group_is_on_both_sides_of_a_fold() -> None:
@@ -526,15 +453,17 @@ def test_a_part_of_the_images_has_every_class_and_fold_in_proportion() -> None:
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_a_mapping_leaves_the_rows_alone_and_takes_zeros(mapping: str) -> None:
-    rows = np.array([[0, 0, 0], [1, -4, 0]], np.float32)
+    rows = np.array([[0, 0, 0], [1, -8 if "signed" in mapping else 4, 0]], np.float32)
     before = rows.copy()
     found = View(rows, (0, 3), mapping)[slice(0, 2)]
     assert np.array_equal(rows, before)
     assert np.isfinite(found).all()
     assert np.array_equal(found[0], [0, 0, 0])
-    if mapping in ("l2", "root-l2"):
-        assert np.sum(found[1] ** 2) == pytest.approx(3, rel=1e-6)
+    if mapping.endswith("l2"):
+        assert np.sum(found[1] ** 2) == pytest.approx(1, rel=1e-6)
     if mapping == "root":
+        assert np.allclose(found[1], [1, 2, 0])
+    if mapping == "signed root":
         assert np.allclose(found[1], [1, -2, 0])
 
 
@@ -666,7 +595,7 @@ def test_labels_that_are_numbers_keep_their_names(name: str) -> None:
     assert split.classes == ["1", "10", "100"]
     at = split.where("train", "val")
     fitted = fit_head(name, in_order(problem.rows, split, at), split, at, is_searched=False)
-    assert fitted.head.classes_.tolist() == [0, 1, 2]
+    assert fitted.head.classes_.tolist() == ["1", "10", "100"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -183,7 +183,7 @@ def _calibrate(fitted: Fitted, entry: Head, found: SearchResult | None, problem:
         if found:
             held = np.isfinite(found.scores[:, 0])
             temperature = best_temperature(found.scores[held], problem.labels[held])
-        classifier = calibrated(classifier, temperature, problem.seed)
+        classifier = calibrated(classifier, temperature)
     head = Pipeline([*fitted.steps, (entry.step, classifier)])
     return head, softmax(found.scores, temperature) if found else None
 

@@ -200,7 +200,7 @@ def nearest_neighbours(n_neighbors: int, weights: str, rows: Rows, labels: Label
     return estimator.fit(rows, problem.classes[labels])
 
 
-def calibrated(classifier: Any, temperature: float, seed: int) -> Any:
+def calibrated(classifier: Any, temperature: float) -> Any:
     """Return the classifier with probabilities by one temperature, as ``CalibratedClassifierCV`` gives them.
 
     Scores of one column a class, or the logarithms of shares of votes, are divided by the temperature before the
@@ -209,14 +209,12 @@ def calibrated(classifier: Any, temperature: float, seed: int) -> Any:
     """
     from sklearn.base import clone
     from sklearn.calibration import CalibratedClassifierCV, _CalibratedClassifier, _TemperatureScaling
-    from sklearn.model_selection import StratifiedKFold
 
     # one score s for two classes becomes -s/2 and s/2 here (`family.class_scores`), and -s and s there
     is_one_score = len(classifier.classes_) == 2 and hasattr(classifier, "decision_function")
     scaling = _fitted(_TemperatureScaling(), beta_=(0.5 if is_one_score else 1.0) / temperature)
     pair = _CalibratedClassifier(classifier, [scaling], classes=classifier.classes_, method="temperature")
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    estimator = CalibratedClassifierCV(clone(classifier), method="temperature", cv=folds, ensemble=False)
+    estimator = CalibratedClassifierCV(clone(classifier), method="temperature", cv=5, ensemble=False)
     return _fitted(
         estimator,
         classes_=classifier.classes_,
@@ -310,8 +308,10 @@ def _machines_in(part: Any) -> Iterator[Any]:
 
     if isinstance(part, BaseLibSVM):
         yield part
-        return
-    inner = [part.estimator] if hasattr(part, "estimator") else []
-    inner += [step for _, step in getattr(part, "steps", [])] + list(getattr(part, "calibrated_classifiers_", []))
-    for one in inner:
-        yield from _machines_in(one)
+    elif hasattr(part, "calibrated_classifiers_"):  # its own estimator is not fitted
+        for pair in part.calibrated_classifiers_:
+            yield from _machines_in(pair.estimator)
+    else:
+        inner = [part.estimator] if hasattr(part, "estimator") else []
+        for one in inner + [step for _, step in getattr(part, "steps", [])]:
+            yield from _machines_in(one)
