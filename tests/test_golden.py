@@ -23,7 +23,6 @@ from tlfeat.backbones.runtime import OpenVinoRuntime, is_converted
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import ModelError
 from tlfeat.evaluate.data import Data, open_data
-from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.finetune.augment import Augmentation
 from tlfeat.finetune.epochs import State
 from tlfeat.finetune.pixel_store import open_pixels_of
@@ -34,13 +33,14 @@ from tlfeat.heads.fit import predict_probabilities
 from tlfeat.heads.reject import UNLIKE, load_rejector
 from tlfeat.heads.saved import load_head
 from tlfeat.models.fit_keras import fit_keras
-from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
+from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.predict import Model
-from tlfeat.records import Calibration, Leaks, Result, distribution_version
+from tlfeat.records import Calibration, Leaks, Result
 from tlfeat.report.embedding_map import make_map
 from tlfeat.studies.compare import known_comparison
 from tlfeat.studies.curve import learning_curve
 from tlfeat.studies.sweep import plan_sweep
+from tlfeat.studies.trials import _known_trial
 from tlfeat.workspace import read_json
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -144,32 +144,27 @@ def test_a_joblib_head_of_an_earlier_version_still_wants_trust() -> None:
         load_head(folder)
 
 
-@pytest.mark.parametrize("stem", SPLITS)
-def test_heads_that_are_there_are_not_fitted_again(stem: str, saved: Path) -> None:
-    fitted_again = []
-    with opened(stem) as data:
-        for folder in (folder for folder in HEADS if folder.parent.name == stem):
-            stored = read_json(folder / "result.json")
-            settings = stored["settings"]
-            if stored["candidate"].startswith("pixels+"):
-                outcome = fit_pixel_baseline(data, head=stored["candidate"].removeprefix("pixels+"), effort="thorough")
-            else:
-                outcome = fit_sklearn(
-                    data,
-                    settings["model"],
-                    layer=settings["layer"].split("+"),
-                    is_searched=settings["is_searched"],
-                    effort="thorough",
-                    file_format=settings["file_format"],
-                )
-            if not outcome.is_reused or outcome.result.timing.fit_s != stored["timing"]["fit_s"]:
-                fitted_again.append(named(folder))
-            assert outcome.result.certainty == stored["certainty"]
-    assert fitted_again == []
-    assert len(list((workspace.CACHE_DIR / "models" / stem).iterdir())) == len(list((MODELS / stem).iterdir()))
+ARRAYS = GOLDEN / "heads_of_arrays"
 
 
-# --- documents ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("folder", sorted(ARRAYS.glob("*-*")), ids=lambda folder: folder.name)
+def test_a_head_of_arrays_says_what_it_said(folder: Path) -> None:
+    """Heads of 0.2 before they became pipelines of scikit-learn; made by its `fit_head` on rows drawn with seed 11."""
+    expected = arrays_of(ARRAYS / "expected.npz")
+    rows = expected[f"rows {folder.name.split('-')[-2]}"]
+    head = load_head(folder, is_trusted=True)
+    found = predict_probabilities(head, rows)
+    np.testing.assert_allclose(found, expected[f"{folder.name} probabilities"], rtol=0, atol=1e-6)
+    assert head.predict(rows).tolist() == found.argmax(axis=1).tolist()
+
+
+def test_a_head_of_another_search_is_not_taken_for_one_of_today_and_stays(saved: Path) -> None:
+    folders = workspace.CACHE_DIR / "models" / "several"
+    before = sorted(folders.iterdir())
+    with opened("several") as data:
+        outcome = fit_sklearn(data, "ridge", layer="b", effort="thorough")
+    assert not outcome.is_reused
+    assert sorted(folders.iterdir()) == sorted([*before, folders / Path(outcome.result.model).name])
 
 
 @pytest.mark.parametrize("folder", ALL, ids=named)
@@ -202,15 +197,15 @@ def test_a_comparison_lines_up_what_was_fitted_before(saved: Path) -> None:
     }
 
 
-def test_trials_of_a_curve_are_not_fitted_again(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlfeat.studies.curve.search_settings", lambda: {"search": 1})  # theirs was the thorough search
-    if distribution_version("tlfeat") != MADE_BY:
-        pytest.skip("the trials of a curve are those of one version of tlfeat")
+def test_trials_of_a_curve_are_read_and_not_taken_for_those_of_another_search(saved: Path) -> None:
+    files = sorted((workspace.CACHE_DIR / "curves").rglob("*.json"))
+    trials = [trial for trial in map(_known_trial, files) if trial is not None]
+    assert len(trials) == len(files) > 5
+    assert {len(trial.right) for trial in trials} == {len(trials[0].right)}
     with opened("several") as data:
-        data._leaks = LeakedImages([], [])  # they counted then
-        curve = learning_curve(data, layer="b", heads=("ridge", "knn"), has_pixels=False, counts=[2, 0], n_draws=2)
-    assert curve.n_reused == 6
-    assert {name: [place.accuracies for place in line] for name, line in curve.lines.items()} == FACTS["curve"]
+        curve = learning_curve(data, layer="b", heads=("ridge",), has_pixels=False, counts=[2, 0], n_draws=2)
+    assert curve.n_reused == 0
+    assert set(files) < set((workspace.CACHE_DIR / "curves").rglob("*.json"))
 
 
 def test_cut_points_are_not_looked_for_again(saved: Path) -> None:

@@ -57,6 +57,10 @@ HEAVY = {
     "sklearnex": {"heads.kernel"},
     "sklearn": {
         "heads.kernel",
+        "heads.family",
+        "heads.fit",
+        "heads.pipelines",
+        "models.head_layers",
         "evaluate.split",
         "evaluate.scores",
         "heads.shift",

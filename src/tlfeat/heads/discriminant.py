@@ -17,7 +17,7 @@ from tlfeat.types import Floats, Labels, Rows
 
 
 def discriminants(
-    counts: Floats, sums: Floats, scatter: Rows, shrinkages: Sequence[float], *, is_balanced: bool = False
+    counts: Floats, sums: Floats, scatter: Rows, shrinkages: Sequence[float], *, class_weights: Floats | None = None
 ) -> Iterator[tuple[Rows, Floats]]:
     """Give coefficients (width, n_classes) and intercepts of linear discriminant analysis for each shrinkage.
 
@@ -29,16 +29,16 @@ def discriminants(
     counts : array of shape (n_classes,)
     sums : array of shape (n_classes, width)
     scatter : array of shape (width, width)
-        Sum of the outer products of all rows, about the same origin as `sums`; where classes are taken to be equally
-        frequent, each row counts as much as its class then does.
+        Sum of the outer products of all rows, about the same origin as `sums`, each times the weight of its class.
     shrinkages : sequence of float
         In (0, 1].
-    is_balanced : bool, default=False
-        Take all classes to be equally frequent.
+    class_weights : array of shape (n_classes,), optional
+        By which the classes are taken to be equally frequent.
     """
     means = sums / np.maximum(counts, 1)[:, None]  # a class that a fold lacks lies at 0 and is never its answer
-    priors = priors_of(counts, is_balanced=is_balanced)
-    within = (scatter - counts.sum() * (means * priors[:, None]).T @ means) / counts.sum()
+    priors = priors_of(counts, is_balanced=class_weights is not None)
+    weighed = counts if class_weights is None else counts * class_weights
+    within = (scatter - (means * weighed[:, None]).T @ means) / weighed.sum()
     within = within.astype(np.float32)
     # the least is what rounding leaves of classes of one image each
     spread = max(float(np.trace(within)), 1e-5 * float(np.trace(scatter)) / counts.sum(), 1e-12) / len(within)
@@ -106,7 +106,7 @@ class Discriminant:
         return grid[::2]
 
     def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
-        view = setting.view(problem)
+        view, weights = setting.view(problem), problem.class_weights if setting.is_balanced else None
         columns, counts, sums, squares = self._moments(problem, setting)
         total = squares.sum(axis=0)
 
@@ -117,7 +117,7 @@ class Discriminant:
                 sums.sum(axis=0) - sums[fold],
                 total - squares[fold],
                 [float(v["shrinkage"]) for v in values],
-                is_balanced=setting.is_balanced,
+                class_weights=weights,
             ):
                 found.append(columns.to_rows(*solution))
                 problem.on_fit()
@@ -134,9 +134,8 @@ class Discriminant:
         columns, counts, sums, squares = self._moments(problem, setting)
         counts, sums, unit = counts.sum(axis=0), sums.sum(axis=0), unit_of(setting, columns)
         shrinkage = float(setting.values["shrinkage"])
-        coef, intercept = next(
-            discriminants(counts, sums, squares.sum(axis=0), [shrinkage], is_balanced=setting.is_balanced)
-        )
+        weights = problem.class_weights if setting.is_balanced else None
+        coef, intercept = next(discriminants(counts, sums, squares.sum(axis=0), [shrinkage], class_weights=weights))
         if problem.n_classes == 2:
             coef, intercept = np.diff(coef, axis=1), np.diff(intercept)
         means, coef = unit * sums / counts[:, None], (coef / unit).astype(np.float32)

@@ -126,6 +126,8 @@ def linear_classifier(
     from sklearn.preprocessing import LabelBinarizer
 
     binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(problem.classes)
+    if coef.shape[1] == 1:  # scikit-learn gives the one column of two classes as an array of one dimension
+        learned["coef_"] = coef[:, 0]
     ridge = RidgeClassifier(alpha=value, class_weight=weights)
     return _fitted(ridge, _label_binarizer=binarizer, n_iter_=None, solver_="cholesky", **learned)
 
@@ -244,7 +246,8 @@ def probabilities_of(head: Any, x: Rows) -> Floats:
 
     classifier, divisor = classifier_of(head) if hasattr(head, "steps") else (head, 1.0)
     if not isinstance(classifier, SVC) or classifier.kernel != "rbf" or divisor == 1.0:
-        return np.asarray(head.predict_proba(x), dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # scikit-learn says what it cannot take
+            return np.asarray(head.predict_proba(x), dtype=np.float64)
     taken = head[:-1].transform(x).astype(np.float64)
     kernel = np.exp(-classifier._gamma * squared_distances(taken, classifier.support_vectors_))
     scores = against_the_rest(kernel @ dual_of_pairs(classifier).T + classifier.intercept_, len(classifier.classes_))

@@ -99,7 +99,8 @@ def _dense(x: Any, kernel: Array, bias: Array | None = None, **options: Any) -> 
 
 def _linear(classifier: Any, temperature: float, x: Any) -> Any:
     # LogisticRegression has its own probabilities: of s and 0 for one score s, others of s and -s
-    return _by_dense(x, classifier.coef_.T, classifier.intercept_, temperature, 0.5 if _is_logistic(classifier) else 1)
+    coef = np.atleast_2d(classifier.coef_).T
+    return _by_dense(x, coef, classifier.intercept_, temperature, 0.5 if _is_logistic(classifier) else 1)
 
 
 def _is_logistic(classifier: Any) -> bool:
