@@ -172,7 +172,7 @@ def measure(known: Known, strangers: Mapping[str, Any]) -> Record:
         return [why[:6] for why in rejector.reasons(rows, head.predict_proba(rows))]
 
     known_reasons = np.array(refused(known.test_rows))
-    right = head.predict(known.test_rows) == known.test_labels
+    right = head.predict_proba(known.test_rows).argmax(axis=1) == known.test_labels
     found[PRODUCT] = {
         "answered": float(np.mean(known_reasons == "")),
         "accuracy": float(np.mean(right)),

@@ -10,6 +10,7 @@ import typer
 from tlfeat.cli.console import Console, since_start_s
 from tlfeat.cli.extract import embed_first
 from tlfeat.cli.options import FreshOption, ImageOptions, PlotsOption, SplitOptions, TrainingOptions
+from tlfeat.cli.parameters import parse_grid, parse_parameters
 from tlfeat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,29 @@ if TYPE_CHECKING:
 
 def run_fit_sklearn(
     console: Console,
-    model: Annotated[str, typer.Option("--model", help="logreg, svm, linear-svm, knn, ridge or lda.")] = "logreg",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="logreg, svm, linear-svm, knn, ridge or lda; or any classifier of an installed package, as "
+            "sklearn.ensemble:HistGradientBoostingClassifier.",
+        ),
+    ] = "logreg",
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", metavar="NAME=VALUE", help="Parameter of a classifier named by its class. May be repeated."
+        ),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid",
+            metavar="NAME=V1,V2,...",
+            help="Values of a parameter that cross-validation compares, for a classifier named by its class. May be "
+            "repeated.",
+        ),
+    ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,7 +76,8 @@ def run_fit_sklearn(
     from tlfeat.heads.table import check_effort, find_head
     from tlfeat.models.fit_sklearn import fit_sklearn
 
-    find_head(model)
+    parameters, compared = parse_parameters(param), parse_grid(grid)
+    find_head(model, parameters, compared)
     check_effort(search)
     check_format(file_format)
     with split.open() as data:
@@ -64,6 +88,8 @@ def run_fit_sklearn(
             layer=layer,
             is_searched=not no_search,
             effort=search,
+            parameters=parameters,
+            grid=compared,
             file_format=file_format,
             is_fresh=fresh,
             on_progress=console.progress,

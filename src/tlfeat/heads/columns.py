@@ -10,6 +10,11 @@ from tlfeat.errors import DataError
 from tlfeat.heads.blocks import View, add_up, blocks_of
 from tlfeat.types import Floats, Labels, Rows, RowSource
 
+TOO_LARGE = (
+    "The rows of this layer are too large for a head: their squares are beyond float32, which ends at 3e38. "
+    "Divide them by their largest value and run tlfeat cache import again, or take another layer."
+)
+
 
 def columns_by_fold(view: View, fold_of: Labels, n_folds: int, scaling: str) -> tuple[list[Columns], Columns]:
     """Return the map of the columns that each fold's fit may know, and that of all images.
@@ -107,10 +112,7 @@ def sums_by_group(view: RowSource, group_of: Labels, n_groups: int) -> tuple[Flo
 
     sums, squares = add_up(view.shape[0], work)
     if not np.isfinite(squares).all():
-        raise DataError(
-            "The rows of this layer are too large for a head: their squares are beyond float32, which ends at 3e38. "
-            "Divide them by their largest value and run tlfeat cache import again, or take another layer."
-        )
+        raise DataError(TOO_LARGE)
     n = np.bincount(group_of, minlength=n_groups).astype(np.float64)
     return origin.astype(np.float32).astype(np.float64), n, sums, squares
 

@@ -6,7 +6,7 @@ A family is one kind of head before it is fitted; afterwards it is a pipeline of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -218,11 +218,14 @@ class Fitted:
         A fitted classifier of scikit-learn.
     values : mapping of parameter to value
         In scikit-learn's names and units.
+    notes : list of str
+        What the user should know.
     """
 
     steps: list[tuple[str, Any]]
     classifier: Any
     values: Values
+    notes: list[str] = field(default_factory=list)
 
 
 class Family(Protocol):

@@ -14,9 +14,10 @@ from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.calibration import best_temperature, softmax
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.heads.blocks import blocks_of, in_threads, steady_threads
+from tlfeat.heads.columns import TOO_LARGE
 from tlfeat.heads.earlier import EarlierHead
 from tlfeat.heads.family import Family, Fitted, Problem, Setting
-from tlfeat.heads.pipelines import calibrated, probabilities_of
+from tlfeat.heads.pipelines import calibrated, classifier_of, probabilities_of
 from tlfeat.heads.search import SearchResult, hold_out, search
 from tlfeat.heads.table import Head, check_effort, find_head
 from tlfeat.records import side_by_side
@@ -37,6 +38,8 @@ class Fit:
         The layers whose rows, side by side, it takes.
     columns : (int, int)
         Where they stand in the rows that were given.
+    classes : int array of shape (n_classes,)
+        The numbers, in the split, of the classes of its probabilities.
     held_out : array of shape (n_images, n_classes), optional
         The probabilities that each image got from a head that had not seen it; NaN for images that were in no fold.
         None where a class has one image only.
@@ -45,6 +48,7 @@ class Fit:
     head: Any
     layers: list[str]
     columns: tuple[int, int]
+    classes: Labels
     chosen: dict[str, Any]
     search_s: float
     fit_s: float
@@ -53,7 +57,7 @@ class Fit:
 
 
 def fit_head(
-    name: str,
+    name: str | Head,
     rows: RowSource,
     split: Split,
     positions: Labels,
@@ -69,8 +73,8 @@ def fit_head(
 
     Parameters
     ----------
-    name : str
-        A head of the table.
+    name : str or Head
+        A head of the table, or what `table.find_head` returned.
     rows : float32 array, or another RowSource, of shape (n_images, width)
         The rows of ``positions`` only. Not modified and, but for svm and knn, not copied.
     split : Split
@@ -93,12 +97,12 @@ def fit_head(
     DataError
         The rows hold values that are not finite, or more columns than the head can take.
     """
-    entry = find_head(name)
+    entry = find_head(name) if isinstance(name, str) else name
     check_effort(effort)
     width = rows.shape[1]
     if width > entry.max_width:
         raise DataError(
-            f"{name} takes at most {entry.max_width:,} columns (its memory grows with their square), received "
+            f"{entry.name} takes at most {entry.max_width:,} columns (its memory grows with their square), received "
             f"{width:,}. Take ridge or logreg, or a pooled layer."
         )
     columns_of = _columns_of(dict(layers or {"": width}))
@@ -111,7 +115,9 @@ def fit_head(
         if not problem.n_folds:
             found = None
         elif is_searched:
-            found = _search(problem, family, list(columns_of.values()), effort, partial(on_progress, f"fitting {name}"))
+            found = _search(
+                problem, family, list(columns_of.values()), effort, partial(on_progress, f"fitting {entry.name}")
+            )
         else:
             found = hold_out(problem, family, setting, [entry.default])
         searched_s = time.perf_counter()
@@ -125,20 +131,20 @@ def fit_head(
     if len(columns_of) > 1:
         chosen["layer"] = side_by_side(taken)
     search_s = searched_s - started_s if found else 0.0
-    return Fit(head, taken, setting.columns, chosen, search_s, fit_s, _notes(name, found, problem), held_out)
+    notes = fitted.notes + _notes(entry.name, found, problem)
+    classes = np.unique(split.labels[positions])
+    return Fit(head, taken, setting.columns, classes, chosen, search_s, fit_s, notes, held_out)
 
 
 def _is_signed(rows: RowSource) -> bool:
-    """Return whether rows, which have to be finite, have a negative value."""
-
-    def of(block: slice) -> tuple[bool, bool]:
-        x = rows[block]
-        return bool(np.isfinite(x).all()), bool((x < 0).any())
-
-    found = in_threads(of, blocks_of(rows.shape[0]))
-    if not all(is_finite for is_finite, _ in found):
+    """Return whether rows, which have to be finite and no larger than float32 can square, have a negative value."""
+    ends = in_threads(lambda block: (rows[block].min(), rows[block].max()), blocks_of(rows.shape[0]))
+    lowest, highest = (float(pick([end[i] for end in ends])) for i, pick in enumerate((np.min, np.max)))
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
-    return any(is_signed for _, is_signed in found)
+    if max(-lowest, highest) ** 2 * rows.shape[1] > np.finfo(np.float32).max:
+        raise DataError(TOO_LARGE)
+    return lowest < 0
 
 
 def _search(
@@ -228,6 +234,8 @@ def predict_probabilities(head: Any, rows: RowSource) -> Floats:
         blocks = blocks_of(rows.shape[0])
         if not blocks:
             return np.empty((0, len(head.classes_)))
+        if not type(classifier_of(head)[0]).__module__.startswith("sklearn."):
+            blocks = [slice(0, rows.shape[0])]  # what it does in threads is not known
         try:
             return np.concatenate(in_threads(lambda block: probabilities_of(head, rows[block]), blocks))
         except ValueError as error:  # of scikit-learn, about values that the classifier cannot take

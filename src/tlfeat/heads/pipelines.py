@@ -217,12 +217,7 @@ def calibrated(classifier: Any, temperature: float) -> Any:
     scaling = _fitted(_TemperatureScaling(), beta_=(0.5 if is_one_score else 1.0) / temperature)
     pair = _CalibratedClassifier(classifier, [scaling], classes=classifier.classes_, method="temperature")
     estimator = CalibratedClassifierCV(clone(classifier), method="temperature", cv=5, ensemble=False)
-    return _fitted(
-        estimator,
-        classes_=classifier.classes_,
-        calibrated_classifiers_=[pair],
-        n_features_in_=classifier.n_features_in_,
-    )
+    return _fitted(estimator, classes_=classifier.classes_, calibrated_classifiers_=[pair])
 
 
 def classifier_of(head: Any) -> tuple[Any, float]:
@@ -230,7 +225,7 @@ def classifier_of(head: Any) -> tuple[Any, float]:
 
     The temperature is for scikit-learn's logits: (-s, s) for one score s.
     """
-    last = head.steps[-1][1]
+    last = head.steps[-1][1] if hasattr(head, "steps") else head
     pairs = getattr(last, "calibrated_classifiers_", None)
     if pairs is None:
         return last, 1.0
@@ -244,7 +239,7 @@ def probabilities_of(head: Any, x: Rows) -> Floats:
     """
     from sklearn.svm import SVC
 
-    classifier, divisor = classifier_of(head) if hasattr(head, "steps") else (head, 1.0)
+    classifier, divisor = classifier_of(head)
     if not isinstance(classifier, SVC) or classifier.kernel != "rbf" or divisor == 1.0:
         with np.errstate(invalid="ignore"):  # scikit-learn says what it cannot take
             return np.asarray(head.predict_proba(x), dtype=np.float64)

@@ -34,6 +34,19 @@ def check_format(file_format: str) -> None:
         raise UsageError(f"No format '{file_format}'. {nearest(file_format, FORMATS, of='formats')}")
 
 
+def untrusted_types(head: Any) -> list[str] | None:
+    """Return the types in a head that `load_head` takes with trust only; None where skops cannot save and load it."""
+    import skops.io
+
+    try:
+        data = skops.io.dumps(head)
+        found = skops.io.get_untrusted_types(data=data)
+        skops.io.loads(data, trusted=found)
+    except Exception:  # of the packages of anybody's classifier
+        return None
+    return sorted(set(found) - set(_TRUSTED))
+
+
 def save_head(head: Any, folder: Path, *, file_format: str = "skops") -> Path:
     """Write the fitted head as ``head.skops`` or ``head.joblib`` into `folder` and return the file."""
     check_format(file_format)
@@ -57,7 +70,7 @@ def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
     ----------
     folder : Path
     is_trusted : bool, default=False
-        Also load ``head.joblib``, which can run any code that its maker put in.
+        Also load ``head.joblib``, which can run any code that its maker put in, and types of any package.
 
     Raises
     ------
@@ -71,12 +84,12 @@ def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
 
         try:
             untrusted = sorted(set(skops.io.get_untrusted_types(file=skops_file)) - set(_TRUSTED))
-            if untrusted:
+            if untrusted and not is_trusted:
                 raise ModelError(
                     f"{skops_file} holds types that no head of tlfeat has: {', '.join(untrusted)}. It was not "
-                    f"loaded and none of its code ran."
+                    f"loaded and none of its code ran. If you made it yourself, add --trust."
                 )
-            loaded = skops.io.load(skops_file, trusted=list(_TRUSTED))
+            loaded = skops.io.load(skops_file, trusted=[*_TRUSTED, *untrusted])
             loaded.check() if isinstance(loaded, EarlierHead) else check_pipeline(loaded)
             return loaded
         except ModelError:

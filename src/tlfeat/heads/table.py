@@ -10,12 +10,14 @@ cannot be loaded safely from a stranger.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tlfeat.errors import UsageError, nearest
+from tlfeat.heads.any_estimator import any_estimator, is_dotted
 from tlfeat.heads.columns import MAX_COVARIANCE
 from tlfeat.heads.discriminant import Discriminant
 from tlfeat.heads.family import Family, Values
@@ -166,10 +168,36 @@ def search_settings(effort: str = "quick", *, is_searched: bool = True) -> dict[
     return {"search": THOROUGH_VERSION}
 
 
-def find_head(name: str) -> Head:
-    """Return the table's entry; a `UsageError` suggests the nearest name."""
+def find_head(name: str, parameters: Values | None = None, grid: Mapping[str, Sequence[Any]] | None = None) -> Head:
+    """Return the table's entry, or one for any classifier that is named ``package.module:Class``.
+
+    Parameters
+    ----------
+    name : str
+    parameters : mapping of parameter to value, optional
+        Of such a classifier.
+    grid : mapping of parameter to values, optional
+        Of such a classifier; every combination is compared.
+
+    Raises
+    ------
+    UsageError
+        No such head, which suggests the nearest name; or parameters for one of the table, whose search sets them.
+    """
+    if is_dotted(name):
+        family = any_estimator(name, parameters, grid)
+        return Head(
+            name, family, family, "standardised", family.combinations[0], "where you know why", name, n_copies=3
+        )
+    if parameters or grid:
+        raise UsageError(
+            f"--param and --grid are for a class, as --model sklearn.svm:SVC; the search of {name} sets its own."
+        )
     for head in HEADS:
         if head.name == name:
             return head
     names = [head.name for head in HEADS]
-    raise UsageError(f"No head '{name}'. {nearest(name, names, of='heads')}")
+    raise UsageError(
+        f"No head '{name}'. {nearest(name, names, of='heads')} Any other classifier is named by its class, as "
+        f"sklearn.ensemble:HistGradientBoostingClassifier."
+    )

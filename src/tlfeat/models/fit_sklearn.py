@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import Split, folds
 from tlfeat.extract.extract import extract_rows
 from tlfeat.extract.reference import ReferenceRows, read_reference
+from tlfeat.heads.any_estimator import is_dotted
 from tlfeat.heads.blocks import View
 from tlfeat.heads.columns import MAX_COVARIANCE
 from tlfeat.heads.family import COARSE_ROWS
 from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, refused_share, save_rejector
-from tlfeat.heads.saved import save_head
+from tlfeat.heads.saved import save_head, untrusted_types
 from tlfeat.heads.shift import HeldOut, some_rows, tell_apart
 from tlfeat.heads.table import Head, check_effort, find_head, search_settings
 from tlfeat.memory import available_memory
@@ -64,6 +65,8 @@ def fit_sklearn(
     layer: Sequence[str] | str | None = None,
     is_searched: bool = True,
     effort: str = "quick",
+    parameters: Mapping[str, Any] | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
     file_format: str = "skops",
     is_fresh: bool = False,
     on_progress: OnProgress = silent,
@@ -74,19 +77,21 @@ def fit_sklearn(
     ----------
     data : Data
     head : str
-        A name of ``heads.table``.
+        A name of ``heads.table``, or a classifier of any package as ``package.module:Class``.
     layer : str or sequence of str, optional
         `avg_pool` by default, or the only layer there is. Of several the search takes one, or all side by side.
     is_searched : bool, default=True
         Choose hyper-parameters by cross-validation.
     effort : str, default="quick"
         How much that search tries; "thorough" takes many times as long.
+    parameters, grid : mappings, optional
+        Of such a classifier: parameters with their value, and with the values to compare.
     file_format : str, default="skops"
         Or "joblib".
     is_fresh : bool, default=False
         Fit again even if an equal Result exists.
     """
-    entry = find_head(head)
+    entry = find_head(head, parameters, grid)
     check_effort(effort)
     layers = choose_layers(data.cache, layer)
     settings = {
@@ -96,6 +101,8 @@ def fit_sklearn(
         "is_searched": is_searched,
         "file_format": file_format,
         **search_settings(effort, is_searched=is_searched),
+        **({"parameters": dict(parameters)} if parameters else {}),
+        **({"grid": {name: list(values) for name, values in grid.items()}} if grid else {}),
     }
     return _fit(_Candidate(head, entry, data.cache, layers, settings), data, is_fresh, on_progress)
 
@@ -150,13 +157,26 @@ def _fit(candidate: _Candidate, data: Data, is_fresh: bool, on_progress: OnProgr
     on_progress(f"fitting {candidate.name}", 0, 0)
     learned = _learn(candidate, data, on_progress)
     fitted = _test(candidate, data, learned, leaks_s)
+    file_format, notes = _format_of(candidate, learned.head.head)
+    fitted = replace(fitted, notes=[*fitted.notes, *notes])
 
     def save(to: Path) -> None:
-        save_head(learned.head.head, to, file_format=candidate.settings.get("file_format", "skops"))
+        save_head(learned.head.head, to, file_format=file_format)
         if learned.rejector:
             save_rejector(learned.rejector, to)
 
     return Outcome(write_model(folder, fitted, data, leaks, save), is_reused=False)
+
+
+def _format_of(candidate: _Candidate, head: Any) -> tuple[str, list[str]]:
+    """Return how a head is saved, and what to know before it is loaded: not every class is one that skops trusts."""
+    file_format = candidate.settings.get("file_format", "skops")
+    if not is_dotted(candidate.head.name) or file_format == "joblib":
+        return file_format, []
+    types = untrusted_types(head)
+    if types is None:
+        return "joblib", ["skops cannot hold it: it was saved with joblib, and predict loads it with --trust only"]
+    return file_format, [f"predict loads it with --trust only: it holds {', '.join(types[:3])}"] if types else []
 
 
 def _learn(candidate: _Candidate, data: Data, on_progress: OnProgress) -> _Learned:
@@ -164,7 +184,7 @@ def _learn(candidate: _Candidate, data: Data, on_progress: OnProgress) -> _Learn
     split, cache = data.split, candidate.cache
     rows, learn_at = _rows_to_learn(cache, candidate.layers, split, split.where("train", "val"), candidate.head)
     fitted = fit_head(
-        candidate.head.name,
+        candidate.head,
         rows,
         split,
         learn_at,

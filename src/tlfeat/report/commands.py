@@ -84,6 +84,10 @@ def _fit(cache: Cache, result: Result) -> tuple[str, ...]:
     words = ["tlfeat", "fit-sklearn", "--model", result.candidate]
     for layer in layers_of(str(settings.get("layer", result.layer))):
         words += ["--layer", layer]
+    for name, value in settings.get("parameters", {}).items():
+        words += ["--param", f"{name}={value}"]
+    for name, values in settings.get("grid", {}).items():
+        words += ["--grid", f"{name}={','.join(map(str, values))}"]
     if not settings.get("is_searched", True):
         words.append("--no-search")
     elif settings.get("effort") != "quick":

@@ -216,7 +216,7 @@ def _head_run(data: Data, candidate: str, head: str, rows: Rows) -> RunTrial:
 
     def run(positions: Labels, count: int, draw: int) -> Trial:
         fitted = fit_head(head, rows[positions], split, positions, seed=data.seed)
-        predicted = fitted.head.classes_[predict_probabilities(fitted.head, rows[test_at]).argmax(axis=1)]
+        predicted = fitted.classes[predict_probabilities(fitted.head, rows[test_at]).argmax(axis=1)]
         spent_s = fitted.search_s + fitted.fit_s
         right = _marks(predicted == split.labels[test_at])
         return Trial(candidate, count, draw, len(positions), right, spent_s, fitted.chosen, fitted.notes)
