@@ -142,7 +142,7 @@ def _is_signed(rows: RowSource) -> bool:
     lowest, highest = (float(pick([end[i] for end in ends])) for i, pick in enumerate((np.min, np.max)))
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
-    if max(-lowest, highest) ** 2 * rows.shape[1] > np.finfo(np.float32).max:
+    if max(-lowest, highest) ** 2 * rows.shape[1] > float(np.finfo(np.float32).max):
         raise DataError(TOO_LARGE)
     return lowest < 0
 
