@@ -38,6 +38,7 @@ import numpy as np
 
 from cache import make_photos
 from pages import add_places, publish
+from tlfeat.backbones.network import import_keras
 from tlfeat.cli.app import main as tlfeat
 from tlfeat.records import Environment
 from tlfeat.text import markdown_table
@@ -53,6 +54,8 @@ CALLS = ",".join(
 )
 
 EXTRACT = ("extract", "photos", "--backbone", "pixels")
+EMBED = ("extract", "photos", "--backbone", "digits_cnn")
+SCRATCH = ("fit-keras", "--from-scratch", "--epochs", "3")
 FIT = ("fit-sklearn", "--model", "ridge", "--no-search")
 
 
@@ -66,6 +69,7 @@ class Case:
     same: tuple[str, ...] = ()
     prepare: Callable[[Path], None] = field(default=lambda folder: None)
     once: str = ""  # what stands there once it has ended; it is not asked to write that again
+    is_keras: bool = False  # Keras is imported before the forks too
 
 
 def more_photos(folder: Path) -> None:
@@ -88,6 +92,15 @@ def rows_and_table(folder: Path) -> None:
     (folder / "t.csv").write_text("label\n" + "ash\nelm\n" * 15, encoding="utf-8")
 
 
+def stop_training(folder: Path) -> None:
+    """Kill a training after an epoch, so that there is a state to go on from."""
+    pid = forked(folder, SCRATCH, folder.parent / "out")
+    while not list((folder / "cache" / "training").glob("[!.]*.npz")):
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 CASES = [
     Case("extract", EXTRACT, (), ("n_images",)),
     Case("extract, more images", EXTRACT, (EXTRACT,), ("n_images",), more_photos),
@@ -105,7 +118,18 @@ CASES = [
         once="cache/in.h5",
     ),
     Case("cache verify --repair", ("cache", "verify", "--repair"), (EXTRACT, FIT), (), damage),
-    Case("cache clean", ("cache", "clean"), (EXTRACT, FIT, ("audit",))),
+    Case("cache clean --yes", ("cache", "clean", "--yes"), (EXTRACT, FIT, ("audit",))),
+    Case("sweep", ("sweep", "photos", "--backbone", "digits_cnn", "--model", "ridge"), (), is_keras=True),
+    Case("export", ("export", "--to", "keras"), (EMBED, FIT), is_keras=True),
+    Case("fit-keras", SCRATCH, (EMBED,), ("n_train", "accuracy"), is_keras=True),
+    Case("fit-keras, resumed", SCRATCH, (EMBED,), ("n_train", "accuracy"), stop_training, is_keras=True),
+    Case(
+        "fit-keras, last layers",
+        ("fit-keras", "--unfreeze-last", "20", "--epochs", "2"),
+        (EMBED,),
+        ("n_train", "accuracy"),
+        is_keras=True,
+    ),
 ]
 
 
@@ -275,8 +299,8 @@ def table(cases: dict[str, Any]) -> str:
     return markdown_table(("command", "calls that touch the disk", "killed at", "violations"), rows)
 
 
-def preload() -> None:
-    """Import what most commands need, so that a fork does not have to."""
+def preload(*, with_keras: bool) -> None:
+    """Import what most commands need, so that a fork does not have to; no operation is run, as that starts threads."""
     ours = ("models.fit_sklearn", "models.predict", "studies.compare", "studies.audit", "studies.curve", "report.page")
     others = (
         "skops.io",
@@ -288,6 +312,8 @@ def preload() -> None:
     )
     for name in (*(f"tlfeat.{name}" for name in ours), *others):
         importlib.import_module(name)
+    if with_keras:
+        import_keras()
 
 
 def run_cases(
@@ -317,7 +343,7 @@ def run_cases(
     known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {"cases": {}}
     wanted = [case for case in CASES if not options.only or case.name in options.only]
     if not options.tables_only:
-        preload()
+        preload(with_keras=any(case.is_keras for case in wanted))
         for case in wanted:
             started_s = time.monotonic()
             found = run_case(case, options.every)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import tlfeat.cache.journal
+import tlfeat.workspace
 from tlfeat.cache.journal import JournalledFile
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheError
@@ -73,11 +74,14 @@ class Disk:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        tlfeat.cache.journal.os, before = self, tlfeat.cache.journal.os  # type: ignore[assignment, attr-defined]
+        modules = (tlfeat.cache.journal, tlfeat.workspace)  # the second for `sync_folder`
+        for module in modules:
+            module.os = self  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            tlfeat.cache.journal.os = before  # type: ignore[attr-defined]
+            for module in modules:
+                module.os = os  # type: ignore[attr-defined]
 
     def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
         handle = os.open(path, flags, mode)

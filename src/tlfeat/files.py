@@ -97,12 +97,16 @@ def check_archive(path: Path) -> None:
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-    n_bytes = sum(member.file_size for member in members)
-    if n_bytes > _SMALL_BYTES + _MOST_PACKED * path.stat().st_size:
-        raise _refused(path, errno.EFBIG, f"it holds {_size(n_bytes)} in {_size(path.stat().st_size)}")
+    refuse_unfolding(path, sum(member.file_size for member in members))
     for member in members:
         if member.filename.endswith(".json") and member.file_size > _SMALL_BYTES:
             raise _refused(path, errno.EFBIG, f"its {member.filename} is {_size(member.file_size)}")
+
+
+def refuse_unfolding(path: Path, n_bytes: int, what: str = "") -> None:
+    """Raise an `OSError` where a file declares `n_bytes`, many times its own size."""
+    if n_bytes > _SMALL_BYTES + _MOST_PACKED * path.stat().st_size:
+        raise _refused(path, errno.EFBIG, f"it holds {what}{_size(n_bytes)} in {_size(path.stat().st_size)}")
 
 
 def check_saved(path: Path) -> None:

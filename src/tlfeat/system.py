@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,12 @@ except ImportError:  # Windows
 
 #: Windows locks bytes, and what is locked cannot be read by others: this one lies behind the end of any file.
 _LOCKED_BYTE = 1 << 62
+
+#: The one of `turn`.
+_TURN_BYTE = _LOCKED_BYTE + 1
+
+#: Between two looks at a lock that another one holds.
+_LOOK_EVERY_S = 0.002
 
 _FAIL_AT_ONCE, _EXCLUSIVE = 1, 2  # LOCKFILE_FAIL_IMMEDIATELY and LOCKFILE_EXCLUSIVE_LOCK
 
@@ -45,7 +52,7 @@ class _Overlapped(ctypes.Structure):
     ]
 
 
-def lock(handle: int, *, is_exclusive: bool) -> None:
+def lock(handle: int, *, is_exclusive: bool) -> bool:
     """Lock an open file against other processes and other handles, until `unlock` or until it is closed.
 
     Parameters
@@ -54,6 +61,11 @@ def lock(handle: int, *, is_exclusive: bool) -> None:
     is_exclusive : bool
         Nobody else may lock it; else others may share the lock.
 
+    Returns
+    -------
+    bool
+        False on a file system without locks, which locks nothing.
+
     Raises
     ------
     BlockingIOError
@@ -61,40 +73,112 @@ def lock(handle: int, *, is_exclusive: bool) -> None:
 
     Notes
     -----
-    On Linux and macOS it is the lock that HDF5 takes itself, so that each notices the other. A file system without
-    locks locks nothing.
+    On Linux and macOS it is the lock that HDF5 takes itself, so that each notices the other.
     """
+    return _lock(handle, _LOCKED_BYTE, is_exclusive=is_exclusive)
+
+
+def unlock(handle: int) -> None:
+    """Give a lock up, also where children have the handle too; nothing where there is none."""
+    _unlock(handle, _LOCKED_BYTE)
+
+
+def lock_within(handle: int, patience_s: float, *, is_exclusive: bool) -> bool:
+    """`lock`, after waiting for another one who holds it, but not longer than that."""
+    return _lock_within(handle, _LOCKED_BYTE, patience_s, is_exclusive=is_exclusive)
+
+
+@contextlib.contextmanager
+def turn(path: Path, patience_s: float, *, is_writer: bool) -> Iterator[bool]:
+    """Take a turn at a file whose `lock` the writer holds: in that of a reader the writer waits, and the reverse.
+
+    Parameters
+    ----------
+    path : Path
+    patience_s : float
+        How long to wait for one's turn.
+    is_writer : bool
+
+    Yields
+    ------
+    bool
+        Whether it is one's turn; not where others took too long, or nothing can be locked.
+
+    Notes
+    -----
+    On Linux and macOS a file has one lock only, so it is that of the folder, which writers of several files share; on
+    Windows, where no folder is opened, it is another byte of the file, which its readers share.
+    """
+    with contextlib.ExitStack() as held:
+        is_turn = False
+        with contextlib.suppress(OSError):
+            flags = (os.O_RDONLY if fcntl or not is_writer else os.O_RDWR) | getattr(os, "O_BINARY", 0)
+            handle = os.open(path.parent if fcntl else path, flags)
+            held.callback(os.close, handle)
+            is_turn = _lock_within(handle, _TURN_BYTE, patience_s, is_exclusive=is_writer is (fcntl is None))
+            held.callback(_unlock, handle, _TURN_BYTE)
+        yield is_turn
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the exclusive `lock` of a file; false where it is not there."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return False
+    try:
+        if lock(handle, is_exclusive=False):
+            unlock(handle)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _lock_within(handle: int, byte: int, patience_s: float, *, is_exclusive: bool) -> bool:
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return _lock(handle, byte, is_exclusive=is_exclusive)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _lock(handle: int, byte: int, *, is_exclusive: bool) -> bool:
     if fcntl is None:
-        _lock_on_windows(handle, is_exclusive=is_exclusive)
-        return
+        return _lock_on_windows(handle, byte, is_exclusive=is_exclusive)
     try:
         fcntl.flock(handle, (fcntl.LOCK_EX if is_exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError:
-        return
+        return False
+    return True
 
 
-def unlock(handle: int) -> None:
-    """Give a lock up, also where children have the handle too; nothing where there is none."""
+def _unlock(handle: int, byte: int) -> None:
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_UN)
     else:
-        _kernel32().UnlockFileEx(_os_handle(handle), 0, 1, 0, ctypes.byref(_place()))
+        _kernel32().UnlockFileEx(_os_handle(handle), 0, 1, 0, ctypes.byref(_place(byte)))
 
 
-def _lock_on_windows(handle: int, *, is_exclusive: bool) -> None:
-    kernel32, place = _kernel32(), _place()
+def _lock_on_windows(handle: int, byte: int, *, is_exclusive: bool) -> bool:
+    kernel32, place = _kernel32(), _place(byte)
     flags = _FAIL_AT_ONCE | (_EXCLUSIVE if is_exclusive else 0)
     if kernel32.LockFileEx(_os_handle(handle), flags, 0, 1, 0, ctypes.byref(place)):
-        return
+        return True
     if ctypes.get_last_error() in (_LOCK_VIOLATION, _IO_PENDING):  # type: ignore[attr-defined]
         raise BlockingIOError("another process has it locked")
+    return False
 
 
-def _place() -> _Overlapped:
-    return _Overlapped(Offset=_LOCKED_BYTE & 0xFFFFFFFF, OffsetHigh=_LOCKED_BYTE >> 32)
+def _place(byte: int) -> _Overlapped:
+    return _Overlapped(Offset=byte & 0xFFFFFFFF, OffsetHigh=byte >> 32)
 
 
 def _os_handle(handle: int) -> ctypes.c_void_p:

@@ -155,7 +155,7 @@ def written_aside(path: Path, *, is_new: bool = False) -> Iterator[Path]:
                 remove(before)
                 path.replace(before)  # at once: a folder that is removed file by file is there in part
             aside.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         with suppress(OSError):  # what is still open on Windows is left over until the next time
             remove(aside)
@@ -187,7 +187,7 @@ def _sync(path: Path) -> None:
     for inside in path.iterdir():
         if inside.is_file() or inside.is_dir():
             _sync(inside)
-    _sync_folder(path)
+    sync_folder(path)
 
 
 @contextmanager
@@ -215,7 +215,7 @@ def written_together(file: Path) -> Iterator[Path]:
         for path in (*sorted(path for path in new.parent.iterdir() if path != new), new):
             _sync_file(path)
             path.replace(file.parent / path.name)
-        _sync_folder(file.parent)
+        sync_folder(file.parent)
     finally:
         with suppress(OSError):
             remove(aside)
@@ -262,7 +262,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in a folder last; Windows cannot open one, and needs no such thing."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -62,8 +62,13 @@ def test_a_file_that_is_none_is_refused_and_a_writer_keeps_its_lock(cache: Path,
         file["x"] = 1
     with pytest.raises(CacheError, match="not a tlfeat cache"):
         open_cache(tmp_path / "other.h5")
-    with open_cache(cache, writable=True), pytest.raises(CacheLocked):
-        open_cache(cache)
+    with open_cache(cache, writable=True) as writer:
+        with pytest.raises(CacheLocked):
+            open_cache(cache, writable=True)
+        with open_cache(cache) as beside:  # which another process has looked through in a turn of this one
+            writer.append({"x": ROWS[:1] + 1}, [f"{99:064x}"])
+            writer.commit()
+            assert beside.read("x", KEYS).tolist() == ROWS.tolist()
 
 
 def test_a_damaged_cache_is_mended_in_the_process(cache: Path) -> None:

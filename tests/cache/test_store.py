@@ -177,12 +177,6 @@ def test_a_second_writer_gets_a_clear_message_and_harms_nothing(filled: Path) ->
         assert cache.n_rows("pooled") == 210
 
 
-def test_a_reader_beside_a_writer_is_told_to_wait(filled: Path) -> None:
-    with open_cache(filled, writable=True):
-        reader = in_another_process("open_cache(path)", filled)
-    assert "CacheLocked" in reader.stderr
-
-
 def test_the_lock_ends_with_its_process(filled: Path) -> None:
     assert in_another_process("cache = open_cache(path, writable=True); os._exit(9)", filled).returncode == 9
     with open_cache(filled, writable=True) as cache:

@@ -424,3 +424,81 @@ def test_a_journal_of_another_file_is_kept_under_another_name_and_told_of(
         "c.h5.journal belonged to another file; it was not applied, and is kept as c.h5.journal.set-aside"
     ]
     assert cache.with_name("c.h5.journal.set-aside").read_bytes() == b"of another program"
+
+
+# --- beside a run -----------------------------------------------------------------------------------------------
+
+
+def test_who_reads_beside_a_run_finds_the_images_that_are_done_and_a_killed_run_knows_them(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlfeat.extract.extract._TABLE_EVERY_S", 0.0)
+    monkeypatch.setattr("tlfeat.extract.extract._TABLE_SHARE", 0)
+    photos, path = make_photos(n=10), tmp_path / "c.h5"
+    age(photos)
+    seen: list[int] = []
+
+    class Watched(CountingEncoder):
+        def encode(self, pixels: Pixels) -> dict[str, Rows]:
+            with open_cache(path) as cache:
+                table = cache.table
+                keys = [key for key, status in zip(table.keys, table.status, strict=True) if status == "ok"]
+                seen.append(len(cache.read("pixels", keys)) if keys else 0)
+            return super().encode(pixels)
+
+    extract_rows(load_images(photos), Watched(batch_size=3), path)
+    assert seen[0] == 0
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 2
+    path.unlink()
+
+    class Killed(CountingEncoder):
+        def encode(self, pixels: Pixels) -> dict[str, Rows]:
+            if self.n_encoded >= 18:
+                os._exit(0)
+            return super().encode(pixels)
+
+    if (pid := os.fork()) == 0:
+        extract_rows(load_images(photos), Killed(batch_size=3), path)
+    os.waitpid(pid, 0)
+    again = CountingEncoder()
+    with open_cache(path) as cache:
+        n_done = cache.table.count("ok")
+    assert n_done > 3
+    monkeypatch.setattr("tlfeat.images.decode.read_file", _only_new(n_left=20 - n_done))
+    assert extract_rows(load_images(photos), again, path).n_known == n_done
+    assert again.n_encoded == 20 - n_done
+
+
+def _only_new(n_left: int) -> Any:
+    from tlfeat.images import decode
+
+    read, n_read = decode.read_file, 0
+
+    def counted(*args: Any, **named: Any) -> bytes:
+        nonlocal n_read
+        n_read += 1
+        assert n_read <= n_left, "a file that a killed run had done is read again"
+        return read(*args, **named)
+
+    return counted
+
+
+def test_a_table_that_was_written_meanwhile_is_written_again_at_the_end(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although at the end all is as it was before the run: the same image cannot be read."""
+    photos, path = make_photos(n=4), tmp_path / "c.h5"
+    (photos / "dog" / "3.png").write_bytes(b"no image")
+    age(photos)
+    extract_rows(load_images(photos), CountingEncoder(), path)
+    with open_cache(path) as cache:
+        before = cache.table
+    assert before.count("failed") == 1
+    with open_cache(path, writable=True) as cache, cache.changing() as file:
+        del file["layers/pixels"]
+    monkeypatch.setattr("tlfeat.extract.extract._TABLE_EVERY_S", 0.0)
+    extract_rows(load_images(photos), CountingEncoder(batch_size=2), path)
+    with open_cache(path) as cache:
+        assert cache.table == before
+        assert cache.verify() == []

@@ -103,10 +103,18 @@ def test_rows_of_another_encoder_and_a_cache_that_is_in_use_or_no_cache_are_left
     used = Run(photos)().cache
     (used.parent / "text.h5").write_text("no cache")
     moved = photos.rename(photos.with_name("elsewhere"))
-    with open_cache(used, writable=True):
+    with h5py.File(used, "r+"):
         again = Run(moved)
         assert again().n_embedded == 6
     assert again.said == []
+
+
+def test_rows_that_another_extract_has_committed_so_far_are_copied_while_it_goes_on(make_photos: MakePhotos) -> None:
+    photos = make_photos(n=3)
+    used = Run(photos)().cache
+    moved = photos.rename(photos.with_name("elsewhere"))
+    with open_cache(used, writable=True):
+        assert Run(moved)().n_embedded == 0
 
 
 def test_what_was_copied_before_a_stop_is_kept(make_photos: MakePhotos) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones import catalog
+from tlfeat.backbones.stored_weights import load_network
 from tlfeat.backbones.weights_files import check_file, check_weights_file, input_shapes
 from tlfeat.documents import EncoderSource, misfit
 from tlfeat.errors import DataError, UsageError, WeightsError, nearest
@@ -328,7 +329,7 @@ def _load_model(path: Path) -> Any:
     keras = import_keras()
     check_file(path, "model file")
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = load_network(keras, path)
     except Exception as error:  # a stranger's file: whatever Keras raises means that it cannot be used
         raise WeightsError(f"{path} cannot be loaded as a Keras model: {short_reason(error)}.") from error
     if not getattr(model, "inputs", None) or len(model.inputs) != 1:

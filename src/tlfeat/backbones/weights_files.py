@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones import catalog
+from tlfeat.backbones.stored_weights import check_weights
 from tlfeat.errors import WeightsError
 from tlfeat.files import MAX_MODEL_BYTES, check_archive, check_regular
 
@@ -34,9 +35,10 @@ def check_file(path: Path, what: str) -> None:
         check_regular(path, max_bytes=MAX_MODEL_BYTES)
         if zipfile.is_zipfile(path):
             check_archive(path)
+        check_weights(path)
     except FileNotFoundError as error:
         raise WeightsError(f"The {what} {path} does not exist.") from error
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, RuntimeError, ValueError, KeyError) as error:  # what HDF5 and zipfile raise
         raise WeightsError(f"The {what} {path} is damaged: {error}.") from error
     except OSError as error:
         raise WeightsError(f"The {what} {path} cannot be read: {error.strerror or error}.") from error

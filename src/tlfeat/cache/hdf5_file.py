@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any, Self
 import h5py
 
 from tlfeat.cache.checks import HDF5_MAGIC, check_structure, h5_errors, in_child
-from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
+from tlfeat.cache.journal import READER_S, JournalledFile, journal_of
 from tlfeat.cache.journal_format import set_aside
+from tlfeat.cache.row_table import complete_chunks
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
-from tlfeat.system import without_interrupts
-from tlfeat.workspace import linked, remove_leftovers
+from tlfeat.system import is_locked, turn, without_interrupts
+from tlfeat.workspace import linked, remove_leftovers, sync_folder
 
 #: HDF5 1.8's file format: checksummed headers, readable by every HDF5 since, no flag that a killed writer leaves set.
 _LIBVER = ("v108", "v108")
@@ -34,11 +36,16 @@ class Hdf5File:
     path : Path
     content : h5py.File
         Another object after a change that failed: ask for it each time, inside `guard` or `changing`.
+    is_beside_writer : bool
+        Whether another process goes on writing the file, which is seen here as it was when it was opened.
     """
 
-    def __init__(self, path: Path, content: h5py.File, journal: JournalledFile) -> None:
+    def __init__(
+        self, path: Path, content: h5py.File, journal: JournalledFile, *, is_beside_writer: bool = False
+    ) -> None:
         self.path = path
         self.content = content
+        self.is_beside_writer = is_beside_writer
         self._journal = journal
         self._is_torn = False  # a change failed half-way and could not be taken back
 
@@ -102,18 +109,60 @@ class Hdf5File:
 
 
 def open_file(path: Path, *, is_writable: bool) -> Hdf5File:
-    """Open a file after a child process has looked through it."""
+    """Open a file after a child process has looked through it.
+
+    A reader is let in beside a writer, and sees what was committed last when it came.
+    """
     with contextlib.ExitStack() as opened, h5_errors(path):
         if not path.is_file():
             raise CacheError(f"{path} is not an HDF5 file: it is not a file at all.")
-        journal = opened.enter_context(JournalledFile(path, is_writable=is_writable))
-        if journal.read(len(HDF5_MAGIC)) != HDF5_MAGIC:
-            raise CacheDamaged(f"{path} is not an HDF5 file, or its beginning is damaged.")
-        in_child(path, lambda: _check(path, journal, is_writable=is_writable), partial(_check_alone, path))
+        is_beside_writer = not is_writable and is_locked(journal_of(path))
+        try:
+            journal = _beside_writer(path) if is_beside_writer else _alone(path, is_writable=is_writable)
+        except BlockingIOError:
+            if is_writable or is_beside_writer or not is_locked(journal_of(path)):
+                raise
+            journal, is_beside_writer = _beside_writer(path), True  # one that has begun meanwhile
+        opened.enter_context(journal)
         with without_interrupts():
             content = _open_content(path, journal, is_writable=is_writable)
         opened.pop_all()
-    return Hdf5File(path, content, journal)
+    return Hdf5File(path, content, journal, is_beside_writer=is_beside_writer)
+
+
+def _alone(path: Path, *, is_writable: bool) -> JournalledFile:
+    """Return a file that nobody writes, or that nobody else has open."""
+    with contextlib.ExitStack() as opened:
+        journal = opened.enter_context(JournalledFile(path, is_writable=is_writable))
+        _check_beginning(path, journal)
+        in_child(path, lambda: _check(path, journal, is_writable=is_writable), partial(_check_alone, path))
+        opened.pop_all()
+    return journal
+
+
+def _beside_writer(path: Path) -> JournalledFile:
+    """Return a file as a writer committed it last, whatever that writes from now on.
+
+    Only what it may change is kept in memory: rows that fill their chunk stay what and where they are.
+    """
+    with contextlib.ExitStack() as opened:
+        with turn(path, READER_S, is_writer=False) as is_turn:
+            if not is_turn:
+                raise BlockingIOError("no turn came")
+            started_s = time.monotonic()
+            journal = opened.enter_context(JournalledFile(path, is_locked=False))
+            _check_beginning(path, journal)
+            rows_at = in_child(path, lambda: _rows_at(path, journal), partial(_rows_at_alone, path))
+            journal.pin([(start, end) for start, end in rows_at])
+        if time.monotonic() - started_s > READER_S:
+            raise BlockingIOError("the writer did not wait so long")
+        opened.pop_all()
+    return journal
+
+
+def _check_beginning(path: Path, journal: JournalledFile) -> None:
+    if journal.read(len(HDF5_MAGIC)) != HDF5_MAGIC:
+        raise CacheDamaged(f"{path} is not an HDF5 file, or its beginning is damaged.")
 
 
 def _check(path: Path, journal: JournalledFile, *, is_writable: bool) -> None:
@@ -124,6 +173,17 @@ def _check(path: Path, journal: JournalledFile, *, is_writable: bool) -> None:
 def _check_alone(path: Path) -> None:
     with JournalledFile(path, is_locked=False) as journal:  # who asks for it holds the lock
         _check(path, journal, is_writable=False)
+
+
+def _rows_at(path: Path, journal: JournalledFile) -> list[tuple[int, int]]:
+    with _open_content(path, journal, is_writable=False) as content:
+        check_structure(path, content)
+        return complete_chunks(content["layers"])
+
+
+def _rows_at_alone(path: Path) -> list[tuple[int, int]]:
+    with JournalledFile(path, is_locked=False) as journal:  # who asks for it has its turn
+        return _rows_at(path, journal)
 
 
 def _open_content(path: Path, journal: JournalledFile, *, is_writable: bool) -> h5py.File:

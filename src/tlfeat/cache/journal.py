@@ -10,6 +10,10 @@ its writes collect in memory, in pages; `JournalledFile.commit` then
 
 Death before 2 ends leaves the file as it was; death after it leaves a journal that the next one to open the file
 applies. Applying it twice does no harm, and applying it to another file is refused (`journal_format`).
+
+A writer keeps others out for as long as it has the file open, and its journal locked: that says that it takes turns
+(`system.turn`). In a turn of its own, between two commits, a reader may look at the file beside it, and `pin` what the
+writer may change afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import contextlib
 import errno
 import hashlib
 import os
-import time
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Self
@@ -26,9 +30,14 @@ from typing import Self
 from tlfeat import system
 from tlfeat.cache.journal_format import PAGE_BYTES as _PAGE_BYTES
 from tlfeat.cache.journal_format import beginning, is_unfinished, read_journal, set_aside
+from tlfeat.workspace import sync_folder
 
 #: The child process of a writer that was killed holds its lock until the child has ended too.
 _LOCK_PATIENCE_S = 0.5
+
+#: How long a writer waits for readers that look at the file. One that was stopped in the middle finds that it took
+#: longer than `READER_S`, and gives up what it saw.
+_WRITER_PATIENCE_S, READER_S = 20.0, 10.0
 
 #: Pages that are written to the journal at once: 1 MiB, so that a commit does not hold all it writes a second time.
 _RUN_PAGES = 256
@@ -70,6 +79,7 @@ class JournalledFile:
     """
 
     def __init__(self, path: Path, *, is_writable: bool = False, is_locked: bool = True) -> None:
+        self.path = path
         self.journal_path = journal_of(path)
         self.failure: Exception | None = None
         self.set_aside: Path | None = None
@@ -78,13 +88,16 @@ class JournalledFile:
         self._at = 0
         self._journal = -1
         self._is_named = False  # the journal's name is on the disk
+        self._is_used = False  # something was in the journal
         self._is_sealed = False  # the journal holds `_pages`; they may be half applied
         self._file = os.open(path, (os.O_RDWR if is_writable else os.O_RDONLY) | _O_BINARY)
         try:
             if is_locked:
-                self._lock()
+                system.lock_within(self._file, _LOCK_PATIENCE_S, is_exclusive=is_writable)
             self._size = self._disk_size = self._base_size = os.fstat(self._file).st_size
             self._recover()
+            if is_writable:
+                self._let_readers_in()
         except BaseException:
             self._close_files()
             raise
@@ -95,47 +108,53 @@ class JournalledFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _lock(self) -> None:
-        deadline_s = time.monotonic() + _LOCK_PATIENCE_S
-        while True:
-            try:
-                system.lock(self._file, is_exclusive=self._is_writable)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.02)
-
     def _recover(self) -> None:
         found = read_journal(self.journal_path)
         if found is not None and found.is_of(self._read_file, os.fstat(self._file)):
             self._size, self._pages = found.size, found.pages
             if self._is_writable:
                 self._open_journal()
-                self._is_sealed = True
-                self._apply()
+                self._is_sealed = self._is_used = True
+                with self._turn():
+                    self._apply()
         elif self._is_writable and (found is not None or not is_unfinished(self.journal_path)):
             self.set_aside = set_aside(self.journal_path)
+
+    def _let_readers_in(self) -> None:
+        """Lock the journal, where turns can be taken: who finds it locked may look at the file in its turn."""
+        with self._turn() as is_turn:
+            journal = self._open_journal()
+            if is_turn:
+                with contextlib.suppress(BlockingIOError):
+                    system.lock_within(journal, _LOCK_PATIENCE_S, is_exclusive=True)
+
+    def _turn(self) -> contextlib.AbstractContextManager[bool]:
+        return system.turn(self.path, _WRITER_PATIENCE_S, is_writer=True)
 
     def close(self) -> None:
         """Forget what was not committed, remove the journal and give up the lock."""
         try:
-            if self._is_sealed:
-                self._apply()
             if self._is_writable and self._file >= 0:
-                if self._journal >= 0:
-                    os.fsync(self._journal)  # empty for good: it must not come back and be applied to another file
-                    os.close(self._journal)
-                    self._journal = -1
-                self.journal_path.unlink(missing_ok=True)
+                with self._turn():
+                    self._end_writing()
         finally:
             self._close_files()
 
+    def _end_writing(self) -> None:
+        if self._is_sealed:
+            self._apply()
+        if self._journal >= 0:
+            if self._is_used:
+                os.fsync(self._journal)  # empty for good: it must not come back and be applied to another file
+            system.unlock(self._journal)
+            os.close(self._journal)
+            self._journal = -1
+        self.journal_path.unlink(missing_ok=True)
+
     def _close_files(self) -> None:
-        if self._file >= 0:
-            system.unlock(self._file)  # forked children may hold the descriptor
         for handle in (self._file, self._journal):
             if handle >= 0:
+                system.unlock(handle)  # forked children may hold the descriptor
                 os.close(handle)
         self._file = self._journal = -1
 
@@ -206,6 +225,17 @@ class JournalledFile:
     def flush(self) -> None:
         """Do nothing: `commit` is what makes changes permanent."""
 
+    # --- beside a writer ---------------------------------------------------------------------------------
+
+    def pin(self, unchanging: Sequence[tuple[int, int]]) -> None:
+        """Keep everything in memory but these stretches of bytes, from start to end, which no writer changes."""
+        done = 0
+        for start, end in [*sorted(unchanging), (self._size, self._size)]:
+            for number in range(done, -(-start // _PAGE_BYTES)):
+                if number not in self._pages:
+                    self._pages[number] = bytearray(self._read_disk(number * _PAGE_BYTES, _PAGE_BYTES))
+            done = max(done, end // _PAGE_BYTES, -(-start // _PAGE_BYTES))
+
     # --- all or nothing ---------------------------------------------------------------------------------
 
     def commit(self) -> None:
@@ -224,22 +254,24 @@ class JournalledFile:
                 self._pages[number] = self._disk_page(number)
         if not self._pages and self._size == self._disk_size:
             return
-        try:
-            self._reserve()
-            self._write_journal()
-        except BaseException:
-            with contextlib.suppress(OSError):
-                if self._journal >= 0:
-                    os.ftruncate(self._journal, 0)
-                os.ftruncate(self._file, self._disk_size)
-            raise
-        self._is_sealed = True
-        self._apply()
+        with self._turn():
+            try:
+                self._reserve()
+                self._write_journal()
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    if self._journal >= 0:
+                        os.ftruncate(self._journal, 0)
+                    os.ftruncate(self._file, self._disk_size)
+                raise
+            self._is_sealed = True
+            self._apply()
 
     def discard(self) -> None:
         """Forget what was not committed."""
         if self._is_sealed:
-            self._apply()
+            with self._turn():
+                self._apply()
         self._pages.clear()
         self.failure = None
         self._size = self._base_size = self._disk_size
@@ -253,6 +285,7 @@ class JournalledFile:
                     raise
 
     def _write_journal(self) -> None:
+        self._is_used = True
         numbers = sorted(self._pages)
         journal, digest, end = self._open_journal(), hashlib.sha256(), 0
         pieces = [beginning(self._read_file, self._disk_size, self._size, self._pages)]
@@ -307,16 +340,6 @@ class JournalledFile:
 def journal_of(path: Path) -> Path:
     """Where the journal of `path` lies."""
     return path.with_name(f"{path.name}.journal")
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until names in `folder` are on the disk, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _pages_of(start: int, end: int) -> list[tuple[int, int, int, int]]:

@@ -11,14 +11,14 @@ import h5py
 
 from tlfeat.cache.checks import attribute, document, foreign_names, h5_errors, in_child, layer_datasets
 from tlfeat.cache.hdf5_file import Hdf5File
-from tlfeat.cache.journal import JournalledFile, journal_of, sync_folder
+from tlfeat.cache.journal import JournalledFile, journal_of
 from tlfeat.cache.path_table import drop_path_table, read_path_table
 from tlfeat.cache.row_table import RowTable
 from tlfeat.cache.store import NO_TIMING, Cache, create_cache, open_cache
 from tlfeat.cache.verify import describe_bad_rows, find_bad_rows, row_problems, strangers
 from tlfeat.errors import CacheDamaged, CacheError
 from tlfeat.types import ROW_TYPES
-from tlfeat.workspace import remove_leftovers
+from tlfeat.workspace import remove_leftovers, sync_folder
 
 #: Repairing reads and may write everything, where opening only looks at the indexes.
 _REPAIR_PATIENCE = 10

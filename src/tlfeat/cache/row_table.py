@@ -227,6 +227,26 @@ class RowTable:
         self._n_rows, self._known = n_kept, None
 
 
+def complete_chunks(layers: h5py.Group) -> list[tuple[int, int]]:
+    """Return where rows that fill their chunk lie in the file, start and end: nothing that is appended changes them."""
+    found: list[tuple[int, int]] = []
+    for layer in layers:
+        rows, n_rows = layers[layer]["rows"], int(layers[layer]["n_rows"][()])
+
+        def note(chunk: Any, last: int = n_rows - rows.chunks[0]) -> None:
+            if chunk.chunk_offset[0] <= last:
+                found.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+
+        rows.id.chunk_iter(note)
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if joined and joined[-1][1] == start:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return joined
+
+
 def _empty_unreadable_chunks(rows: h5py.Dataset, numbers: Sequence[int]) -> None:
     """A compressed chunk that cannot be read cannot be changed, only replaced."""
     if not rows.compression:

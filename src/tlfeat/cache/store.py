@@ -29,10 +29,11 @@ from tlfeat.cache.checks import FORMAT, FORMAT_VERSION, attribute, document
 from tlfeat.cache.hdf5_file import Hdf5File, create_file, open_file
 from tlfeat.cache.path_table import read_path_table, write_path_table
 from tlfeat.cache.row_table import RowTable
-from tlfeat.cache.verify import missing_rows, row_problems, strangers
+from tlfeat.cache.verify import encoder_difference, missing_rows, row_problems, strangers
 from tlfeat.errors import CacheError, FingerprintError
 from tlfeat.images.image_set import ImageTable
 from tlfeat.records import Environment
+from tlfeat.text import counted
 from tlfeat.types import ROW_TYPES, Rows
 
 #: `append` commits when this much waits (it is held in memory, and goes through the journal in one piece) ...
@@ -139,7 +140,10 @@ class Cache:
     @property
     def notes(self) -> list[str]:
         """What the user should know of how it was opened."""
-        return self._file.notes
+        if not self._file.is_beside_writer:
+            return self._file.notes
+        n = self.table.count("ok")
+        return [f"extract is still writing this cache: {counted(n, 'image')} {'is' if n == 1 else 'are'} read"]
 
     @property
     def stem(self) -> str:
@@ -249,7 +253,12 @@ class Cache:
                 f"{self.path}: {n_missing} of {len(keys)} images have no row in layer '{layer}'. "
                 f"Run tlfeat extract again."
             )
-        return table.read(keys)
+        if not self._file.is_beside_writer:
+            return table.read(keys)
+        rows, is_sound = table.read_sound(keys)  # nothing keeps a repair from moving rows meanwhile
+        if not is_sound.all():
+            raise CacheError(f"{self.path}: rows changed while they were read. Run the command again.")
+        return rows.astype(np.float32, copy=False)
 
     # --- the path table and documents -------------------------------------------------------------------
 
@@ -377,7 +386,7 @@ def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, 
         file = opened.enter_context(open_file(path, is_writable=writable))
         cache = Cache(file)
         if fingerprint is not None and cache.fingerprint != dict(fingerprint):
-            raise FingerprintError(_describe_difference(path, cache.fingerprint, fingerprint))
+            raise FingerprintError(encoder_difference(path, cache.fingerprint, fingerprint))
         opened.pop_all()
     return cache
 
@@ -385,15 +394,3 @@ def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, 
 def _json(document: Mapping[str, Any]) -> np.bytes_:
     """A document of fixed length: it lies in the file's checksummed header, and not in HDF5's heap."""
     return np.bytes_(json.dumps(dict(document)))
-
-
-def _describe_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    differing = [
-        f"{name}: the cache has {held.get(name)!r}, asked was {asked.get(name)!r}"
-        for name in sorted({*held, *asked})
-        if held.get(name) != asked.get(name)
-    ]
-    return (
-        f"{path} holds rows of another encoder ({held.get('backbone')}, not {asked.get('backbone')}). "
-        f"Differing: {'; '.join(differing)}. Name another --cache, or leave it out and one is chosen."
-    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -89,3 +91,16 @@ def _ranges(numbers: Sequence[int]) -> str:
     said = [str(a) if a == b else f"{a} to {b}" for a, b in parts[:_MAX_RANGES]]
     more = ", ..." if len(parts) > _MAX_RANGES else ""
     return f"rows {', '.join(said)}{more} ({len(numbers):,} rows)"
+
+
+def encoder_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Return in words how the fingerprint that a cache has differs from the one that is asked for."""
+    differing = [
+        f"{name}: the cache has {held.get(name)!r}, asked was {asked.get(name)!r}"
+        for name in sorted({*held, *asked})
+        if held.get(name) != asked.get(name)
+    ]
+    return (
+        f"{path} holds rows of another encoder ({held.get('backbone')}, not {asked.get('backbone')}). "
+        f"Differing: {'; '.join(differing)}. Name another --cache, or leave it out and one is chosen."
+    )

@@ -21,6 +21,7 @@ def run_info(console: Console, cache: CacheOption = None) -> None:
     from tlfeat.cache.store import open_cache
 
     with open_cache(cache or workspace.newest_cache()) as opened:
+        console.say(*opened.notes)
         about = opened.describe()
     console.result(cache_text(about, is_long=console.is_verbose), about)
 
@@ -40,6 +41,7 @@ def run_verify(
     path = cache or workspace.newest_cache()
     dropped = repair_cache(path) if repair else []
     with open_cache(path) as opened:
+        console.say(*opened.notes)
         problems = opened.verify()
         n_rows = sum(n for n, _ in opened.layers.values())
     lines = [f"dropped: {what}" for what in dropped] + problems
@@ -61,7 +63,7 @@ def run_export(
     from tlfeat import workspace
     from tlfeat.extract.transfer import export_rows
 
-    n, width = export_rows(cache or workspace.newest_cache(), to, layer=layer)
+    n, width = export_rows(cache or workspace.newest_cache(), to, layer=layer, say=console.say)
     console.result(f"{n:,} rows of {width:,} columns in {to}", {"path": str(to), "n_rows": n, "width": width})
 
 

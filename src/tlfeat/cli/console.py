@@ -97,9 +97,9 @@ class Console:
     ) -> None:
         self.progress.hide()
 
-    def say(self, text: str) -> None:
-        """Tell the user something beside the result."""
-        if not self.is_quiet:
+    def say(self, *texts: str) -> None:
+        """Tell the user something beside the result, each text on a line of its own."""
+        for text in texts if not self.is_quiet else ():
             self.progress.hide()
             _to_stderr(wrapped(printable(text), self.width))
 

@@ -80,7 +80,7 @@ def run_fit_sklearn(
     find_head(model, parameters, compared)
     check_effort(search)
     check_format(file_format)
-    with split.open() as data:
+    with split.open(console.say) as data:
         console.say(f"{model} on {'+'.join(choose_layers(data.cache, layer))} of {data.cache.path}")
         outcome = fit_sklearn(
             data,
@@ -125,7 +125,7 @@ def run_fit_keras(
 
     recipe = find_recipe(training.recipe) if training.recipe else None
     settings = choose_settings(recipe, seed=split.seed, **training.given())
-    with split.open(_cache_of(console, data, recipe, settings, images, split)) as opened:
+    with split.open(console.say, _cache_of(console, data, recipe, settings, images, split)) as opened:
         console.say(f"{settings.name} on the images of {opened.cache.path}")
         if recipe and (note := other_backbone(opened, recipe)):
             console.warn(note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,13 +113,13 @@ class SplitOptions:
     test_split: TestSplitOption = None
     seed: SeedOption = 0
 
-    def open(self, path: Path | None = None) -> AbstractContextManager[Data]:
+    def open(self, say: Callable[[str], None], path: Path | None = None) -> AbstractContextManager[Data]:
         """Open the cache at `path`, else the named one, else the newest, with its split."""
         from tlfeat import workspace
         from tlfeat.evaluate.data import open_data
 
         path = path or self.cache or workspace.newest_cache()
-        return open_data(path, seed=self.seed, test_fraction=self.test_fraction, test_split=self.test_split)
+        return open_data(path, seed=self.seed, test_fraction=self.test_fraction, test_split=self.test_split, say=say)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,7 @@ def run_compare(
         find_head(head)
     _check_page(page)
     given = {"epochs": epochs, "unfreeze_last": unfreeze_last}
-    with split.open() as data:
+    with split.open(console.say) as data:
         console.say(f"Comparing on {data.cache.path}: {data.split.info.n_test:,} test images")
         found = compare_candidates(
             data,
@@ -104,7 +104,7 @@ def run_report(
     from tlfeat.studies.compare import known_comparison
 
     _check_page(page)
-    with split.open() as data:
+    with split.open(console.say) as data:
         found = known_comparison(data, on_progress=console.progress)
         paths = _write_page(console, found, data, layer, page)
     _show_comparison(console, found, paths)
@@ -131,7 +131,9 @@ def run_sweep(
     cache = embed_first(
         console, job.extraction, f"{counted(len(job.cuts), 'layer')} of {job.extraction.encoder.name} in one pass"
     ).cache
-    with SplitOptions(cache=cache, test_fraction=test_fraction, test_split=test_split, seed=seed).open() as opened:
+    with SplitOptions(cache=cache, test_fraction=test_fraction, test_split=test_split, seed=seed).open(
+        console.say
+    ) as opened:
         found = sweep_layers(opened, job.cuts, head=model, is_fresh=fresh, on_progress=console.progress)
     _warn_of(console, found)
     _show_finding(console, sweep_finding(found), cache, output)
@@ -165,7 +167,7 @@ def run_curve(
 
     head_counts, network_counts = parse_counts(counts), parse_counts(keras_counts or counts)
     modes = parse_list(keras, KERAS_MODES)
-    with split.open() as data:
+    with split.open(console.say) as data:
         console.say(f"Labels and accuracy on {data.cache.path}: {data.split.info.n_test:,} test images")
         found = learning_curve(
             data,
@@ -219,6 +221,7 @@ def run_audit(
         raise UsageError(f"--write wants a file that ends in .csv, received {write}.")
     path = split.cache or workspace.newest_cache()
     with open_cache(path) as opened:
+        console.say(*opened.notes)
         found = audit(
             opened,
             layer=choose_layers(opened, layer)[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +44,19 @@ class Data:
 
 @contextmanager
 def open_data(
-    cache_path: Path | None, *, seed: int, test_fraction: float = TEST_FRACTION, test_split: str | None = None
+    cache_path: Path | None,
+    *,
+    seed: int,
+    test_fraction: float = TEST_FRACTION,
+    test_split: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Data]:
-    """Open a cache (the newest one for None) and make its split; see `make_split`."""
+    """Open a cache (the newest one for None) and make its split; see `make_split`.
+
+    `say` is called with what the user should know of how it was opened.
+    """
     with open_cache(cache_path or workspace.newest_cache()) as cache:
+        for note in cache.notes:
+            say(note)
         split = make_split(cache.table, seed=seed, test_fraction=test_fraction, test_split=test_split)
         yield Data(cache, split, seed)

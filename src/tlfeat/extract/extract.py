@@ -32,6 +32,10 @@ from tlfeat.types import OnProgress, silent
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
 _SETTLED_NS = 2_000_000_000
 
+#: The path table is written meanwhile too, for those who read beside this run, and for the next one if this is killed:
+#: so long after the last time, and so many times as long as writing it takes.
+_TABLE_EVERY_S, _TABLE_SHARE = 5.0, 50
+
 
 @dataclass(frozen=True, slots=True)
 class ExtractReport:
@@ -202,6 +206,8 @@ class _Run:
         self.n_new = 0  # of them, those that became rows
         self.n_seen = 0  # files that were looked into
         self.is_reserved = False
+        self.is_table_written = False  # meanwhile: what was there before is not what is there
+        self.table_due_s = time.monotonic() + _TABLE_EVERY_S
         self.embedding: set[str] = set()  # keys on their way through the encoder
         self.failed_keys: dict[str, str] = {}  # copies of a picture fail alike
 
@@ -287,6 +293,7 @@ class _Run:
             for embedded in embedded_all:
                 started_s = time.perf_counter()
                 self._append(table, embedded, n_left=n_todo - self.n_seen)
+                self._write_table_meanwhile(table)
                 self.profile.write_s += time.perf_counter() - started_s
             self.on_progress("embedding", n_todo, n_todo)
         except BaseException:
@@ -330,8 +337,17 @@ class _Run:
         self.n_new += int(is_finite.sum())
         self.embedding.difference_update(keys)
 
+    def _write_table_meanwhile(self, table: ImageTable) -> None:
+        if (started_s := time.monotonic()) < self.table_due_s:
+            return
+        so_far = replace(table, keys=list(table.keys), status=list(table.status), errors=list(table.errors))
+        self._settle(so_far)
+        self.cache.write_table(_without_unsettled(so_far))
+        self.is_table_written, ended_s = True, time.monotonic()
+        self.table_due_s = ended_s + max(_TABLE_EVERY_S, _TABLE_SHARE * (ended_s - started_s))
+
     def _settle(self, table: ImageTable) -> None:
-        """After a stop: "ok" is what has a row in some layer, so that layers that were complete stay usable."""
+        """Before the end: "ok" is what has a row in some layer, so that layers that were complete stay usable."""
         for i, key in enumerate(table.keys):
             if table.status[i] != "failed":
                 has_row = key != "" and any(key in self.cache.known(name) for name in self.cache.layers)
@@ -343,7 +359,7 @@ class _Run:
 
     def _save(self, table: ImageTable, previous: ImageTable | None) -> None:
         settled = _without_unsettled(table)
-        if previous is None or _differ(settled, previous):
+        if previous is None or self.is_table_written or _differ(settled, previous):
             self.cache.write_table(settled)
         if self.n_embedded:
             timing = self.cache.timing

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from tlfeat.types import Rows
 from tlfeat.workspace import write_text, written_aside
 
 
-def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tuple[int, int]:
+def export_rows(
+    cache_path: Path, to: Path, *, layer: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> tuple[int, int]:
     """Write the rows of one layer with their labels; the ending of `to` decides the form.
 
     Parameters
@@ -33,6 +36,8 @@ def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tupl
         ``.parquet`` (the same; needs pyarrow).
     layer : str, optional
         `avg_pool` by default, or the only layer there is.
+    say : callable, optional
+        Called with what the user should know of how the cache was opened.
 
     Returns
     -------
@@ -44,6 +49,8 @@ def export_rows(cache_path: Path, to: Path, *, layer: str | None = None) -> tupl
     if to.suffix not in (".npz", ".csv", ".parquet"):
         raise UsageError(f"Export to {to.suffix or 'a file without ending'} is not known. Use .npz, .csv or .parquet.")
     with open_cache(cache_path) as cache:
+        for note in cache.notes:
+            say(note)
         name = choose_layers(cache, layer)[0]
         table = cache.table
         chosen = [i for i, status in enumerate(table.status) if status == "ok"]

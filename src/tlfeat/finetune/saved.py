@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbones.network import BackboneSpec, import_keras
+from tlfeat.backbones.stored_weights import load_network
 from tlfeat.errors import ModelError
 from tlfeat.extract.plan import DEFAULT_BACKBONE
 from tlfeat.files import check_saved
@@ -57,7 +58,7 @@ def load_model(path: Path) -> Any:
     check_saved(path)
     keras = import_keras()
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return load_network(keras, path)
     except Exception as error:  # a stranger's file: whatever Keras raises means that it cannot be used
         raise ModelError(f"{path} cannot be loaded as a Keras model: {str(error).splitlines()[0]}") from error
 
