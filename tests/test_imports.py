@@ -31,7 +31,7 @@ WINGS = [
 
 LEVEL = {wing: level for level, wings in enumerate(WINGS, start=1) for wing in wings}
 
-GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system", "files", "documents"]
+GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system", "files", "documents", "notebook"]
 
 #: Files at the root that lead to a class of a wing, for what was saved before 0.2; and the start of the program.
 LEAD_IN = {
@@ -83,6 +83,8 @@ HEAVY = {
     "cleanlab": {"studies.doubted_labels"},
     "pyarrow": {"extract.transfer"},
     "skops": {"heads.saved"},
+    "pandas": {"notebook"},
+    "matplotlib": {"notebook"},
 }
 
 #: Who may import a package at the top of the file, where it costs time as soon as the module is named.
