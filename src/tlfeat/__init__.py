@@ -31,6 +31,7 @@ _HOME = {
     "Result": "records",
     "TlfeatError": "errors",
     "compare_candidates": "studies.compare",
+    "embed": "extract.arrays",
     "export_model": "models.export",
     "extract_rows": "extract.extract",
     "fit_keras": "models.fit_keras",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from tlfeat.evaluate.embeddings import Embeddings as Embeddings
     from tlfeat.evaluate.embeddings import load as load
     from tlfeat.evaluate.split import make_split as make_split
+    from tlfeat.extract.arrays import embed as embed
     from tlfeat.extract.extract import extract_rows as extract_rows
     from tlfeat.extract.plan import plan_extraction as plan_extraction
     from tlfeat.extract.transformer import ImageEmbedder as ImageEmbedder

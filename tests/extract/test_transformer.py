@@ -40,7 +40,7 @@ def test_cached_and_live_rows_are_equal_and_come_in_the_order_asked(
     extract_rows(load_images(files[0].parents[1]), PixelEncoder(), cache)
     files = [*files[3:], *files[:3]]
     counting = CountingEncoder((16, 16))
-    monkeypatch.setattr("tlfeat.extract.transformer.PixelEncoder", lambda: counting)
+    monkeypatch.setattr("tlfeat.extract.encoders.PixelEncoder", lambda: counting)
     embedder = ImageEmbedder("pixels", layer="pixels", cache=cache)
     assert embedder.transform(files).tobytes() == np.roll(live, -3, axis=0).tobytes()
     assert counting.n_encoded == 0
@@ -76,7 +76,7 @@ def test_another_parameter_makes_another_encoder_and_the_same_ones_do_not(
         made.append((spec, layers, batch_size))
         return PixelEncoder(spec.size)
 
-    monkeypatch.setattr("tlfeat.extract.transformer.KerasEncoder", make)
+    monkeypatch.setattr("tlfeat.extract.encoders.KerasEncoder", make)
     embedder = ImageEmbedder("resnet50", weights="random", input_size=(8, 8)).fit(files)
     assert embedder.transform(files).shape == (12, 8 * 8 * 3)
     assert len(made) == 1
