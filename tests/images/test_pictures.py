@@ -69,7 +69,7 @@ class TensorFlow:
 IMAGES = [picture(seed, (12, 10)) for seed in (3, 4)]
 ARRAYS = np.stack([np.asarray(image) for image in IMAGES])
 BYTES = [content(image) for image in IMAGES]
-FLOATS = np.minimum(ARRAYS + np.float32(0.3), 255)
+FLOATS = np.clip(ARRAYS - np.float32(0.3), 0, 255)
 
 
 def pandas_column() -> Any:
