@@ -45,7 +45,8 @@ def import_pyplot(what: str) -> Any:
 
 def html_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, above: Sequence[str] = ()) -> str:
     """Return sentences and a table as HTML; every text is escaped but `Html`, and numbers stand to the right."""
-    head = "".join(f"<th>{_escaped(heading)}</th>" for heading in headings)
+    first = rows[0] if rows else headings
+    head = "".join(_cell(heading, "th", below) for heading, below in zip(headings, first, strict=True))
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     sentences = "".join(f"<p>{_escaped(sentence)}</p>" for sentence in above)
     return f"<div>{sentences}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -59,9 +60,10 @@ def html_picture(jpeg: bytes, alt: str) -> Html:
     return Html(f'<img src="data:image/jpeg;base64,{source}" alt="{_escaped(alt)}">')
 
 
-def _cell(value: Any) -> str:
-    align = "right" if isinstance(value, int | float) else "left"
-    return f'<td style="text-align:{align}">{_escaped(value)}</td>'
+def _cell(value: Any, tag: str = "td", like: Any = None) -> str:
+    """Return a cell; a number, and a heading above one, stands to the right."""
+    align = "right" if isinstance(value if like is None else like, int | float) else "left"
+    return f'<{tag} style="text-align:{align}">{_escaped(value)}</{tag}>'
 
 
 def _escaped(value: Any) -> str:
@@ -123,7 +125,9 @@ def plot_confusion(result: Any, ax: Any = None) -> Any:
         ax = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")[1]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    is_short = max(map(len, names)) <= 3
+    turned = {} if is_short else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(range(len(names)), names, **turned)
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="predicted", ylabel="true", title=plot_text(f"{result.candidate}: {_accuracy(result)}"))
     if len(names) <= _MAX_CLASSES:

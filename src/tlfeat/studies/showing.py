@@ -48,7 +48,7 @@ def plot_comparison(found: Any, ax: Any = None) -> Any:
     accuracies = np.array([100 * line.result.score.accuracy for line in lines])
     ends = np.array([[100 * end for end in line.result.score.ci95] for line in lines])  # (n, 2)
     if ax is None:
-        ax = pyplot.subplots(figsize=(7, 1.2 + 0.35 * len(lines)), layout="constrained")[1]
+        ax = pyplot.subplots(figsize=(9, 1.2 + 0.35 * len(lines)), layout="constrained")[1]
     at = np.arange(len(lines))
     is_as_good = np.array([line.is_within_noise for line in lines])
     for chosen, colour, label in ((is_as_good, "C0", "best, or within noise of it"), (~is_as_good, "C7", "worse")):
@@ -56,10 +56,11 @@ def plot_comparison(found: Any, ax: Any = None) -> Any:
             reach = np.abs(ends[chosen] - accuracies[chosen, None]).T  # (2, n)
             ax.errorbar(accuracies[chosen], at[chosen], xerr=reach, fmt="o", color=colour, capsize=3, label=label)
     ax.axvline(accuracies[-1], color="C0", linewidth=0.8, linestyle=":")
+    ax.margins(y=0.12)
     ax.set_yticks(at, [plot_text(line.name) for line in lines])
     ax.set_xlabel("accuracy on test images, %, with its 95 % interval")
     ax.set_title(plot_text(f"{found.backbone}, {found.cache.stem}"))
-    ax.legend(loc="lower left", frameon=False)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     return ax
 
 
