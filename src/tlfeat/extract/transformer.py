@@ -71,11 +71,22 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Build the encoder; a frozen backbone learns nothing from `X`."""
+        if hasattr(X, "tocsr"):
+            raise TypeError("Expected images: a sparse matrix is not supported.")  # as scikit-learn's own do
         self._make_encoder()
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.transformer_tags.preserves_dtype = []  # rows are float32, whatever the images are
+        tags.no_validation = True  # images are no table of numbers, so there is no number of columns to hold them to
+        tags.input_tags.two_d_array = False
+        tags.input_tags.one_d_array = tags.input_tags.string = True
+        return tags
 
     def transform(self, X: Any) -> Rows:
         """Return float32 rows of shape (n_images, width).
