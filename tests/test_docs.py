@@ -13,8 +13,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from conftest import script
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -98,6 +101,25 @@ def test_the_python_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str
     accuracy, label = printed[0], printed[-2]
     assert 0.5 < float(accuracy) <= 1
     assert label in "56789"
+
+
+@pytest.mark.keras
+def test_the_notebook_runs_and_shows_what_it_has_kept() -> None:
+    tool = script("tools/notebook.py")
+    notebook = json.loads(tool.NOTEBOOK.read_text(encoding="utf-8"))
+    cells = tool.code_cells(notebook)
+    found = tool.run_cells(["".join(cell["source"]) for cell in cells])
+
+    def kinds(outputs: list[dict[str, Any]]) -> list[list[str]]:
+        return [sorted(output.get("data", {"stdout": ""})) for output in outputs]
+
+    for cell, outputs in zip(cells, found, strict=True):
+        assert kinds(cell["outputs"]) == kinds(outputs), "".join(cell["source"])
+    kept = json.dumps([cell["outputs"] for cell in cells])
+    assert kept.count("image/png") == 3 and kept.count("data:image/jpeg") >= 15
+    assert "digits-digits_cnn" in kept and "/tmp" not in kept and str(ROOT) not in kept
+    assert tool.NOTEBOOK.stat().st_size < 300_000
+    assert "(docs/notebook.ipynb)" in README or "(notebook.ipynb)" in (ROOT / "docs" / "python.md").read_text("utf-8")
 
 
 if __name__ == "__main__":

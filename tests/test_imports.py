@@ -31,7 +31,7 @@ WINGS = [
 
 LEVEL = {wing: level for level, wings in enumerate(WINGS, start=1) for wing in wings}
 
-GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system", "files", "documents"]
+GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system", "files", "documents", "notebook"]
 
 #: Files at the root that lead to a class of a wing, for what was saved before 0.2; and the start of the program.
 LEAD_IN = {
@@ -80,13 +80,22 @@ HEAVY = {
     },
     "umap": {"report.embedding_map"},
     "resvg_py": {"report.plots"},
-    "PIL": {"images.decode", "images.thumbnails", "images.example", "images.reference", "report.plots"},
+    "PIL": {
+        "images.decode",
+        "images.thumbnails",
+        "images.example",
+        "images.reference",
+        "images.pictures",
+        "report.plots",
+    },
     "pillow_heif": {"images.decode"},
     "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
     "jinja2": {"text"},
     "cleanlab": {"studies.doubted_labels"},
     "pyarrow": {"extract.transfer"},
     "skops": {"heads.saved"},
+    "pandas": {"notebook"},
+    "matplotlib": {"notebook"},
 }
 
 #: Who may import a package at the top of the file, where it costs time as soon as the module is named.

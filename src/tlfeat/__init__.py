@@ -4,12 +4,12 @@ The command line and this small API call the same functions; nothing heavy is im
 
     import tlfeat
 
-    job = tlfeat.plan_extraction(Path("photos"), backbone="mobilenet_v2", layers=["avg_pool"])
-    report = job.run()
+    report = tlfeat.plan_extraction("photos", backbone="mobilenet_v2").run()
+    rows = tlfeat.load(report.cache)  # rows.train.X, rows.train.y, rows.test, rows.frame(), ...
     with tlfeat.open_data(report.cache, seed=0) as data:
         outcome = tlfeat.fit_sklearn(data, "svm")
         comparison = tlfeat.compare_candidates(data)
-    for prediction in tlfeat.Model(Path(outcome.result.model)).predict([Path("new.jpg")]):
+    for prediction in tlfeat.Model(outcome.result.model).predict(["new.jpg"]):
         print(prediction.label, prediction.probability)
 """
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "BackboneSpec": "backbones.network",
     "Cache": "cache.store",
+    "Embeddings": "evaluate.embeddings",
     "Encoder": "backbones.encoder",
     "ImageEmbedder": "extract.transformer",
     "ImageSet": "images.image_set",
@@ -30,10 +31,12 @@ _HOME = {
     "Result": "records",
     "TlfeatError": "errors",
     "compare_candidates": "studies.compare",
+    "embed": "extract.arrays",
     "export_model": "models.export",
     "extract_rows": "extract.extract",
     "fit_keras": "models.fit_keras",
     "fit_sklearn": "models.fit_sklearn",
+    "load": "evaluate.embeddings",
     "load_images": "images.image_set",
     "make_split": "evaluate.split",
     "open_cache": "cache.store",
@@ -50,7 +53,10 @@ if TYPE_CHECKING:
     from tlfeat.cache.store import open_cache as open_cache
     from tlfeat.errors import TlfeatError as TlfeatError
     from tlfeat.evaluate.data import open_data as open_data
+    from tlfeat.evaluate.embeddings import Embeddings as Embeddings
+    from tlfeat.evaluate.embeddings import load as load
     from tlfeat.evaluate.split import make_split as make_split
+    from tlfeat.extract.arrays import embed as embed
     from tlfeat.extract.extract import extract_rows as extract_rows
     from tlfeat.extract.plan import plan_extraction as plan_extraction
     from tlfeat.extract.transformer import ImageEmbedder as ImageEmbedder
@@ -76,4 +82,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    """The public names, for completion; what was imported to make them is not among them."""
+    return sorted([*_HOME, *(name for name in globals() if name.startswith("__"))])

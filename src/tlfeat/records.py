@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, NotRequired, Self, TypedDict, get_args, get_type_hints
 
+from tlfeat import notebook
 from tlfeat.documents import misfit
 from tlfeat.errors import DataError
 
@@ -314,6 +315,20 @@ class Result(Record):
     shift: Shift | None = None  # of a head on a given split, where images could be held out
     model: str = ""  # folder of the saved model, relative to the working folder where it lies below it
     format_version: int = 1
+
+    def __repr__(self) -> str:
+        return notebook.result_text(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.result_html(self)
+
+    def frame(self) -> Any:
+        """Return a pandas DataFrame of one line a test image, leaks included: path, true, predicted, probability."""
+        return notebook.result_frame(self)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the confusion matrix with matplotlib, on `ax` where one is given; return the axes."""
+        return notebook.plot_confusion(self, ax)
 
 
 def record(result: Result) -> dict[str, Any]:

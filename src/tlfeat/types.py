@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+#: The name of a file or folder.
+StrPath = str | os.PathLike[str]
 
 #: uint8, or float32 where resizing does not round; 0 to 255 either way. Shape (n_images, height, width, 3).
 Pixels = npt.NDArray[Any]

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from conftest import CountingEncoder, MakePhotos
 from tlfeat.backbones.encoder import PixelEncoder
@@ -40,7 +44,7 @@ def test_cached_and_live_rows_are_equal_and_come_in_the_order_asked(
     extract_rows(load_images(files[0].parents[1]), PixelEncoder(), cache)
     files = [*files[3:], *files[:3]]
     counting = CountingEncoder((16, 16))
-    monkeypatch.setattr("tlfeat.extract.transformer.PixelEncoder", lambda: counting)
+    monkeypatch.setattr("tlfeat.extract.encoders.PixelEncoder", lambda: counting)
     embedder = ImageEmbedder("pixels", layer="pixels", cache=cache)
     assert embedder.transform(files).tobytes() == np.roll(live, -3, axis=0).tobytes()
     assert counting.n_encoded == 0
@@ -76,7 +80,7 @@ def test_another_parameter_makes_another_encoder_and_the_same_ones_do_not(
         made.append((spec, layers, batch_size))
         return PixelEncoder(spec.size)
 
-    monkeypatch.setattr("tlfeat.extract.transformer.KerasEncoder", make)
+    monkeypatch.setattr("tlfeat.extract.encoders.KerasEncoder", make)
     embedder = ImageEmbedder("resnet50", weights="random", input_size=(8, 8)).fit(files)
     assert embedder.transform(files).shape == (12, 8 * 8 * 3)
     assert len(made) == 1
@@ -94,3 +98,33 @@ def test_it_can_be_cloned_and_pickled_after_use(files: list[Path]) -> None:
     for other in (clone(embedder), pickle.loads(pickle.dumps(embedder))):
         assert other.get_params() == embedder.get_params()
         assert other.transform(files).tobytes() == rows.tobytes()
+
+
+def test_columns_have_names_and_come_as_a_frame_when_asked(files: list[Path]) -> None:
+    pandas = pytest.importorskip("pandas")
+    embedder = ImageEmbedder("pixels", layer="pixels")
+    names = embedder.get_feature_names_out()
+    assert names.tolist() == [f"pixels_{i}" for i in range(768)] and embedder.n_features_out_ == 768
+    rows = embedder.transform(files)
+    frame = embedder.set_output(transform="pandas").fit_transform(files)
+    assert isinstance(frame, pandas.DataFrame) and frame.columns.tolist() == names.tolist()
+    assert frame.to_numpy().tobytes() == rows.tobytes()
+    pipeline = make_pipeline(embedder, StandardScaler()).set_output(transform="pandas")
+    assert pipeline.fit(files).get_feature_names_out().tolist() == names.tolist()
+
+
+def test_names_follow_the_layer_and_the_width_of_another_backbone(files: list[Path]) -> None:
+    embedder = ImageEmbedder(PixelEncoder((2, 3)))
+    assert embedder.fit(files).get_feature_names_out().shape == (18,)
+    embedder.set_params(backbone=PixelEncoder((2, 5)))
+    assert embedder.get_feature_names_out().tolist()[-1] == "pixels_29"
+
+
+def test_images_in_memory_pass_through_a_pipeline_and_a_sparse_matrix_does_not(files: list[Path]) -> None:
+    arrays = np.stack([np.asarray(Image.open(file)) for file in files])
+    labels = [file.parent.name for file in files]
+    pipeline = make_pipeline(ImageEmbedder("pixels"), LogisticRegression())
+    assert pipeline.fit(arrays, labels).predict([Image.open(files[-1])]).tolist() == labels[-1:]
+    assert cross_val_score(pipeline, arrays, labels, cv=3).tolist() == [1, 1, 1]
+    with pytest.raises(TypeError, match="sparse"):
+        pipeline.fit(csr_array((3, 3)), [0, 1, 1])

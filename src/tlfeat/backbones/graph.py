@@ -195,7 +195,7 @@ def embedding_output(base: Any, spec: BackboneSpec, name: str) -> Any:
     if layer_name == "avg_pool" and layer_name not in known:
         vector = _pooled_output(base, spec)
     elif layer_name in known:
-        vector = base.get_layer(layer_name).output
+        vector = _output_within(base, base.get_layer(layer_name))
         if not hasattr(vector, "shape"):
             raise UsageError(f"Layer '{layer_name}' has several outputs and cannot be an embedding.")
     elif layer_name in bare:
@@ -217,8 +217,16 @@ def _pooled_output(base: Any, spec: BackboneSpec) -> Any:
         for layer in reversed(base.layers):
             shape = _output_shape(layer)
             if shape is not None and len(shape) == 4:
-                return _pool(layer.output, "avg", layer.name)
+                return _pool(_output_within(base, layer), "avg", layer.name)
     return base.outputs[0]
+
+
+def _output_within(base: Any, layer: Any) -> Any:
+    """Return the output of a layer in the graph of `base`; of a model within the model ``output`` is in its own."""
+    graph = getattr(base, "_functional", None) or base  # a Sequential has one inside
+    nodes = (node for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes)
+    outputs: list[Any] = next((node.outputs for node in nodes if node.operation is layer), [])
+    return outputs[0] if len(outputs) == 1 else layer.output
 
 
 def _pool(maps: Any, pool: str, layer_name: str) -> Any:

@@ -192,8 +192,12 @@ class KerasEncoder:
 
     def _frozen(self) -> Any:
         """The Keras model from preprocessed pixels to the layers."""
-        base = build_base(self.spec, self.input_size)
+        base = self._base()
         outputs = [embedding_output(base, self.spec, name) for name in self.layers]
         frozen = import_keras().Model(base.inputs[0], outputs)
         frozen.trainable = False
         return frozen
+
+    def _base(self) -> Any:
+        """The whole network, to be taken apart."""
+        return build_base(self.spec, self.input_size)

@@ -91,6 +91,7 @@ def write_path_table(file: h5py.File, table: ImageTable) -> None:
             (len(images),),
             _text_type(values) if name in TEXT_COLUMNS else np.int64,
             chunks=(min(max(len(images), 1), _CHUNK_LINES),),
+            maxshape=None if len(images) else (None,),  # HDF5 has no fixed length below that of a chunk
             compression="gzip",  # paths share their beginnings: 60,000 of them take 1 MB, not 6
             compression_opts=1,
             fletcher32=True,

@@ -34,7 +34,7 @@ from tlfeat.errors import CacheError, FingerprintError
 from tlfeat.images.image_set import ImageTable
 from tlfeat.records import Environment
 from tlfeat.text import counted
-from tlfeat.types import ROW_TYPES, Rows
+from tlfeat.types import ROW_TYPES, Rows, StrPath
 
 #: `append` commits when this much waits (it is held in memory, and goes through the journal in one piece) ...
 _COMMIT_BYTES = 16 << 20
@@ -369,17 +369,18 @@ def create_cache(
     return open_cache(path, writable=True)
 
 
-def open_cache(path: Path, *, writable: bool = False, fingerprint: Mapping[str, Any] | None = None) -> Cache:
+def open_cache(path: StrPath, *, writable: bool = False, fingerprint: Mapping[str, Any] | None = None) -> Cache:
     """Open a cache and check that it is one.
 
     Parameters
     ----------
-    path : Path
+    path : str or path
     writable : bool, default=False
         Only one process can have it open for writing, and none beside it for reading.
     fingerprint : mapping, optional
         Raise `FingerprintError` unless the cache has exactly this one.
     """
+    path = Path(path)
     if not path.exists():
         raise CacheError(f"No cache at {path}. Make one with: tlfeat extract DATA --cache {path}")
     with contextlib.ExitStack() as opened:

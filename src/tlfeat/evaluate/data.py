@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from tlfeat import workspace
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.evaluate.leaks import LeakedImages, find_leaks, scored_tests
 from tlfeat.evaluate.split import TEST_FRACTION, Split, make_split
-from tlfeat.types import OnProgress, silent
+from tlfeat.types import OnProgress, StrPath, silent
 
 
 @dataclass(slots=True)
@@ -44,7 +43,7 @@ class Data:
 
 @contextmanager
 def open_data(
-    cache_path: Path | None,
+    cache_path: StrPath | None,
     *,
     seed: int,
     test_fraction: float = TEST_FRACTION,
@@ -55,7 +54,7 @@ def open_data(
 
     `say` is called with what the user should know of how it was opened.
     """
-    with open_cache(cache_path or workspace.newest_cache()) as cache:
+    with open_cache(workspace.newest_cache() if cache_path is None else cache_path) as cache:
         for note in cache.notes:
             say(note)
         split = make_split(cache.table, seed=seed, test_fraction=test_fraction, test_split=test_split)

@@ -171,7 +171,7 @@ class _Labelled:
     splits, user_groups : list of str
         As given; "" where nothing is.
     groups : list of int
-        See `_join_groups`.
+        See `join_groups`.
     """
 
     keys: list[str]
@@ -195,7 +195,7 @@ def _labelled(table: ImageTable) -> _Labelled:
         if status == "ok" and images.labels[i]
     )
     keys, labels, splits, user_groups, paths = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [], [])
-    return _Labelled(keys, labels, splits, user_groups, paths, _join_groups(keys, user_groups))
+    return _Labelled(keys, labels, splits, user_groups, paths, join_groups(keys, user_groups))
 
 
 def _testing_on(labelled: _Labelled, asked: str | None) -> tuple[_Labelled, list[str]]:
@@ -251,7 +251,7 @@ def _digest(labelled: _Labelled, roles: Sequence[str], chosen: Sequence[int], *,
     return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _join_groups(keys: Sequence[str], user_groups: Sequence[str]) -> list[int]:
+def join_groups(keys: Sequence[str], user_groups: Sequence[str]) -> list[int]:
     """Number the sets of images that hang together through an equal key or an equal group (union-find)."""
     parent: dict[str, str] = {}
 

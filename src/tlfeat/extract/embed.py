@@ -13,12 +13,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
 from tlfeat.backbones.encoder import Encoder
-from tlfeat.images.decode import Decoded, decode_all, n_cores
+from tlfeat.images.decode import Decoded, Picture, decode_all, n_cores
 from tlfeat.types import OnProgress, Rows, silent
 
 
@@ -62,7 +61,7 @@ class Embedded:
 
 
 def embed_files(
-    files: Iterable[tuple[int, Path]],
+    files: Iterable[tuple[int, Picture]],
     encoder: Encoder,
     *,
     is_wanted: Callable[[Decoded], bool] = lambda decoded: decoded.pixels is not None,
@@ -76,6 +75,7 @@ def embed_files(
     Parameters
     ----------
     files : iterable of (number, path)
+        Or in place of a path a function that gives the bytes of a file.
     encoder : Encoder
         It is prepared when the first batch is there, and not at all where there is none; before anything is read
         with `is_prepared_first`.

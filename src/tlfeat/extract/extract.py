@@ -27,7 +27,7 @@ from tlfeat.extract.embed import Embedded, Profile, embed_files
 from tlfeat.extract.known import KnownRows
 from tlfeat.images.decode import Decoded, n_cores
 from tlfeat.images.image_set import ImageSet, ImageTable
-from tlfeat.types import OnProgress, silent
+from tlfeat.types import OnProgress, StrPath, silent
 
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
 _SETTLED_NS = 2_000_000_000
@@ -69,13 +69,13 @@ class ExtractReport:
 def extract_rows(
     images: ImageSet,
     encoder: Encoder,
-    cache_path: Path,
+    cache_path: StrPath,
     *,
     n_threads: int | None = None,
     is_compressed: bool = False,
     is_strict: bool = False,
     origin: Mapping[str, Any] | None = None,
-    known_in: Sequence[Path] = (),
+    known_in: Sequence[StrPath] = (),
     say: Callable[[str], None] = lambda _: None,
     on_progress: OnProgress = silent,
 ) -> ExtractReport:
@@ -85,7 +85,7 @@ def extract_rows(
     ----------
     images : ImageSet
     encoder : Encoder
-    cache_path : Path
+    cache_path : str or path
         Created if it is not there; otherwise its fingerprint must be the encoder's.
     n_threads : int, optional
         Threads that read, decode and encode; as many as there are cores by default.
@@ -95,7 +95,7 @@ def extract_rows(
         Raise `DataError` at the end if any image failed; rows of the others are kept all the same.
     origin : mapping, optional
         JSON values recorded in the cache: `encoder` (how `predict` builds the same one again), `class_map`.
-    known_in : sequence of Path
+    known_in : sequence of str or path
         Other caches: rows that they hold of the same images by the same encoder are copied, not computed again.
     say : callable, optional
         Called with a sentence on what was copied from where.
@@ -110,6 +110,8 @@ def extract_rows(
     Interrupted
         Ctrl-C; what was appended is kept.
     """
+    cache_path = Path(cache_path)
+    others = [Path(path) for path in known_in]
     source = {**(origin or {}), "root": str(images.root), "source": str(images.source)}
     is_new = not cache_path.exists()
     if is_new:
@@ -117,7 +119,7 @@ def extract_rows(
     else:
         cache = open_cache(cache_path, writable=True, fingerprint=encoder.fingerprint)
     with cache, _removed_if_empty(cache, is_new=is_new):
-        known = KnownRows(cache, encoder.layers, known_in, n_threads, say, on_progress)
+        known = KnownRows(cache, encoder.layers, others, n_threads, say, on_progress)
         run = _Run(images, encoder, cache, known, n_threads=n_threads, on_progress=on_progress)
         if cache.source != source:
             cache.write_document("source", source)

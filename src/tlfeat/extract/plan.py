@@ -25,7 +25,7 @@ from tlfeat.images.decode import RESIZE, RESIZES
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.images.labels import Advice, advise
 from tlfeat.text import counted
-from tlfeat.types import ROW_TYPES
+from tlfeat.types import ROW_TYPES, StrPath
 from tlfeat.workspace import CACHE_DIR, digest, safe_name
 
 DEFAULT_BACKBONE = "mobilenet_v2"  # 14 MB of weights, 1,280 columns, the fastest per image that is still good
@@ -86,7 +86,7 @@ class EncoderOptions(TypedDict, total=False):
 
 
 def plan_extraction(
-    data: Path | None = None,
+    data: StrPath | None = None,
     *,
     layers: Sequence[str] = ("avg_pool",),
     class_map: Sequence[str] = (),
@@ -94,14 +94,14 @@ def plan_extraction(
     label_from: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
     **options: Unpack[EncoderOptions],
 ) -> ExtractionJob:
     r"""Decide what to embed, with what, into which file.
 
     Parameters
     ----------
-    data : Path, optional
+    data : str or path, optional
         Images. By default those of the named cache if it exists, with its backbone; else the built-in example, with
         its own small backbone.
     layers : sequence of str, default=("avg_pool",)
@@ -114,7 +114,7 @@ def plan_extraction(
         Labels from names of files: "name", "parent" or a regular expression with one group.
     path_column, label_column : str, optional
         Of a table.
-    cache : Path, optional
+    cache : str or path, optional
         A name under ``cache/`` by default, made from the data and the encoder.
     **options
         Of the encoder; see `EncoderOptions`.
@@ -129,6 +129,8 @@ def plan_extraction(
     if unknown := set(options) - EncoderOptions.__annotations__.keys():
         raise TypeError(f"plan_extraction() has no option '{min(unknown)}'.")
     _check(options, layers)
+    data = None if data is None else Path(data)
+    cache = None if cache is None else Path(cache)
     source: dict[str, Any] = {}
     reading = {"class_map": list(class_map), "classes": list(classes), "label_from": label_from}
     reading |= {"path_column": path_column, "label_column": label_column}

@@ -1,39 +1,45 @@
-"""Embeddings as a step of a scikit-learn pipeline: image paths in, rows out."""
+"""Embeddings as a step of a scikit-learn pipeline: images in, rows out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
-from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import BackboneSpec
+from tlfeat.backbones.encoder import Encoder
+from tlfeat.backbones.model_encoder import is_keras_model, model_digest
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import DataError
-from tlfeat.extract.embed import embed_files
-from tlfeat.images.decode import Decoded, read_file
-from tlfeat.images.image_set import content_key
+from tlfeat.extract.arrays import embed_pictures
+from tlfeat.extract.encoders import make_encoder
+from tlfeat.images.decode import pixel_type
+from tlfeat.images.pictures import pictures_of
 from tlfeat.types import Rows
 
 
 class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Transform image paths into rows, from a cache where they are there and live where not.
+    """Transform images into rows, from a cache where they are there and live where not.
 
     Parameters
     ----------
-    backbone : str, default="mobilenet_v2"
+    backbone : str, path, keras.Model or Encoder, default="mobilenet_v2"
         As ``--backbone``; "pixels" is the raw-pixel baseline.
     layer : str, default="avg_pool"
     weights : str, default="imagenet"
-    preprocess : str or None, default=None
+    preprocess : str, callable or None, default=None
+        See `embed`; required for a Keras model.
     input_size : tuple of int or None, default=None
     cache : path or None, default=None
         A cache of the same fingerprint. Rows that it has are read; it is not written to.
     batch_size : int, default=32
+
+    Attributes
+    ----------
+    n_features_out_ : int
+        Width of the rows.
 
     Examples
     --------
@@ -43,12 +49,14 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     >>> model.fit(paths, labels).predict(paths[:1])  # doctest: +SKIP
     """
 
+    _width: int | None
+
     def __init__(
         self,
-        backbone: str = "mobilenet_v2",
+        backbone: Any = "mobilenet_v2",
         layer: str = "avg_pool",
         weights: str = "imagenet",
-        preprocess: str | None = None,
+        preprocess: str | Callable[[Any], Any] | None = None,
         input_size: tuple[int, int] | None = None,
         cache: str | Path | None = None,
         batch_size: int = 32,
@@ -61,16 +69,32 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.cache = cache
         self.batch_size = batch_size
 
-    def fit(self, X: Sequence[str | Path], y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Build the encoder; a frozen backbone learns nothing from `X`."""
+        if hasattr(X, "tocsr"):
+            raise TypeError("Expected images: a sparse matrix is not supported.")  # as scikit-learn's own do
         self._make_encoder()
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def transform(self, X: Sequence[str | Path]) -> Rows:
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.transformer_tags.preserves_dtype = []  # rows are float32, whatever the images are
+        tags.no_validation = True  # images are no table of numbers, so there is no number of columns to hold them to
+        tags.input_tags.two_d_array = False
+        tags.input_tags.one_d_array = tags.input_tags.string = True
+        return tags
+
+    def transform(self, X: Any) -> Rows:
         """Return float32 rows of shape (n_images, width).
+
+        Parameters
+        ----------
+        X
+            Images as `embed` takes them: paths, bytes, PIL images, arrays of pixels.
 
         Raises
         ------
@@ -79,28 +103,29 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         FingerprintError
             The cache was made by another encoder.
         """
-        files = [Path(x) for x in X]
         encoder = self._make_encoder()
-        name = encoder.layers[0]
         if self.cache is None:
-            return self._embed(encoder, name, files)
-        with open_cache(Path(self.cache), fingerprint=encoder.fingerprint) as cache:
-            keys = [content_key(read_file(file)) for file in files]
-            known = cache.known(name)
-            is_known = np.array([key in known for key in keys], dtype=bool)
-            found = cache.read(name, [key for key, is_there in zip(keys, is_known, strict=True) if is_there])
-        if is_known.all():
-            return found
-        live = self._embed(encoder, name, [f for f, is_there in zip(files, is_known, strict=True) if not is_there])
-        rows = np.empty((len(files), live.shape[1]), dtype=np.float32)
-        rows[~is_known] = live
-        if is_known.any():
-            rows[is_known] = found
-        return rows
+            return embed_pictures(pictures_of(X), encoder)
+        with open_cache(self.cache, fingerprint=encoder.fingerprint) as cache:
+            return embed_pictures(pictures_of(X), encoder, cache)
+
+    @property
+    def n_features_out_(self) -> int:
+        encoder = self._make_encoder()
+        width: int | None = self._width
+        if width is None:
+            blank = np.zeros((1, *encoder.input_size, 3), pixel_type(encoder.resize))
+            self._width = width = encoder.encode(blank)[encoder.layers[0]].shape[1]
+        return width
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
+        """Return a name for each column, such as "avg_pool_0"; `input_features` is passed over, as images have none."""
+        name = self._make_encoder().layers[0]
+        return np.array([f"{name}_{i}" for i in range(self.n_features_out_)], dtype=object)
 
     def _make_encoder(self) -> Encoder:
         settings = (
-            self.backbone,
+            model_digest(self.backbone) if is_keras_model(self.backbone) else self.backbone,
             self.layer,
             self.weights,
             self.preprocess,
@@ -108,31 +133,18 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             self.batch_size,
         )
         if getattr(self, "_made_for", None) != settings:
-            if self.backbone == "pixels":
-                self._encoder: Encoder = PixelEncoder()
-            else:
-                spec = BackboneSpec(self.backbone, self.weights, self.input_size, self.preprocess)
-                self._encoder = KerasEncoder(spec, [embedding_name(self.layer)], batch_size=self.batch_size)
+            self._encoder = make_encoder(
+                self.backbone,
+                [self.layer],
+                weights=self.weights,
+                preprocess=self.preprocess,
+                input_size=self.input_size,
+                batch_size=self.batch_size,
+            )
             self._made_for = settings
+            self._width = None
         return self._encoder
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         return {k: v for k, v in state.items() if k not in ("_encoder", "_made_for")}  # a graph cannot be pickled
-
-    def _embed(self, encoder: Encoder, name: str, files: list[Path]) -> Rows:
-        blocks = [
-            batch.rows[name] for batch in embed_files(enumerate(files), encoder, is_wanted=_must_be_readable(files))
-        ]
-        if not blocks:
-            raise DataError("There is no image to embed.")
-        return np.concatenate(blocks)
-
-
-def _must_be_readable(files: Sequence[Path]) -> Callable[[Decoded], bool]:
-    def is_wanted(decoded: Decoded) -> bool:
-        if decoded.pixels is None:
-            raise DataError(f"{files[decoded.i]}: {decoded.error}.")
-        return True
-
-    return is_wanted

@@ -66,6 +66,9 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 _PILLOW = r"PIL\."
 
+#: What is decoded: a file, or what gives the bytes of one (and may raise a `BadImage`).
+Picture = Path | Callable[[], bytes]
+
 _one_large_at_a_time = threading.Lock()
 
 _LUT_16_TO_8 = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
@@ -268,13 +271,13 @@ def read_file(path: Path) -> bytes:
 
 
 def decode_file(
-    i: int, path: Path, size: tuple[int, int], is_known: Callable[[str], bool], resize: str = RESIZE
+    i: int, picture: Picture, size: tuple[int, int], is_known: Callable[[str], bool], resize: str = RESIZE
 ) -> Decoded:
-    """Read, key and decode one file; pixels are left out where `is_known(key)` says that no one needs them."""
+    """Read, key and decode one picture; pixels are left out where `is_known(key)` says that no one needs them."""
     key, error, pixels = "", "", None
     started_s = read_s = time.perf_counter()
     try:
-        data = read_file(path)
+        data = picture() if callable(picture) else read_file(picture)
         key = content_key(data)
         read_s = time.perf_counter()
         if not is_known(key):
@@ -285,7 +288,7 @@ def decode_file(
 
 
 def decode_all(
-    files: Iterable[tuple[int, Path]],
+    files: Iterable[tuple[int, Picture]],
     size: tuple[int, int],
     *,
     resize: str = RESIZE,

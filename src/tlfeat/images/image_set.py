@@ -33,6 +33,7 @@ from tlfeat.images.folders import (
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
 from tlfeat.images.tables import below_one_folder, find_files, read_table
 from tlfeat.text import composed, counted
+from tlfeat.types import StrPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def content_key(data: bytes) -> str:
 
 
 def load_images(
-    source: Path,
+    source: StrPath,
     *,
     class_map: Mapping[str, str] | None = None,
     classes: Collection[str] = (),
@@ -103,7 +104,7 @@ def load_images(
 
     Parameters
     ----------
-    source : Path
+    source : str or path
         A folder of class folders, of split folders of class folders, or a ``.csv`` or ``.tsv`` file.
     class_map : mapping of str to str, optional
         Renames labels, for class folders that differ between splits; see `labels.renamed`.
@@ -120,6 +121,7 @@ def load_images(
         Nothing there, no images in it, class folders that differ between splits, a table that lacks columns, labels
         that are several in one or numbers.
     """
+    source = Path(source)
     class_map = {composed(old): composed(new) for old, new in (class_map or {}).items()}
     classes = [composed(name) for name in classes or ()]
     if not source.exists():

@@ -23,7 +23,7 @@ from tlfeat.models.predict import Model
 from tlfeat.models.saved import read_result
 from tlfeat.records import Result
 from tlfeat.text import counted
-from tlfeat.types import OnProgress, Pixels, Probabilities, silent
+from tlfeat.types import OnProgress, Pixels, Probabilities, StrPath, silent
 from tlfeat.workspace import write_text, written_together
 
 #: Largest difference between a probability of the file and that of `predict`.
@@ -34,10 +34,10 @@ N_CHECKED = 16
 
 
 def export_model(
-    folder: Path,
+    folder: StrPath,
     to: str,
     *,
-    output: Path | None = None,
+    output: StrPath | None = None,
     is_trusted: bool = False,
     on_progress: OnProgress = silent,
 ) -> Exported:
@@ -45,11 +45,11 @@ def export_model(
 
     Parameters
     ----------
-    folder : Path
+    folder : str or path
         As written by ``fit-sklearn`` or ``fit-keras``.
     to : str
         A name of `formats.FORMATS`.
-    output : Path, optional
+    output : str or path, optional
         The file, with the suffix of its format; a name under ``cache/exports/`` by default. What has that name
         is replaced when all is written and checked.
     is_trusted : bool, default=False
@@ -62,8 +62,9 @@ def export_model(
         than `predict` (then none is written).
     """
     entry = find_format(to)
+    folder = Path(folder)
     folder = (folder.parent if folder.is_file() else folder).resolve()
-    file = output or workspace.export_file(folder, entry.suffix)
+    file = Path(output) if output else workspace.export_file(folder, entry.suffix)
     _check_output(file, folder, entry)
     model = Model(folder, is_trusted=is_trusted)
     result = read_result(folder)

@@ -26,7 +26,7 @@ from tlfeat.images.image_set import load_images
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
 from tlfeat.models.saved import read_model, read_result
 from tlfeat.text import aligned, csv_cell
-from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, silent
+from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, StrPath, silent
 
 #: The label of a picture that is refused.
 UNKNOWN = "unknown"
@@ -64,7 +64,7 @@ class Model:
 
     Parameters
     ----------
-    folder : Path
+    folder : str or path
         As written by ``fit-sklearn`` or ``fit-keras``.
     is_trusted : bool, default=False
         Load a joblib head too, which can run any code.
@@ -89,7 +89,8 @@ class Model:
         tell what it does not know: a network, or a head of an older version.
     """
 
-    def __init__(self, folder: Path, *, is_trusted: bool = False, coverage: float | None = None) -> None:
+    def __init__(self, folder: StrPath, *, is_trusted: bool = False, coverage: float | None = None) -> None:
+        folder = Path(folder)
         folder = folder.parent if folder.is_file() else folder  # model.json or head.skops was named
         info = read_model(folder)
         self.rejector: Rejector | None = None
@@ -133,9 +134,12 @@ class Model:
             )
 
     def predict(
-        self, files: Sequence[Path], *, n_top: int = 1, on_progress: OnProgress = silent
+        self, files: Sequence[StrPath], *, n_top: int = 1, on_progress: OnProgress = silent
     ) -> Iterator[Prediction]:
         """Give a `Prediction` for every file, in order; one that cannot be decoded says why."""
+        return self._predict([Path(file) for file in files], n_top, on_progress)
+
+    def _predict(self, files: Sequence[Path], n_top: int, on_progress: OnProgress) -> Iterator[Prediction]:
         done: dict[int, Prediction] = {}
 
         def is_wanted(decoded: Decoded) -> bool:

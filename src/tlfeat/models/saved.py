@@ -60,6 +60,9 @@ class Outcome:
     result: Result
     is_reused: bool
 
+    def _repr_html_(self) -> str:
+        return self.result._repr_html_()
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:

@@ -25,6 +25,7 @@ from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
 from tlfeat.models.saved import Outcome, model_folders, read_result, with_leaks
 from tlfeat.records import Result, SplitInfo, record
+from tlfeat.studies.showing import comparison_frame, comparison_html, comparison_text, plot_comparison
 from tlfeat.types import OnProgress, silent
 
 #: Below this the difference to the best candidate is called real, after Holm's correction.
@@ -93,6 +94,20 @@ class Comparison:
     lines: list[Line]
     skipped: list[tuple[str, str]]
     notes: list[str]
+
+    def __repr__(self) -> str:
+        return comparison_text(self)
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self)
+
+    def frame(self) -> Any:
+        """Return a pandas DataFrame of one line a candidate, best first: the plain numbers of `Line.to_record`."""
+        return comparison_frame(self)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw accuracies and their intervals with matplotlib, on `ax` where one is given; return the axes."""
+        return plot_comparison(self, ax)
 
 
 def compare_candidates(

@@ -1,0 +1,55 @@
+"""What Python names as a backbone becomes an encoder: a name, a file, a Keras model, or an encoder already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.model_encoder import ModelEncoder, is_keras_model, mode_of
+from tlfeat.backbones.network import BackboneSpec
+from tlfeat.errors import UsageError
+
+
+def make_encoder(
+    backbone: Any,
+    layers: Sequence[str] = ("avg_pool",),
+    *,
+    weights: str = "imagenet",
+    preprocess: str | Callable[[Any], Any] | None = None,
+    input_size: tuple[int, int] | None = None,
+    **options: Any,
+) -> Encoder:
+    """Return the encoder for a backbone.
+
+    Parameters
+    ----------
+    backbone : str, path, keras.Model, BackboneSpec or Encoder
+        As ``--backbone``; "pixels" is the raw-pixel baseline.
+    layers : sequence of str
+        An encoder has its own.
+    weights, input_size
+        See `BackboneSpec`; of a name or a file.
+    preprocess : str or callable, optional
+        One of the modes, or a function that does the same, such as ``preprocess_input`` of ``keras.applications``.
+    **options
+        Of `KerasEncoder`.
+    """
+    if isinstance(backbone, str | os.PathLike):
+        if backbone == "pixels":
+            return PixelEncoder()
+        mode = preprocess if preprocess is None else mode_of(preprocess)
+        backbone = BackboneSpec(os.fspath(backbone), weights, input_size, mode)
+    names = [embedding_name(layer) for layer in layers]
+    if isinstance(backbone, BackboneSpec):
+        return KerasEncoder(backbone, names, **options)
+    if is_keras_model(backbone):
+        return ModelEncoder(backbone, names, preprocess=preprocess, input_size=input_size, **options)
+    if callable(getattr(backbone, "encode", None)):  # isinstance() would ask it for its runtime, and so build it
+        return backbone  # type: ignore[no-any-return]
+    raise UsageError(
+        f"backbone= is a name from tlfeat backbones, a file, a Keras model or an encoder, received "
+        f"{type(backbone).__name__}."
+    )
