@@ -17,7 +17,7 @@ import pytest
 import typer.main
 
 from tlfeat import workspace
-from tlfeat.backbones import graph
+from tlfeat.backbones import figures, graph
 from tlfeat.cache import clean as cache_clean
 from tlfeat.cache import contents, repair, store
 from tlfeat.cli import app as cli
@@ -63,6 +63,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     predict: ("find_files", "Model", "to_csv"),
     export: ("export_model",),
     graph: ("list_layers",),
+    figures: ("alike", "ordered"),
     store: ("open_cache",),
     repair: ("repair_cache",),
     cache_clean: ("find_leftovers", "remove"),
@@ -394,6 +395,11 @@ CASES = [
         "layers",
         ("name", "resnet50", "graph.list_layers spec.backbone", "resnet50"),
         ("input_size", "--input-size 64x48", "graph.list_layers spec.input_size", (64, 48)),
+    ),
+    *cases_of(
+        "backbones",
+        ("like", "--like vgg16", "figures.alike name", "vgg16"),
+        ("sort", "--sort top-1", "figures.ordered column", "top-1"),
     ),
     *cases_of("cache info", ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5"))),
     *cases_of(

@@ -18,7 +18,7 @@ from conftest import MakePhotos, picture
 from made_results import a_result
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.graph import CutPoint
-from tlfeat.cache.passes import Cost
+from tlfeat.cache.passes import Cost, cost_text
 from tlfeat.cli.choice import encoder_options
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import open_data
@@ -27,7 +27,7 @@ from tlfeat.evaluate.together import open_together
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
-from tlfeat.report.choice import choice_finding, cost_text, sentences
+from tlfeat.report.choice import choice_finding, sentences
 from tlfeat.report.finding import document, write_finding
 from tlfeat.studies.choice import Choice, choose, compare_backbones
 from tlfeat.studies.choice import _cheaper_ones as cheaper_ones

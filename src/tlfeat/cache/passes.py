@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from tlfeat.cache.store import Cache
+from tlfeat.text import seconds
 
 #: Passes that a cache remembers, the newest ones; the document lies in the header of the file, which is small.
 _MOST = 8
@@ -80,6 +81,15 @@ class Cost:
     known: Known
     n: int
     processor: str
+
+
+#: Before a cost that is an estimate, or a bound.
+_SIGNS: dict[Known, str] = {"measured": "", "estimated": "~", "at most": "≤ "}
+
+
+def cost_text(cost: Cost | None) -> str:
+    """Return the processor time of an image, with a sign before what was not measured as it is."""
+    return f"{_SIGNS[cost.known]}{seconds(cost.cpu_ms / 1000)}" if cost else "–"
 
 
 def is_a_measurement(n_embedded: int, n_read: int) -> bool:

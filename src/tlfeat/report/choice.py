@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tlfeat.cache.passes import Cost
+from tlfeat.cache.passes import Cost, cost_text
 from tlfeat.records import Environment, record
 from tlfeat.report.charts import MAX_NAME, Axis, Chart, Key, Mark, Polyline, percent_axis
 from tlfeat.report.finding import Finding
@@ -14,9 +14,6 @@ from tlfeat.studies.choice import Choice
 from tlfeat.studies.contenders import Contender
 from tlfeat.studies.sweep import standard_error
 from tlfeat.text import counted, interval_text, percent, seconds, size
-
-#: Before a cost that is an estimate, or a bound.
-_SIGNS = {"measured": "", "estimated": "~", "at most": "≤ "}
 
 
 def sentences(choice: Choice) -> list[str]:
@@ -79,11 +76,6 @@ def _next_cheaper(choice: Choice) -> str:
 def _signed(points: float) -> str:
     """Return percentage points with a minus sign as it is set, and no minus before zero."""
     return f"{round(points, 1) + 0.0:.1f}".replace("-", "−")
-
-
-def cost_text(cost: Cost | None) -> str:
-    """Return the processor time of an image, with a sign before what was not measured as it is."""
-    return f"{_SIGNS[cost.known]}{seconds(cost.cpu_ms / 1000)}" if cost else "–"
 
 
 def choice_finding(choice: Choice, *, is_short: bool = False) -> Finding:
