@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_sweep import DeepEncoder, split_photos, swap_labels
+from typer.testing import CliRunner
 
 from conftest import MakePhotos, picture
 from made_results import a_result
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.graph import CutPoint
 from tlfeat.cache.passes import Cost, cost_text
+from tlfeat.cli.app import app
 from tlfeat.cli.choice import encoder_options
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import open_data
@@ -267,7 +269,7 @@ def test_a_layer_that_cannot_carry_the_head_is_listed_and_the_others_are_not_los
 
 def a_choice(*contenders: Contender, chosen: int | None, cheaper: int | None, economical: int | None = None) -> Choice:
     split = contenders[0].result.split
-    return Choice([Path("c.h5")], split, 20, list(contenders), chosen, cheaper, economical, [], [])
+    return Choice("photos", [Path("c.h5")], split, 20, list(contenders), chosen, cheaper, economical, [], [])
 
 
 def test_one_sentence_says_which_to_take_and_what_the_next_cheaper_gives_up() -> None:
@@ -278,7 +280,7 @@ def test_one_sentence_says_which_to_take_and_what_the_next_cheaper_gives_up() ->
     (first, second, *rest) = sentences(a_choice(few, best, chosen=1, cheaper=0))
     assert first == (
         "Take net12 at avg_pool with ridge: 91.7 % of the test images are right (95 % interval 11.0 to 91.0), 12.0 ms "
-        "of processor an image; the next cheaper one, net4.26 at avg_pool with ridge (4.3 ms of processor an image), "
+        "of processor an image; the next cheaper one, net4.26 at avg_pool with ridge (4.3 ms), "
         "gives up 4.2 points of them (95 % interval −1.2 to 9.0, within noise)."
     ).replace("12.0 ms", cost_text(best.cost)).replace("4.3 ms", cost_text(few.cost))
     assert second.startswith(
@@ -358,3 +360,50 @@ def test_each_backbone_gets_the_options_that_are_for_it() -> None:
     assert [one["weights"] for one in encoder_options(["vgg16", "vgg19"], {"weights": "random"})] == ["random"] * 2
     with pytest.raises(UsageError, match=r"--weights v2.h5 is for one backbone, and there are 2"):
         encoder_options(["vgg16", "vgg19"], given)
+
+
+# --- the commands ---------------------------------------------------------------------------------------------
+
+
+def run(*words: str) -> Any:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_the_command_compares_caches_and_prints_the_whole_table_as_json(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = map(str, two_caches(make_photos(n=8)))
+    asked = ["compare", "--cache", one, "--cache", other, "--heads", "ridge", "--html", "my.html", "--no-pixels"]
+    found = run(*asked, "--json")
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)
+    assert document["n_common"] == 16
+    assert len(document["lines"]) >= 5
+    assert {line["encoder"] for line in document["lines"]} == {"pixels", "noise_net"}
+    assert "16 pictures in 2 caches, 5 layers" in found.stderr
+    assert Path("my.html").read_text() == (tmp_path / "reports" / Path(one).stem / "choice.html").read_text()
+    again = run(*asked)
+    assert f"{len(document['lines'])} of {len(document['lines'])} results reused" in again.stderr
+    assert again.stdout.startswith("Take ")
+    assert f"Next: tlfeat predict {tmp_path}/models/" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--layer", "a", "--layer", "b", "--keras", "frozen"], "compared by heads. For networks of Keras"),
+        (["--pool", "max", "--epochs", "3"], "name one --cache and one --layer"),
+        (["--cache", "a.h5", "--cache", "b.h5", "--plots", "charts"], "the chart is choice.svg, beside the page"),
+    ],
+)
+def test_options_for_one_cache_are_refused_for_several(words: list[str], said: str, tmp_path: Path) -> None:
+    found = run("compare", "--cache", str(tmp_path / "c.h5"), *words)
+    assert found.exit_code == 2
+    assert said in found.stderr.replace("\n", " ")
+
+
+def test_a_cache_for_several_backbones_is_refused() -> None:
+    found = run("sweep", "--backbone", "vgg16", "--backbone", "vgg19", "--cache", "c.h5")
+    assert found.exit_code == 2
+    assert "each backbone has its own" in found.stderr

@@ -59,7 +59,7 @@ def _next_cheaper(choice: Choice) -> str:
     if choice.cheaper is None:
         return "nothing cheaper was tried" if all(one.cost for one in choice.contenders) else "no cheaper one is known"
     other = choice.contenders[choice.cheaper]
-    told = f"the next cheaper one, {other.name} ({_spent(other.cost)}), gives up"
+    told = f"the next cheaper one, {other.name} ({cost_text(other.cost)}), gives up"
     if other.against is None:
         return f"{told} nothing"
     less = -100 * other.against.difference
@@ -92,7 +92,7 @@ def choice_finding(choice: Choice, *, is_short: bool = False) -> Finding:
     n_more = len(choice.contenders) - len(shown)
     return Finding(
         name="choice",
-        title=f"{choice.caches[0].stem}: {title}",
+        title=f"{choice.data}: {title}",
         sentences=sentences(choice),
         chart=_chart(choice),
         headings=_HEADINGS,
@@ -221,6 +221,7 @@ def _legend(choice: Choice, n_more: int) -> list[str]:
 def _chart(choice: Choice) -> Chart:
     """Draw the best head of each set of rows: test accuracy against cost, the held-out frontier as a line."""
     names = list(dict.fromkeys(one.backbone for one in choice.contenders))
+    is_one_head = len({one.head for one in choice.contenders}) == 1
     marks = []
     for i in best_heads(choice):
         one = choice.contenders[i]
@@ -228,7 +229,7 @@ def _chart(choice: Choice) -> Chart:
             continue
         score, place = one.result.score, names.index(one.backbone)
         says = f"{one.name}: {percent(score.accuracy)} of the test images, {cost_text(one.cost)} an image"
-        label = f"{one.layer}, {one.head}" if one.is_ahead else ""
+        label = "" if not one.is_ahead else one.layer if is_one_head else f"{one.layer}, {one.head}"
         marks.append(
             Mark(
                 one.cost.cpu_ms,

@@ -37,11 +37,14 @@ class Choice:
 
     Attributes
     ----------
+    data : str
+        A short name of the images.
     chosen, cheaper, economical : int or None
         Of `contenders`: the highest held-out accuracy; the next cheaper one on the frontier; the cheapest within one
         standard error. None where there is none, or none but the chosen one.
     """
 
+    data: str
     caches: list[Path]
     split: SplitInfo
     n_common: int
@@ -105,7 +108,9 @@ def compare_backbones(
     )
     found = [replace(one, is_ahead=is_ahead) for one, is_ahead in zip(found, ahead, strict=True)]
     cheaper, economical = _cheaper_ones(found, chosen, info.n_train + info.n_val)
+    images = first.cache.table.images
     return Choice(
+        images.name or first.cache.stem,
         [data.cache.path for data in together.data],
         info,
         together.n_common,
@@ -133,6 +138,10 @@ def _runs(
 ) -> list[tuple[str, Callable[[], Contender]]]:
     """Return the name of each contender with what fits it."""
     options: dict[str, Any] = {"is_fresh": is_fresh, "on_progress": on_progress}
+
+    def options_of(name: str) -> dict[str, Any]:
+        return {**options, "on_progress": lambda what, done, total: on_progress(f"{name}: {what}", done, total)}
+
     runs: list[tuple[str, Callable[[], Contender]]] = []
     if has_pixels:
         runs.append(("pixels", partial(_fit_pixels, together.data[0], options)))
@@ -142,10 +151,8 @@ def _runs(
             sets.append(list(of_cache.layers))
         for layers in sets:
             what = layers[0] if len(layers) == 1 else f"all {len(layers)} layers"
-            runs += [
-                (f"{of_cache.name} at {what} with {head}", partial(_fit, of_cache, layers, head, options))
-                for head in heads
-            ]
+            at = f"{of_cache.name} at {what}"
+            runs += [(f"{at} with {head}", partial(_fit, of_cache, layers, head, options_of(at))) for head in heads]
     return runs
 
 
