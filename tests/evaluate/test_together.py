@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import MakePhotos
 from made_data import write_leaky
 from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError
+from tlfeat.evaluate import data, leaks
 from tlfeat.evaluate.data import open_data
+from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.evaluate.together import Together, open_together
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images
@@ -101,10 +105,26 @@ def test_another_split_in_the_second_cache_is_said(make_photos: MakePhotos, tmp_
     assert opened(other, one).data[1].split.info.n_test == 2
 
 
-def test_the_same_test_images_count_in_every_cache(tmp_path: Path) -> None:
+def test_the_leaks_of_the_first_cache_count_in_every_one_by_the_paths_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos = write_leaky(tmp_path / "leaky")
-    one, other = cache_of(photos, "one", 16), cache_of(photos, "other", 3)
-    with open_together([one, other], seed=0) as found:
+    moved = tmp_path / "moved"
+    for file in photos.rglob("*.*"):
+        to = moved / file.relative_to(photos).with_name(f"new{file.name}")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, to)
+    asked = []
+
+    def find_leaks(cache: Cache, *rest: Any, **options: Any) -> LeakedImages:
+        asked.append(cache.stem)
+        return leaks.find_leaks(cache, *rest, **options)
+
+    monkeypatch.setattr(data, "find_leaks", find_leaks)
+    with open_together([cache_of(photos, "one", 16), cache_of(moved, "other", 3)], seed=0) as found:
         first, second = found.data
-        assert first.scored_tests().tolist() == second.scored_tests().tolist()
-        assert second.leaks().images == first.leaks().images != []
+        assert 0 < sum(second.scored_tests()) < len(second.scored_tests())
+        assert second.scored_tests().tolist() == first.scored_tests().tolist()
+        shown = [Path(image["test"]).name for image in first.leaks().images]
+        assert [Path(image["test"]).name for image in second.leaks().images] == [f"new{name}" for name in shown]
+    assert asked == ["one"]  # another network may find other copies

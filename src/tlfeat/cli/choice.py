@@ -67,13 +67,14 @@ def sweep_backbones(
 
     if len(backbones) > 1 and "cache" in embedding:
         raise UsageError("--cache names one cache, and each backbone has its own. Leave it out.")
-    caches, layers = [], []
-    for options in encoder_options(backbones, embedding):
-        job = plan_sweep(data, pools=pools, **options, seed=split["seed"])
+    # all are planned before the first one embeds for minutes: a name may be wrong, or weights may be missing
+    jobs = [plan_sweep(data, pools=pools, **opts, seed=split["seed"]) for opts in encoder_options(backbones, embedding)]
+    caches = []
+    for job in jobs:
         console.warn(*job.notes)
         doing = f"{counted(len(job.cuts), 'layer')} of {job.extraction.encoder.name} in one pass"
         caches.append(embed_first(console, job.extraction, doing).cache)
-        layers += list(job.cuts)
+    layers = [layer for job in jobs for layer in job.cuts]
     with open_together(caches, **split) as together:
         rows = rows_of(together, layers)
         _say_what(console, together.n_common, caches, sum(len(of.layers) for of in rows))
