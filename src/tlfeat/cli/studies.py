@@ -71,6 +71,26 @@ PoolsOption = Annotated[
 ]
 
 
+ModesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keras",
+        help="Comma-separated frozen, finetuned, scratch; or all, or none. Default: all; none where caches, layers or "
+        "poolings are compared.",
+    ),
+]
+
+RecipesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="Include a recipe twice: with the backbone's own preprocessing, and as its tutorial has it. "
+        "May be repeated.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions(EmbeddingOptions):
     """How images become rows, for several backbones and poolings."""
@@ -91,28 +111,13 @@ def run_compare(
     layer: LayersOption = None,
     pool: PoolsOption = None,
     heads: Annotated[str, typer.Option("--heads", help="Comma-separated heads, or all, or none.")] = "all",
-    keras: Annotated[
-        str | None,
-        typer.Option(
-            "--keras",
-            help="Comma-separated frozen, finetuned, scratch; or all, or none. Default: all; none where caches, "
-            "layers or poolings are compared.",
-        ),
-    ] = None,
+    keras: ModesOption = None,
     pixels: PixelsOption = True,
     epochs: EpochsOption = None,
     unfreeze_last: Annotated[
         int | None, typer.Option("--unfreeze-last", min=1, help="Layers that keras-finetuned fine-tunes. Default: 20.")
     ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--recipe",
-            metavar="RECIPE",
-            help="Include a recipe twice: with the backbone's own preprocessing, and as its tutorial has it. "
-            "May be repeated.",
-        ),
-    ] = None,
+    recipe: RecipesOption = None,
     page: PageOptions = PageOptions(),
     cache: CachesOption = None,
     test_fraction: FractionOption = 0.2,

@@ -87,18 +87,7 @@ def compare_backbones(
     A head that is given several layers may find that one of them alone is best: it is that contender again, and not
     listed twice.
     """
-    found: list[Contender] = []
-    skipped: list[tuple[str, str]] = []
-    for name, run in _runs(together, rows, heads, has_pixels, is_fresh, on_progress):
-        try:
-            found.append(run())
-        except Interrupted:
-            raise
-        except KnownError as error:
-            skipped.append((name, str(error)))
-    if not found:
-        raise DataError("No candidate could run. " + " ".join(f"{name}: {why}" for name, why in skipped))
-    found = _listed(found)
+    found, skipped = _fit_all(_runs(together, rows, heads, has_pixels, is_fresh, on_progress))
     first = together.data[0]
     info = first.split.info
     held_out, costs = [one.held_out for one in found], [one.cost.cpu_ms if one.cost else None for one in found]
@@ -126,6 +115,22 @@ def compare_backbones(
             *dict.fromkeys(note for one in found for note in one.result.notes),
         ],
     )
+
+
+def _fit_all(runs: Sequence[tuple[str, Callable[[], Contender]]]) -> tuple[list[Contender], list[tuple[str, str]]]:
+    """Return the contenders, and those that could not run with the reason: the others are not lost."""
+    found: list[Contender] = []
+    skipped: list[tuple[str, str]] = []
+    for name, run in runs:
+        try:
+            found.append(run())
+        except Interrupted:
+            raise
+        except KnownError as error:
+            skipped.append((name, str(error)))
+    if not found:
+        raise DataError("No candidate could run. " + " ".join(f"{name}: {why}" for name, why in skipped))
+    return _listed(found), skipped
 
 
 def _runs(
