@@ -38,6 +38,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/accuracy_and_time.py
 	$(BIN)/python benchmarks/data_needed.py
 	$(BIN)/python benchmarks/doubling.py
+	$(BIN)/python benchmarks/backbones.py
 	$(BIN)/python benchmarks/heads.py speed
 	$(BIN)/python benchmarks/search.py --caches $(CACHES)  # CACHES=caches of real sets; without any the tables of the last run
 	$(BIN)/python benchmarks/intervals.py

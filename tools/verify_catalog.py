@@ -1,8 +1,8 @@
 """Compare every entry of ``tlfeat.backbones.catalog`` with the installed Keras.
 
-Prints one line per entry and exits with 1 if any field differs or if ``keras.applications`` has a model that
-the table lacks. Each architecture is built once, with random weights, so it needs no network; the largest,
-ConvNeXt XLarge, needs 1.4 GB of memory.
+Prints one line per entry and exits with 1 if any field differs (multiply-adds are counted in the graph) or if
+``keras.applications`` has a model that the table lacks. Each architecture is built once, with random weights, so it
+needs no network; the largest, ConvNeXt XLarge, needs 1.4 GB of memory.
 
     python tools/verify_catalog.py                    # all, 2 minutes on 2 cores
     python tools/verify_catalog.py resnet50 xception  # some
@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbones.catalog import BACKBONES, Backbone, find
+from tlfeat.backbones.figures import FIGURES
+from tlfeat.backbones.graph import multiply_adds
 from tlfeat.errors import UsageError
 
 IMAGENET_MEAN_RGB = np.array([0.485, 0.456, 0.406])
@@ -142,7 +144,24 @@ def quick_differences(backbone: Backbone) -> list[str]:
     arxiv = backbone.paper.rpartition("arXiv:")[2]
     if f"/{arxiv}" not in (inspect.getdoc(function) or ""):
         differences.append(f"paper: Keras' docstring does not link to arXiv:{arxiv}")
+    if (
+        backbone.keras_name.startswith("MobileNetV3")
+        and (told := told_accuracy(backbone)) != FIGURES[backbone.name].top1
+    ):
+        differences.append(f"top1: table {FIGURES[backbone.name].top1}, Keras' docstring {told}")
     return differences
+
+
+def told_accuracy(backbone: Backbone) -> float | None:
+    """Return the top-1 accuracy in the table of a docstring of Keras; MobileNetV3 alone has one."""
+    given = dict(backbone.arguments)
+    kind = backbone.keras_name.removeprefix("MobileNetV3").lower()
+    name = f"mobilenet_v3_{kind}{'_minimalistic' if given.get('minimalistic') else ''}_{given.get('alpha', 1.0)}_224"
+    text = inspect.getdoc(model_functions()[backbone.keras_name]) or ""
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return next((float(cells[3]) for cells in rows if cells[0] == name), None)
 
 
 def built_differences(backbone: Backbone) -> list[str]:
@@ -182,6 +201,7 @@ def built_differences(backbone: Backbone) -> list[str]:
         ("pooled_layer", backbone.pooled_layer, pooling.input._keras_history.operation.name),
         ("rescales by itself", backbone.preprocess == "none", rescales),
         ("weights", [(backbone.weights_file, backbone.weights_url)], requested),
+        ("multiply_adds", FIGURES[backbone.name].multiply_adds, multiply_adds(model)),
     ]
     del model, pooling
     keras.backend.clear_session()

@@ -48,6 +48,18 @@ class Source(TypedDict, total=False):
     label_column: str | None
 
 
+class Pass(TypedDict):
+    """What passes through the network for the same layers took: `cache.passes.Pass`."""
+
+    layers: list[str]
+    n: int
+    cpu_s: float
+    wall_s: float
+    encode_share: float
+    runtime: str
+    processor: str
+
+
 class Timing(TypedDict, total=False):
     """What extraction took, summed over runs."""
 
@@ -55,6 +67,7 @@ class Timing(TypedDict, total=False):
     embed_s: float
     n_embedded: int
     runtime: str
+    passes: list[Pass]
 
 
 #: JSON attribute of a cache to what tlfeat reads of it.

@@ -1,4 +1,4 @@
-"""What the system does: locks of files, whether a process lives, Ctrl-C, text on the standard streams.
+"""What the system does: locks of files, whether a process lives, Ctrl-C, its processor, text on the standard streams.
 
 It differs between Linux, macOS and Windows.
 
@@ -12,6 +12,7 @@ import _thread
 import contextlib
 import ctypes
 import os
+import platform
 import signal
 import sys
 import threading
@@ -50,6 +51,16 @@ class _Overlapped(ctypes.Structure):
         ("OffsetHigh", ctypes.c_uint32),
         ("hEvent", ctypes.c_void_p),
     ]
+
+
+def processor_name() -> str:
+    """Return what the processor calls itself, as far as the system says it."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+            return next(filter(None, named), platform.machine())
+    except OSError:  # macOS and Windows
+        return platform.processor() or platform.machine()
 
 
 def lock(handle: int, *, is_exclusive: bool) -> bool:

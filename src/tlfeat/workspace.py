@@ -77,6 +77,11 @@ def newest_cache() -> Path:
     return found[0]
 
 
+def known_caches() -> list[Path]:
+    """Return the caches under ``cache/``, the newest first."""
+    return _caches(CACHE_DIR)
+
+
 def other_caches(cache: Path) -> list[Path]:
     """Return the caches under ``cache/`` and beside `cache`, the newest of each folder first."""
     found = {path.resolve(): path for folder in (CACHE_DIR, cache.parent) for path in _caches(folder)}

@@ -129,4 +129,14 @@ def test_wrong_entries_are_noticed(verify: ModuleType) -> None:
         "parameters",
         "pooled_layer",
         "weights",
+        "multiply_adds",
     ]
+
+
+@pytest.mark.keras
+def test_wrong_figures_are_noticed(verify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = find("mobilenet_v3_small_minimalistic")
+    wrong = replace(verify.FIGURES[known.name], multiply_adds=50_674_625, top1=61.8)
+    monkeypatch.setitem(verify.FIGURES, known.name, wrong)
+    assert verify.quick_differences(known) == ["top1: table 61.8, Keras' docstring 61.9"]
+    assert verify.built_differences(known) == ["multiply_adds: table 50674625, Keras 50674624"]

@@ -20,9 +20,10 @@ import pytest
 from conftest import SHARED, MakePhotos, needs_shared
 from tlfeat import workspace
 from tlfeat.backbones import catalog
+from tlfeat.backbones.figures import list_backbones
 from tlfeat.backbones.graph import list_layers
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, list_backbones, preprocess
+from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import ModelError, UsageError, WeightsError
 from tlfeat.evaluate.data import open_data

@@ -186,9 +186,9 @@ def test_a_problem_keeps_its_exit_code_though_nobody_reads_the_result(
 @pytest.mark.parametrize("n_lines", [0, 1])
 def test_a_reader_that_leaves_early_sees_no_traceback_at_the_end_of_the_program(n_lines: int) -> None:
     code = (
-        "import sys, tlfeat.backbones.network as network\n"
-        "few = network.list_backbones()\n"
-        "network.list_backbones = lambda: few * 300\n"  # 2 MB: more than a pipe and every buffer hold
+        "import sys, tlfeat.backbones.figures as figures\n"
+        "few = figures.list_backbones()\n"
+        "figures.list_backbones = lambda: few * 300\n"  # 2 MB: more than a pipe and every buffer hold
         "sys.argv = ['tlfeat', 'backbones', '--json']\n"
         "from tlfeat.cli.app import main\nmain()\n"
     )

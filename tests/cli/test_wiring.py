@@ -17,28 +17,30 @@ import pytest
 import typer.main
 
 from tlfeat import workspace
-from tlfeat.backbones import graph
+from tlfeat.backbones import figures, graph
 from tlfeat.cache import clean as cache_clean
 from tlfeat.cache import contents, repair, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
 from tlfeat.errors import DataError
-from tlfeat.evaluate import data
+from tlfeat.evaluate import data, together
 from tlfeat.extract import plan, transfer
 from tlfeat.finetune import recipes, saved
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.reject import COVERAGE
 from tlfeat.models import export, fit_keras, fit_sklearn, listing, predict
 from tlfeat.report import audit as audit_report
+from tlfeat.report import choice as choice_report
 from tlfeat.report import curve as curve_report
 from tlfeat.report import finding, page, plots
 from tlfeat.report import sweep as sweep_report
-from tlfeat.studies import audit, clean, compare, curve, sweep
+from tlfeat.studies import audit, choice, clean, compare, contenders, curve, sweep
 from tlfeat.studies.compare import compare_candidates
 
 WATCHED: dict[ModuleType, tuple[str, ...]] = {
     plan: ("plan_extraction",),
     data: ("open_data",),
+    together: ("open_together",),
     fit_sklearn: ("fit_sklearn",),
     fit_keras: ("fit_keras",),
     plots: ("learning_curves",),
@@ -46,6 +48,9 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     saved: ("summarise",),
     compare: ("compare_candidates", "known_comparison"),
     page: ("write_reports",),
+    contenders: ("rows_of",),
+    choice: ("compare_backbones",),
+    choice_report: ("choice_finding",),
     sweep: ("plan_sweep", "sweep_layers"),
     sweep_report: ("sweep_finding",),
     finding: ("write_finding",),
@@ -58,6 +63,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     predict: ("find_files", "Model", "to_csv"),
     export: ("export_model",),
     graph: ("list_layers",),
+    figures: ("alike", "ordered"),
     store: ("open_cache",),
     repair: ("repair_cache",),
     cache_clean: ("find_leftovers", "remove"),
@@ -293,6 +299,16 @@ CASES = [
         ("unfreeze_last", "--unfreeze-last 9", "compare.compare_candidates keras_options.unfreeze_last", 9),
         ("recipe", "--recipe one --recipe two", "compare.compare_candidates recipes", ["one", "two"]),
         ("fresh", "--fresh", "compare.compare_candidates is_fresh", True),
+        ("cache", "--cache a.h5 --cache b.h5", "together.open_together paths", [Path("a.h5"), Path("b.h5")]),
+        ("layer", "--layer one --layer two", "contenders.rows_of layers", ["one", "two"]),
+        ("pool", "--pool gem --pool max", "contenders.rows_of pools", ["gem", "max"]),
+        ("heads", "--pool gem --heads ridge,knn", "choice.compare_backbones heads", ("ridge", "knn")),
+        ("pixels", "--pool gem --no-pixels", "choice.compare_backbones has_pixels", False),
+        ("fresh", "--pool gem --fresh", "choice.compare_backbones is_fresh", True),
+        ("seed", "--pool gem --seed 7", "together.open_together seed", 7),
+        ("test_fraction", "--pool gem --test-fraction 0.35", "together.open_together test_fraction", 0.35),
+        ("test_split", "--pool gem --test-split val", "together.open_together test_split", "val"),
+        ("output", "--pool gem --output reports", "finding.write_finding folder", Path("reports")),
     ),
     *cases_of(
         "report",
@@ -310,6 +326,14 @@ CASES = [
         ("seed", "--seed 7", "sweep.plan_sweep seed", 7),
         ("model", "--model ridge", "sweep.sweep_layers head", "ridge"),
         ("fresh", "--fresh", "sweep.sweep_layers is_fresh", True),
+        ("backbone", "--backbone resnet50 --backbone vgg16", "sweep.plan_sweep backbone", "vgg16"),
+        ("weights", "--backbone resnet50 --backbone vgg16 --weights random", "sweep.plan_sweep weights", "random"),
+        ("pool", "--pool gem --pool max", "sweep.plan_sweep pools", ["gem", "max"]),
+        ("model", "--pool gem --pool max --model ridge", "choice.compare_backbones heads", ["ridge"]),
+        ("fresh", "--pool gem --pool max --fresh", "choice.compare_backbones is_fresh", True),
+        ("seed", "--pool gem --pool max --seed 7", "sweep.plan_sweep seed", 7),
+        ("test_split", "--pool gem --pool max --test-split val", "together.open_together test_split", "val"),
+        ("output", "--pool gem --pool max --output reports", "finding.write_finding folder", Path("reports")),
     ),
     *cases_of(
         "curve",
@@ -371,6 +395,11 @@ CASES = [
         "layers",
         ("name", "resnet50", "graph.list_layers spec.backbone", "resnet50"),
         ("input_size", "--input-size 64x48", "graph.list_layers spec.input_size", (64, 48)),
+    ),
+    *cases_of(
+        "backbones",
+        ("like", "--like vgg16", "figures.alike name", "vgg16"),
+        ("sort", "--sort top-1", "figures.ordered column", "top-1"),
     ),
     *cases_of("cache info", ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5"))),
     *cases_of(

@@ -381,18 +381,3 @@ def digits_backbone_path() -> Path:
         last layer is the pooled output ``avg_pool``: the averages over the four quadrants of its last map.
     """
     return Path(str(files("tlfeat") / "example_data" / "digits_cnn.keras"))
-
-
-def list_backbones() -> list[dict[str, Any]]:
-    """Return what ``tlfeat backbones`` lists: the catalog, and the network that ships with tlfeat."""
-    digits = {
-        "name": DIGITS,
-        "keras_name": "",
-        "input_size": (32, 32),
-        "preprocess": "tf",
-        "width": DIGITS_WIDTH,
-        "parameters": DIGITS_PARAMETERS,
-        "paper": "ships with tlfeat: tools/pretrain_digits.py",
-        "licence": "Apache-2.0",
-    }
-    return [digits, *(asdict(entry) for entry in catalog.BACKBONES)]

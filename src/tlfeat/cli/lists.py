@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,26 +12,76 @@ from tlfeat.cli.console import Console
 from tlfeat.cli.options import BackboneOptions, InputSizeOption, NetworkOptions, parse_size
 from tlfeat.text import aligned
 
+if TYPE_CHECKING:
+    from tlfeat.cache.passes import Cost
 
-def run_backbones(console: Console) -> None:
-    """List the backbones that have a name."""
-    from tlfeat.backbones.network import list_backbones
 
+def run_backbones(
+    console: Console,
+    like: Annotated[
+        str | None, typer.Option("--like", metavar="NAME", help="Show the ten that are nearest in size to this one.")
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="COLUMN",
+            help="Order by a column: name, input, width, parameters, multiply-adds, top-1, processor, preprocess or "
+            "licence. The smallest first, of top-1 the highest.",
+        ),
+    ] = None,
+) -> None:
+    """List the backbones that have a name, with what helps to choose one.
+
+    top-1 is published accuracy on ImageNet; processor is time of an image on this machine, where a cache under cache/
+    has a measurement.
+    """
+    from tlfeat import workspace
+    from tlfeat.backbones.figures import alike, list_backbones, ordered
+    from tlfeat.cache.measured import measured
+    from tlfeat.system import processor_name
+
+    processor = processor_name()
     entries = list_backbones()
-    rows = [
-        (
-            e["name"],
-            "x".join(map(str, e["input_size"])),
-            e["width"],
-            f"{e['parameters'] / 1e6:.1f} M",
-            e["preprocess"],
-            e["licence"],
-        )
-        for e in entries
-    ]
-    headings = ("name", "input", "width", "parameters", "preprocess", "licence")
-    droppable = ("licence", "preprocess", "parameters")
-    console.result(aligned(headings, rows, width=console.width, droppable=droppable), entries)
+    sizes = {entry["name"]: entry["input_size"] for entry in entries}
+    costs = measured(workspace.known_caches(), sizes, processor=processor)
+    for entry in entries:
+        cost = costs.get(entry["name"])
+        entry |= {"cpu_ms": cost.cpu_ms, "cpu_known": cost.known} if cost else {"cpu_ms": None, "cpu_known": "unknown"}
+        entry["processor"] = processor if cost else None
+    entries = entries if like is None else alike(entries, like)
+    entries = entries if sort is None else ordered(entries, sort)
+    headings = ("name", "input", "width", "parameters", "multiply-adds", "top-1", "processor", "preprocess", "licence")
+    droppable = ("licence", "preprocess", "input", "width")
+    table = aligned(
+        headings,
+        [_backbone_row(entry, costs.get(entry["name"])) for entry in entries],
+        width=console.width,
+        droppable=droppable,
+    )
+    console.result(table, entries)
+    known_on = f"on {processor} ({', '.join(costs)})" if costs else "not known yet: tlfeat extract measures it"
+    console.say(
+        "top-1: published ImageNet accuracy (sources: --json). multiply-adds: of one image at this input. processor: "
+        f"an image, decoding included, {known_on}. For your images: tlfeat sweep --backbone A --backbone B DATA"
+    )
+
+
+def _backbone_row(entry: dict[str, Any], cost: Cost | None) -> tuple[str, ...]:
+    from tlfeat.cache.passes import cost_text
+
+    giga = entry["multiply_adds"] / 1e9
+    return (
+        entry["name"],
+        "x".join(map(str, entry["input_size"])),
+        f"{entry['width']:,}",
+        f"{entry['parameters'] / 1e6:.1f} M",
+        f"{giga:.1f} G" if giga >= 1 else f"{1000 * giga:.0f} M",
+        "–" if entry["top1"] is None else f"{entry['top1']:.1f} %",
+        cost_text(cost),
+        entry["preprocess"],
+        entry["licence"],
+    )
 
 
 def run_layers(

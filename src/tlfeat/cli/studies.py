@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tlfeat import workspace
+from tlfeat.cli.choice import compare_caches, sweep_backbones
 from tlfeat.cli.console import Console
 from tlfeat.cli.extract import embed_first
 from tlfeat.cli.options import (
@@ -24,6 +27,7 @@ from tlfeat.cli.options import (
     TestSplitOption,
     parse_list,
 )
+from tlfeat.errors import UsageError
 from tlfeat.text import aligned, counted
 
 if TYPE_CHECKING:
@@ -37,30 +41,88 @@ if TYPE_CHECKING:
 #: Sentences below a table; all of them are in the report.
 _MAX_NOTES = 3
 
+CachesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--cache",
+        metavar="FILE.h5",
+        help="The cache. May be repeated: backbones are compared on the images that all caches have. Default: the "
+        "newest one under cache/.",
+    ),
+]
+
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="LAYER",
+        help="Layer of the embeddings. May be repeated: layers are compared. Default: avg_pool, or the only layer; of "
+        "several caches all layers.",
+    ),
+]
+
+PoolsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pool",
+        help="Pooling of layers with height and width: avg, max, gem or flatten. May be repeated: poolings are "
+        "compared.",
+    ),
+]
+
+
+ModesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keras",
+        help="Comma-separated frozen, finetuned, scratch; or all, or none. Default: all; none where caches, layers or "
+        "poolings are compared.",
+    ),
+]
+
+RecipesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="Include a recipe twice: with the backbone's own preprocessing, and as its tutorial has it. "
+        "May be repeated.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOptions(EmbeddingOptions):
+    """How images become rows, for several backbones and poolings."""
+
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbone",
+            help="A name from `tlfeat backbones`, or your model FILE.keras. May be repeated: backbones are compared. "
+            "Default: mobilenet_v2.",
+        ),
+    ] = None  # type: ignore[assignment]
+    pool: PoolsOption = None  # type: ignore[assignment]
+
 
 def run_compare(
     console: Console,
-    layer: LayerOption = None,
+    layer: LayersOption = None,
+    pool: PoolsOption = None,
     heads: Annotated[str, typer.Option("--heads", help="Comma-separated heads, or all, or none.")] = "all",
-    keras: Annotated[
-        str, typer.Option("--keras", help="Comma-separated frozen, finetuned, scratch; or all, or none.")
-    ] = "all",
+    keras: ModesOption = None,
     pixels: PixelsOption = True,
     epochs: EpochsOption = None,
     unfreeze_last: Annotated[
         int | None, typer.Option("--unfreeze-last", min=1, help="Layers that keras-finetuned fine-tunes. Default: 20.")
     ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--recipe",
-            metavar="RECIPE",
-            help="Include a recipe twice: with the backbone's own preprocessing, and as its tutorial has it. "
-            "May be repeated.",
-        ),
-    ] = None,
+    recipe: RecipesOption = None,
     page: PageOptions = PageOptions(),
-    split: SplitOptions = SplitOptions(),
+    cache: CachesOption = None,
+    test_fraction: FractionOption = 0.2,
+    test_split: TestSplitOption = None,
+    seed: SeedOption = 0,
     fresh: FreshOption = False,
 ) -> None:
     """Compare raw pixels, every head and the frozen, fine-tuned and from-scratch networks on one split."""
@@ -72,23 +134,42 @@ def run_compare(
         find_head(head)
     _check_page(page)
     given = {"epochs": epochs, "unfreeze_last": unfreeze_last}
+    caches, layers = cache or [], layer or []
+    if len(caches) > 1 or len(layers) > 1 or pool:
+        _check_heads_alone(keras, recipe, given)
+        compare_caches(
+            console, caches or [workspace.newest_cache()], layers=layers, pools=pool or [], heads=chosen_heads,
+            has_pixels=pixels, page=page, is_fresh=fresh, test_fraction=test_fraction, test_split=test_split, seed=seed,
+        )  # fmt: skip
+        return
+    split = SplitOptions(cache=next(iter(caches), None), test_fraction=test_fraction, test_split=test_split, seed=seed)
+    one_layer = next(iter(layers), None)
     with split.open(console.say) as data:
         console.say(f"Comparing on {data.cache.path}: {data.split.info.n_test:,} test images")
         found = compare_candidates(
             data,
-            layer=layer,
+            layer=one_layer,
             heads=chosen_heads,
-            keras_modes=parse_list(keras, ALL_KERAS),
+            keras_modes=parse_list(keras or "all", ALL_KERAS),
             has_pixels=pixels,
             is_fresh=fresh,
             keras_options={name: value for name, value in given.items() if value is not None},
             recipes=recipe or [],
             on_progress=console.progress,
         )
-        paths = _write_page(console, found, data, layer, page)
+        paths = _write_page(console, found, data, one_layer, page)
     _show_comparison(console, found, paths)
-    console.detail(f"Layer {layer or 'chosen by default'}")
+    console.detail(f"Layer {one_layer or 'chosen by default'}")
     console.say(f"Next: tlfeat predict {found.lines[0].result.model} IMAGE...")
+
+
+def _check_heads_alone(keras: str | None, recipe: list[str] | None, given: dict[str, int | None]) -> None:
+    """Raise for options of Keras networks where backbones or layers are compared: networks are not trained there."""
+    if keras not in (None, "none") or recipe or any(value is not None for value in given.values()):
+        raise UsageError(
+            "Several caches, layers or poolings are compared by heads. For networks of Keras (--keras, --recipe, "
+            "--epochs, --unfreeze-last) name one --cache and one --layer."
+        )
 
 
 def run_report(
@@ -114,20 +195,29 @@ def run_sweep(
     console: Console,
     data: DataArgument = None,
     model: Annotated[str, typer.Option("--model", help="Head to fit on each layer.")] = "logreg",
-    embedding: EmbeddingOptions = EmbeddingOptions(),
+    embedding: SweepOptions = SweepOptions(),
     output: OutputOption = None,
     test_fraction: FractionOption = 0.2,
     test_split: TestSplitOption = None,
     fresh: FreshOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Embed at the end of every block in one pass, fit a head on each, and say which layer to take."""
+    """Embed at the end of every block in one pass, fit a head on each, and say which layer (or backbone) to take."""
     from tlfeat.heads.table import find_head
     from tlfeat.report.sweep import sweep_finding
     from tlfeat.studies.sweep import plan_sweep, sweep_layers
 
     find_head(model)
-    job = plan_sweep(data, **embedding.given(), seed=seed)
+    options = embedding.given()
+    backbones, pools = options.pop("backbone", []), options.pop("pool", [])
+    if len(backbones) > 1 or len(pools) > 1:
+        sweep_backbones(
+            console, data, backbones=backbones, pools=pools, model=model, output=output, is_fresh=fresh,
+            embedding=options, test_fraction=test_fraction, test_split=test_split, seed=seed,
+        )  # fmt: skip
+        return
+    options |= {"backbone": backbones[0]} if backbones else {}
+    job = plan_sweep(data, pool=next(iter(pools), None), **options, seed=seed)
     cache = embed_first(
         console, job.extraction, f"{counted(len(job.cuts), 'layer')} of {job.extraction.encoder.name} in one pass"
     ).cache
@@ -208,7 +298,6 @@ def run_audit(
     split: SplitOptions = SplitOptions(),
 ) -> None:
     """Look for problems in the images and labels of a cache; changes nothing."""
-    from tlfeat import workspace
     from tlfeat.cache.contents import choose_layers
     from tlfeat.cache.store import open_cache
     from tlfeat.errors import UsageError
@@ -254,7 +343,6 @@ def _check_page(page: PageOptions) -> None:
 def _write_page(
     console: Console, found: Comparison, data: Data, layer: str | None, page: PageOptions
 ) -> dict[str, Path]:
-    from tlfeat import workspace
     from tlfeat.report.embedding_map import choose_kinds
     from tlfeat.report.page import write_reports
 
@@ -288,7 +376,6 @@ def _show_comparison(console: Console, found: Comparison, paths: dict[str, Path]
 
 
 def _show_finding(console: Console, finding: Finding, cache: Path, output: Path | None) -> None:
-    from tlfeat import workspace
     from tlfeat.report.finding import document, write_finding
 
     paths = write_finding(finding, output or workspace.report_dir(cache))

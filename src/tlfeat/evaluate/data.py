@@ -11,18 +11,22 @@ import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.cache.store import Cache, open_cache
-from tlfeat.evaluate.leaks import LeakedImages, find_leaks, scored_tests
+from tlfeat.evaluate.leaks import LeakedImages, find_leaks, renamed, scored_tests
 from tlfeat.evaluate.split import TEST_FRACTION, Split, make_split
 from tlfeat.types import OnProgress, StrPath, silent
 
 
 @dataclass(slots=True)
 class Data:
-    """An open cache and its one split; the leaks are looked for when they are first asked for, and kept."""
+    """An open cache and its one split; the leaks are looked for when they are first asked for, and kept.
+
+    With `leaks_of` they are those of another cache of the same images and split, so that the same test images count.
+    """
 
     cache: Cache
     split: Split
     seed: int
+    leaks_of: Data | None = None
     _leaks: LeakedImages | None = field(default=None, init=False, repr=False)
 
     @property
@@ -33,7 +37,11 @@ class Data:
     def leaks(self, on_progress: OnProgress = silent) -> LeakedImages:
         """Return the test images that show a picture of the training or validation images."""
         if self._leaks is None:
-            self._leaks = find_leaks(self.cache, self.split, on_progress=on_progress)
+            other = self.leaks_of
+            if other is None:
+                self._leaks = find_leaks(self.cache, self.split, on_progress=on_progress)
+            else:
+                self._leaks = renamed(other.leaks(on_progress), other.split.paths, self.split.paths)
         return self._leaks
 
     def scored_tests(self, on_progress: OnProgress = silent) -> npt.NDArray[np.bool_]:

@@ -60,6 +60,13 @@ def leaked_images(
     ]
 
 
+def renamed(found: LeakedImages, before: Sequence[str], after: Sequence[str]) -> LeakedImages:
+    """Return the leaks with the paths that the same images have elsewhere; both lists are in one order."""
+    name = dict(zip(before, after, strict=True))
+    images = [{**image, "test": name[image["test"]], "learned": name[image["learned"]]} for image in found.images]
+    return LeakedImages(images, found.notes)
+
+
 def scored_tests(found: LeakedImages, split: Split) -> npt.NDArray[np.bool_]:
     """Return which test images count, of shape (n_test,) in the order of `split`: those that are no leaks.
 

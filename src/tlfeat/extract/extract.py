@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones.encoder import Encoder
+from tlfeat.cache.passes import Pass, is_a_measurement, with_pass
 from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.extract.embed import Embedded, Profile, embed_files
 from tlfeat.extract.known import KnownRows
 from tlfeat.images.decode import Decoded, n_cores
 from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.system import processor_name
 from tlfeat.types import OnProgress, StrPath, silent
 
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
@@ -368,12 +370,27 @@ class _Run:
             self.cache.write_document(
                 "timing",
                 {
+                    **timing,
                     "extract_s": timing["extract_s"] + self.profile.wall_s + self.profile.prepare_s,
                     "embed_s": timing["embed_s"] + self.profile.wall_s,
                     "n_embedded": timing["n_embedded"] + self.n_embedded,
                     "runtime": self.encoder.runtime,
+                    **self._passes(timing),
                 },
             )
+
+    def _passes(self, timing: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what this run says of the cost of its layers, beside what is known; nothing where it says nothing."""
+        spent = self.profile
+        if not is_a_measurement(self.n_embedded, self.n_seen) or spent.cpu_s <= 0:
+            return {}
+        in_threads = spent.read_s + spent.decode_s + spent.encode_s
+        share = spent.encode_s / in_threads if in_threads > 0 else 0.0
+        new = Pass(
+            list(self.encoder.layers), self.n_embedded, spent.cpu_s, spent.wall_s, share,
+            self.encoder.runtime, processor_name(),
+        )  # fmt: skip
+        return {"passes": with_pass(timing, new)}
 
 
 def _without_unsettled(table: ImageTable) -> ImageTable:

@@ -287,10 +287,11 @@ class _Layout:
         Each gets the first free place beside its mark, filled marks first; where there is none, a table has to do.
         """
         named = [mark for mark in self.chart.marks if mark.name and len(mark.name) <= MAX_NAME]
-        taken = [_around(self.x(mark.x), self.y(mark.y)) for mark in named]
+        around = self.chart.marks if named else []
+        taken = [_around(self.x(mark.x), self.y(mark.y)) for mark in around]
         taken += [
             (self.x(mark.x) - 1, ends[1], self.x(mark.x) + 1, ends[0])
-            for mark in named
+            for mark in around
             if (ends := self._interval(mark)) is not None
         ]
         found = []

@@ -38,6 +38,8 @@ class Finding:
         How it was made.
     droppable : sequence of str
         Headings of columns that a narrow terminal leaves out, the first first.
+    n_left : int, default=1
+        Columns of words, which stand at the left of their column in a terminal.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Finding:
     about: Mapping[str, Any] = field(default_factory=dict)
     chosen_row: int | None = None
     droppable: Sequence[str] = ()
+    n_left: int = 1
 
 
 def about(study: Curve | Sweep, **more: Any) -> dict[str, Any]:

@@ -6,20 +6,20 @@ The training images choose the layer, by cross-validation; the test images only 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import embedding_name
-from tlfeat.backbones.graph import CutPoint, list_cut_points
+from tlfeat.backbones.graph import POOLS, CutPoint, list_cut_points
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin
-from tlfeat.cache.store import open_cache
+from tlfeat.cache.store import Cache, open_cache
 from tlfeat.documents import misfit
-from tlfeat.errors import DataError, Interrupted, KnownError, UsageError
+from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, nearest
 from tlfeat.evaluate.data import Data
 from tlfeat.extract.plan import ExtractionJob, plan_extraction
 from tlfeat.heads.table import find_head
@@ -28,6 +28,10 @@ from tlfeat.records import Result, SplitInfo
 from tlfeat.types import OnProgress, silent
 from tlfeat.workspace import read_json, write_json
 
+#: Columns of a flattened layer in a sweep of several poolings: the last map of most networks, 7x7 with 1,280 channels,
+#: is just below; an early layer has ten times as many, and takes megabytes an image.
+MAX_FLAT = 65_536
+
 
 @dataclass(frozen=True, slots=True)
 class SweepJob:
@@ -35,6 +39,7 @@ class SweepJob:
 
     extraction: ExtractionJob
     cuts: dict[str, CutPoint]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +87,27 @@ class Sweep:
     notes: list[str]
 
 
-def plan_sweep(data: Path | None = None, *, pool: str | None = None, **options: Any) -> SweepJob:
+def plan_sweep(
+    data: Path | None = None, *, pool: str | None = None, pools: Sequence[str] = (), **options: Any
+) -> SweepJob:
     """Decide which layers to embed; `options` are those of `plan.plan_extraction`.
+
+    Parameters
+    ----------
+    data : Path, optional
+    pool : str, optional
+        How layers with height and width become a row.
+    pools : sequence of str
+        Several ways, each a layer of its own in the cache. Layers that are rows already come once.
 
     Raises
     ------
     UsageError
         The encoder is no Keras backbone: it has no layers to choose from.
     """
+    for name in pools:
+        if name not in POOLS:
+            raise UsageError(f"No pooling '{name}'. {nearest(name, list(POOLS), of='poolings')}")
     if data is None and (cache := options.get("cache")) is not None and cache.exists():
         with open_cache(cache) as held:
             if origin(held) is not Origin.KERAS:
@@ -97,14 +115,32 @@ def plan_sweep(data: Path | None = None, *, pool: str | None = None, **options: 
     asked = plan_extraction(data, **options).encoder
     if not isinstance(asked, KerasEncoder):
         raise UsageError(f"'{asked.name}' has one layer. A sweep needs a backbone: tlfeat backbones lists them.")
-    cuts = {
-        "avg_pool" if cut.is_pooled_output and pool in (None, "avg") else cut.layer: cut for cut in _known_cuts(asked)
-    }
+    known = _known_cuts(asked)
+    if pools:
+        cuts, notes = _pooled(known, pools)
+        return SweepJob(plan_extraction(data, layers=list(cuts), **options), cuts, notes)
+    cuts = {"avg_pool" if cut.is_pooled_output and pool in (None, "avg") else cut.layer: cut for cut in known}
     job = plan_extraction(data, layers=list(cuts), pool=pool, **options)
     vector_pool = None if pool == "avg" else pool
     return SweepJob(
         job, {embedding_name(name, None if name == "avg_pool" else vector_pool): cut for name, cut in cuts.items()}
     )
+
+
+def _pooled(known: Sequence[CutPoint], pools: Sequence[str]) -> tuple[dict[str, CutPoint], list[str]]:
+    """Return each layer with each pooling by its name in the cache, and what is left out."""
+    cuts: dict[str, CutPoint] = {}
+    wide = []
+    for cut in known:
+        for pool in pools:
+            if pool == "flatten" and math.prod(cut.output_shape) > MAX_FLAT:
+                wide.append(cut.layer)
+            elif len(cut.output_shape) == 1 or pool == "avg":
+                cuts["avg_pool" if cut.is_pooled_output else cut.layer] = cut
+            else:
+                cuts[embedding_name(cut.layer, pool)] = cut
+    left_out = f"flatten leaves out what has more than {MAX_FLAT:,} columns then: {', '.join(wide)}"
+    return cuts, [left_out] if wide else []
 
 
 class _KnownCut(TypedDict):
@@ -118,16 +154,41 @@ class _KnownCut(TypedDict):
 
 def _known_cuts(encoder: KerasEncoder) -> list[CutPoint]:
     """Read the cut points that an earlier sweep found, or build the network and look (5 to 20 s)."""
-    identity = workspace.digest({**encoder.fingerprint, "cut_points": 1})
-    file = encoder.networks_dir / f"{encoder.name}-{identity}-cuts.json"
+    file = _cuts_file(encoder.networks_dir, encoder.name, encoder.fingerprint)
+    if known := _read_cuts(file):
+        return known
+    cuts = list_cut_points(encoder.spec)
+    write_json(file, [asdict(cut) for cut in cuts])
+    return cuts
+
+
+def _cuts_file(networks_dir: Path, name: str, fingerprint: Mapping[str, Any]) -> Path:
+    return networks_dir / f"{name}-{workspace.digest({**fingerprint, 'cut_points': 1})}-cuts.json"
+
+
+def _read_cuts(file: Path) -> list[CutPoint]:
     with suppress(FileNotFoundError, DataError):  # what is damaged is looked for again
         known = read_json(file)
         if not misfit(known, list[_KnownCut], "cuts"):
             chosen = ({name: values[name] for name in _KnownCut.__annotations__} for values in known)
             return [CutPoint(**{**values, "output_shape": tuple(values["output_shape"])}) for values in chosen]
-    cuts = list_cut_points(encoder.spec)
-    write_json(file, [asdict(cut) for cut in cuts])
-    return cuts
+    return []
+
+
+def shares_of(cache: Cache) -> dict[str, float]:
+    """Return the share of the network's multiply-adds below each layer of a cache, as far as an earlier sweep found it.
+
+    Nothing is built; `avg_pool` of a network of the catalog is its end.
+    """
+    if origin(cache) is not Origin.KERAS:
+        return {}
+    cuts = _read_cuts(_cuts_file(workspace.NETWORKS_DIR, encoder_name(cache), cache.fingerprint))
+    share = {cut.layer: cut.compute_share for cut in cuts}
+    is_own = cache.fingerprint.get("backbone") == "own model"
+    ends = [cut.compute_share for cut in cuts if cut.is_pooled_output] if is_own else [1.0]
+    if ends:
+        share["avg_pool"] = ends[-1]
+    return {layer: share[name] for layer in cache.layers if (name := layer.partition(":")[0]) in share}
 
 
 def sweep_layers(
