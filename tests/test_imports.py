@@ -69,6 +69,7 @@ HEAVY = {
         "report.embedding_map",
     },
     "h5py": {
+        "backbones.stored_weights",
         "backbones.weights_files",
         "cache.checks",
         "cache.hdf5_file",

@@ -228,6 +228,8 @@ CASES = [
         *SPLIT,
         *CACHE,
         ("model", "--model ridge", "fit_sklearn.fit_sklearn head", "ridge"),
+        ("param", "--model sklearn.svm:SVC --param C=3", "fit_sklearn.fit_sklearn parameters", {"C": 3}),
+        ("grid", "--model sklearn.svm:SVC --grid C=3,0.5", "fit_sklearn.fit_sklearn grid", {"C": [3, 0.5]}),
         ("layer", "--layer one --layer two", "fit_sklearn.fit_sklearn layer", ["one", "two"]),
         ("search", "--search thorough", "fit_sklearn.fit_sklearn effort", "thorough"),
         ("no_search", "--no-search", "fit_sklearn.fit_sklearn is_searched", False),
