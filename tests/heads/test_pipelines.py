@@ -141,6 +141,28 @@ def test_tools_of_scikit_learn_take_a_head(name: str) -> None:
     assert cross_val_score(head, rows[few], names[few], cv=2).min() > 0.5
 
 
+@pytest.mark.filterwarnings("ignore:Attribute `prob:FutureWarning")  # skl2onnx asks SVC for what 1.11 drops
+@pytest.mark.parametrize("name", ["logreg", "ridge", "lda", "svm", "linear-svm"])
+def test_skl2onnx_converts_a_head(name: str) -> None:
+    """But for roots, the calibration by temperature and cosine neighbours, which skl2onnx 1.20 does not know."""
+    import onnxruntime
+    from skl2onnx import to_onnx
+    from sklearn.pipeline import Pipeline
+
+    rows, split = problem_of(3)
+    at = split.where("train", "val")
+    head = fit_head(name, rows[at], split, at, is_searched=False).head
+    if name != "logreg":
+        head = Pipeline([*head.steps[:-1], (name, classifier_of(head)[0])])
+    options = {"nocl": False} if name == "linear-svm" else {"zipmap": False}
+    converted = to_onnx(
+        head, rows[:1], options={id(head): options} if name != "linear-svm" else {id(head[-1]): options}
+    )
+    session = onnxruntime.InferenceSession(converted.SerializeToString())
+    labels = session.run(None, {session.get_inputs()[0].name: rows[:90]})[0]
+    assert labels.tolist() == head.predict(rows[:90]).tolist()
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_of_tlfeat_are_those_of_the_pipeline(name: str, n_classes: int) -> None:
