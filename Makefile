@@ -57,7 +57,7 @@ soak: .venv/installed  ## killed commands, power cuts, damaged caches and pictur
 	$(BIN)/python soak/images.py
 	$(BIN)/python soak/kills.py
 	$(BIN)/python soak/starved.py
-	$(BIN)/python soak/forged.py 2000
+	$(BIN)/python soak/forged.py
 
 clean:
 	rm -rf .venv

@@ -59,6 +59,10 @@ SCRATCH = ("fit-keras", "--from-scratch", "--epochs", "3")
 FIT = ("fit-sklearn", "--model", "ridge", "--no-search")
 
 
+class Violation(Exception):
+    """Something was lost, or a command did not go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A command, what runs before it, and what must be the same however often it was killed."""
@@ -96,6 +100,8 @@ def stop_training(folder: Path) -> None:
     """Kill a training after an epoch, so that there is a state to go on from."""
     pid = forked(folder, SCRATCH, folder.parent / "out")
     while not list((folder / "cache" / "training").glob("[!.]*.npz")):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            raise Violation("the training ended before it kept its state")
         time.sleep(0.005)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -131,10 +137,6 @@ CASES = [
         is_keras=True,
     ),
 ]
-
-
-class Violation(Exception):
-    """Something was lost, or a command did not go on."""
 
 
 # --- processes ------------------------------------------------------------------------------------------------

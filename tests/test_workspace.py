@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tlfeat import workspace
 from tlfeat.cache.store import create_cache
 from tlfeat.workspace import write_folder, write_text, written_together
 
@@ -82,6 +83,23 @@ def test_what_others_write_and_what_is_not_ours_stays(tmp_path: Path) -> None:
     write_text(tmp_path / "m.onnx", "whole")
     running.communicate()
     assert names(tmp_path) == sorted([*kept, "m.onnx"])
+
+
+def test_after_the_clock_was_set_back_the_cache_of_the_last_extract_is_still_the_newest(tmp_path: Path) -> None:
+    for name in ("before", "last"):
+        create_cache(workspace.CACHE_DIR / f"{name}.h5", {"dtype": "float32"}, {}).close()
+    day_from_now_s = time.time() + 86_400
+    os.utime(workspace.CACHE_DIR / "before.h5", (day_from_now_s, day_from_now_s))
+    workspace.make_newest(workspace.CACHE_DIR / "last.h5")
+    assert workspace.newest_cache().name == "last.h5"
+
+
+def test_what_is_half_written_is_not_removed_as_left_over_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    left = tmp_path / ".m.999999999.tmp.onnx"
+    left.write_bytes(b"half")
+    set_back(tmp_path, -120)
+    write_text(tmp_path / "m.onnx", "whole")
+    assert names(tmp_path) == [left.name, "m.onnx"]
 
 
 def test_a_name_with_the_signs_of_a_pattern_is_a_name(tmp_path: Path) -> None:

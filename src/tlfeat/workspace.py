@@ -45,6 +45,9 @@ _GONE_S = 60.0
 #: The same where a process of that number runs, which may be another one by now, and where no number is known.
 _SETTLED_S = 3600.0
 
+#: The time stamps of the coarsest file system, FAT, are so far apart.
+_TICK_NS = 2_000_000_000
+
 #: Of a Result of a million test images; as Python objects JSON takes up to twenty times its size.
 _MAX_JSON_BYTES = 256 << 20
 
@@ -80,6 +83,14 @@ def newest_cache() -> Path:
 def known_caches() -> list[Path]:
     """Return the caches under ``cache/``, the newest first."""
     return _caches(CACHE_DIR)
+
+
+def make_newest(cache: Path) -> None:
+    """Make `cache` the newest, also after the clock was set back, when others are of a time that has yet to come."""
+    cache.touch()
+    latest_ns = max((path.stat().st_mtime_ns for path in other_caches(cache)), default=0)
+    if latest_ns >= cache.stat().st_mtime_ns:
+        os.utime(cache, ns=(latest_ns + _TICK_NS, latest_ns + _TICK_NS))
 
 
 def other_caches(cache: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from tlfeat.cache.journal import JournalledFile, journal_of
 from tlfeat.cache.repair import repair_cache
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheError, CacheLocked
+from tlfeat.evaluate.data import open_data
 
 N, STEP = 300, 7
 
@@ -108,6 +109,21 @@ def test_a_reader_beside_a_writer_changes_nothing_and_says_how_many_images_it_re
     with open_cache(filled) as cache:
         assert cache.notes == []
     assert [path.name for path in filled.parent.iterdir()] == ["c.h5"]
+
+
+def test_images_that_are_not_done_are_not_there_for_a_reader_beside_a_writer(filled: Path) -> None:
+    """Else fits would be turned away, as they are where an `extract` was stopped."""
+    _, keys = some_rows(200)
+    table = table_of(keys)
+    table.status[3:9] = ["pending"] * 6
+    table.images.labels[:100] = ["b"] * 100
+    with open_cache(filled, writable=True) as writer:
+        writer.write_table(table)
+        with open_data(filled, seed=1) as data:
+            assert data.cache.notes == ["extract is still writing this cache: 194 images are read"]
+            assert sorted(data.split.keys) == sorted(keys[:3] + keys[9:])
+    with open_cache(filled) as cache:
+        assert cache.table.count("pending") == 6
 
 
 def test_rows_that_fill_their_chunk_are_not_copied_for_a_reader_beside_a_writer(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from conftest import MakePhotos
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.cache.store import create_cache
 from tlfeat.errors import UsageError
-from tlfeat.extract.plan import EncoderOptions, plan_extraction
+from tlfeat.extract.plan import EncoderOptions, default_cache_path, plan_extraction
+from tlfeat.images.image_set import load_images
 
 
 def test_every_option_reaches_the_encoder(make_photos: MakePhotos, tmp_path: Path) -> None:
@@ -92,3 +93,13 @@ def test_a_named_cache_of_a_network_gives_the_same_encoder_again(make_photos: Ma
     again = plan_extraction(cache=job.cache_path)
     assert again.encoder.fingerprint == job.encoder.fingerprint
     assert again.origin == job.origin
+
+
+def test_names_that_differ_in_case_only_get_caches_that_differ_in_more(make_photos: MakePhotos) -> None:
+    """A file system of Windows or macOS takes ``A`` and ``a`` for one name."""
+    names = set()
+    for folder in ("data/Photos", "data/photos", "Data/photos"):
+        images = load_images(make_photos(n=1, folder=folder))
+        names |= {default_cache_path(images, encoder, {"n": 1}).name.casefold() for encoder in ("Net", "net")}
+        names |= {default_cache_path(images, "net", {"weights": weights}).name.casefold() for weights in ("W", "w")}
+    assert len(names) == 9  # the name of an encoder says nothing that its fingerprint does not

@@ -195,7 +195,9 @@ def test_ctrl_c_twice_stops_and_loses_nothing(
     path = tmp_path / "c.h5"
     slow = soak.WRITER.replace("0.01", "0.1")
     writer = subprocess.Popen(
-        [sys.executable, "-c", slow, str(photos), str(path), "0", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", slow, str(photos), str(path), "0", "0", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert writer.stdout is not None
     said = [writer.stdout.readline() for _ in range(4)]  # ready, the table, the source or a batch, a batch

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from tlfeat.heads.table import HEADS, SEARCH_VERSION, THOROUGH_VERSION
 from tlfeat.images.image_set import load_images
 from tlfeat.models import fit_sklearn as fitting
 from tlfeat.models.listing import saved_models
-from tlfeat.models.saved import Outcome, model_folders, read_model, read_result
+from tlfeat.models.saved import Outcome, _name, model_folders, read_model, read_result
 from tlfeat.report.commands import commands
 from tlfeat.studies import curve as curving
 from tlfeat.studies.compare import known_comparison
@@ -181,3 +182,10 @@ def test_a_folder_that_cannot_be_filled_is_not_there(cache: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         fitted(cache)
     assert folders() == []
+
+
+def test_models_on_layers_whose_names_differ_in_case_only_get_folders_that_differ_in_more() -> None:
+    """A file system of Windows or macOS takes ``A`` and ``a`` for one name."""
+    data: Any = SimpleNamespace(split=SimpleNamespace(info=SimpleNamespace(identity=lambda: {"n": 3})))
+    names = {_name(data, "svm", {"layer": layer}, {"backbone": "b"}) for layer in ("Conv:max", "conv:max", "CONV:max")}
+    assert len({name.casefold() for name in names}) == 3

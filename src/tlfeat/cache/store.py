@@ -264,9 +264,10 @@ class Cache:
 
     @property
     def table(self) -> ImageTable:
-        """The path table; a `CacheError` where the first `extract` never got to write one."""
+        """The path table, beside a writer of what is done; a `CacheError` where no `extract` got to write one."""
         with self._file.guard():
-            return read_path_table(self.path, self._file.content)
+            table = read_path_table(self.path, self._file.content)
+        return table.without("pending") if self._file.is_beside_writer else table
 
     def write_table(self, table: ImageTable) -> None:
         """Replace the path table and commit."""

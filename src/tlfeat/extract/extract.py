@@ -30,6 +30,7 @@ from tlfeat.images.decode import Decoded, n_cores
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.system import processor_name
 from tlfeat.types import OnProgress, StrPath, silent
+from tlfeat.workspace import make_newest
 
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
 _SETTLED_NS = 2_000_000_000
@@ -129,7 +130,7 @@ def extract_rows(
     if len(report.failures) == report.n_images:
         path, reason = report.failures[0]
         raise DataError(f"No image of {report.n_images:,} could be read; the first: {path}: {reason}.")
-    cache_path.touch()  # "the newest cache" is the one that extract ended with last, changed or not
+    make_newest(cache_path)  # "the newest cache" is the one that extract ended with last, changed or not
     if is_strict and report.failures:
         path, reason = report.failures[0]
         raise DataError(

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
@@ -263,3 +264,16 @@ class ImageTable:
     def count(self, status: str) -> int:
         """How many images have this status."""
         return self.status.count(status)
+
+    def without(self, status: str) -> ImageTable:
+        """Return the table of the images that have another status."""
+        at = [i for i, each in enumerate(self.status) if each != status]
+
+        def some(values: Sequence[Any]) -> list[Any]:
+            return [values[i] for i in at]
+
+        images: dict[str, Any] = {
+            name: some(getattr(self.images, name)) for name in ("paths", "labels", "splits", "groups")
+        }
+        columns = (self.keys, self.status, self.errors, self.sizes, self.mtimes_ns)
+        return ImageTable(replace(self.images, **images), *map(some, columns))
