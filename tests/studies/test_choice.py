@@ -27,6 +27,7 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.evaluate.together import open_together
 from tlfeat.extract.extract import extract_rows
+from tlfeat.extract.plan import ExtractionJob
 from tlfeat.images.image_set import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.report.choice import choice_finding, sentences
@@ -407,3 +408,37 @@ def test_a_cache_for_several_backbones_is_refused() -> None:
     found = run("sweep", "--backbone", "vgg16", "--backbone", "vgg19", "--cache", "c.h5")
     assert found.exit_code == 2
     assert "each backbone has its own" in found.stderr
+
+
+def test_sweep_embeds_with_every_backbone_and_compares_their_layers(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlfeat.studies import sweep
+
+    monkeypatch.chdir(tmp_path)
+    photos = make_photos(n=8)
+    encoders = {"vgg16": DeepEncoder, "vgg19": Noise}
+    planned = []
+
+    def plan_sweep(data: Path, *, backbone: str, pools: list[str], **options: Any) -> sweep.SweepJob:
+        planned.append((backbone, list(pools), options))
+        encoder = encoders[backbone]()
+        job = ExtractionJob(load_images(data), encoder, {}, tmp_path / f"{backbone}.h5")
+        return sweep.SweepJob(job, dict.fromkeys(encoder.layers[:2]), [f"a note of {backbone}"])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sweep, "plan_sweep", plan_sweep)
+    words = ["--backbone", "vgg16", "--backbone", "vgg19", "--pool", "avg", "--model", "ridge", "--seed", "3"]
+    found = run("sweep", *words, str(photos), "--json")
+    assert found.exit_code == 0, found.output
+    assert [(backbone, pools, options["seed"]) for backbone, pools, options in planned] == [
+        ("vgg16", ["avg"], 3),
+        ("vgg19", ["avg"], 3),
+    ]
+    lines = json.loads(found.stdout)["lines"]
+    assert {tuple(line["layers"]) for line in lines if len(line["layers"]) == 1} == {
+        ("noise",), ("colour",), ("map",), ("map:max",)
+    }  # fmt: skip
+    assert {line["seed"] for line in lines} == {3}
+    assert {line["model"] for line in lines} == {"ridge"}
+    assert "warning: a note of vgg16" in found.stderr
+    assert "warning: a note of vgg19" in found.stderr
