@@ -82,8 +82,8 @@ def short_name(encoder: str) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Return mean and standard deviation in percent."""
-    return f"{100 * mean(values):.1f} ± {100 * pstdev(values):.1f} %"
+    """Return mean and standard deviation in percent; of one value, that."""
+    return f"{100 * mean(values):.1f}" + (f" ± {100 * pstdev(values):.1f} %" if len(values) > 1 else " %")
 
 
 def row(lines: list[Record], n_seeds: int) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def row(lines: list[Record], n_seeds: int) -> tuple[str, ...]:
     sign = {"measured": "", "at most": "≤ ", "estimated": "~"}[first["extract_cpu_known"]]
     return (
         short_name(first["encoder"]),
-        layer_name(first),
+        layer_name(first) + ("" if len(lines) == n_seeds else f" ({len(lines)} of {n_seeds} seeds)"),
         f"{sign}{first['extract_cpu_ms']:.1f} ms",
         size(first["network_bytes"]) if first["network_bytes"] else "–",
         f"{first['row_bytes']:,} B",

@@ -111,7 +111,7 @@ def test_a_head_of_all_layers_is_listed_by_the_layers_that_it_took_and_never_twi
     several = [one for one in found.contenders if len(one.layers) > 1]
     assert {len(one.layers) for one in several} <= {2, 3}
     assert all(one.width == 3 * len(one.layers) for one in several if one.backbone == "pixels")
-    assert all(one.layer in ("all 2 layers", "all 3 layers") for one in several)
+    assert all(one.layer in ("both layers", "all 3 layers") for one in several)
 
 
 def test_a_row_costs_what_the_cache_stores_of_it(found: Choice) -> None:
@@ -139,6 +139,29 @@ def test_results_are_those_of_each_cache_alone_and_reused_by_both(
     assert [one.result.model for one in again.contenders] == [one.result.model for one in first.contenders]
     with open_data(caches[0], seed=0) as data:
         assert fit_sklearn(data, "ridge", layer="colour").is_reused
+
+
+def test_all_layers_are_fitted_once_in_whatever_order_they_are_listed(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlfeat.studies import choice, contenders
+
+    monkeypatch.chdir(tmp_path)
+    caches = two_caches(make_photos(n=6))[:1]
+    asked = []
+
+    def watched(data: Any, head: str, *, layer: list[str], **options: Any) -> Any:
+        outcome = fit_sklearn(data, head, layer=layer, **options)
+        asked.append((tuple(layer), outcome.is_reused))
+        return outcome
+
+    monkeypatch.setattr(choice, "fit_sklearn", watched)
+    compared(caches, heads=("ridge",))
+    monkeypatch.setattr(contenders, "shares_of", lambda cache: {"noise": 0.1, "colour": 0.7})  # a sweep found them
+    compared(caches, heads=("ridge",))
+    assert asked[4:] == [((name,), True) for name in ("noise", "colour", "faint")] + [
+        (("colour", "faint", "noise"), True)
+    ]
 
 
 def test_layers_and_poolings_are_taken_as_asked(make_photos: MakePhotos) -> None:
@@ -260,7 +283,7 @@ def test_a_layer_that_cannot_carry_the_head_is_listed_and_the_others_are_not_los
     found = compared(two_caches(make_photos(n=6)), heads=("ridge",), layers=["colour", "map"])
     assert found.skipped == [
         ("noise_net at map with ridge", "too many columns"),
-        ("noise_net at all 2 layers with ridge", "too many columns"),
+        ("noise_net at both layers with ridge", "too many columns"),
     ]
     assert [one.layer for one in found.contenders if one.backbone == "noise_net"] == ["map:max"]
 

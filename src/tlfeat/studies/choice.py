@@ -22,7 +22,7 @@ from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.together import Together
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn, open_pixels
 from tlfeat.records import SplitInfo
-from tlfeat.studies.contenders import Against, Contender, Rows, contender_of
+from tlfeat.studies.contenders import Against, Contender, Rows, all_layers, contender_of
 from tlfeat.studies.sweep import standard_error
 from tlfeat.studies.tradeoff import frontier
 from tlfeat.types import OnProgress, silent
@@ -153,9 +153,9 @@ def _runs(
     for of_cache in rows:
         sets = [[layer] for layer in of_cache.layers]
         if len(sets) > 1:
-            sets.append(list(of_cache.layers))
+            sets.append(sorted(of_cache.layers))  # in an order of names alone, so that a Result is found again
         for layers in sets:
-            what = layers[0] if len(layers) == 1 else f"all {len(layers)} layers"
+            what = layers[0] if len(layers) == 1 else all_layers(len(layers))
             at = f"{of_cache.name} at {what}"
             runs += [(f"{at} with {head}", partial(_fit, of_cache, layers, head, options_of(at))) for head in heads]
     return runs

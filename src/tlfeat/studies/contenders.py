@@ -95,7 +95,7 @@ class Contender:
         """The layer, or in short the layers."""
         if len(self.layers) == 1:
             return self.layers[0]
-        return f"all {self.of_all} layers" if len(self.layers) == self.of_all else " + ".join(self.layers)
+        return all_layers(self.of_all) if len(self.layers) == self.of_all else " + ".join(self.layers)
 
     @property
     def head(self) -> str:
@@ -111,6 +111,11 @@ class Contender:
     def held_out(self) -> float | None:
         """Accuracy on training images, each by a head fitted without it."""
         return self.result.held_out_accuracy
+
+
+def all_layers(n: int) -> str:
+    """Return what several layers side by side are called."""
+    return "both layers" if n == 2 else f"all {n} layers"
 
 
 @dataclass(frozen=True, slots=True)
