@@ -24,7 +24,7 @@ from tlfeat.text import aligned, counted, one_line, page, percent
 from tlfeat.types import Labels, OnProgress, Rows, silent
 from tlfeat.workspace import write_json, write_text
 
-#: Clusters by default, fewer where there are not so many images for each. No number is right: the silhouette was largest
+#: Clusters by default, fewer where there are not so many images for each. No number is right: the silhouette was best
 #: at two on both real sets that were tried (cats_dogs, potato), which shows little.
 N_CLUSTERS, _MIN_IMAGES = 10, 5
 
