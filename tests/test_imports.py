@@ -45,6 +45,9 @@ LEAD_IN = {
 #: What a wing may see of the wings before it, where that is less than all of them.
 SEES = {"heads": {"evaluate"}}
 
+#: The commands and their options.
+CLI = ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
+
 #: Who may import a heavy package, anywhere in the file.
 HEAVY = {
     "keras": {"backbones.network", "models.formats"},
@@ -67,6 +70,7 @@ HEAVY = {
         "extract.transformer",
         "images.example",
         "report.embedding_map",
+        "report.cluster_map",
     },
     "h5py": {
         "backbones.stored_weights",
@@ -90,7 +94,9 @@ HEAVY = {
         "report.plots",
     },
     "pillow_heif": {"images.decode"},
-    "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
+    "typer": {
+        f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
+    },
     "jinja2": {"text"},
     "cleanlab": {"studies.doubted_labels"},
     "pyarrow": {"extract.transfer"},
@@ -103,7 +109,9 @@ HEAVY = {
 AT_THE_TOP = {
     "h5py": HEAVY["h5py"] - {"backbones.weights_files"},
     "PIL": {"images.decode"},
-    "typer": {f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists")},
+    "typer": {
+        f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
+    },
     "sklearn": {"extract.transformer"},
 }
 

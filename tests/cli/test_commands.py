@@ -37,6 +37,8 @@ WORDS = {
     "sweep": "photos",
     "curve": "--heads knn --no-pixels --counts 2 --draws 1",
     "audit": "",
+    "similar": "cat/0.png",
+    "map": "--kind pca",
     "models": "",
     "predict": "MODEL photos/cat/0.png",
     "export": "MODEL --to onnx",

@@ -31,10 +31,11 @@ from tlfeat.heads.reject import COVERAGE
 from tlfeat.models import export, fit_keras, fit_sklearn, listing, predict
 from tlfeat.report import audit as audit_report
 from tlfeat.report import choice as choice_report
+from tlfeat.report import cluster_map, finding, page, plots
 from tlfeat.report import curve as curve_report
-from tlfeat.report import finding, page, plots
+from tlfeat.report import similar as similar_report
 from tlfeat.report import sweep as sweep_report
-from tlfeat.studies import audit, choice, clean, compare, contenders, curve, sweep
+from tlfeat.studies import audit, choice, clean, compare, contenders, curve, similar, sweep
 from tlfeat.studies.compare import compare_candidates
 
 WATCHED: dict[ModuleType, tuple[str, ...]] = {
@@ -59,6 +60,9 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     audit: ("audit",),
     clean: ("write_clean_table",),
     audit_report: ("write_reports",),
+    similar: ("find_similar",),
+    similar_report: ("write_reports", "to_text", "to_document"),
+    cluster_map: ("map_cache", "write_reports", "to_text", "to_document"),
     listing: ("saved_models", "find_model"),
     predict: ("find_files", "Model", "to_csv"),
     export: ("export_model",),
@@ -365,6 +369,24 @@ CASES = [
         ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
         ("output", "--output reports", "audit.write_reports folder", Path("reports")),
         ("write", "--write lists/my.csv", "clean.write_clean_table file", Path("lists/my.csv")),
+    ),
+    *cases_of(
+        "similar",
+        ("images", "a.png b.png", "similar.find_similar images", [Path("a.png"), Path("b.png")]),
+        ("k", "a.png -k 4", "similar.find_similar k", 4),
+        ("layer", "a.png --layer one", "similar.find_similar layer", "one"),
+        ("cache", "a.png --cache my.h5", "store.open_cache path", Path("my.h5")),
+        ("output", "a.png --output reports", "similar.write_reports folder", Path("reports")),
+    ),
+    *cases_of(
+        "map",
+        ("layer", "--layer one", "cluster_map.map_cache layer", "one"),
+        ("kind", "--kind pca", "cluster_map.map_cache kind", "pca"),
+        ("clusters", "--clusters 7", "cluster_map.map_cache n_clusters", 7),
+        ("images", "--images 300", "cluster_map.map_cache max_images", 300),
+        ("seed", "--seed 7", "cluster_map.map_cache seed", 7),
+        ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
+        ("output", "--output reports", "cluster_map.write_reports folder", Path("reports")),
     ),
     *cases_of(
         "models",

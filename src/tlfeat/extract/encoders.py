@@ -10,7 +10,9 @@ from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.model_encoder import ModelEncoder, is_keras_model, mode_of
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.errors import UsageError
+from tlfeat.cache.contents import Origin, origin, spec_of
+from tlfeat.cache.store import Cache
+from tlfeat.errors import DataError, FingerprintError, UsageError
 
 
 def make_encoder(
@@ -53,3 +55,29 @@ def make_encoder(
         f"backbone= is a name from tlfeat backbones, a file, a Keras model or an encoder, received "
         f"{type(backbone).__name__}."
     )
+
+
+def encoder_of(cache: Cache, layer: str) -> Encoder:
+    """Return the encoder that made the rows of a layer, for new images.
+
+    Raises
+    ------
+    DataError
+        The rows were imported, or made by an encoder that was passed in from Python.
+    FingerprintError
+        What can be built here gives other rows: other weights, for one.
+    """
+    made_by, held = origin(cache), cache.fingerprint
+    if made_by is Origin.PIXELS:
+        encoder: Encoder = PixelEncoder()
+    elif made_by is Origin.KERAS:
+        encoder = KerasEncoder(spec_of(cache), [layer], resize=held["resize"], dtype=held["dtype"], batch_size=8)
+    else:
+        raise DataError(
+            f"{cache.path} does not say what made its rows: new images cannot be embedded, only its own can be named."
+        )
+    if differing := [name for name in held if held[name] != encoder.fingerprint.get(name)]:
+        raise FingerprintError(
+            f"New images would get other rows than {cache.path} holds; differing: {', '.join(differing)}."
+        )
+    return encoder

@@ -1,0 +1,112 @@
+"""The nearest known pictures of images: as text, as JSON, and as a page of small pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tlfeat.errors import BadImage
+from tlfeat.images.decode import jpeg_thumbnail, read_file
+from tlfeat.images.image_set import content_key
+from tlfeat.notebook import html_picture
+from tlfeat.records import Environment
+from tlfeat.studies.similar import Neighbour, Search, Similar
+from tlfeat.text import aligned, counted, one_line, page
+from tlfeat.workspace import write_json, write_text
+
+_SIDE = 160
+
+
+def to_text(search: Search, width: int | None = None) -> str:
+    """Return what ``tlfeat similar`` prints: a table for each image, as wide as the terminal allows."""
+    return "\n\n".join(f"{sentence_of(one)}\n{_table(one, width)}" for one in search.found)
+
+
+def _table(one: Similar, width: int | None) -> str:
+    columns = {
+        "distance": [f"{n.distance:.3f}" for n in one.neighbours],
+        "label": [n.label for n in one.neighbours],
+        "split": [n.split for n in one.neighbours],
+        "path": [_named(n) for n in one.neighbours],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells)}  # no label, no split: no column of it
+    rows = list(zip(*shown.values(), strict=True))
+    return aligned(list(shown), rows, n_left=4, width=width, droppable=["split"] if "split" in shown else [])
+
+
+def _named(neighbour: Neighbour) -> str:
+    return neighbour.path + (f" (and {counted(neighbour.n_copies, 'copy', 'copies')})" if neighbour.n_copies else "")
+
+
+def sentence_of(one: Similar) -> str:
+    """Return which image it is, whether the cache has it, and the labels of its neighbours."""
+    labels = Counter(n.label for n in one.neighbours if n.label).most_common()
+    known = f" (in the cache as {', '.join(map(one_line, one.known_as))})" if one.known_as else ""
+    told = ", ".join(f"{n} {one_line(label)}" for label, n in labels)
+    return f"{one_line(one.image)}{known}: {told or f'{len(one.neighbours)} without a label'}"
+
+
+def to_document(search: Search) -> dict[str, Any]:
+    """Return the search as JSON values."""
+    return {
+        "cache": str(search.cache),
+        "layer": search.layer,
+        "n_images": search.n_images,
+        "images": [dataclasses.asdict(one) for one in search.found],
+    }
+
+
+def to_html(search: Search) -> str:
+    """Return one page that needs nothing from elsewhere; every text in it is escaped."""
+    shown = [
+        {
+            "sentence": sentence_of(one),
+            "picture": _picture(search, one),
+            "neighbours": [
+                (html_picture(small_picture(search.root, n.path, n.key, _SIDE), n.path), n, _named(n))
+                for n in one.neighbours
+            ],
+        }
+        for one in search.found
+    ]
+    return page(
+        __package__,
+        "similar.html",
+        title=f"Similar pictures: {search.cache.stem}",
+        search=search,
+        shown=shown,
+        environment=json.dumps(Environment.current().to_dict(), indent=1),
+    )
+
+
+def _picture(search: Search, one: Similar) -> str:
+    """Return the image that was asked for: the file that the user named, else that of the cache."""
+    files = [Path(one.image), *(search.root / path for path in one.known_as[:1] if search.root)]
+    for file in files:
+        try:
+            return html_picture(jpeg_thumbnail(read_file(file), _SIDE), one.image)
+        except BadImage:
+            continue
+    return ""
+
+
+def small_picture(root: Path | None, path: str, key: str, side: int) -> bytes:
+    """Return an image of a cache as a small JPEG, nothing where it is gone or another one than was embedded."""
+    if root is None:
+        return b""
+    try:
+        content = read_file(root / path)
+        return jpeg_thumbnail(content, side) if content_key(content) == key else b""
+    except BadImage:
+        return b""
+
+
+def write_reports(search: Search, folder: Path) -> dict[str, Path]:
+    """Write similar.html and .json into `folder` and return their paths by ending."""
+    paths = {ending: folder / f"similar.{ending}" for ending in ("html", "json")}
+    write_text(paths["html"], to_html(search))
+    write_json(paths["json"], to_document(search))
+    return paths
