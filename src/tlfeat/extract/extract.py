@@ -9,9 +9,7 @@ Three steps with plain data between them, so that another engine can take the pl
 
 from __future__ import annotations
 
-import os
 import time
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,14 +24,12 @@ from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.extract.embed import Embedded, Profile, embed_files
 from tlfeat.extract.known import KnownRows
+from tlfeat.extract.recognise import differ, recognise, without_unsettled
 from tlfeat.images.decode import Decoded, n_cores
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.system import processor_name
 from tlfeat.types import OnProgress, StrPath, silent
 from tlfeat.workspace import make_newest
-
-#: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
-_SETTLED_NS = 2_000_000_000
 
 #: The path table is written meanwhile too, for those who read beside this run, and for the next one if this is killed:
 #: so long after the last time, and so many times as long as writing it takes.
@@ -159,32 +155,6 @@ def _remove_open(cache: Cache) -> None:
         cache.close()
         with suppress(OSError):
             cache.path.unlink(missing_ok=True)
-
-
-def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
-    """Return the path table before anything is read: known keys where size and time stamp are unchanged.
-
-    Images that failed are looked at again (the cause may be gone); so are all others that differ.
-    """
-    seen: dict[str, int] = {}
-    if previous is not None and previous.images.root == images.root:
-        seen = {path: i for i, path in enumerate(previous.images.paths)}
-    n = len(images)
-    keys, status = [""] * n, ["pending"] * n
-    sizes, mtimes_ns = array("q", bytes(8 * n)), array("q", bytes(8 * n))
-    root = str(images.root)  # strings, not Paths: this is done for every image of an unchanged set
-    for i, path in enumerate(images.paths):
-        try:
-            found = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118
-        except (OSError, ValueError):
-            continue  # decoding says why
-        sizes[i], mtimes_ns[i] = found.st_size, found.st_mtime_ns
-        at = seen.get(path)
-        if previous is None or at is None or previous.status[at] != "ok":
-            continue
-        if (previous.sizes[at], previous.mtimes_ns[at]) == (sizes[i], mtimes_ns[i]):
-            keys[i], status[i] = previous.keys[at], "ok"
-    return ImageTable(images, keys, status, [""] * n, sizes, mtimes_ns)
 
 
 class _Run:
@@ -347,7 +317,7 @@ class _Run:
             return
         so_far = replace(table, keys=list(table.keys), status=list(table.status), errors=list(table.errors))
         self._settle(so_far)
-        self.cache.write_table(_without_unsettled(so_far))
+        self.cache.write_table(without_unsettled(so_far))
         self.is_table_written, ended_s = True, time.monotonic()
         self.table_due_s = ended_s + max(_TABLE_EVERY_S, _TABLE_SHARE * (ended_s - started_s))
 
@@ -363,8 +333,8 @@ class _Run:
         table.status[i], table.errors[i] = "failed", reason
 
     def _save(self, table: ImageTable, previous: ImageTable | None) -> None:
-        settled = _without_unsettled(table)
-        if previous is None or self.is_table_written or _differ(settled, previous):
+        settled = without_unsettled(table)
+        if previous is None or self.is_table_written or differ(settled, previous):
             self.cache.write_table(settled)
         if self.n_embedded:
             timing = self.cache.timing
@@ -392,21 +362,3 @@ class _Run:
             self.encoder.runtime, processor_name(),
         )  # fmt: skip
         return {"passes": with_pass(timing, new)}
-
-
-def _without_unsettled(table: ImageTable) -> ImageTable:
-    """Forget time stamps of files modified just now (or in the future), so that they are read again next time."""
-    now_ns = time.time_ns()
-    mtimes_ns = array("q", (t if now_ns - t > _SETTLED_NS else 0 for t in table.mtimes_ns))
-    return replace(table, mtimes_ns=mtimes_ns)
-
-
-def _differ(one: ImageTable, other: ImageTable) -> bool:
-    a, b = one.images, other.images
-    return (a.paths, a.labels, a.splits, a.groups) != (b.paths, b.labels, b.splits, b.groups) or (
-        one.keys,
-        one.status,
-        one.errors,
-        array("q", one.sizes),
-        array("q", one.mtimes_ns),
-    ) != (other.keys, other.status, other.errors, array("q", other.sizes), array("q", other.mtimes_ns))
