@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import MakePhotos
@@ -18,6 +19,7 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.evaluate.together import Together, open_together
 from tlfeat.extract.extract import extract_rows
+from tlfeat.extract.transfer import import_rows
 from tlfeat.images.image_set import load_images
 
 
@@ -74,6 +76,15 @@ def test_caches_without_a_common_image_are_refused(make_photos: MakePhotos) -> N
     other = cache_of(make_photos(n=6, classes=("a", "b", "cow"), folder="others") / "cow", "other")
     with pytest.raises(DataError, match=r"No image is in all of these caches .*one.h5 12, .*other.h5 6.*same files"):
         opened(one, other)
+
+
+def test_imported_rows_are_told_to_have_no_images(make_photos: MakePhotos, tmp_path: Path) -> None:
+    one = cache_of(make_photos(n=6), "one")
+    np.save(tmp_path / "rows.npy", np.eye(4, dtype=np.float32))
+    (tmp_path / "rows.csv").write_text("path,label\na,cat\nb,dog\nc,cat\nd,dog\n")
+    import_rows(tmp_path / "rows.npy", tmp_path / "rows.csv", tmp_path / "imported.h5", name="text")
+    with pytest.raises(DataError, match=r"The rows of .*imported.h5 were imported, without images"):
+        opened(one, tmp_path / "imported.h5")
 
 
 def test_labels_that_differ_are_refused_and_missing_ones_are_not(make_photos: MakePhotos, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import compress
 from pathlib import Path
 
+from tlfeat.cache.contents import Origin, origin
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import Data
@@ -54,11 +55,7 @@ def open_together(
         held = [{key for key, status in zip(t.keys, t.status, strict=True) if status == "ok"} for t in tables]
         common = set.intersection(*held)
         if not common:
-            counts = ", ".join(f"{cache.path} {len(keys):,}" for cache, keys in zip(caches, held, strict=True))
-            raise DataError(
-                f"No image is in all of these caches (pictures in each: {counts}). Images are told by their bytes: run "
-                f"tlfeat extract on the same files with each backbone."
-            )
+            raise DataError(_nothing_common(caches, held))
         for cache, table in zip(caches[1:], tables[1:], strict=True):
             _check_labels(caches[0], tables[0], cache, table, common)
         n_left_out = [len(keys - common) for keys in held]
@@ -85,6 +82,15 @@ def open_together(
 def _once(paths: Sequence[Path]) -> list[Path]:
     """Return every file once, however it was named."""
     return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+
+
+def _nothing_common(caches: Sequence[Cache], held: Sequence[set[str]]) -> str:
+    counts = ", ".join(f"{cache.path} {len(keys):,}" for cache, keys in zip(caches, held, strict=True))
+    why = "Images are told by their bytes: run tlfeat extract on the same files with each backbone."
+    imported = [str(cache.path) for cache in caches if origin(cache) is Origin.IMPORTED]
+    if imported:
+        why = f"The rows of {', '.join(imported)} were imported, without images by which they could be told."
+    return f"No image is in all of these caches (pictures in each: {counts}). {why}"
 
 
 def _complete(cache: Cache) -> ImageTable:
