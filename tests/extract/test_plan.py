@@ -92,3 +92,11 @@ def test_a_named_cache_of_a_network_gives_the_same_encoder_again(make_photos: Ma
     again = plan_extraction(cache=job.cache_path)
     assert again.encoder.fingerprint == job.encoder.fingerprint
     assert again.origin == job.origin
+
+
+def test_a_model_in_memory_makes_no_cache_and_its_file_may_be_a_path(make_photos: MakePhotos) -> None:
+    photos = make_photos(n=2)
+    with pytest.raises(UsageError, match=r"received object\. Save a Keras model"):
+        plan_extraction(photos, backbone=object())  # type: ignore[typeddict-item]
+    with pytest.raises(UsageError, match=r"gone\.keras is your own model: say how its pixels are scaled"):
+        plan_extraction(photos, backbone=Path("gone.keras"))  # type: ignore[typeddict-item]
