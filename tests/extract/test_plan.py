@@ -103,3 +103,11 @@ def test_names_that_differ_in_case_only_get_caches_that_differ_in_more(make_phot
         names |= {default_cache_path(images, encoder, {"n": 1}).name.casefold() for encoder in ("Net", "net")}
         names |= {default_cache_path(images, "net", {"weights": weights}).name.casefold() for weights in ("W", "w")}
     assert len(names) == 9  # the name of an encoder says nothing that its fingerprint does not
+
+
+def test_a_model_in_memory_makes_no_cache_and_its_file_may_be_a_path(make_photos: MakePhotos) -> None:
+    photos = make_photos(n=2)
+    with pytest.raises(UsageError, match=r"received object\. Save a Keras model"):
+        plan_extraction(photos, backbone=object())  # type: ignore[typeddict-item]
+    with pytest.raises(UsageError, match=r"gone\.keras is your own model: say how its pixels are scaled"):
+        plan_extraction(photos, backbone=Path("gone.keras"))  # type: ignore[typeddict-item]

@@ -96,6 +96,7 @@ def test_the_page_has_every_image_and_no_name_becomes_html(tmp_path: Path) -> No
     assert "<i>" not in page and "(&lt;i&gt;0), cluster 1" in page
     assert "20 images: &lt;i&gt;0 100.0 %." in page
     assert "default-src 'none'" in page and "<script" not in page
+    assert "principal components" in page and "mean nothing" not in page
 
 
 def test_the_page_shows_the_typical_pictures_on_the_map_and_below(make_photos: MakePhotos) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,6 +129,8 @@ def plan_extraction(
     """
     if unknown := set(options) - EncoderOptions.__annotations__.keys():
         raise TypeError(f"plan_extraction() has no option '{min(unknown)}'.")
+    if isinstance(file := options.get("backbone"), os.PathLike):
+        options["backbone"] = os.fspath(file)
     _check(options, layers)
     data = None if data is None else Path(data)
     cache = None if cache is None else Path(cache)
@@ -168,6 +171,13 @@ def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:
 
 def _check(options: EncoderOptions, layers: Sequence[str]) -> None:
     """Raise for what can be refused before any image is looked for."""
+    backbone = options.get("backbone")
+    if not isinstance(backbone, str | None):
+        raise UsageError(
+            f"A cache is made by a backbone that can be built again, by name or from a file; received "
+            f"{type(backbone).__name__}. Save a Keras model, model.save('my.keras'), and name the file; or use "
+            f"tlfeat.embed()."
+        )
     pool, resize, dtype = options.get("pool"), options.get("resize"), options.get("dtype")
     if pool is not None and pool not in POOLS:
         raise UsageError(f"No pooling '{pool}'. {nearest(pool, list(POOLS), of='poolings')}")
