@@ -198,6 +198,7 @@ def test_the_most_held_out_images_right_are_chosen_and_of_equal_ones_the_cheapes
     assert choose([0.8, 0.9, 0.7], [1.0, 9.0, 2.0]) == 1
     assert choose([0.8, 0.9, 0.9, 0.9], [1.0, 9.0, 2.0, 2.0]) == 2
     assert choose([0.9, 0.9], [None, 5.0]) == 1
+    assert choose([0.9, 0.9, 0.9], [2.0, 2.0, 2.0], [4096, 256, 512]) == 1
     assert choose([None, 0.1], [1.0, None]) == 1
     assert choose([None, None], [1.0, 2.0]) is None
 
