@@ -198,6 +198,7 @@ def test_the_most_held_out_images_right_are_chosen_and_of_equal_ones_the_cheapes
     assert choose([0.8, 0.9, 0.7], [1.0, 9.0, 2.0]) == 1
     assert choose([0.8, 0.9, 0.9, 0.9], [1.0, 9.0, 2.0, 2.0]) == 2
     assert choose([0.9, 0.9], [None, 5.0]) == 1
+    assert choose([0.9, 0.9, 0.9], [2.0, 2.0, 2.0], [4096, 256, 512]) == 1
     assert choose([None, 0.1], [1.0, None]) == 1
     assert choose([None, None], [1.0, 2.0]) is None
 
@@ -245,9 +246,8 @@ def test_poisoned_test_labels_change_the_accuracy_and_not_the_choice(make_photos
     one, other = (
         compared(two_caches(photos), heads=("ridge",), layers=["colour", "map"]) for photos in (honest, poisoned)
     )
-    assert [contender.held_out for contender in one.contenders] == [
-        contender.held_out for contender in other.contenders
-    ]
+    held_out = [{of.name: of.held_out for of in choice.contenders} for choice in (one, other)]
+    assert held_out[0] == held_out[1]
     assert one.chosen is not None
     assert one.contenders[one.chosen].name == other.contenders[other.chosen or 0].name == "pixels at colour with ridge"
     assert one.contenders[one.chosen].result.score.accuracy == 1

@@ -91,7 +91,7 @@ def compare_backbones(
     first = together.data[0]
     info = first.split.info
     held_out, costs = [one.held_out for one in found], [one.cost.cpu_ms if one.cost else None for one in found]
-    chosen = choose(held_out, costs)
+    chosen = choose(held_out, costs, [one.row_bytes for one in found])
     ahead = frontier(
         [(cost if held is not None else None, held or 0.0) for cost, held in zip(costs, held_out, strict=True)]
     )
@@ -186,17 +186,19 @@ def _listed(found: Sequence[Contender]) -> list[Contender]:
     return sorted(once.values(), key=lambda one: dearest[one.cache])
 
 
-def choose(held_out: Sequence[float | None], costs: Sequence[float | None]) -> int | None:
-    """Return the place of the highest held-out accuracy, of equal ones the cheapest, of these the first.
+def choose(
+    held_out: Sequence[float | None], costs: Sequence[float | None], row_bytes: Sequence[int] | None = None
+) -> int | None:
+    """Return the place of the highest held-out accuracy, of equal ones the cheapest, of these the smallest rows.
 
     None where nothing was held out. A cost that is not known counts as higher than any.
     """
     known = [
-        (-held, cost if cost is not None else math.inf, i)
+        (-held, cost if cost is not None else math.inf, row_bytes[i] if row_bytes else 0, i)
         for i, (held, cost) in enumerate(zip(held_out, costs, strict=True))
         if held is not None
     ]
-    return min(known)[2] if known else None
+    return min(known)[-1] if known else None
 
 
 def _cheaper_ones(found: Sequence[Contender], chosen: int | None, n_images: int) -> tuple[int | None, int | None]:
