@@ -175,7 +175,7 @@ def test_equal_pixels_have_one_key_and_others_have_others() -> None:
         (HuggingFace({"a": [1], "b": [2]}), UsageError, r"0 of the columns are images, of \['a', 'b'\]: name one"),
         (HuggingFace({"a": [1], "b": [2]}, images=("a", "b")), UsageError, "2 of the columns are images"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_image_is_told_with_its_place(images: Any, error: type[TlfeatError], what: str) -> None:
     with pytest.raises(error, match=what):
