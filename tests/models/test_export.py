@@ -28,12 +28,12 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.discriminant import Discriminant
-from tlfeat.heads.earlier import LinearHead
 from tlfeat.heads.family import ROW_CHOICES, Family, Problem, Setting, Values
 from tlfeat.heads.kernel import Kernel
 from tlfeat.heads.linear import Penalised
 from tlfeat.heads.neighbours import Neighbours
 from tlfeat.heads.pipelines import calibrated, classifier_of
+from tlfeat.heads.saved import load_head
 from tlfeat.images.decode import RESIZES, decode_batches, decode_file
 from tlfeat.models import export, formats, head_layers
 from tlfeat.models.export import TOLERANCE, as_network, export_model
@@ -128,7 +128,7 @@ FAMILIES: dict[str, tuple[Family, Values]] = {
     "logistic": (Penalised("logistic", "C", (0.1,)), {"C": 0.1}),
     "squared hinge": (Penalised("squared hinge", "C", (0.1,)), {"C": 0.1}),
     "discriminant": (Discriminant((0.5,)), {"shrinkage": 0.5}),
-    "kernel": (Kernel((1.0,), (1.0,)), {"C": 1.0, "gamma": 1.0}),
+    "kernel": (Kernel((3.0,), (0.2,)), {"C": 3.0, "gamma": 0.2}),
     "neighbours": (Neighbours((9,)), {"n_neighbors": 9, "weights": "distance"}),
     "equal neighbours": (Neighbours((9,)), {"n_neighbors": 9, "weights": "uniform"}),
 }
@@ -173,6 +173,20 @@ def test_layers_compute_what_the_head_computes(kind: str, rows_choice: str, n_cl
     expected = head.predict_proba(rows)
     assert expected.max(axis=1).std() > 0.005
     assert len(set(expected.argmax(axis=1))) == n_classes
+    np.testing.assert_allclose(np.asarray(network(rows)), expected, atol=1e-5)
+
+
+EARLIER = Path(__file__).parents[1] / "golden" / "heads_of_arrays"
+
+
+@pytest.mark.parametrize("folder", sorted(EARLIER.glob("*-*")), ids=lambda folder: folder.name)
+def test_layers_compute_what_a_head_of_an_earlier_version_computes(folder: Path) -> None:
+    keras = import_keras()
+    with np.load(EARLIER / "expected.npz") as stored:
+        rows = stored[f"rows {folder.name.split('-')[-2]}"]
+        expected = stored[f"{folder.name} probabilities"]
+    inputs = keras.Input((rows.shape[1],))
+    network = keras.Model(inputs, head_layers.add_head(load_head(folder, is_trusted=True), inputs))
     np.testing.assert_allclose(np.asarray(network(rows)), expected, atol=1e-5)
 
 
@@ -369,7 +383,7 @@ def test_heads_that_cannot_be_layers_say_what_can_be_done(
     digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelError, match=r"an older tlfeat fitted .* Fit it again"):
-        head_layers.add_head(LinearHead(), None)
+        head_layers.add_head(GaussianNB(), None)
     with pytest.raises(ModelError, match=r"A GaussianNB cannot be exported. tlfeat predict takes it"):
         head_layers.add_head(make_pipeline(StandardScaler(), GaussianNB()), None)
     monkeypatch.setattr(head_layers, "MAX_BYTES", 1000)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import ModelError
-from tlfeat.heads.earlier import EarlierHead
+from tlfeat.heads.earlier import EarlierHead, KernelHead, LinearHead, NeighbourHead
 from tlfeat.heads.pipelines import classifier_of, dual_of_pairs
 
 #: Name of the output.
@@ -29,9 +29,9 @@ def add_head(head: Any, rows: Any) -> Any:
 
     Parameters
     ----------
-    head : sklearn.pipeline.Pipeline
-        Any that ``fit-sklearn`` makes of the table in ``heads``. A linear classifier becomes one Dense layer with its
-        temperature in the coefficients.
+    head : sklearn.pipeline.Pipeline or EarlierHead
+        Any that ``fit-sklearn`` makes of the table in ``heads``, or made before. A linear classifier becomes one Dense
+        layer with its temperature in the coefficients.
     rows : KerasTensor of shape (n, width)
 
     Raises
@@ -42,7 +42,9 @@ def add_head(head: Any, rows: Any) -> Any:
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.svm import SVC
 
-    if isinstance(head, EarlierHead) or not hasattr(head, "steps"):
+    if isinstance(head, EarlierHead):
+        return _earlier(head, rows)
+    if not hasattr(head, "steps"):
         raise ModelError(
             f"The head is a {type(head).__name__} that an older tlfeat fitted and cannot be exported. "
             f"Fit it again with tlfeat fit-sklearn, in seconds, or go on with tlfeat predict, which takes it."
@@ -52,15 +54,11 @@ def add_head(head: Any, rows: Any) -> Any:
         return _linear(classifier, temperature, _taken(head, x))
     if not isinstance(classifier, SVC | KNeighborsClassifier):
         raise ModelError(f"A {type(classifier).__name__} cannot be exported. tlfeat predict takes it.")
-    known = classifier.support_vectors_ if isinstance(classifier, SVC) else classifier._fit_X
-    if 4 * known.size > MAX_BYTES:
-        raise ModelError(
-            f"The head holds {len(known):,} known rows, {4 * known.size / 1e9:.1f} GB, more than one file can take "
-            f"({MAX_BYTES / 1e9:.0f} GB). Fit a linear head (logreg, linear-svm, ridge, lda), or go on with tlfeat "
-            f"predict."
-        )
-    of_kind = _kernel if isinstance(classifier, SVC) else _neighbours
-    return of_kind(classifier, temperature, _taken(head, x))
+    if isinstance(classifier, KNeighborsClassifier):
+        return _neighbours(classifier, temperature, _taken(head, x))
+    rows, coef = classifier.support_vectors_, dual_of_pairs(classifier)
+    kernel = _kernel(_taken(head, x), rows, classifier._gamma)
+    return _by_pairs(kernel, coef, classifier.intercept_, len(classifier.classes_), temperature, 1)
 
 
 def _taken(head: Any, x: Any) -> Any:
@@ -122,15 +120,29 @@ def _softmax(scores: Any, temperature: float) -> Any:
     return import_keras().layers.Softmax(name=PROBABILITIES)(scores / temperature)
 
 
-def _kernel(machine: Any, temperature: float, x: Any) -> Any:
-    """Support vectors as the weights of one Dense layer, dual coefficients as those of the next."""
-    ops, n = import_keras().ops, len(machine.classes_)
-    rows, coef = machine.support_vectors_, dual_of_pairs(machine)
+def _check_size(known: Array) -> None:
+    if 4 * known.size > MAX_BYTES:
+        raise ModelError(
+            f"The head holds {len(known):,} known rows, {4 * known.size / 1e9:.1f} GB, more than one file can take "
+            f"({MAX_BYTES / 1e9:.0f} GB). Fit a linear head (logreg, linear-svm, ridge, lda), or go on with tlfeat "
+            f"predict."
+        )
+
+
+def _kernel(x: Any, rows: Array, gamma: float) -> Any:
+    """Radial basis functions around the support vectors, which are the weights of one Dense layer."""
+    _check_size(rows)
+    ops, rows = import_keras().ops, rows.astype(np.float64)
     distances = _dense(x, -2 * rows.T, np.square(rows).sum(axis=1)) + ops.sum(ops.square(x), axis=-1, keepdims=True)
-    kernel = ops.exp(-machine._gamma * ops.relu(distances))  # (n, n_support)
+    return ops.exp(-gamma * ops.relu(distances))  # (n, n_support)
+
+
+def _by_pairs(kernel: Any, coef: Array, intercept: Array, n: int, temperature: float, side: float) -> Any:
+    """Probabilities of `n` classes by the dual coefficients of their pairs, of shape (n_pairs, n_support)."""
+    ops = import_keras().ops
     if n == 2:
-        return _by_dense(kernel, coef.T, machine.intercept_, temperature, 1)
-    pairs = _dense(kernel, coef.T, machine.intercept_)  # (n, n_pairs)
+        return _by_dense(kernel, coef.T, intercept, temperature, side)
+    pairs = _dense(kernel, coef.T, intercept)  # (n, n_pairs)
     # a pair that is not below 0 is a vote for its first class, else for its second: as scikit-learn's SVC counts
     firsts, seconds = np.triu_indices(n, 1)
     signs = np.eye(n)[firsts] - np.eye(n)[seconds]  # (n_pairs, n_classes)
@@ -139,21 +151,52 @@ def _kernel(machine: Any, temperature: float, x: Any) -> Any:
     return _softmax(votes + margins / (3 * (ops.abs(margins) + 1)), temperature)
 
 
+def _nearest(x: Any, known: Array, k: int, votes: Array) -> tuple[Any, Any]:
+    """Cosines (n, k) of the nearest known rows, which have length 1, and what they vote for, (n, k, n_classes)."""
+    _check_size(known)
+    keras = import_keras()
+    similar, at = keras.ops.top_k(_dense(_over_length(x), known.T), k)
+    votes_for = keras.layers.Embedding(*votes.shape)
+    found = votes_for(at)
+    votes_for.set_weights([votes.astype(np.float32)])
+    return similar, found
+
+
+def _by_votes(weights: Any, votes_for: Any, smallest: float, temperature: float) -> Any:
+    """Probabilities by shares of the votes, each of which counts its weight."""
+    ops = import_keras().ops
+    shares = ops.sum(weights[:, :, None] * votes_for, axis=1)
+    return _softmax(ops.log(shares / ops.sum(shares, axis=-1, keepdims=True) + smallest), temperature)
+
+
 def _neighbours(classifier: Any, temperature: float, x: Any) -> Any:
     """Known rows as the weights of a Dense layer, what each votes for as an Embedding."""
-    keras = import_keras()
-    ops, n = keras.ops, len(classifier.classes_)
+    ops, n = import_keras().ops, len(classifier.classes_)
     known = classifier._fit_X / np.maximum(np.linalg.norm(classifier._fit_X, axis=1, keepdims=True), 1e-12)
-    similar, at = ops.top_k(_dense(_over_length(x), known.T), classifier.n_neighbors)  # (n, k), the nearest first
-    votes = keras.layers.Embedding(len(known), n)
-    votes_for = votes(at)  # (n, k, n_classes)
-    votes.set_weights([np.eye(n)[classifier._y].astype(np.float32)])
+    similar, votes_for = _nearest(x, known, classifier.n_neighbors, np.eye(n)[classifier._y])
+    weights = ops.ones_like(similar)
     if classifier.weights == "distance":
         distances = ops.relu(1 - similar)
         is_same = ops.cast(distances <= 0, "float32")
         some = ops.max(is_same, axis=-1, keepdims=True)  # those at no distance vote alone
         weights = some * is_same + (1 - some) / ops.maximum(distances, 1e-9)
-        votes_for = weights[:, :, None] * votes_for
-    shares = ops.sum(votes_for, axis=1)
-    shares = shares / ops.sum(shares, axis=-1, keepdims=True)
-    return _softmax(ops.log(shares + 1e-12), temperature)
+    return _by_votes(weights, votes_for, 1e-12, temperature)
+
+
+def _earlier(head: EarlierHead, x: Any) -> Any:
+    """The same of heads that were saved before they became pipelines."""
+    ops, n = import_keras().ops, len(head.classes_)
+    if head.mapping.startswith("root"):
+        x = ops.sign(x) * ops.sqrt(ops.abs(x))
+    if head.mapping.endswith("l2"):
+        x = _over_length(x) * np.sqrt(head.n_features_in_)
+    if isinstance(head, LinearHead):
+        return _by_dense(x, head.coef, head.intercept, head.temperature, 0.5)
+    if isinstance(head, KernelHead):
+        kernel = _kernel((x - head.shift) / head.scale, head.rows, head.gamma)
+        return _by_pairs(kernel, head.coef, head.intercept, n, head.temperature, 0.5)
+    if not isinstance(head, NeighbourHead):
+        raise ModelError(f"A {type(head).__name__} cannot be exported. tlfeat predict takes it.")
+    votes = np.eye(n)[head.labels] * head.votes[head.labels][:, None]
+    similar, votes_for = _nearest(x - head.shift, head.rows, head.k, votes)
+    return _by_votes(ops.exp((similar - similar[:, :1]) / head.sharpness), votes_for, 1e-3 / n, head.temperature)
