@@ -53,7 +53,7 @@ class Neighbours:
 
     As scikit-learn's ``KNeighborsClassifier(n_neighbors, metric="cosine", weights=...)`` on centred rows. Votes of
     exp(cosine / T), as of Wu et al. 2018 (arXiv:1805.01978), would need a function that no saved head of scikit-learn
-    can hold; they were right as often (docs/benchmarks/search.md).
+    can hold; what that costs, and brings, stands in docs/benchmarks/search.md.
 
     Attributes
     ----------
