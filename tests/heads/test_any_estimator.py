@@ -150,6 +150,7 @@ def test_compare_takes_it_beside_a_head_of_the_table(module: str, cache: Path) -
         found = compare_candidates(data, heads=("ridge", module), keras_modes=(), has_pixels=False)
         again = commands(data.cache, [line.result for line in found.lines])
     assert {line.result.candidate for line in found.lines} == {"ridge", module}
+    assert {line.name for line in found.lines} == {"ridge", "Watching"}
     assert any(f"--model {module}" in command for command in again)
 
 

@@ -20,6 +20,7 @@ from tlfeat.evaluate.scores import guessing_sentence
 from tlfeat.finetune.recipes import Recipe, find_recipe
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.shift import shift_sentence
+from tlfeat.heads.any_estimator import SEPARATOR
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
@@ -242,7 +243,10 @@ def _is_of(result: Result, data: Data) -> bool:
 
 
 def names_of(results: Sequence[Result]) -> list[str]:
-    """Return a name a Result: the candidate, and where several have it, the settings in which they differ."""
+    """Return a name a Result: the candidate, and where several have it, the settings in which they differ.
+
+    A classifier of another package goes by its class alone.
+    """
     names = []
     for result in results:
         settings = [other.settings for other in results if other.candidate == result.candidate]
@@ -252,7 +256,8 @@ def names_of(results: Sequence[Result]) -> list[str]:
             if name not in ("grid", "search", "model") and len({str(known.get(name)) for known in settings}) > 1
         ]
         told = ", ".join(f"{name} {result.settings.get(name, '–')}" for name in differing)
-        names.append(f"{result.candidate} ({told})" if told else result.candidate)
+        short = result.candidate.rpartition(SEPARATOR)[2]
+        names.append(f"{short} ({told})" if told else short)
     n_named = Counter(names)
     return [
         name if n_named[name] == 1 else f"{name} [{result.model.rpartition('-')[2] or i}]"
