@@ -19,8 +19,8 @@ from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import guessing_sentence
 from tlfeat.finetune.recipes import Recipe, find_recipe
 from tlfeat.finetune.settings import TrainSettings
-from tlfeat.heads.shift import shift_sentence
 from tlfeat.heads.any_estimator import SEPARATOR
+from tlfeat.heads.shift import shift_sentence
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
