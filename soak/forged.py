@@ -49,6 +49,8 @@ from tlfeat.records import Environment
 from tlfeat.text import markdown_table
 from tlfeat.workspace import write_json
 
+_ROOT = Path(__file__).resolve().parents[1]
+
 #: What a value may be replaced by.
 STRANGE: tuple[Any, ...] = (
     None,
@@ -421,9 +423,10 @@ def campaign(kind: str, n: int, first_seed: int) -> dict[str, Any]:
         home = make_home(Path(folder) / "home")
         for seed in range(first_seed, first_seed + n):
             what, ran = try_one(home, kind, seed, Path(folder) / "work")
-            codes["went well" if ran.code == 0 else "said why not"] += 1
+            codes["violation" if not ran.is_sound else "went well" if ran.code == 0 else "said why not"] += 1
             if not ran.is_sound:
-                wrong.append({"seed": seed, "what": what, "said": f"{ran.error[-300:]}{ran.trace[-1500:]}"})
+                said = f"{ran.error[-300:]}{ran.trace[-1500:]}".replace(f"{_ROOT}/", "")
+                wrong.append({"seed": seed, "what": what, "said": said})
                 print(f"{kind}: {what}\n{ran.error[-500:]}{ran.trace[-1500:]}", flush=True)
     wall_s = round(time.monotonic() - started_s, 1)
     return {"n": n, "first_seed": first_seed, "outcomes": dict(codes), "violations": wrong, "wall_s": wall_s}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,16 +13,7 @@ from tlfeat.models.saved import Outcome
 from tlfeat.notebook import html_picture, html_table, plot_text, spread
 from tlfeat.records import Result
 
-matplotlib = pytest.importorskip("matplotlib")
-
-
-@pytest.fixture(autouse=True)
-def _no_window() -> Iterator[None]:
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as pyplot
-
-    yield
-    pyplot.close("all")
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tlfeat.errors import UsageError
-from tlfeat.text import interval_text, one_line, percent, seconds
+from tlfeat.text import interval_text, one_line, percent, seconds, value_text
 
 _INSTALL = "pip install 'tlfeat[notebook]'"
 
@@ -154,7 +154,7 @@ def _facts(result: Any) -> list[tuple[str, str]]:
     """Return name and value of what matters most."""
     found, timing = result.score, result.timing
     n_trained = result.split.n_train + result.split.n_val
-    chosen = ", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items())
+    chosen = ", ".join(f"{name} {value_text(value)}" for name, value in result.chosen.items())
     facts = [
         ("accuracy (95 % interval)", _accuracy(result)),
         ("balanced accuracy", percent(found.balanced_accuracy)),
@@ -166,7 +166,3 @@ def _facts(result: Any) -> list[tuple[str, str]]:
         ("notes", "; ".join(result.notes)),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

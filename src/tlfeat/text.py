@@ -120,6 +120,11 @@ def _columns(headings: Sequence[str], rows: Sequence[Sequence[Any]], n_left: int
     return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0].rstrip()), *lines[1:]])
 
 
+def value_text(value: object) -> str:
+    """Return a value for a table: a number with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def counted(n: int, noun: str, plural: str = "") -> str:
     """Return "1 image" or "1,200 images"."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"

@@ -308,6 +308,14 @@ def write_json(path: Path, document: object) -> None:
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_forms(folder: Path, name: str, **forms: Any) -> dict[str, Path]:
+    """Write NAME.ENDING into `folder` for each form, a text or values for JSON, and return the paths by ending."""
+    paths = {ending: folder / f"{name}.{ending}" for ending in forms}
+    for ending, form in forms.items():
+        write_text(paths[ending], form) if isinstance(form, str) else write_json(paths[ending], form)
+    return paths
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 aside and rename; names that are not valid UTF-8 survive."""
     with written_aside(path) as aside:

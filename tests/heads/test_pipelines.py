@@ -180,10 +180,11 @@ class Refuse:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import numpy as np, skops.io
-folder = sys.argv[1]
-assert set(skops.io.get_untrusted_types(file=folder + "/head.skops")) <= set(sys.argv[2:])
-head = skops.io.load(folder + "/head.skops", trusted=sys.argv[2:])
-print(*head.predict(np.load(folder + "/rows.npy")))
+*folders, rows = sys.argv[3:]
+for folder in folders:
+    file, trusted = folder + "/head.skops", sys.argv[1:3]
+    assert set(skops.io.get_untrusted_types(file=file)) <= set(trusted)
+    print(*skops.io.load(file, trusted=trusted).predict(np.load(rows)))
 assert not any(name.partition(".")[0] == "tlfeat" for name in sys.modules)
 """
 
@@ -195,14 +196,15 @@ def test_heads_load_and_run_where_there_is_no_tlfeat(tmp_path: Path) -> None:
     script.write_text(_WITHOUT_TLFEAT, encoding="utf-8")
     fitted = {name: fit_head(name, rows[at], split, at, is_searched=False).head for name in ("svm", "logreg", "knn")}
     for name, head in fitted.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        save_head(head, folder)
-        np.save(folder / "rows.npy", rows[:40])
-        run = subprocess.run(
-            [sys.executable, str(script), str(folder), *SCIKIT_LEARN_TYPES], capture_output=True, text=True, check=False
-        )
-        assert run.stdout.split() == head.predict(rows[:40]).tolist(), run.stderr
+        (tmp_path / name).mkdir()
+        save_head(head, tmp_path / name)
+    np.save(tmp_path / "rows.npy", rows[:40])
+    places = [*(str(tmp_path / name) for name in fitted), str(tmp_path / "rows.npy")]
+    run = subprocess.run(
+        [sys.executable, str(script), *SCIKIT_LEARN_TYPES, *places], capture_output=True, text=True, check=False
+    )
+    expected = [head.predict(rows[:40]).tolist() for head in fitted.values()]
+    assert [line.split() for line in run.stdout.splitlines()] == expected, run.stderr
 
 
 @pytest.mark.parametrize(

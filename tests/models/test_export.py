@@ -157,15 +157,11 @@ def rows() -> Rows:
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize(
     ("kind", "rows_choice"),
-    [
-        (kind, rows)
-        for kind, rows in itertools.product(FAMILIES, ROW_CHOICES)
-        if rows != "whitened" or kind in ("logistic", "squared hinge")
-    ],
+    [*(("logistic", rows) for rows in ROW_CHOICES), *((kind, "root-l2") for kind in FAMILIES if kind != "logistic")],
 )
 def test_layers_compute_what_the_head_computes(kind: str, rows_choice: str, n_classes: int, rows: Rows) -> None:
     keras = import_keras()
-    is_signed = (len(kind) + len(rows_choice) + n_classes // 2) % 2 == 0  # both with every kind
+    is_signed = n_classes == 4
     head = head_of(kind, rows_choice, n_classes, is_signed=is_signed)
     rows = rows if is_signed else np.abs(rows)
     inputs = keras.Input((WIDTH,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,16 +9,7 @@ import pytest
 from made_results import a_result, lined_up
 from tlfeat.studies.compare import Comparison
 
-matplotlib = pytest.importorskip("matplotlib")
-
-
-@pytest.fixture(autouse=True)
-def _no_window() -> Iterator[None]:
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as pyplot
-
-    yield
-    pyplot.close("all")
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def run_similar(
 
     path = cache or workspace.newest_cache()
     with open_cache(path) as opened:
+        console.say(*opened.notes)
         found = find_similar(opened, images, k=k, layer=layer, on_progress=console.progress)
     paths = write_reports(found, output or workspace.report_dir(path))
     console.result(to_text(found, console.width), to_document(found))
@@ -55,6 +56,7 @@ def run_map(
 
     path = cache or workspace.newest_cache()
     with open_cache(path) as opened:
+        console.say(*opened.notes)
         found = map_cache(
             opened,
             layer=layer,

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from tlfeat import workspace
 from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin, read_rows
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import BadImage, DataError
+from tlfeat.errors import DataError
 from tlfeat.evaluate.split import TEST_FRACTION, Split, join_groups, make_split
-from tlfeat.images.decode import jpeg_thumbnail, read_file
-from tlfeat.images.image_set import ImageTable, content_key
+from tlfeat.images.image_set import ImageTable
+from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.notebook import html_picture, html_table, import_pandas, spread
 from tlfeat.text import aligned, counted
 from tlfeat.types import Labels, Rows, StrPath
@@ -241,7 +241,8 @@ class Embeddings:
 
     def _repr_html_(self) -> str:
         at = spread(len(self), _N_SHOWN)
-        pictures = [html_picture(self._thumbnail(i), str(self.paths[i])) for i in at]
+        small = [known_thumbnail(self.root, self.paths[i], self.keys[i], _SIDE) for i in at]
+        pictures = [html_picture(jpeg, str(self.paths[i])) for i, jpeg in zip(at, small, strict=True)]
         rows = [(row[0], picture, *row[1:]) for row, picture in zip(self._shown(), pictures, strict=True)]
         return html_table(("", "image", "path", "label", "split"), rows, above=self._summary())
 
@@ -260,16 +261,6 @@ class Embeddings:
     def _shown(self) -> list[tuple[int, str, str, str]]:
         at = spread(len(self), _N_SHOWN)
         return [(i, str(self.paths[i]), str(self.labels[i]), str(self.split[i])) for i in at]
-
-    def _thumbnail(self, i: int) -> bytes:
-        """Return a small JPEG, nothing where the file is gone or another one than was embedded."""
-        if self.root is None:
-            return b""
-        try:
-            content = read_file(self.root / self.paths[i])
-            return jpeg_thumbnail(content, _SIDE) if content_key(content) == self.keys[i] else b""
-        except BadImage:
-            return b""
 
     def _read(self, keys: Sequence[str] | Texts) -> Rows:
         with open_cache(self._source.cache, fingerprint=self._source.fingerprint) as cache:

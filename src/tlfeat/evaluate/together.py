@@ -66,7 +66,8 @@ def open_together(
             Data(cache, replace(split, paths=_own_paths(split, own)), seed, leaks_of=first)
             for cache, own in zip(caches[1:], tables[1:], strict=True)
         ]
-        notes = [
+        notes = [note for cache in caches for note in cache.notes]
+        notes += [
             f"{counted(n, 'picture')} of {cache.path} {'is' if n == 1 else 'are'} not in every cache and left out"
             for cache, n in zip(caches, n_left_out, strict=True)
             if n

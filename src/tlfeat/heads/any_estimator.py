@@ -17,17 +17,28 @@ from typing import Any
 import numpy as np
 
 from tlfeat.errors import DataError, TlfeatError, UsageError, nearest
-from tlfeat.heads.blocks import blocks_of
-from tlfeat.heads.columns import Columns, columns_by_fold
-from tlfeat.heads.family import Fitted, HeldOut, Problem, Setting, Values, class_scores, held_out_from_scores
+from tlfeat.heads.columns import columns_by_fold
+from tlfeat.heads.family import (
+    SMALLEST_SHARE,
+    Fitted,
+    HeldOut,
+    Problem,
+    Setting,
+    Values,
+    class_scores,
+    held_out_from_scores,
+    of_all_classes,
+)
 from tlfeat.heads.pipelines import steps_of
 from tlfeat.types import Floats, Rows
 
 #: What stands between the module and the class in a name.
 SEPARATOR = ":"
 
-#: Added to probabilities before their logarithm, as scikit-learn's temperature scaling does.
-_SMALLEST_PROBABILITY = 1e-12
+
+def short_name(name: str) -> str:
+    """Return the class of a head that is named by it; other names stay."""
+    return name.rpartition(SEPARATOR)[2]
 
 
 def is_dotted(name: str) -> bool:
@@ -85,27 +96,18 @@ class AnyEstimator:
                 with self._said_in_a_line():
                     classifier = self.make(value, problem.seed).fit(known, problem.labels[learned])
                     found = scores_of(classifier, asked)
-                # a class that the fold did not have is never its answer
-                scores[i, held] = found.min() - 1
-                scores[i, held[:, None], np.asarray(classifier.classes_, dtype=np.int64)] = found
+                scores[i, held] = of_all_classes(found, classifier.classes_.astype(np.int64), problem.n_classes)
                 problem.on_fit()
         return held_out_from_scores(problem, values, lambda i: scores[i], criterion_weights)
 
     def fit(self, problem: Problem, setting: Setting, start: Any = None) -> Fitted:
         view = setting.view(problem)
         _, columns = columns_by_fold(view, problem.fold_of, problem.n_folds, setting.scaling)
-        rows = self._all_scaled(problem, setting, columns)
+        rows = columns.all_scaled(view)
         with self._said_in_a_line() as said:
             classifier = self.make(setting.values, problem.seed).fit(rows, problem.labels)
         notes = [f"{self.name}: {text}" for text in dict.fromkeys(said)]
         return Fitted(steps_of(setting, problem, columns), classifier, {**self.fixed, **setting.values}, notes)
-
-    def _all_scaled(self, problem: Problem, setting: Setting, columns: Columns) -> Rows:
-        view = setting.view(problem)
-        rows = np.empty(view.shape, np.float32)
-        for block in blocks_of(len(rows)):
-            rows[block] = columns.scaled(view[block])
-        return rows
 
     @contextmanager
     def _said_in_a_line(self) -> Iterator[list[str]]:
@@ -130,7 +132,7 @@ def scores_of(classifier: Any, rows: Rows) -> Floats:
     if hasattr(classifier, "decision_function"):
         found = np.asarray(classifier.decision_function(rows), dtype=np.float64)
         return class_scores(found[:, None] if found.ndim == 1 else found)
-    logs: Floats = np.log(np.asarray(classifier.predict_proba(rows), dtype=np.float64) + _SMALLEST_PROBABILITY)
+    logs: Floats = np.log(np.asarray(classifier.predict_proba(rows), dtype=np.float64) + SMALLEST_SHARE)
     return logs
 
 

@@ -62,6 +62,13 @@ class Columns:
         """Centre and scale rows (m, width); for those who need them so, and in blocks."""
         return np.asarray((x - self.shift.astype(np.float32)) / self.scale.astype(np.float32), dtype=np.float32)
 
+    def all_scaled(self, view: RowSource) -> Rows:
+        """Centre and scale all rows into memory."""
+        rows = np.empty(view.shape, np.float32)
+        for block in blocks_of(len(rows)):
+            rows[block] = self.scaled(view[block])
+        return rows
+
     def to_rows(self, coef: Rows, intercept: Floats) -> tuple[Rows, Floats]:
         """Turn coefficients for mapped columns into those for the columns as they are."""
         turned = coef if self.rotation is None else self.rotation @ coef

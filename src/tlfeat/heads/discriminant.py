@@ -106,7 +106,7 @@ class Discriminant:
         return grid[::2]
 
     def explore(self, problem: Problem, setting: Setting, values: Sequence[Values], criterion_weights: Rows) -> HeldOut:
-        view, weights = setting.view(problem), problem.class_weights if setting.is_balanced else None
+        view, weights = setting.view(problem), setting.class_weights(problem)
         columns, counts, sums, squares = self._moments(problem, setting)
         total = squares.sum(axis=0)
 
@@ -134,7 +134,7 @@ class Discriminant:
         columns, counts, sums, squares = self._moments(problem, setting)
         counts, sums, unit = counts.sum(axis=0), sums.sum(axis=0), unit_of(setting, columns)
         shrinkage = float(setting.values["shrinkage"])
-        weights = problem.class_weights if setting.is_balanced else None
+        weights = setting.class_weights(problem)
         coef, intercept = next(discriminants(counts, sums, squares.sum(axis=0), [shrinkage], class_weights=weights))
         if problem.n_classes == 2:
             coef, intercept = np.diff(coef, axis=1), np.diff(intercept)

@@ -31,6 +31,17 @@ def against_the_rest(pairs: Floats, n_classes: int) -> Floats:
     return np.asarray(_ovr_decision_function(pairs < 0, -pairs, n_classes), dtype=np.float64)
 
 
+#: Added to probabilities and shares of votes before their logarithm, as scikit-learn's temperature scaling does.
+SMALLEST_SHARE = 1e-12
+
+
+def of_all_classes(scores: Floats, classes: Labels, n_classes: int) -> Floats:
+    """Return scores of some classes as those of all: what was not there to learn from is never the answer."""
+    found: Floats = np.full((len(scores), n_classes), scores.min() - 1)
+    found[:, classes] = scores
+    return found
+
+
 Values = Mapping[str, Any]
 
 
@@ -162,6 +173,10 @@ class Setting:
         """Name of what is done to each row, one of `blocks.MAPPINGS`."""
         mapping = ROW_CHOICES[self.rows].mapping
         return f"signed {mapping}" if problem.is_signed and mapping.startswith("root") else mapping
+
+    def class_weights(self, problem: Problem) -> Floats | None:
+        """What a class counts in the fit; None where they are taken as they are."""
+        return problem.class_weights if self.is_balanced else None
 
     @property
     def scaling(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.heads.blocks import blocks_of, in_threads
+from tlfeat.heads.blocks import in_threads
 from tlfeat.heads.columns import Columns, columns_by_fold
 from tlfeat.heads.distances import squared_distances
 from tlfeat.heads.earlier import KernelHead as KernelHead
@@ -21,6 +21,7 @@ from tlfeat.heads.family import (
     Values,
     against_the_rest,
     held_out_from_scores,
+    of_all_classes,
 )
 from tlfeat.heads.pipelines import dual_of_pairs, rounded, steps_of, support_vector_machine, unit_of
 from tlfeat.types import Labels, Rows
@@ -64,9 +65,7 @@ class Kernel:
             machine = _machine(problem, setting, float(values[i]["C"]), distances, learned, gamma)
             kernel = np.exp(-gamma * distances[np.ix_(held, learned[machine.support_])])
             found = against_the_rest(kernel @ dual_of_pairs(machine).T + machine.intercept_, len(machine.classes_))
-            # a class that the fold did not have is never its answer
-            scores[i, held] = found.min() - 1
-            scores[i, held[:, None], machine.classes_] = found
+            scores[i, held] = of_all_classes(found, machine.classes_, problem.n_classes)
             problem.on_fit()
 
         in_threads(try_one, [(i, fold) for i in range(len(values)) for fold in range(problem.n_folds)])
@@ -88,10 +87,7 @@ class Kernel:
     def _mapped(self, problem: Problem, setting: Setting) -> tuple[Rows, Columns]:
         view = setting.view(problem)
         _, columns = columns_by_fold(view, problem.fold_of, problem.n_folds, setting.scaling)
-        rows = np.empty(view.shape, np.float32)
-        for block in blocks_of(len(rows)):
-            rows[block] = columns.scaled(view[block])
-        return rows, columns
+        return columns.all_scaled(view), columns
 
 
 def _machine(problem: Problem, setting: Setting, c: float, distances: Rows, learned: Labels, gamma: float) -> Any:

@@ -12,13 +12,19 @@ from tlfeat.heads.blocks import blocks_of, in_threads
 from tlfeat.heads.columns import Columns, columns_by_fold
 from tlfeat.heads.distances import nearest
 from tlfeat.heads.earlier import NeighbourHead as NeighbourHead
-from tlfeat.heads.family import COARSE_ROWS, Fitted, HeldOut, Problem, Setting, Values, held_out_from_scores
+from tlfeat.heads.family import (
+    COARSE_ROWS,
+    SMALLEST_SHARE,
+    Fitted,
+    HeldOut,
+    Problem,
+    Setting,
+    Values,
+    held_out_from_scores,
+)
 from tlfeat.heads.known_rows import directions_of
 from tlfeat.heads.pipelines import nearest_neighbours, steps_of
 from tlfeat.types import Floats, Labels, Rows
-
-#: Added to shares of votes before their logarithm, as scikit-learn's temperature scaling does.
-_SMALLEST_SHARE = 1e-12
 
 
 def vote(similar: Rows, labels: Labels, n_classes: int, k: int, weights: str) -> Floats:
@@ -43,7 +49,7 @@ def vote(similar: Rows, labels: Labels, n_classes: int, k: int, weights: str) ->
     shares: Floats = np.zeros((len(similar), n_classes))
     np.add.at(shares, (np.arange(len(similar))[:, None], labels), votes)
     shares /= shares.sum(axis=1, keepdims=True)
-    logs: Floats = np.log(shares + _SMALLEST_SHARE)
+    logs: Floats = np.log(shares + SMALLEST_SHARE)
     return logs
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.errors import UsageError, nearest
-from tlfeat.heads.any_estimator import any_estimator, is_dotted
+from tlfeat.heads.any_estimator import any_estimator, is_dotted, short_name
 from tlfeat.heads.columns import MAX_COVARIANCE
 from tlfeat.heads.discriminant import Discriminant
 from tlfeat.heads.family import Family, Values
@@ -86,7 +86,7 @@ class Head:
     @property
     def step(self) -> str:
         """Its name in a pipeline of scikit-learn."""
-        return self.name.rpartition(":")[2].replace("-", "_").lower()
+        return short_name(self.name).replace("-", "_").lower()
 
     def family(self, effort: str) -> Family:
         """Return how it is searched and fitted with an effort of `EFFORTS`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat.errors import BadImage
-from tlfeat.images.decode import n_cores, read_file, thumbnail
+from tlfeat.images.decode import jpeg_thumbnail, n_cores, read_file, thumbnail
 from tlfeat.images.image_set import content_key
 from tlfeat.types import OnProgress, Pixels, silent
 
@@ -79,6 +79,20 @@ def make_sheets(
         if is_last or sum(map(len, uris)) <= n_bytes:
             break
     return Sheets(side, uris, [picture and picture.size for picture in small], reasons)
+
+
+def known_thumbnail(root: Path | None, path: str, key: str | None, side: int) -> bytes:
+    """Return an image of a cache as a small JPEG; nothing where it is gone, or another one than was embedded.
+
+    A stranger's cache may name any picture of the user's, and pages are made to be shown.
+    """
+    if root is None:
+        return b""
+    try:
+        content = read_file(root / path)
+        return jpeg_thumbnail(content, side) if content_key(content) == key else b""
+    except BadImage:
+        return b""
 
 
 def _read(files: Sequence[Path | None], keys: Sequence[str], on_progress: OnProgress) -> tuple[list[Any], list[str]]:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import ModelError
 from tlfeat.heads.earlier import EarlierHead, KernelHead, LinearHead, NeighbourHead
+from tlfeat.heads.family import SMALLEST_SHARE
+from tlfeat.heads.known_rows import directions_of
 from tlfeat.heads.pipelines import classifier_of, dual_of_pairs
 
 #: Name of the output.
@@ -172,15 +174,14 @@ def _by_votes(weights: Any, votes_for: Any, smallest: float, temperature: float)
 def _neighbours(classifier: Any, temperature: float, x: Any) -> Any:
     """Known rows as the weights of a Dense layer, what each votes for as an Embedding."""
     ops, n = import_keras().ops, len(classifier.classes_)
-    known = classifier._fit_X / np.maximum(np.linalg.norm(classifier._fit_X, axis=1, keepdims=True), 1e-12)
-    similar, votes_for = _nearest(x, known, classifier.n_neighbors, np.eye(n)[classifier._y])
+    similar, votes_for = _nearest(x, directions_of(classifier._fit_X), classifier.n_neighbors, np.eye(n)[classifier._y])
     weights = ops.ones_like(similar)
     if classifier.weights == "distance":
         distances = ops.relu(1 - similar)
         is_same = ops.cast(distances <= 0, "float32")
         some = ops.max(is_same, axis=-1, keepdims=True)  # those at no distance vote alone
         weights = some * is_same + (1 - some) / ops.maximum(distances, 1e-9)
-    return _by_votes(weights, votes_for, 1e-12, temperature)
+    return _by_votes(weights, votes_for, SMALLEST_SHARE, temperature)
 
 
 def _earlier(head: EarlierHead, x: Any) -> Any:

@@ -25,7 +25,7 @@ from tlfeat.heads.reject import reference_text
 from tlfeat.heads.shift import shift_sentence
 from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
-from tlfeat.text import in_markdown, markdown_table, page, percent, size
+from tlfeat.text import in_markdown, markdown_table, page, percent, size, value_text
 
 ROLES = ("train", "val", "test")
 
@@ -160,7 +160,7 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             calibration=calibration_text(result.score.calibration) if result.score.calibration else "",
             leaks=_leaks(result),
             shift=shift_sentence(result.shift),
-            chosen=", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items()),
+            chosen=", ".join(f"{name} {value_text(value)}" for name, value in result.chosen.items()),
             percent=percent,
             reference=reference_text(result.reference),
         )
@@ -221,7 +221,3 @@ def _leaks(result: Result) -> str:
         return "Leaks (test images that show a picture of the training images) were not looked for."
     found = leak_sentence(result.leaks)
     return found or "No test image was found to show a picture of the training images."
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -11,13 +11,11 @@ from dataclasses import dataclass, fields
 from importlib.resources import files as package_files
 from pathlib import Path
 
-from tlfeat.errors import BadImage
-from tlfeat.images.decode import jpeg_thumbnail, read_file
-from tlfeat.images.image_set import content_key
+from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.records import Environment
 from tlfeat.studies.findings import KINDS, Audit, Finding, Group, to_document
 from tlfeat.text import aligned, counted, csv_cell, page
-from tlfeat.workspace import write_json, write_text
+from tlfeat.workspace import write_forms
 
 #: Findings or groups of one kind that the terminal shows; all of them are in audit.csv and audit.json.
 _MAX_LINES = 10
@@ -192,26 +190,11 @@ def to_html(found: Audit) -> str:
 
 
 def _thumbnail(found: Audit, path: str) -> str:
-    """Return a small picture as a data URI, "" where there is none, or another than was embedded.
-
-    A stranger's cache may name any picture of the user's; the page is made to be shown.
-    """
-    if found.root is None:
-        return ""
-    try:
-        content = read_file(found.root / path)
-        if content_key(content) != found.key_of.get(path):
-            return ""
-        jpeg = jpeg_thumbnail(content, _THUMBNAIL_SIDE)
-    except BadImage:
-        return ""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    """Return a small picture as a data URI, "" where there is none, or another than was embedded."""
+    jpeg = known_thumbnail(found.root, path, found.key_of.get(path), _THUMBNAIL_SIDE)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
 
 
 def write_reports(found: Audit, folder: Path) -> dict[str, Path]:
     """Write audit.csv, .json and .html into `folder` and return their paths by ending."""
-    paths = {ending: folder / f"audit.{ending}" for ending in ("csv", "json", "html")}
-    write_text(paths["csv"], to_csv(found))
-    write_json(paths["json"], to_document(found))
-    write_text(paths["html"], to_html(found))
-    return paths
+    return write_forms(folder, "audit", csv=to_csv(found), json=to_document(found), html=to_html(found))

@@ -13,16 +13,16 @@ import numpy as np
 from tlfeat.cache.contents import Origin, choose_layers, origin
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, UsageError, nearest
+from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.memory import available_memory
 from tlfeat.notebook import html_picture
 from tlfeat.records import Environment
 from tlfeat.report.charts import SHAPES
 from tlfeat.report.drawings import class_look, map_places
 from tlfeat.report.embedding_map import KINDS, MAX_IMAGES, N_COMPONENTS, Points, choose_kinds, lay_out
-from tlfeat.report.similar import small_picture
 from tlfeat.text import aligned, counted, one_line, page, percent
 from tlfeat.types import Labels, OnProgress, Rows, silent
-from tlfeat.workspace import write_json, write_text
+from tlfeat.workspace import write_forms
 
 #: Clusters by default, fewer where there are not so many images for each. No number is right: the silhouette was best
 #: at two on both real sets that were tried (cats_dogs, potato), which shows little.
@@ -246,7 +246,7 @@ def to_html(found: ClusterMap) -> str:
     clusters = []
     for number, (cluster, (colour, shape)) in enumerate(zip(found.clusters, looks, strict=True), start=1):
         pictures = [
-            html_picture(small_picture(found.root, found.paths[i], found.keys[i], _SIDE), found.paths[i])
+            html_picture(known_thumbnail(found.root, found.paths[i], found.keys[i], _SIDE), found.paths[i])
             for i in cluster.typical
         ]
         x, y = places[cluster.typical[0]].tolist()
@@ -288,7 +288,4 @@ def _box(places: Any) -> str:
 
 def write_reports(found: ClusterMap, folder: Path) -> dict[str, Path]:
     """Write map.html and .json into `folder` and return their paths by ending."""
-    paths = {ending: folder / f"map.{ending}" for ending in ("html", "json")}
-    write_text(paths["html"], to_html(found))
-    write_json(paths["json"], to_document(found))
-    return paths
+    return write_forms(folder, "map", html=to_html(found), json=to_document(found))

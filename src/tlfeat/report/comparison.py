@@ -10,8 +10,20 @@ from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.heads.reject import reference_text
 from tlfeat.records import Result
+from tlfeat.studies.showing import difference_text
 from tlfeat.studies.tradeoff import break_evens, frontier, seconds_of
-from tlfeat.text import aligned, counted, csv_text, in_markdown, interval_text, markdown_table, percent, seconds, size
+from tlfeat.text import (
+    aligned,
+    counted,
+    csv_text,
+    in_markdown,
+    interval_text,
+    markdown_table,
+    percent,
+    seconds,
+    size,
+    value_text,
+)
 from tlfeat.workspace import write_json, write_text
 
 if TYPE_CHECKING:
@@ -74,7 +86,7 @@ def result_text(result: Result, command_s: float | None = None, width: int | Non
         Of the terminal: a confusion matrix that does not fit becomes the pairs most confused.
     """
     found, timing = result.score, result.timing
-    chosen = ", ".join(f"{name} {_short(value)}" for name, value in result.chosen.items())
+    chosen = ", ".join(f"{name} {value_text(value)}" for name, value in result.chosen.items())
     of_keras = result.kind == "keras"
     before = [
         ("extract", timing.extract_s, "all images, once for all heads"),
@@ -139,10 +151,6 @@ def _leak_lines(result: Result) -> list[str]:
     return [f"  {leak_sentence(result.leaks)}"]
 
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _cells(line: Line) -> tuple[str, ...]:
     result = line.result
     return (
@@ -155,11 +163,6 @@ def _cells(line: Line) -> tuple[str, ...]:
         size(result.model_bytes),
         f"{difference_text(line)}, {verdict_text(line)}",
     )
-
-
-def difference_text(line: Line) -> str:
-    """Return how far a candidate is from the best, in percentage points with the interval."""
-    return f"{_points_of(line.difference)} points ({' to '.join(map(_points_of, line.difference_ci95))})"
 
 
 def p_text(line: Line) -> str:

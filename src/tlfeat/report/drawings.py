@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.heads.any_estimator import short_name
 from tlfeat.records import Calibration, Result
 from tlfeat.report.charts import MAX_NAME, SHAPES, Area, Axis, Chart, Key, Mark, Polyline, number_axis, percent_axis
 from tlfeat.report.embedding_map import KINDS, EmbeddingMap
@@ -78,7 +79,7 @@ def _candidate(line: Line, cost_s: float, *, is_ahead: bool) -> Mark:
     colour, shape = _STYLES[style_of(line.result)]
     return Mark(
         cost_s, score.accuracy, f"{says}, on the frontier" if is_ahead else says, colour, shape, *score.ci95,
-        name=line.name if len(line.name) <= MAX_NAME else line.result.candidate.rpartition(":")[2], is_filled=is_ahead,
+        name=line.name if len(line.name) <= MAX_NAME else short_name(line.result.candidate), is_filled=is_ahead,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tlfeat.report.charts import Chart, to_svg, to_svg_file
 from tlfeat.studies.curve import Curve
 from tlfeat.studies.sweep import Sweep
 from tlfeat.text import csv_text, in_markdown, markdown_table, page
-from tlfeat.workspace import write_json, write_text
+from tlfeat.workspace import write_forms
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,15 @@ def to_html(finding: Finding) -> str:
 
 def write_finding(finding: Finding, folder: Path) -> dict[str, Path]:
     """Write NAME.md, .csv, .json, .html and .svg into `folder` and return their paths by ending."""
-    paths = {ending: folder / f"{finding.name}.{ending}" for ending in ("md", "csv", "json", "html", "svg")}
-    write_text(paths["md"], to_markdown(finding))
-    write_text(paths["csv"], csv_text(finding.records))
-    write_json(paths["json"], document(finding))
-    write_text(paths["html"], to_html(finding))
-    write_text(paths["svg"], to_svg_file([finding.chart]))
-    return paths
+    return write_forms(
+        folder,
+        finding.name,
+        md=to_markdown(finding),
+        csv=csv_text(finding.records),
+        json=document(finding),
+        html=to_html(finding),
+        svg=to_svg_file([finding.chart]),
+    )
 
 
 def document(finding: Finding) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.records import Environment, Result
 from tlfeat.report.charts import Chart, to_svg
 from tlfeat.report.commands import commands
-from tlfeat.report.comparison import coverage_text, difference_text, legend, n_scored, p_text
+from tlfeat.report.comparison import coverage_text, legend, n_scored, p_text
 from tlfeat.report.drawings import accuracy_seconds, learning_curves, reliability, style_of
 from tlfeat.report.embedding_map import KINDS, EmbeddingMap
 from tlfeat.report.terms import explained, explanations
 from tlfeat.report.verdict import page_rows, short_legend, verdict, warnings
 from tlfeat.studies.compare import Comparison, Line
+from tlfeat.studies.showing import difference_text
 from tlfeat.studies.tradeoff import COSTS, seconds_of
 from tlfeat.text import interval_text, one_line, percent
 

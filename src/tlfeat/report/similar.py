@@ -10,12 +10,12 @@ from typing import Any
 
 from tlfeat.errors import BadImage
 from tlfeat.images.decode import jpeg_thumbnail, read_file
-from tlfeat.images.image_set import content_key
+from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.notebook import html_picture
 from tlfeat.records import Environment
 from tlfeat.studies.similar import Neighbour, Search, Similar
 from tlfeat.text import aligned, counted, one_line, page
-from tlfeat.workspace import write_json, write_text
+from tlfeat.workspace import write_forms
 
 _SIDE = 160
 
@@ -66,7 +66,7 @@ def to_html(search: Search) -> str:
             "sentence": sentence_of(one),
             "picture": _picture(search, one),
             "neighbours": [
-                (html_picture(small_picture(search.root, n.path, n.key, _SIDE), n.path), n, _named(n))
+                (html_picture(known_thumbnail(search.root, n.path, n.key, _SIDE), n.path), n, _named(n))
                 for n in one.neighbours
             ],
         }
@@ -93,20 +93,6 @@ def _picture(search: Search, one: Similar) -> str:
     return ""
 
 
-def small_picture(root: Path | None, path: str, key: str, side: int) -> bytes:
-    """Return an image of a cache as a small JPEG, nothing where it is gone or another one than was embedded."""
-    if root is None:
-        return b""
-    try:
-        content = read_file(root / path)
-        return jpeg_thumbnail(content, side) if content_key(content) == key else b""
-    except BadImage:
-        return b""
-
-
 def write_reports(search: Search, folder: Path) -> dict[str, Path]:
     """Write similar.html and .json into `folder` and return their paths by ending."""
-    paths = {ending: folder / f"similar.{ending}" for ending in ("html", "json")}
-    write_text(paths["html"], to_html(search))
-    write_json(paths["json"], to_document(search))
-    return paths
+    return write_forms(folder, "similar", html=to_html(search), json=to_document(search))

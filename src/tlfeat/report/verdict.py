@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.heads.shift import shift_sentence
-from tlfeat.report.comparison import difference_text, p_text, table_rows, tradeoff_sentences, verdict_text
+from tlfeat.report.comparison import p_text, table_rows, tradeoff_sentences, verdict_text
 from tlfeat.studies.compare import Comparison, Line
+from tlfeat.studies.showing import difference_text
 from tlfeat.studies.tradeoff import seconds_of
 from tlfeat.text import counted, interval_text, percent, seconds, size
 

@@ -19,7 +19,7 @@ from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import guessing_sentence
 from tlfeat.finetune.recipes import Recipe, find_recipe
 from tlfeat.finetune.settings import TrainSettings
-from tlfeat.heads.any_estimator import SEPARATOR
+from tlfeat.heads.any_estimator import short_name
 from tlfeat.heads.shift import shift_sentence
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
@@ -256,7 +256,7 @@ def names_of(results: Sequence[Result]) -> list[str]:
             if name not in ("grid", "search", "model") and len({str(known.get(name)) for known in settings}) > 1
         ]
         told = ", ".join(f"{name} {result.settings.get(name, '–')}" for name in differing)
-        short = result.candidate.rpartition(SEPARATOR)[2]
+        short = short_name(result.candidate)
         names.append(f"{short} ({told})" if told else short)
     n_named = Counter(names)
     return [

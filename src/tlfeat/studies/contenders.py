@@ -20,6 +20,7 @@ from tlfeat.cache.store import Cache
 from tlfeat.errors import UsageError, nearest
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.together import Together
+from tlfeat.heads.any_estimator import short_name
 from tlfeat.models.saved import Outcome
 from tlfeat.records import Result, layers_of
 from tlfeat.studies.compare import SIGNIFICANCE
@@ -99,7 +100,7 @@ class Contender:
 
     @property
     def head(self) -> str:
-        return self.result.candidate.removeprefix("pixels+")
+        return short_name(self.result.candidate.removeprefix("pixels+"))
 
     @property
     def name(self) -> str:

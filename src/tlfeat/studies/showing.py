@@ -80,11 +80,15 @@ def _rows(found: Any) -> list[tuple[str, ...]]:
     return [_cells(line, is_best=i == 0) for i, line in enumerate(found.lines)]
 
 
+def difference_text(line: Any) -> str:
+    """Return how far a candidate is from the best, in percentage points with the interval."""
+    difference, low, high = (f"{100 * share:+.1f}" for share in (line.difference, *line.difference_ci95))
+    return f"{difference} points ({low} to {high})"
+
+
 def _cells(line: Any, *, is_best: bool) -> tuple[str, ...]:
     result = line.result
-    low, high = (f"{100 * end:+.1f}" for end in line.difference_ci95)
-    verdict = f"{100 * line.difference:+.1f} points ({low} to {high}), "
-    verdict += "within noise" if line.is_within_noise else "worse"
+    verdict = f"{difference_text(line)}, {'within noise' if line.is_within_noise else 'worse'}"
     return (
         line.name,
         percent(result.score.accuracy),
