@@ -106,6 +106,7 @@ def embed_files(
             is_known=is_known,
             n_ahead=max(64, 3 * encoder.batch_size),
             pool=pool,
+            decode=getattr(encoder, "decode", None),
         )
         stack.callback(decoded_all.close)
 
@@ -147,8 +148,11 @@ def _prepare(encoder: Encoder, profile: Profile, on_progress: OnProgress) -> Non
 
 def _encode(encoder: Encoder, batch: Sequence[Decoded]) -> tuple[dict[str, Rows], float]:
     started_s = time.perf_counter()
-    pixels = np.stack([decoded.pixels for decoded in batch if decoded.pixels is not None])
-    return encoder.encode(pixels), time.perf_counter() - started_s
+    decoded_all = [decoded.pixels for decoded in batch if decoded.pixels is not None]
+    # texts have different lengths, and their encoder takes them as they are
+    return encoder.encode(decoded_all if hasattr(encoder, "decode") else np.stack(decoded_all)), (
+        time.perf_counter() - started_s
+    )
 
 
 def _timed(decoded_all: Iterable[Decoded], profile: Profile) -> Iterator[Decoded]:
