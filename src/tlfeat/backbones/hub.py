@@ -91,8 +91,6 @@ def _as_vit_block(block: Any) -> Any:
 
 
 def _swin(net: Any, size: tuple[int, int]) -> _Parts:
-        "ignore", message=r"Layer 'attn' \(of type WindowAttention\)"
-    )  # its mask is no mask of Keras
     blocks, between = [], {}
     for number, stage in enumerate(net.stages, 1):
         blocks += stage.blocks
