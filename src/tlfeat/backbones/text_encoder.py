@@ -174,13 +174,13 @@ class TextEncoder:
                 self._n_cut += 1
         return tokens
 
-    def encode(self, tokens: Sequence[Tokens]) -> dict[str, Rows]:
+    def encode(self, pixels: Any) -> dict[str, Rows]:
         """Embed texts at every layer in a single forward pass.
 
         Parameters
         ----------
-        tokens : sequence of int32 arrays
-            As `decode` gives them.
+        pixels : sequence of int32 arrays
+            The tokens of each text, as `decode` gives them; under the name that an `Encoder` has for what it takes.
 
         Returns
         -------
@@ -188,7 +188,7 @@ class TextEncoder:
             A row differs by at most 1e-6 with the texts that it stands among
             (``test_a_row_hardly_depends_on_the_texts_beside_it``).
         """
-        return self._engine(tokens)
+        return self._engine(pixels)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -20,9 +20,6 @@ from tlfeat.files import read_regular
 #: What says how a text becomes tokens; all of them that are there count.
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
-#: What says how tokens become a row.
-_POOLING_FILES = ("modules.json", "sentence_bert_config.json")
-
 #: Of a tokenizer: XLM-RoBERTa's 250,000 pieces are 17 MB.
 MAX_TOKENIZER_BYTES = 64 << 20
 
@@ -125,9 +122,8 @@ def open_text_folder(path: Path, wanted: TextBackbone | TextFamily) -> TextFolde
 
 def digests(folder: TextFolder) -> dict[str, str]:
     """Return the digests of the weights with their configuration, and of the tokenizer's files."""
-    pooling = [name for name in _POOLING_FILES if (folder.weights.path / name).exists()]
     tokenizer = WeightsFolder(folder.weights.path, {}, ())
-    return {"weights": folder.weights.digest(pooling), "tokenizer": tokenizer.digest(folder.tokenizer_files)}
+    return {"weights": folder.weights.digest(), "tokenizer": tokenizer.digest(folder.tokenizer_files)}
 
 
 def fetch_advice(wanted: TextBackbone | TextFamily) -> str:

@@ -76,7 +76,7 @@ def build_text(folder: TextFolder) -> Any:
             raise WeightsError(f"{folder.weights.path} holds fewer numbers than its {CONFIG} says.")
         network = getattr(models, folder.family.hub_class)(**arguments)
         converter = import_hub(f"keras_hub.src.utils.transformers.{folder.family.converter}")
-        converter.convert_weights(network, _WithoutPooler(tensors), folder.weights.config)
+        converter.convert_weights(network, _Ported(tensors, folder), folder.weights.config)
         if left := tensors.left(_PASSED_OVER):
             raise WeightsError(
                 f"{folder.weights.path} has {len(left)} tensors that the network of its {CONFIG} has not, such as "
@@ -90,16 +90,37 @@ def build_text(folder: TextFolder) -> Any:
     return network
 
 
-class _WithoutPooler:
-    """Tensors for a converter of KerasHub, but those of the pooler, which many folders lack and no row needs."""
+class _Ported:
+    """Tensors for a converter of KerasHub, with what it leaves out.
 
-    def __init__(self, tensors: Tensors) -> None:
+    Many folders lack the pooler, and no row needs it. RoBERTa's first two positions are no token's, and it adds to
+    every token the one embedding of a segment, which KerasHub's network has not: it goes into the positions. (The
+    converter for XLM-RoBERTa does the latter itself.)
+    """
+
+    def __init__(self, tensors: Tensors, folder: TextFolder) -> None:
         self.get_tensor = tensors.get_tensor
-        self._port = tensors.port_weight
+        self._tensors, self._folder = tensors, folder
 
     def port_weight(self, keras_variable: Any, hf_weight_key: str, hook_fn: Any = None) -> None:
-        if not hf_weight_key.startswith("pooler."):
-            self._port(keras_variable, hf_weight_key, hook_fn)
+        """Give a Keras variable its tensor."""
+        family = self._folder.family
+        if hf_weight_key.startswith("pooler."):
+            return
+        if not family.n_lost or not hf_weight_key.endswith("embeddings.position_embeddings.weight"):
+            self._tensors.port_weight(keras_variable, hf_weight_key, hook_fn)
+            return
+        positions, shape = self.get_tensor(hf_weight_key), tuple(keras_variable.shape)
+        if positions.shape != (shape[0] + family.n_lost, shape[1]):
+            raise WeightsError(
+                f"{self._folder.weights.path} does not fit: its {hf_weight_key} is "
+                f"{'x'.join(map(str, positions.shape))}, and {CONFIG} says "
+                f"{shape[0] + family.n_lost}x{shape[1]}."
+            )
+        positions = positions[family.n_lost :]
+        if family.name == "roberta":
+            positions = positions + self.get_tensor(hf_weight_key.replace("position_", "token_type_"))[0]
+        keras_variable.assign(positions)
 
 
 def rows_function(folder: TextFolder, layers: Sequence[str]) -> Callable[[Any], list[Any]]:

@@ -122,9 +122,11 @@ def read_texts(cache: Cache, keys: Sequence[str]) -> dict[str, str]:
     """
     wanted, images = set(keys), cache.table.images
     if images.source.is_file():
-        reading = {name: cache.source.get(name) for name in ("text_column", "label_column")}
+        source = cache.source
         try:
-            held = load_texts(images.source, **reading)
+            held = load_texts(
+                images.source, text_column=source.get("text_column"), label_column=source.get("label_column")
+            )
         except TlfeatError:
             return {}
         contents: Iterable[Path | Callable[[], bytes]] = map(held.content, range(len(held)))

@@ -150,11 +150,12 @@ class ImageOptions(BackboneOptions):
     """What is wanted of images beside the backbone."""
 
     weights: Annotated[
-        str, typer.Option(
+        str,
+        typer.Option(
             "--weights",
             metavar="WHAT",
             help="imagenet (Keras downloads them once), random, a file, or the folder of a text encoder.",
-        )
+        ),
     ] = "imagenet"
     class_map: Annotated[
         list[str] | None,

@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -148,11 +149,10 @@ def _prepare(encoder: Encoder, profile: Profile, on_progress: OnProgress) -> Non
 
 def _encode(encoder: Encoder, batch: Sequence[Decoded]) -> tuple[dict[str, Rows], float]:
     started_s = time.perf_counter()
-    decoded_all = [decoded.pixels for decoded in batch if decoded.pixels is not None]
-    # texts have different lengths, and their encoder takes them as they are
-    return encoder.encode(decoded_all if hasattr(encoder, "decode") else np.stack(decoded_all)), (
-        time.perf_counter() - started_s
-    )
+    items: Any = [decoded.pixels for decoded in batch if decoded.pixels is not None]
+    if not hasattr(encoder, "decode"):  # texts have different lengths, and their encoder takes them one by one
+        items = np.stack(items)
+    return encoder.encode(items), time.perf_counter() - started_s
 
 
 def _timed(decoded_all: Iterable[Decoded], profile: Profile) -> Iterator[Decoded]:

@@ -234,9 +234,7 @@ def _table_of_records(source: Path, asked: Mapping[str, str | None]) -> Table:
             + " ".join(f"--{role}-column NAME" for role in missing)
             + "."
         )
-    lines = [
-        {role: _as_text(record.get(columns.get(role, ""))) for role in TEXT_COLUMN_NAMES} for record in records
-    ]
+    lines = [{role: _as_text(record.get(columns.get(role, ""))) for role in TEXT_COLUMN_NAMES} for record in records]
     check_lines(source, lines)
     return Table(lines, notes_on_columns(source, columns, asked))
 
