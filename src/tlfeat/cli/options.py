@@ -66,7 +66,9 @@ PlotsOption = Annotated[
     Path | None, typer.Option("--plots", metavar="DIR", help="Also write the charts here, as PNG and SVG files.")
 ]
 
-PixelsOption = Annotated[bool, typer.Option("--pixels/--no-pixels", help="Include the raw-pixel baseline.")]
+PixelsOption = Annotated[
+    bool, typer.Option("--pixels/--no-pixels", help="Include the humble baseline: raw pixels, or TF-IDF of texts.")
+]
 
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Load a joblib head. It can run code: use it only if you trust its author.")

@@ -76,7 +76,7 @@ ModesOption = Annotated[
     typer.Option(
         "--keras",
         help="Comma-separated frozen, finetuned, scratch; or all, or none. Default: all; none where caches, layers or "
-        "poolings are compared.",
+        "poolings are compared, and for texts.",
     ),
 ]
 
@@ -126,6 +126,7 @@ def run_compare(
     fresh: FreshOption = False,
 ) -> None:
     """Compare raw pixels, every head and the frozen, fine-tuned and from-scratch networks on one split."""
+    from tlfeat.cache.contents import holds_texts
     from tlfeat.heads.table import find_head
     from tlfeat.studies.compare import ALL_HEADS, ALL_KERAS, compare_candidates
 
@@ -150,7 +151,7 @@ def run_compare(
             data,
             layer=one_layer,
             heads=chosen_heads,
-            keras_modes=parse_list(keras or "all", ALL_KERAS),
+            keras_modes=parse_list(keras or ("none" if holds_texts(data.cache) else "all"), ALL_KERAS),
             has_pixels=pixels,
             is_fresh=fresh,
             keras_options={name: value for name, value in given.items() if value is not None},

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.cache.contents import choose_layers, picture_files
+from tlfeat.cache.contents import TEXT_GONE, choose_layers, holds_texts, picture_files, snippets
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import Split
@@ -160,6 +160,9 @@ def _document(comparison: Comparison, split: Split, images: Images, found_map: E
 
 def _sheets(data: Data, images: Images, n_bytes: int, on_progress: OnProgress) -> Sheets:
     split = data.split
+    if holds_texts(data.cache):  # the beginnings of texts stand where pictures would
+        known = snippets(data.cache, [split.keys[i] for i in images.at])
+        return Sheets(0, [], [None] * len(images.at), [known.get(split.keys[i], TEXT_GONE) for i in images.at])
     files = picture_files(data.cache, [split.paths[i] for i in images.at])
     keys = [split.keys[i] for i in images.at]
     return make_sheets(files or [None] * len(keys), keys, n_bytes=n_bytes, on_progress=on_progress)
