@@ -81,6 +81,7 @@ def run_fit_sklearn(
     check_effort(search)
     check_format(file_format)
     with split.open(console.say) as data:
+        console.speak_of(data.cache.table.images.holds, data.split.classes)
         console.say(f"{model} on {'+'.join(choose_layers(data.cache, layer))} of {data.cache.path}")
         outcome = fit_sklearn(
             data,

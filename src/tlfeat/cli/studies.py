@@ -146,6 +146,7 @@ def run_compare(
     split = SplitOptions(cache=next(iter(caches), None), test_fraction=test_fraction, test_split=test_split, seed=seed)
     one_layer = next(iter(layers), None)
     with split.open(console.say) as data:
+        console.speak_of(data.cache.table.images.holds, data.split.classes)
         console.say(f"Comparing on {data.cache.path}: {data.split.info.n_test:,} test images")
         found = compare_candidates(
             data,
@@ -187,6 +188,7 @@ def run_report(
 
     _check_page(page)
     with split.open(console.say) as data:
+        console.speak_of(data.cache.table.images.holds, data.split.classes)
         found = known_comparison(data, on_progress=console.progress)
         paths = _write_page(console, found, data, layer, page)
     _show_comparison(console, found, paths)
@@ -259,6 +261,7 @@ def run_curve(
     head_counts, network_counts = parse_counts(counts), parse_counts(keras_counts or counts)
     modes = parse_list(keras, KERAS_MODES)
     with split.open(console.say) as data:
+        console.speak_of(data.cache.table.images.holds, data.split.classes)
         console.say(f"Labels and accuracy on {data.cache.path}: {data.split.info.n_test:,} test images")
         found = learning_curve(
             data,
@@ -311,6 +314,7 @@ def run_audit(
         raise UsageError(f"--write wants a file that ends in .csv, received {write}.")
     path = split.cache or workspace.newest_cache()
     with open_cache(path) as opened:
+        console.speak_of(opened.table.images.holds, opened.table.images.classes)
         console.say(*opened.notes)
         found = audit(
             opened,

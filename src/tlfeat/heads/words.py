@@ -89,8 +89,9 @@ def _searched(
         vectorizer = _vectorizer()
         known = _counted(vectorizer, [texts[i] for i in learned])
         asked = vectorizer.transform([texts[i] for i in held])
+        classifier = _classifier(C_TRIED[0], seed).set_params(warm_start=True)  # each from where the last one ended
         for k, c in enumerate(C_TRIED):
-            classifier = _classifier(c, seed).fit(known, labels[learned])
+            classifier.set_params(C=c).fit(known, labels[learned])
             scores[k][np.ix_(held, classifier.classes_)] = classifier.predict_proba(asked)
     is_held = np.isfinite(scores[0]).any(axis=1)
     of_truth = np.nan_to_num(scores[:, is_held, labels[is_held]])  # a class that a fold lacks has no chance

@@ -79,10 +79,7 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
     kept = [
         i
         for i, (path, status) in enumerate(zip(images.paths, cache.table.status, strict=True))
-        if status == "ok"
-        and path not in conflicts
-        and path not in leaks
-        and (not texts or keys[i] in texts)
+        if status == "ok" and path not in conflicts and path not in leaks and (not texts or keys[i] in texts)
     ]
     numbers = [number_of.get(images.paths[i], 0) for i in kept]
     groups = _group_names(numbers, [images.groups[i] for i in kept])
