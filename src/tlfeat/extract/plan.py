@@ -11,13 +11,14 @@ from typing import Any, TypedDict, Unpack
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
-from tlfeat.backbones.graph import POOLS, unknown_layer
+from tlfeat.backbones.graph import POOLS, TOKEN_POOLS
+from tlfeat.backbones.hub import check_hub
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
 from tlfeat.backbones.weights_files import check_weights_file, layer_names
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import DataError, UsageError, nearest
+from tlfeat.errors import DataError, UsageError, nearest, unknown_layer
 from tlfeat.extract.extract import ExtractReport, extract_rows
 from tlfeat.extract.reference import embed_reference
 from tlfeat.images import example
@@ -208,10 +209,11 @@ def _make_encoder(
             options.get("preprocess"),
             options.get("seed", 0),
         )
-    _check_network(spec, layers)
+    _check_network(spec, layers, options.get("pool"))
+    pool = options.get("pool") or spec.own_pool
     encoder = KerasEncoder(
         spec,
-        [embedding_name(layer, None if layer == "avg_pool" else options.get("pool")) for layer in layers],
+        [embedding_name(layer, None if layer == "avg_pool" else pool) for layer in layers],
         runtime=options.get("runtime", "auto"),
         resize=options.get("resize") or RESIZE,
         dtype=options.get("dtype") or "float32",
@@ -221,8 +223,13 @@ def _make_encoder(
     return encoder, spec.to_dict()
 
 
-def _check_network(spec: BackboneSpec, layers: Sequence[str]) -> None:
+def _check_network(spec: BackboneSpec, layers: Sequence[str], pool: str | None) -> None:
     """Raise for weights and layers that files show to be wrong, before a network is built."""
+    if spec.hub is not None:
+        check_hub(spec.hub, spec.weights, spec.size, layers)
+        return
+    if pool in TOKEN_POOLS:
+        raise UsageError(f"--pool {pool} is for transformers: {spec.name} has no CLS token. Use --pool avg.")
     if spec.model_file is None:
         if spec.weights not in ("imagenet", "random"):
             check_weights_file(Path(spec.weights), spec.backbone)

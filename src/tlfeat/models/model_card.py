@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones import catalog
-from tlfeat.backbones.network import DIGITS, PREPROCESS
+from tlfeat.backbones.network import DIGITS
+from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.calibration import calibration_text
