@@ -129,7 +129,7 @@ def load_network(keras: Any, path: Path) -> Any:
     path : Path
         A file that has been checked; see `weights_files.check_file`.
     """
-    with _as_many_as(keras, check_weights(path) + _BESIDE):
+    with as_many_as(keras, check_weights(path) + _BESIDE):
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     n_input = max((_size(each.shape) for each in getattr(model, "inputs", None) or ()), default=0)
     most = max(_TENSOR, _TENSOR_TIMES * n_input)
@@ -146,7 +146,7 @@ def _size(shape: tuple[int | None, ...]) -> int:
 
 
 @contextlib.contextmanager
-def _as_many_as(keras: Any, most: int) -> Iterator[None]:
+def as_many_as(keras: Any, most: int) -> Iterator[None]:
     """Let layers have that many weights in all while the block runs: they are refused before they take memory."""
     add_weight, n_left = keras.Layer.add_weight, most
 
