@@ -21,7 +21,8 @@ from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_ke
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import TOLERANCE, TensorFlowRuntime, choose_runtime, is_converted, largest_difference
 from tlfeat.errors import ShapeError, UsageError
-from tlfeat.images.decode import RESIZES, decode_bytes, pixel_type
+from tlfeat.images.decode import decode_bytes
+from tlfeat.images.resizing import RESIZES, pixel_type
 from tlfeat.types import Pixels, Rows
 
 pytestmark = pytest.mark.keras

@@ -20,6 +20,9 @@ from tlfeat.errors import UsageError, nearest
 
 Preprocess = Literal["tf", "caffe", "torch", "none"]
 
+#: How pictures are resized for networks that have no way of their own; ``images.resizing.RESIZE``.
+USUAL_RESIZE: Final = "antialias"
+
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
@@ -58,6 +61,9 @@ class Backbone:
         Further keyword arguments of the Keras function.
     remote_file : str
         Name in `weights_folder`, where it is not `weights_file`.
+    resize : str
+        How its own pictures were resized, and how they are where nothing else is asked for: one of
+        ``images.resizing.RESIZES``.
     """
 
     name: str
@@ -73,6 +79,7 @@ class Backbone:
     licence: str
     arguments: tuple[tuple[str, float | bool | str], ...] = ()
     remote_file: str = ""
+    resize: str = USUAL_RESIZE
 
     @property
     def weights_url(self) -> str:
@@ -302,6 +309,11 @@ _BY_NAME: Final[dict[str, Backbone | HubBackbone | Family]] = {
     **{backbone.name: backbone for backbone in HUB_BACKBONES},
     **FAMILIES,
 }
+
+
+def own_resize(name: str) -> str:
+    """Return how a backbone has its pictures resized; what is not in the table (a user's own file): the usual way."""
+    return _BY_NAME[name].resize if name in _BY_NAME else USUAL_RESIZE
 
 
 def find(name: str) -> Backbone | HubBackbone | Family:

@@ -27,7 +27,8 @@ from tlfeat.backbones.runtime import (
     is_converted,
 )
 from tlfeat.errors import WeightsError
-from tlfeat.images.decode import RESIZE, n_cores, pixel_type
+from tlfeat.images.decode import n_cores
+from tlfeat.images.resizing import pixel_type
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 #: What TensorFlow takes as the name of a scope within another; every layer is one.
@@ -55,8 +56,8 @@ class KerasEncoder:
         (``avg`` where nothing is said).
     runtime : str, default="auto"
         One of `runtime.RUNTIMES`. What OpenVINO cannot take is embedded by TensorFlow, and `notes` says so.
-    resize : str, default="antialias"
-        One of `decode.RESIZES`.
+    resize : str, optional
+        One of `resizing.RESIZES`; the network's own by default.
     dtype : str, default="float32"
         Of the stored rows, or "float16".
     batch_size : int, optional
@@ -73,7 +74,7 @@ class KerasEncoder:
         layers: Sequence[str],
         *,
         runtime: str = "auto",
-        resize: str = RESIZE,
+        resize: str | None = None,
         dtype: str = "float32",
         batch_size: int | None = None,
         n_threads: int | None = None,
@@ -81,7 +82,7 @@ class KerasEncoder:
     ) -> None:
         self.spec = spec
         self.layers = tuple(dict.fromkeys(layers))
-        self.resize = resize
+        self.resize = resize or spec.own_resize
         self.dtype = dtype
         self._n_threads = n_threads
         self.networks_dir = networks_dir or workspace.NETWORKS_DIR

@@ -128,6 +128,11 @@ class BackboneSpec:
             return self.preprocess
         return "tf" if self.backbone == DIGITS else catalog.find(self.backbone).preprocess
 
+    @property
+    def own_resize(self) -> str:
+        """How its pictures are resized where nothing else is asked for: one of ``resizing.RESIZES``."""
+        return catalog.own_resize(self.backbone)
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; file names absolute, so that the spec holds in any working folder."""
         values = asdict(self)

@@ -23,9 +23,9 @@ from tlfeat.extract.extract import ExtractReport, extract_rows
 from tlfeat.extract.reference import embed_reference
 from tlfeat.images import example
 from tlfeat.images.classes import parse_class_map
-from tlfeat.images.decode import RESIZE, RESIZES
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.images.labels import Advice, advise
+from tlfeat.images.resizing import RESIZES
 from tlfeat.text import counted
 from tlfeat.types import ROW_TYPES, StrPath
 from tlfeat.workspace import CACHE_DIR, digest, safe_name
@@ -79,7 +79,7 @@ class EncoderOptions(TypedDict, total=False):
     pool: str | None  # "avg"
     preprocess: str | None  # the backbone's own
     input_size: tuple[int, int] | None  # height and width in pixels; the backbone's own
-    resize: str | None  # `RESIZE`, or that of the cache
+    resize: str | None  # the backbone's own, or that of the cache
     dtype: str | None  # "float32", or that of the cache
     runtime: str  # "auto"
     batch_size: int | None  # what the runtime likes best
@@ -215,7 +215,7 @@ def _make_encoder(
         spec,
         [embedding_name(layer, None if layer == "avg_pool" else pool) for layer in layers],
         runtime=options.get("runtime", "auto"),
-        resize=options.get("resize") or RESIZE,
+        resize=options.get("resize"),
         dtype=options.get("dtype") or "float32",
         batch_size=options.get("batch_size"),
         n_threads=options.get("n_threads"),

@@ -9,7 +9,7 @@ from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.errors import DataError, ModelError
-from tlfeat.images.decode import RESIZES
+from tlfeat.images.resizing import RESIZES
 from tlfeat.models.saved import ModelInfo
 from tlfeat.records import layers_of
 from tlfeat.types import ROW_TYPES
