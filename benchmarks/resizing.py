@@ -1,7 +1,7 @@
 """What the way of resizing costs and what it does to the accuracy of heads, as JSON and as Markdown tables.
 
-Ways: those of ``images.decode.RESIZES`` and some that are measured here only; two of them need simplejpeg (a binding to
-libjpeg-turbo) and OpenCV, and are left out where these are not installed. Needs the data and weights of
+Ways: those of ``images.resizing.RESIZES`` and some that are measured here only; two of them need simplejpeg (a binding
+to libjpeg-turbo) and OpenCV, and are left out where these are not installed. Needs the data and weights of
 ``TLFEAT_SHARED`` (default ``../shared``).
 
     python benchmarks/resizing.py                           # all that the JSON lacks, half an hour on 2 cores
@@ -31,8 +31,9 @@ import common
 from common import Record
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.images.decode import RESIZE, RESIZES, decode_bytes
+from tlfeat.images.decode import decode_bytes
 from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.resizing import RESIZE, RESIZES
 from tlfeat.records import distribution_version
 from tlfeat.text import markdown_table
 from tlfeat.types import Pixels

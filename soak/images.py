@@ -36,7 +36,8 @@ from PIL import Image, ImageOps, features
 
 from pages import ROOT, add_places, publish
 from tlfeat.errors import BadImage
-from tlfeat.images.decode import RESIZES, decode_bytes, pixel_type
+from tlfeat.images.decode import decode_bytes
+from tlfeat.images.resizing import RESIZES, pixel_type
 from tlfeat.records import Environment
 from tlfeat.workspace import write_json
 

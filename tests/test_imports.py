@@ -88,6 +88,7 @@ HEAVY = {
     "resvg_py": {"report.plots"},
     "PIL": {
         "images.decode",
+        "images.resizing",
         "images.thumbnails",
         "images.example",
         "images.reference",
@@ -109,7 +110,7 @@ HEAVY = {
 #: Who may import a package at the top of the file, where it costs time as soon as the module is named.
 AT_THE_TOP = {
     "h5py": HEAVY["h5py"] - {"backbones.stored_weights", "backbones.weights_files"},
-    "PIL": {"images.decode"},
+    "PIL": {"images.decode", "images.resizing"},
     "typer": {
         f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
     },

@@ -17,10 +17,12 @@ from PIL import Image
 from tlfeat.backbones import keras_encoder as backbone
 from tlfeat.backbones import runtime
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
+from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras
+from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import TOLERANCE, TensorFlowRuntime, choose_runtime, is_converted, largest_difference
 from tlfeat.errors import ShapeError, UsageError
-from tlfeat.images.decode import RESIZES, decode_bytes, pixel_type
+from tlfeat.images.decode import decode_bytes
+from tlfeat.images.resizing import RESIZES, pixel_type
 from tlfeat.types import Pixels, Rows
 
 pytestmark = pytest.mark.keras
@@ -196,7 +198,7 @@ def test_a_damaged_network_is_converted_again(
 ) -> None:
     n_converted = 0
 
-    def counted(*args: object) -> None:
+    def counted(*args: object, **named: object) -> None:
         nonlocal n_converted
         n_converted += 1
         for file in networks.iterdir():  # as good as a conversion, and quicker

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import MakePhotos
+from tlfeat.backbones import catalog
 from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.store import create_cache
 from tlfeat.errors import UsageError
+from tlfeat.extract.encoders import encoder_of
 from tlfeat.extract.plan import EncoderOptions, default_cache_path, plan_extraction
 from tlfeat.images.image_set import load_images
 
@@ -93,6 +97,31 @@ def test_a_named_cache_of_a_network_gives_the_same_encoder_again(make_photos: Ma
     again = plan_extraction(cache=job.cache_path)
     assert again.encoder.fingerprint == job.encoder.fingerprint
     assert again.origin == job.origin
+
+
+def test_pictures_are_resized_the_networks_own_way_unless_another_is_asked_for(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(catalog.find("mobilenet_v2_0.35"), resize="crop")
+    monkeypatch.setitem(catalog._BY_NAME, own.name, own)
+    photos, options = make_photos(n=3), {"backbone": own.name, "weights": "random", "cache": tmp_path / "c.h5"}
+    ways = [plan_extraction(photos, **options, resize=way).encoder.fingerprint["resize"] for way in (None, "load_img")]
+    assert ways == ["crop", "load_img"]
+    assert KerasEncoder(BackboneSpec(own.name), ["avg_pool"]).resize == "crop"
+    assert KerasEncoder(BackboneSpec("mobilenet_v2"), ["avg_pool"]).resize == "antialias"
+    assert KerasEncoder(BackboneSpec("my.keras", preprocess="tf"), ["avg_pool"]).resize == "antialias"
+
+
+def test_a_cache_goes_on_with_its_way_of_resizing_and_so_do_new_images(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(catalog.find("mobilenet_v2_0.35"), resize="crop")
+    monkeypatch.setitem(catalog._BY_NAME, own.name, own)
+    job = plan_extraction(make_photos(n=3), backbone="mobilenet_v2_0.35", weights="random", resize="crop-full")
+    source = {**job.origin, "root": str(job.images.root), "source": str(job.images.source)}
+    with create_cache(tmp_path / "c.h5", job.encoder.fingerprint, source) as cache:
+        assert encoder_of(cache, "avg_pool").resize == "crop-full"
+    assert plan_extraction(cache=tmp_path / "c.h5").encoder.fingerprint["resize"] == "crop-full"
 
 
 def test_names_that_differ_in_case_only_get_caches_that_differ_in_more(make_photos: MakePhotos) -> None:

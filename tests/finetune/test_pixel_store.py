@@ -70,7 +70,7 @@ def check_whole(files: Sequence[Path]) -> None:
     assert store.failures == {}
 
 
-@pytest.mark.parametrize("resize", ["antialias", "load_img", "dataset"])
+@pytest.mark.parametrize("resize", ["antialias", "crop", "dataset"])
 def test_second_run_decodes_nothing_and_reads_the_same_pixels(
     files: list[Path], decodes: list[str], resize: str
 ) -> None:

@@ -34,7 +34,8 @@ from tlfeat.heads.linear import Penalised
 from tlfeat.heads.neighbours import Neighbours
 from tlfeat.heads.pipelines import calibrated, classifier_of
 from tlfeat.heads.saved import load_head
-from tlfeat.images.decode import RESIZES, decode_batches, decode_file
+from tlfeat.images.decode import decode_batches, decode_file
+from tlfeat.images.resizing import CROPPED, RESIZES
 from tlfeat.models import export, formats, head_layers
 from tlfeat.models.export import TOLERANCE, as_network, export_model
 from tlfeat.models.fit_keras import fit_keras
@@ -282,6 +283,7 @@ def test_the_example_reads_pixels_as_tlfeat_does(
     decoded = decode_file(0, file, size, lambda key: False, resize).pixels
     assert decoded is not None
     np.testing.assert_allclose(namespace["read"](file), decoded, atol=1e-3 if resize == "dataset" else 0)
+    assert ("Only the middle of a picture" in card) is (resize in CROPPED)
 
 
 def test_labels_travel_in_the_file(make_photos: MakePhotos, small_network: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from conftest import MakePhotos
 from made_results import a_result, as_network, keep_network
 from tlfeat import workspace
+from tlfeat.backbones import catalog
 from tlfeat.cache.store import create_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import open_data
@@ -304,6 +305,18 @@ def test_the_command_of_an_extraction_has_every_option_that_is_not_usual(
         "--layer avg_pool --layer block_3_add:max --resize load_img --dtype float16 --class-map dog=wolf --seed 11 "
         f"--cache {tmp_path / 'c.h5'}"
     )
+
+
+@pytest.mark.parametrize(("way", "is_said"), [("crop", False), ("antialias", True)])
+def test_the_command_of_an_extraction_says_a_way_of_resizing_that_is_not_the_networks_own(
+    way: str, is_said: bool, tmp_path: Path, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(catalog.find("mobilenet_v2_0.35"), resize="crop")
+    monkeypatch.setitem(catalog._BY_NAME, own.name, own)
+    job = plan_extraction(make_photos(n=3), backbone=own.name, weights="random", resize=way)
+    source = {**job.origin, "root": str(job.images.root), "source": str(job.images.source)}
+    with create_cache(tmp_path / "c.h5", job.encoder.fingerprint, source) as cache:
+        assert (f"--resize {way}" in commands(cache, [a_result("knn")])[0]) is is_said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The table of backbones: every architecture of ``keras.applications`` (3.15), as plain data.
 
+Vision transformers have a table of their own in `hub_catalog`; `find` knows both.
+
 Nothing here imports Keras or numpy, so that names can be completed, listed and checked at once.
 ``tools/verify_catalog.py`` compares every entry with an installed Keras.
 
@@ -13,9 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tlfeat.backbones.hub_catalog import FAMILIES, HUB_BACKBONES, Family, HubBackbone
 from tlfeat.errors import UsageError, nearest
 
 Preprocess = Literal["tf", "caffe", "torch", "none"]
+
+#: How pictures are resized for networks that have no way of their own; ``images.resizing.RESIZE``.
+USUAL_RESIZE: Final = "antialias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,9 @@ class Backbone:
         Further keyword arguments of the Keras function.
     remote_file : str
         Name in `weights_folder`, where it is not `weights_file`.
+    resize : str
+        How its own pictures were resized, and how they are where nothing else is asked for: one of
+        ``images.resizing.RESIZES``.
     """
 
     name: str
@@ -70,6 +79,7 @@ class Backbone:
     licence: str
     arguments: tuple[tuple[str, float | bool | str], ...] = ()
     remote_file: str = ""
+    resize: str = USUAL_RESIZE
 
     @property
     def weights_url(self) -> str:
@@ -294,16 +304,25 @@ BACKBONES: Final[tuple[Backbone, ...]] = (
 
 _OWN: Final = ("pixels", "digits_cnn")  # tlfeat's own, not of Keras: encoder.PixelEncoder and network.DIGITS
 
-_BY_NAME: Final = {backbone.name: backbone for backbone in BACKBONES}
+_BY_NAME: Final[dict[str, Backbone | HubBackbone | Family]] = {
+    **{backbone.name: backbone for backbone in BACKBONES},
+    **{backbone.name: backbone for backbone in HUB_BACKBONES},
+    **FAMILIES,
+}
 
 
-def find(name: str) -> Backbone:
+def own_resize(name: str) -> str:
+    """Return how a backbone has its pictures resized; what is not in the table (a user's own file): the usual way."""
+    return _BY_NAME[name].resize if name in _BY_NAME else USUAL_RESIZE
+
+
+def find(name: str) -> Backbone | HubBackbone | Family:
     """Return the backbone called `name`.
 
     Parameters
     ----------
     name : str
-        One of the names in `BACKBONES`, exactly.
+        One of the names in `BACKBONES` or in `HUB_BACKBONES`, or of a family of these, exactly.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tlfeat.errors import ShapeError, UsageError, nearest
-from tlfeat.images.decode import RESIZE
+from tlfeat.images.resizing import RESIZE
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 
@@ -42,7 +42,7 @@ class Encoder(Protocol):
 
     @property
     def resize(self) -> str:
-        """How pictures are resized: one of `decode.RESIZES`."""
+        """How pictures are resized: one of `resizing.RESIZES`."""
 
     @property
     def batch_size(self) -> int:

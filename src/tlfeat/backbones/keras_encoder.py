@@ -13,7 +13,8 @@ import numpy as np
 from tlfeat import workspace
 from tlfeat.backbones.encoder import check_pixels
 from tlfeat.backbones.graph import embedding_output
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess, weights_digest
+from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, weights_digest
+from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import (
     CannotConvert,
     OpenVinoRuntime,
@@ -26,7 +27,8 @@ from tlfeat.backbones.runtime import (
     is_converted,
 )
 from tlfeat.errors import WeightsError
-from tlfeat.images.decode import RESIZE, n_cores, pixel_type
+from tlfeat.images.decode import n_cores
+from tlfeat.images.resizing import pixel_type
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 #: What TensorFlow takes as the name of a scope within another; every layer is one.
@@ -54,8 +56,8 @@ class KerasEncoder:
         (``avg`` where nothing is said).
     runtime : str, default="auto"
         One of `runtime.RUNTIMES`. What OpenVINO cannot take is embedded by TensorFlow, and `notes` says so.
-    resize : str, default="antialias"
-        One of `decode.RESIZES`.
+    resize : str, optional
+        One of `resizing.RESIZES`; the network's own by default.
     dtype : str, default="float32"
         Of the stored rows, or "float16".
     batch_size : int, optional
@@ -72,7 +74,7 @@ class KerasEncoder:
         layers: Sequence[str],
         *,
         runtime: str = "auto",
-        resize: str = RESIZE,
+        resize: str | None = None,
         dtype: str = "float32",
         batch_size: int | None = None,
         n_threads: int | None = None,
@@ -80,7 +82,7 @@ class KerasEncoder:
     ) -> None:
         self.spec = spec
         self.layers = tuple(dict.fromkeys(layers))
-        self.resize = resize
+        self.resize = resize or spec.own_resize
         self.dtype = dtype
         self._n_threads = n_threads
         self.networks_dir = networks_dir or workspace.NETWORKS_DIR
@@ -152,7 +154,8 @@ class KerasEncoder:
             try:
                 if not is_converted(file):
                     probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
-                    convert(self._forward, self.layers, probe.astype(pixel_type(self.resize)), file)
+                    pixels = probe.astype(pixel_type(self.resize))
+                    convert(self._forward, self.layers, pixels, file, is_large=self.spec.hub is not None)
                 return OpenVinoRuntime(file, self.layers, self.n_threads)
             except CannotConvert as error:
                 self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")

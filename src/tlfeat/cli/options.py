@@ -216,7 +216,7 @@ class EmbeddingOptions(ImageOptions):
     resize: Annotated[
         str | None,
         typer.Option(
-            "--resize", help="antialias, or one of Keras' own methods: load_img or dataset. Default: antialias."
+            "--resize", help="antialias, crop, crop-full, bicubic, load_img or dataset. Default: the network's own way."
         ),
     ] = None
     dtype: Annotated[

@@ -49,9 +49,10 @@ def make_encoder(
             return TextEncoder(TextSpec(str(backbone), weights), layers, **options)
         mode = preprocess if preprocess is None else mode_of(preprocess)
         backbone = BackboneSpec(os.fspath(backbone), weights, input_size, mode)
-    names = [embedding_name(layer) for layer in layers]
     if isinstance(backbone, BackboneSpec):
-        return KerasEncoder(backbone, names, **options)
+        pools = [None if layer == "avg_pool" else backbone.own_pool for layer in layers]
+        return KerasEncoder(backbone, [*map(embedding_name, layers, pools)], **options)
+    names = [embedding_name(layer) for layer in layers]
     if is_keras_model(backbone):
         return ModelEncoder(backbone, names, preprocess=preprocess, input_size=input_size, **options)
     if callable(getattr(backbone, "encode", None)):  # isinstance() would ask it for its runtime, and so build it

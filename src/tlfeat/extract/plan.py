@@ -11,7 +11,8 @@ from typing import Any, TypedDict, Unpack
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
-from tlfeat.backbones.graph import POOLS, unknown_layer
+from tlfeat.backbones.graph import POOLS, TOKEN_POOLS
+from tlfeat.backbones.hub import check_hub
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
 from tlfeat.backbones.text_catalog import is_text_backbone
@@ -19,14 +20,14 @@ from tlfeat.backbones.text_encoder import TextEncoder, TextSpec, check_text_opti
 from tlfeat.backbones.weights_files import check_weights_file, layer_names
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import DataError, UsageError, nearest
+from tlfeat.errors import DataError, UsageError, nearest, unknown_layer
 from tlfeat.extract.extract import ExtractReport, extract_rows
 from tlfeat.extract.reference import embed_reference
 from tlfeat.images import example
 from tlfeat.images.classes import parse_class_map
-from tlfeat.images.decode import RESIZE, RESIZES
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.images.labels import Advice, advise
+from tlfeat.images.resizing import RESIZES
 from tlfeat.text import counted
 from tlfeat.texts.text_set import load_texts, looks_like_texts
 from tlfeat.types import ROW_TYPES, StrPath
@@ -81,7 +82,7 @@ class EncoderOptions(TypedDict, total=False):
     pool: str | None  # "avg"
     preprocess: str | None  # the backbone's own
     input_size: tuple[int, int] | None  # height and width in pixels; the backbone's own
-    resize: str | None  # `RESIZE`, or that of the cache
+    resize: str | None  # the backbone's own, or that of the cache
     dtype: str | None  # "float32", or that of the cache
     runtime: str  # "auto"
     batch_size: int | None  # what the runtime likes best
@@ -238,12 +239,13 @@ def _make_encoder(
             options.get("preprocess"),
             options.get("seed", 0),
         )
-    _check_network(spec, layers)
+    _check_network(spec, layers, options.get("pool"))
+    pool = options.get("pool") or spec.own_pool
     encoder = KerasEncoder(
         spec,
-        [embedding_name(layer, None if layer == "avg_pool" else options.get("pool")) for layer in layers],
+        [embedding_name(layer, None if layer == "avg_pool" else pool) for layer in layers],
         runtime=options.get("runtime", "auto"),
-        resize=options.get("resize") or RESIZE,
+        resize=options.get("resize"),
         dtype=options.get("dtype") or "float32",
         batch_size=options.get("batch_size"),
         n_threads=options.get("n_threads"),
@@ -269,8 +271,13 @@ def _text_encoder(
     return encoder, spec.to_dict()
 
 
-def _check_network(spec: BackboneSpec, layers: Sequence[str]) -> None:
+def _check_network(spec: BackboneSpec, layers: Sequence[str], pool: str | None) -> None:
     """Raise for weights and layers that files show to be wrong, before a network is built."""
+    if spec.hub is not None:
+        check_hub(spec.hub, spec.weights, spec.size, layers)
+        return
+    if pool in TOKEN_POOLS:
+        raise UsageError(f"--pool {pool} is for transformers: {spec.name} has no CLS token. Use --pool avg.")
     if spec.model_file is None:
         if spec.weights not in ("imagenet", "random"):
             check_weights_file(Path(spec.weights), spec.backbone)

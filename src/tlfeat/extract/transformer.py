@@ -15,8 +15,8 @@ from tlfeat.backbones.model_encoder import is_keras_model, model_digest
 from tlfeat.cache.store import open_cache
 from tlfeat.extract.arrays import embed_pictures
 from tlfeat.extract.encoders import make_encoder
-from tlfeat.images.decode import pixel_type
 from tlfeat.images.pictures import pictures_of
+from tlfeat.images.resizing import pixel_type
 from tlfeat.types import Rows
 
 

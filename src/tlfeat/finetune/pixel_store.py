@@ -27,7 +27,8 @@ import numpy.typing as npt
 
 from tlfeat.cache.journal import FULL
 from tlfeat.errors import CacheError
-from tlfeat.images.decode import decode_file, n_cores, pixel_type
+from tlfeat.images.decode import decode_file, n_cores
+from tlfeat.images.resizing import pixel_type
 from tlfeat.types import Pixels
 from tlfeat.workspace import PIXELS_DIR, digest
 
@@ -47,7 +48,7 @@ def n_bytes(n_pictures: int, size: tuple[int, int], resize: str) -> int:
     size : tuple of int
         Height and width in pixels.
     resize : str
-        One of `decode.RESIZES`.
+        One of `resizing.RESIZES`.
     """
     return n_pictures * (_CHECKSUM.size + size[0] * size[1] * 3 * np.dtype(pixel_type(resize)).itemsize)
 
@@ -86,7 +87,7 @@ class PixelStore:
     size : tuple of int
         Height and width in pixels.
     resize : str
-        One of `decode.RESIZES`.
+        One of `resizing.RESIZES`.
     n_threads : int, optional
         Threads that decode; one a core by default.
 
@@ -169,7 +170,7 @@ class PixelStore:
         Returns
         -------
         pixels : array of shape (n, height, width, 3)
-            RGB, 0 to 255; uint8, or float32 where resizing does not round (`decode.pixel_type`).
+            RGB, 0 to 255; uint8, or float32 where resizing does not round (`resizing.pixel_type`).
         is_there : bool array of shape (n,)
             False, and the pixels zero, where neither the image nor a copy of it can be read and decoded, or their
             content is not that of the key any more; `failures` then says why.

@@ -167,7 +167,7 @@ class CutSource:
     stem : str
         Of the files' names.
     resize, dtype : str
-        See ``decode.RESIZES`` and ``cachefile.ROW_TYPES``.
+        See ``resizing.RESIZES`` and ``cachefile.ROW_TYPES``.
     augmentation : Augmentation
     n_views : int
     seed : int
@@ -267,7 +267,7 @@ class Sources:
     size : tuple of int
         Height and width in pixels.
     resize : str
-        One of `decode.RESIZES`.
+        One of `resizing.RESIZES`.
     stem : str
         For names of files.
     embeddings : Cache, optional

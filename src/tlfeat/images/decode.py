@@ -6,8 +6,8 @@ How every picture is brought to the same form, in this order:
 2. EXIF orientation applied;
 3. 16-bit greyscale scaled to 8 bits by 1/257; palette, greyscale, CMYK and YCbCr converted to RGB;
    transparency laid over white;
-4. resized to (height, width) without keeping the aspect ratio, in one of the ways of `RESIZES`. Its name is part
-   of the fingerprint; benchmarks/resizing.py measures what each costs and what it does to accuracy.
+4. resized to (height, width) in one of the ways of `resizing.RESIZES`. Its name is part of the fingerprint;
+   benchmarks/resizing.py measures what each costs and what it does to accuracy.
 
 Each file is read once: the content key and the pixels come from the same bytes.
 """
@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from tlfeat.errors import BadImage, DataError
@@ -36,17 +35,8 @@ from tlfeat.files import read_regular
 from tlfeat.images.folders import HEIC_ADVICE, can_read_heic
 from tlfeat.images.image_set import content_key
 from tlfeat.images.jpeg_scans import check_scans
+from tlfeat.images.resizing import RESIZE, draft, pixel_type, resized
 from tlfeat.types import Pixels
-
-#: Name to what it does to pixels; the first is the default.
-RESIZES = {
-    "antialias": "bilinear with antialiasing, rounded to uint8; JPEG decoded at 1/2, 1/4 or 1/8 of its size as long as "
-    "that leaves twice the size wanted",
-    "load_img": "bilinear with antialiasing, rounded to uint8: keras.utils.load_img(interpolation='bilinear')",
-    "dataset": "bilinear without antialiasing, float32: keras.utils.image_dataset_from_directory",
-}
-
-RESIZE = "antialias"
 
 #: Larger pictures are refused from their header, before any pixel is decoded: 100 million pixels are 300 MB.
 MAX_PIXELS = 100_000_000
@@ -72,11 +62,6 @@ Picture = Path | Callable[[], bytes]
 _one_large_at_a_time = threading.Lock()
 
 _LUT_16_TO_8 = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def pixel_type(resize: str) -> str:
-    """Return the dtype of pixels that were resized in one of the ways of `RESIZES`."""
-    return "float32" if resize == "dataset" else "uint8"
 
 
 @functools.cache
@@ -127,7 +112,7 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None, resize: str = RESIZE
     size : tuple of int, optional
         Height and width of the result in pixels; None keeps the picture's own.
     resize : str
-        One of `RESIZES`.
+        One of `resizing.RESIZES`.
 
     Returns
     -------
@@ -152,9 +137,8 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None, resize: str = RESIZE
                 )
             if image.format in ("JPEG", "MPO"):
                 check_scans(data, n_pixels)
-            if resize == "antialias" and size is not None:
-                # libjpeg leaves out the frequencies that resizing would average away; max(): it may lie on its side
-                image.draft(None, (2 * max(size), 2 * max(size)))
+            if size is not None:
+                draft(image, size, resize)
             if image.width * image.height <= _LARGE_PIXELS:
                 return _to_pixels(image, size, resize)
             with _one_large_at_a_time:
@@ -220,31 +204,9 @@ def _to_pixels(image: Image.Image, size: tuple[int, int] | None, resize: str) ->
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     rgb = _to_rgb(image)
-    height, width = size or (rgb.height, rgb.width)
-    if resize == "dataset":
-        return _bilinear(np.asarray(rgb, dtype=np.uint8), (height, width))
-    if rgb.size != (width, height):
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(rgb, dtype=np.uint8)  # (h, w, 3)
-
-
-def _bilinear(rgb: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """What ``tf.image.resize`` does: the four nearest pixels around each new pixel's centre, nothing averaged."""
-    (top, bottom, down), (left, right, along) = (
-        _neighbours(n, wanted) for n, wanted in zip(rgb.shape, size, strict=False)
-    )
-    along = along[:, None]
-    upper, lower = rgb[top].astype(np.float32), rgb[bottom].astype(np.float32)  # (h, w_before, 3)
-    upper = upper[:, left] + (upper[:, right] - upper[:, left]) * along
-    lower = lower[:, left] + (lower[:, right] - lower[:, left]) * along
-    return upper + (lower - upper) * down[:, None, None]  # (h, w, 3)
-
-
-def _neighbours(n: int, wanted: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    centre = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(n / wanted) - np.float32(0.5)
-    before = np.floor(centre)
-    first, second = np.maximum(before, 0), np.minimum(before + 1, n - 1)
-    return first.astype(np.intp), second.astype(np.intp), centre - before
+    if size is None:
+        return np.asarray(rgb, dtype=pixel_type(resize))  # (h, w, 3)
+    return resized(rgb, size, resize)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

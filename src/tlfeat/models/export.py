@@ -15,7 +15,8 @@ from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError, ModelError, UsageError
 from tlfeat.files import kept_inside
-from tlfeat.images.decode import decode_all, pixel_type
+from tlfeat.images.decode import decode_all
+from tlfeat.images.resizing import pixel_type
 from tlfeat.models.formats import Format, Run, find_format, write
 from tlfeat.models.head_layers import add_head
 from tlfeat.models.model_card import Check, DataSet, Exported, model_card, read_data_set

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones import catalog
-from tlfeat.backbones.network import DIGITS, PREPROCESS
+from tlfeat.backbones.network import DIGITS
+from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.calibration import calibration_text
@@ -23,6 +24,7 @@ from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.split import TEST_FRACTION, make_split
 from tlfeat.heads.reject import reference_text
 from tlfeat.heads.shift import shift_sentence
+from tlfeat.images.resizing import CROPPED, covered_size
 from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
 from tlfeat.text import in_markdown, markdown_table, page, percent, size, value_text
@@ -61,7 +63,7 @@ class Exported:
     input_size : (int, int)
         Height and width of the pixels that it takes.
     resize : str
-        How `predict` brings pictures to that size: one of `decode.RESIZES`.
+        How `predict` brings pictures to that size: one of `resizing.RESIZES`.
     check : Check
     """
 
@@ -150,6 +152,7 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             height=exported.input_size[0],
             width=exported.input_size[1],
             resize=exported.resize,
+            covered=covered_size(exported.input_size, exported.resize) if exported.resize in CROPPED else None,
             check=exported.check,
             preprocess=PREPROCESS.get(str(result.fingerprint.get("preprocess")), ""),
             weights=weights,

@@ -11,7 +11,7 @@ from tlfeat.backbones.text_encoder import TextEncoder, TextSpec
 from tlfeat.backbones.words import WordsEncoder
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.errors import DataError, ModelError, UsageError, WeightsError
-from tlfeat.images.decode import RESIZES
+from tlfeat.images.resizing import RESIZES
 from tlfeat.models.saved import ModelInfo
 from tlfeat.records import layers_of
 from tlfeat.types import ROW_TYPES

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from tlfeat.backbones.catalog import own_resize
 from tlfeat.cache.contents import Origin, origin
 from tlfeat.cache.store import Cache
 from tlfeat.evaluate.split import TEST_FRACTION
 from tlfeat.finetune.recipes import recipe_of
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.images.classes import classes_text
-from tlfeat.images.decode import RESIZE
 from tlfeat.records import Result, SplitInfo, is_baseline, layers_of
 
 #: Settings of training that have an option of ``fit-keras``, but for those that say the mode.
@@ -59,7 +59,7 @@ def _extract(cache: Cache) -> tuple[str, ...]:
         words += ["--input-size", "x".join(map(str, encoder["input_size"]))]
     for layer in cache.layers if backbone != Origin.PIXELS else ():
         words += ["--layer", layer]
-    if fingerprint.get("resize", RESIZE) != RESIZE:
+    if fingerprint.get("resize", own := own_resize(backbone)) != own:
         words += ["--resize", str(fingerprint["resize"])]
     if fingerprint.get("dtype", "float32") != "float32":
         words += ["--dtype", str(fingerprint["dtype"])]
