@@ -31,13 +31,14 @@ def run_backbones(
         ),
     ] = None,
 ) -> None:
-    """List the backbones that have a name, with what helps to choose one.
+    """List the backbones that have a name, those for images and those for texts, with what helps to choose one.
 
     top-1 is published accuracy on ImageNet; processor is time of an image on this machine, where a cache under cache/
     has a measurement.
     """
     from tlfeat import workspace
     from tlfeat.backbones.figures import alike, list_backbones, ordered
+    from tlfeat.backbones.text_catalog import list_text_backbones
     from tlfeat.cache.measured import measured
     from tlfeat.system import processor_name
 
@@ -59,12 +60,34 @@ def run_backbones(
         width=console.width,
         droppable=droppable,
     )
-    console.result(table, entries)
+    is_all = like is None and sort is None
+    if is_all:
+        table = f"For images\n{table}\n\nFor texts, with --weights FOLDER\n{_text_table(console.width)}"
+    console.result(table, [*entries, *(list_text_backbones() if is_all else [])])
     known_on = f"on {processor} ({', '.join(costs)})" if costs else "not known yet: tlfeat extract measures it"
     console.say(
         "top-1: published ImageNet accuracy (sources: --json). multiply-adds: of one image at this input. processor: "
         f"an image, decoding included, {known_on}. For your images: tlfeat sweep --backbone A --backbone B DATA"
     )
+
+
+def _text_table(width: int | None) -> str:
+    from tlfeat.backbones.text_catalog import list_text_backbones
+
+    rows = [
+        (
+            entry["name"],
+            f"{entry['max_length']:,} tokens",
+            f"{entry['width']:,}",
+            f"{entry['parameters'] / 1e6:.1f} M",
+            entry["languages"],
+            entry["hub_name"],
+            entry["licence"],
+        )
+        for entry in list_text_backbones()
+    ]
+    headings = ("name", "longest text", "width", "parameters", "language", "folder on huggingface.co", "licence")
+    return aligned(headings, rows, width=width, droppable=("licence", "language", "longest text", "width"))
 
 
 def _backbone_row(entry: dict[str, Any], cost: Cost | None) -> tuple[str, ...]:

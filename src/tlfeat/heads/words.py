@@ -26,7 +26,7 @@ _C_DEFAULT = 10.0
 #: How a text becomes counts; part of the settings of a fit.
 WORDS: dict[str, Any] = {"ngram_range": (1, 2), "sublinear_tf": True, "max_features": 200_000}
 
-_MAX_ITERATIONS = 1000
+_MAX_ITERATIONS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,8 @@ def _vectorizer() -> Any:
 def _classifier(c: float, seed: int) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=c, max_iter=_MAX_ITERATIONS, random_state=seed)
+    # on 1,600 texts of 15,000 words saga takes a tenth of the time of lbfgs
+    return LogisticRegression(C=c, solver="saga", max_iter=_MAX_ITERATIONS, random_state=seed)
 
 
 def _counted(vectorizer: Any, texts: Sequence[str]) -> Any:

@@ -138,7 +138,8 @@ def _costs(lines: Sequence[Line], in_words: Callable[[str], str]) -> list[tuple[
     charts = [accuracy_seconds(lines, cost) for cost in known]
     charts = [replace(chart, y=replace(chart.y, label=in_words(chart.y.label))) for chart in charts]
     return [
-        (cost, COSTS[cost], _svg(chart, _WIDE), _svg(chart, _NARROW)) for cost, chart in zip(known, charts, strict=True)
+        (in_words(cost), COSTS[cost], _svg(chart, _WIDE), _svg(chart, _NARROW))
+        for cost, chart in zip(known, charts, strict=True)
     ]
 
 

@@ -24,7 +24,7 @@ from tlfeat.text import counted
 from tlfeat.types import Rows
 
 #: Characters of a run, and the share of all runs of two texts from which they are called copies.
-RUN, SAME_TEXT = 8, 0.7
+RUN, SAME_TEXT = 8, 0.75
 
 #: Below it two texts may share most runs and say different things.
 MIN_CHARACTERS = 40
