@@ -79,11 +79,11 @@ def test_texts_are_read_again_by_their_key_wherever_they_stand_now(cache: Path, 
 
 def test_copies_of_texts_are_found_and_look_alikes_are_not(tmp_path: Path) -> None:
     lines = sentences()
-    text = "It has been raining for three days and the river is as high as the old bridge now."
+    text = "It has been raining for three days and the river is as high as the old bridge now. " * 2 + "Nobody went out."
     copies = [
         text,
         f"  {text.upper()} ",
-        text.replace("three", "four"),
+        text.replace("three", "four", 1),
         text.replace("river", "lake").replace("old", ""),
     ]
     short = ["Yes, please do so.", "Yes, please do it."]
