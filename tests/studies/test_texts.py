@@ -18,14 +18,19 @@ from tlfeat.evaluate.copies import find_copies
 from tlfeat.evaluate.data import open_data
 from tlfeat.heads.words import fit_words
 from tlfeat.images.image_set import content_key
+from tlfeat.models.export import export_model
 from tlfeat.models.predict import Model, find_files
 from tlfeat.report.audit import to_html as audit_page
 from tlfeat.report.audit import to_text as audit_text
+from tlfeat.report.cluster_map import map_cache
+from tlfeat.report.cluster_map import to_html as map_page
 from tlfeat.report.page import to_html
+from tlfeat.report.similar import to_html as similar_page
 from tlfeat.studies.audit import audit
 from tlfeat.studies.clean import write_clean_table
 from tlfeat.studies.compare import compare_candidates
 from tlfeat.studies.curve import learning_curve
+from tlfeat.studies.similar import find_similar
 
 HOSTILE = "<script>alert(1)</script> <b>& 'quoted'</b> about one image of bread, soup and curry for ten days"
 
@@ -79,7 +84,9 @@ def test_texts_are_read_again_by_their_key_wherever_they_stand_now(cache: Path, 
 
 def test_copies_of_texts_are_found_and_look_alikes_are_not(tmp_path: Path) -> None:
     lines = sentences()
-    text = "It has been raining for three days and the river is as high as the old bridge now. " * 2 + "Nobody went out."
+    text = (
+        "It has been raining for three days and the river is as high as the old bridge now. " * 2 + "Nobody went out."
+    )
     copies = [
         text,
         f"  {text.upper()} ",
@@ -220,3 +227,24 @@ def test_the_commands_speak_of_texts(cache: Path) -> None:
     assert "Comparing on" in said.stderr and "test texts" in said.stderr
     assert "image" not in said.stdout + said.stderr.replace("IMAGE", "")
     assert "predict" in said.stderr and "TEXT..." in said.stderr
+
+
+def test_similar_texts_and_the_map_show_beginnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = write_table(tmp_path / "s.csv", [(HOSTILE, "foods"), *sentences()])
+    with open_cache(extracted(table, tmp_path / "s.h5").cache) as opened:
+        near = similar_page(find_similar(opened, [Path("s.csv:3")], k=3))
+        mapped = map_page(map_cache(opened, kind="pca", n_clusters=2))
+    for page in (near, mapped):
+        assert "<blockquote>" in page and "<script>alert" not in page
+        assert "Similar texts" in page or "Map" in page
+    assert near.count("<blockquote>") == 3
+
+
+def test_networks_are_not_trained_on_texts_nor_exported(cache: Path) -> None:
+    with open_data(cache, seed=0) as data:
+        found = compare_candidates(data, heads=[], keras_modes=["frozen"])
+    assert found.skipped[0][0] == "keras-frozen"
+    assert "holds texts: networks are trained on images alone" in found.skipped[0][1]
+    with pytest.raises(ModelError, match=r"takes texts.*use tlfeat predict"):
+        export_model(found.lines[0].result.model, "onnx")

@@ -96,6 +96,8 @@ def origin(cache: Cache) -> Origin:
 
 def spec_of(cache: Cache) -> BackboneSpec:
     """Return the `BackboneSpec` with which a cache was made; an error where it was not made by one."""
+    if holds_texts(cache):
+        raise DataError(f"{cache.path} holds texts: networks are trained on images alone. Heads: tlfeat fit-sklearn.")
     if origin(cache) is not Origin.KERAS:
         raise DataError(
             f"{cache.path} was not made by a Keras backbone, so there is no network to train. Keras candidates "

@@ -115,7 +115,11 @@ def run_layers(
     """List the layers of a backbone and which of them can be embeddings."""
     from tlfeat.backbones.graph import list_layers
     from tlfeat.backbones.network import BackboneSpec
+    from tlfeat.backbones.text_catalog import is_text_backbone
 
+    if is_text_backbone(name):
+        _say_text_layers(console, name)
+        return
     is_file = name.endswith((".keras", ".h5", ".hdf5"))
     found = list_layers(BackboneSpec(name, "random", parse_size(input_size), preprocess="none" if is_file else None))
     rows = [
@@ -136,6 +140,26 @@ def run_layers(
         droppable=("type", "output"),
     )
     console.result(table, [dataclasses.asdict(i) for i in found])
+
+
+def _say_text_layers(console: Console, name: str) -> None:
+    from tlfeat.backbones.text_catalog import TextBackbone, find_text
+    from tlfeat.backbones.text_network import OWN, POOLINGS, layer_names
+
+    entry = find_text(name)
+    is_row = isinstance(entry, TextBackbone)
+    names = layer_names(entry.n_blocks) if isinstance(entry, TextBackbone) else [OWN, "final", "block_1"]
+    found = [
+        {"name": each, "poolings": [] if each == OWN else list(POOLINGS), "width": getattr(entry, "width", None)}
+        for each in names
+    ]
+    rows = [
+        (each, "as it was trained" if each == OWN else f"{each}:{{{','.join(POOLINGS)}}}", getattr(entry, "width", "?"))
+        for each in names
+    ]
+    console.result(aligned(("layer", "poolings of its tokens", "columns"), rows, n_left=2), found)
+    if not is_row:
+        console.say(f"{name} takes its size from the folder: as many blocks as that has")
 
 
 def run_recipes(
