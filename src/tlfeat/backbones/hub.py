@@ -198,7 +198,7 @@ def make(family: Family, arguments: Arguments, size: tuple[int, int]) -> Any:
         warnings.filterwarnings("ignore", message=_NO_MASK)
         import_hub("keras_hub.src.models.swin_transformer.swin_transformer_layers").ops = _SwinOps()
     if family.name in ("dinov2", "dinov3"):
-        given["use_mask_token"] = False
+        given.setdefault("use_mask_token", False)
     if family.name == "dinov2":
         given["position_embedding_shape"] = size
     net = getattr(import_hub().models, _CLASSES[family.name])(image_shape=(*size, 3), **given)
