@@ -145,11 +145,11 @@ def list_cut_points(spec: BackboneSpec, *, n_most: int = MAX_CUT_POINTS) -> list
 
 def _kernels(operation: Any) -> list[int]:
     """Return the number of values of each kernel: weights with two dimensions or more that are multiplied with."""
-    added = ("position", "token", "embeddings", "probe")  # tables and tokens of transformers
+    added = ("position", "token", "embeddings", "bias")  # tables of transformers; and tokens, which are 1 x n x width
     return [
         int(np.prod(w.shape))
         for w in getattr(operation, "weights", [])
-        if len(w.shape) > 1 and not any(word in w.name for word in added)
+        if len(w.shape) > 1 and not any(word in w.name for word in added) and (len(w.shape), w.shape[0]) != (3, 1)
     ]
 
 

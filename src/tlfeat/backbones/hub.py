@@ -103,12 +103,7 @@ def _swin(net: Any, size: tuple[int, int]) -> _Parts:
 
 
 def _siglip(net: Any, size: tuple[int, int]) -> _Parts:
-    n_patches = int(np.prod([n // net.patch_size for n in size]))
-
-    def embed(pixels: Any) -> Any:  # the layer states one token more than it gives
-        return import_hub("keras").ops.reshape(net.embedding(pixels), (-1, n_patches, net.hidden_dim))
-
-    return _Parts([embed], net.encoder_layers, net.post_layer_norm, 0, head=net.head)
+    return _Parts([net.embedding], net.encoder_layers, net.post_layer_norm, 0, head=net.head)
 
 
 def _clip(net: Any, size: tuple[int, int]) -> _Parts:
@@ -201,11 +196,18 @@ def make(family: Family, arguments: Arguments, size: tuple[int, int]) -> Any:
         given.setdefault("use_mask_token", False)
     if family.name == "dinov2":
         given["position_embedding_shape"] = size
+    if family.name == "siglip":  # 0.32 states one token more than it gives
+        layers = import_hub("keras_hub.src.models.siglip.siglip_layers")
+        layers.SigLIPVisionEmbedding.compute_output_shape = _siglip_tokens
     net = getattr(import_hub().models, _CLASSES[family.name])(image_shape=(*size, 3), **given)
     if family.name == "clip":  # 0.32 leaves them at 0 for the weights to say, and Hugging Face's have none
         ids = net.embedding.position_ids
         ids.assign(np.arange(ids.shape[-1])[None])
     return net
+
+
+def _siglip_tokens(layer: Any, shape: Sequence[int | None]) -> tuple[int | None, int, int]:
+    return shape[0], layer.num_positions, layer.hidden_dim
 
 
 class _SwinOps:
