@@ -33,7 +33,8 @@ import common
 from common import Record
 from tlfeat.backbones import catalog
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import BackboneSpec, build_base, preprocess
+from tlfeat.backbones.network import BackboneSpec, build_base
+from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import CONVERSION, TOLERANCE, convert, largest_difference
 from tlfeat.images.decode import decode_bytes
 from tlfeat.records import distribution_version

@@ -19,6 +19,7 @@ SOURCE = ROOT / "src" / "tlfeat"
 #: before it, late imports included; two in one line share no import.
 WINGS = [
     ("images",),
+    ("texts",),
     ("backbones",),
     ("cache",),
     ("extract", "evaluate"),
@@ -51,7 +52,7 @@ CLI = ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists
 #: Who may import a heavy package, anywhere in the file.
 HEAVY = {
     "keras": {"backbones.network", "models.formats"},
-    "tensorflow": {"backbones.keras_encoder", "backbones.runtime", "models.formats"},
+    "tensorflow": {"backbones.keras_encoder", "backbones.runtime", "backbones.text_encoder", "models.formats"},
     "openvino": {"backbones.runtime"},
     "onnx": {"models.formats"},
     "onnxruntime": {"models.formats"},
@@ -100,7 +101,7 @@ HEAVY = {
     },
     "jinja2": {"text"},
     "cleanlab": {"studies.doubted_labels"},
-    "pyarrow": {"extract.transfer"},
+    "pyarrow": {"extract.transfer", "texts.text_set"},
     "skops": {"heads.saved"},
     "pandas": {"notebook"},
     "matplotlib": {"notebook"},

@@ -46,6 +46,8 @@ class Source(TypedDict, total=False):
     label_from: str | None
     path_column: str | None
     label_column: str | None
+    text_column: str | None
+    holds: str
 
 
 class Pass(TypedDict):

@@ -118,3 +118,10 @@ def nearest(word: str, known: list[str] | tuple[str, ...], *, of: str) -> str:
     if len(known) <= 12:
         return f"Known {of}: {', '.join(known)}."
     return f"Known {of}, among others: {', '.join(known[:12])}."
+
+
+def unknown_layer(name: str, known: Sequence[str], *, of: str) -> UsageError:
+    """Return the error that names the nearest of the `known` layers."""
+    return UsageError(
+        f"No layer '{name}' in {of}. {nearest(name, ['avg_pool', *known], of='layers')} tlfeat layers lists all."
+    )

@@ -11,7 +11,8 @@ import pytest
 import tlfeat
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.model_encoder import ModelEncoder, mode_of
-from tlfeat.backbones.network import PREPROCESS, BackboneSpec, import_keras
+from tlfeat.backbones.network import BackboneSpec, import_keras
+from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.errors import UsageError
 
 pytestmark = pytest.mark.keras

@@ -17,7 +17,8 @@ from PIL import Image
 from tlfeat.backbones import keras_encoder as backbone
 from tlfeat.backbones import runtime
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras, preprocess
+from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras
+from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import TOLERANCE, TensorFlowRuntime, choose_runtime, is_converted, largest_difference
 from tlfeat.errors import ShapeError, UsageError
 from tlfeat.images.decode import decode_bytes

@@ -45,6 +45,9 @@ KNOWN = {
     "kin": ("dinov3", "some/folder", DIGEST, "those that were given)", f"{DINOV3_LICENCE}, if they are", True),
     "hf": ("dinov3", "hf://me/mine", DIGEST, "https://huggingface.co/me/mine)", f"{DINOV3_LICENCE}, if they are", True),
     "dinov3": ("dinov3_small", "imagenet", DIGEST, "dinov3-vits16-pretrain-lvd1689m)", DINOV3_LICENCE, True),
+    "minilm": ("minilm", "some/folder", DIGEST, "sentence-transformers/all-MiniLM-L6-v2)", "Apache-2.0, if", False),
+    "text-kin": ("bert", "some/folder", DIGEST, "a bert network", "not known to tlfeat", False),
+    "tfidf": ("tfidf", "none", "sha256:none", "words are counted", "", False),
     "random": ("dinov3_small", "random", "random:3", "random (random:3)", "", False),
 }
 
@@ -58,7 +61,7 @@ def test_weights_licence_and_source_are_named(name: str) -> None:
     backbone, weights, digest, said, licence, must_travel = KNOWN[name]
     found = credits_of(result_of(backbone, digest), {"backbone": backbone, "weights": weights})
     assert said in found.weights
-    assert digest[:19] in found.weights
+    assert digest[:19] in found.weights or name == "tfidf"
     assert found.licence.startswith(licence) and bool(found.licence) == bool(licence)
     assert bool(found.terms) is must_travel
     assert not must_travel or found.terms == MUST_TRAVEL[DINOV3_LICENCE]
@@ -134,18 +137,23 @@ def test_what_is_saved_names_the_weights_and_a_network_has_their_licence_beside_
 # --- files of the licence ---------------------------------------------------------------------------------------
 
 
-def test_texts_of_the_licence_are_taken_from_the_folder_of_the_weights_else_of_the_model(tmp_path: Path) -> None:
+def test_texts_of_the_licence_are_taken_from_the_folder_of_the_model_else_of_the_weights(tmp_path: Path) -> None:
     weights, model = tmp_path / "weights", tmp_path / "model"
     for folder in (weights, model):
         folder.mkdir()
         for name in (*LICENCE_FILES, "config.json", "LICENSE.py"):
             (folder / name).write_text(f"{folder.name} {name}")
     encoder = {"backbone": "dinov3_small", "weights": str(weights)}
-    assert licence_texts(encoder, model) == {name: f"weights {name}".encode() for name in LICENCE_FILES}
-    for name in LICENCE_FILES:
-        (weights / name).unlink()
     assert licence_texts(encoder, model) == {name: f"model {name}".encode() for name in LICENCE_FILES}
-    assert licence_texts(encoder) == licence_texts({"weights": "imagenet"}) == licence_texts({}) == {}
+    for name in LICENCE_FILES:
+        (model / name).unlink()
+    assert licence_texts(encoder, model) == {name: f"weights {name}".encode() for name in LICENCE_FILES}
+    assert (
+        licence_texts({"backbone": "resnet50", "weights": "imagenet"})
+        == licence_texts({"weights": "imagenet"})
+        == licence_texts({})
+        == {}
+    )
 
 
 @pytest.mark.parametrize("kind", ["large", "folder", "pipe", "link-out"])

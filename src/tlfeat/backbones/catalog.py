@@ -1,5 +1,7 @@
 """The table of backbones: every architecture of ``keras.applications`` (3.15), as plain data.
 
+Vision transformers have a table of their own in `hub_catalog`; `find` knows both.
+
 Nothing here imports Keras or numpy, so that names can be completed, listed and checked at once.
 ``tools/verify_catalog.py`` compares every entry with an installed Keras.
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tlfeat.backbones.hub_catalog import FAMILIES, HUB_BACKBONES, Family, HubBackbone
 from tlfeat.errors import UsageError, nearest
 
 Preprocess = Literal["tf", "caffe", "torch", "none"]
@@ -301,7 +304,11 @@ BACKBONES: Final[tuple[Backbone, ...]] = (
 
 _OWN: Final = ("pixels", "digits_cnn")  # tlfeat's own, not of Keras: encoder.PixelEncoder and network.DIGITS
 
-_BY_NAME: Final = {backbone.name: backbone for backbone in BACKBONES}
+_BY_NAME: Final[dict[str, Backbone | HubBackbone | Family]] = {
+    **{backbone.name: backbone for backbone in BACKBONES},
+    **{backbone.name: backbone for backbone in HUB_BACKBONES},
+    **FAMILIES,
+}
 
 
 def own_resize(name: str) -> str:
@@ -309,13 +316,13 @@ def own_resize(name: str) -> str:
     return _BY_NAME[name].resize if name in _BY_NAME else USUAL_RESIZE
 
 
-def find(name: str) -> Backbone:
+def find(name: str) -> Backbone | HubBackbone | Family:
     """Return the backbone called `name`.
 
     Parameters
     ----------
     name : str
-        One of the names in `BACKBONES`, exactly.
+        One of the names in `BACKBONES` or in `HUB_BACKBONES`, or of a family of these, exactly.
 
     Raises
     ------

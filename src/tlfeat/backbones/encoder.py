@@ -18,7 +18,11 @@ from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns pixels into rows at one or several layers, in a single forward pass."""
+    """Turns pixels into rows at one or several layers, in a single forward pass.
+
+    An encoder of something else than pictures has a method `decode` besides, from the bytes of one item to what
+    `encode` takes a list of (`text_encoder.TextEncoder`); its `input_size` and `resize` say nothing.
+    """
 
     @property
     def name(self) -> str:

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.backbones.hub import pool_tokens
 from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
-from tlfeat.errors import UsageError, nearest
+from tlfeat.errors import UsageError, nearest, unknown_layer
 from tlfeat.types import ROW_TYPES
 
-#: How a map (height, width, channels) becomes a vector.
-POOLS = ("avg", "max", "gem", "flatten")
+#: How a map (height, width, channels) or the tokens of a transformer become a vector; the last two need a CLS token.
+POOLS = ("avg", "max", "gem", "flatten", "cls", "cls+avg")
+
+#: Of these, what only transformers have.
+TOKEN_POOLS = ("cls", "cls+avg")
 
 _GEM_POWER = 3.0  # p of generalised-mean pooling, its usual starting value: Radenovic et al. 2018, section 3.2
 
@@ -139,8 +143,13 @@ def list_cut_points(spec: BackboneSpec, *, n_most: int = MAX_CUT_POINTS) -> list
 
 
 def _kernels(operation: Any) -> list[int]:
-    """Return the number of values of each kernel: weights with two dimensions or more."""
-    return [int(np.prod(w.shape)) for w in getattr(operation, "weights", []) if len(w.shape) > 1]
+    """Return the number of values of each kernel: weights with two dimensions or more that are multiplied with."""
+    added = ("position", "token", "embeddings", "probe")  # tables and tokens of transformers
+    return [
+        int(np.prod(w.shape))
+        for w in getattr(operation, "weights", [])
+        if len(w.shape) > 1 and not any(word in w.name for word in added)
+    ]
 
 
 def multiply_adds(operation: Any) -> int:
@@ -180,13 +189,6 @@ def _output_shape(layer: Any) -> tuple[int | None, ...] | None:
     return tuple(output.shape) if hasattr(output, "shape") else None
 
 
-def unknown_layer(name: str, known: Sequence[str], *, of: str) -> UsageError:
-    """Return the error that names the nearest of the `known` layers."""
-    return UsageError(
-        f"No layer '{name}' in {of}. {nearest(name, ['avg_pool', *known], of='layers')} tlfeat layers lists all."
-    )
-
-
 def embedding_output(base: Any, spec: BackboneSpec, name: str) -> Any:
     """Return the symbolic vector of shape (n, width) that `name` stands for."""
     layer_name, _, pool = name.partition(":")
@@ -208,7 +210,7 @@ def embedding_output(base: Any, spec: BackboneSpec, name: str) -> Any:
                 f"'{layer_name}' is a vector already, --pool does not apply. Name a layer with height and width."
             )
         return vector
-    return _pool(vector, pool or "avg", layer_name)
+    return _pool(vector, pool or "avg", layer_name, n_prefix=getattr(base, "n_prefix", None))
 
 
 def _pooled_output(base: Any, spec: BackboneSpec) -> Any:
@@ -229,11 +231,17 @@ def _output_within(base: Any, layer: Any) -> Any:
     return outputs[0] if len(outputs) == 1 else layer.output
 
 
-def _pool(maps: Any, pool: str, layer_name: str) -> Any:
-    ops = import_keras().ops
-    axes = tuple(range(1, len(maps.shape) - 1))
+def _pool(maps: Any, pool: str, layer_name: str, *, n_prefix: int | None = None) -> Any:
+    """Return vectors; of tokens, `n_prefix` are no patches, and count in none but "cls" and "flatten"."""
+    keras = import_keras()
+    ops = keras.ops
     if pool not in POOLS:
         raise UsageError(f"No pooling '{pool}'. {nearest(pool, list(POOLS), of='poolings')}")
+    if pool in TOKEN_POOLS:
+        return pool_tokens(keras, maps, pool, n_prefix or 0)
+    if n_prefix and pool != "flatten":
+        maps = maps[:, n_prefix:]
+    axes = tuple(range(1, len(maps.shape) - 1))
     if pool == "avg":
         return ops.mean(maps, axis=axes)  # (n, c)
     if pool == "max":

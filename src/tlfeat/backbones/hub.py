@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,11 @@ import numpy as np
 
 from tlfeat.backbones.hub_catalog import Family, HubBackbone, rows_of
 from tlfeat.backbones.hub_config import Arguments, arguments_in, check_row
+from tlfeat.backbones.hub_fetch import fitting_folder
 from tlfeat.backbones.hub_weights import load_weights
 from tlfeat.backbones.position_tables import resized
 from tlfeat.backbones.weights_folder import WeightsFolder, import_hub
-from tlfeat.errors import UsageError
+from tlfeat.errors import UsageError, unknown_layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ _PARTS: dict[str, Callable[[Any, tuple[int, int]], _Parts]] = {
     "clip": _clip,
 }
 
+_NO_SIZE = "'{name}' without weights has no size: name one, such as {first}."
+
 #: Swin gives its attention a mask that Keras takes for one of its own.
 _NO_MASK = r"Layer 'attn' \(of type WindowAttention\) was passed an input with a mask"
 
@@ -193,6 +196,7 @@ def make(family: Family, arguments: Arguments, size: tuple[int, int]) -> Any:
     if family.name == "swin":
         given["drop_path"] = 0.0
         warnings.filterwarnings("ignore", message=_NO_MASK)
+        import_hub("keras_hub.src.models.swin_transformer.swin_transformer_layers").ops = _SwinOps()
     if family.name in ("dinov2", "dinov3"):
         given["use_mask_token"] = False
     if family.name == "dinov2":
@@ -202,6 +206,20 @@ def make(family: Family, arguments: Arguments, size: tuple[int, int]) -> Any:
         ids = net.embedding.position_ids
         ids.assign(np.arange(ids.shape[-1])[None])
     return net
+
+
+class _SwinOps:
+    """``keras.ops`` for KerasHub's Swin: its `slice_update` is an operation of XLA that OpenVINO does not know."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_hub("keras").ops, name)
+
+    def slice_update(self, inputs: Any, start_indices: Sequence[int], updates: Any) -> Any:
+        """Return `inputs` with `updates` written over it, from a place that is known."""
+        ops = import_hub("keras").ops
+        sizes = zip(inputs.shape, start_indices, updates.shape, strict=True)
+        around = [(start, whole - start - own) for whole, start, own in sizes]
+        return ops.where(ops.pad(ops.ones_like(updates), around) > 0, ops.pad(updates, around), inputs)
 
 
 def check_size(family: Family, arguments: Arguments, size: tuple[int, int]) -> None:
@@ -218,6 +236,32 @@ def check_size(family: Family, arguments: Arguments, size: tuple[int, int]) -> N
         )
     if size[0] != size[1] and family.name != "dinov3":
         raise UsageError(f"{family.title} takes square pictures, received {size[0]}x{size[1]}.")
+
+
+def check_hub(entry: HubBackbone | Family, weights: str, size: tuple[int, int], layers: Sequence[str]) -> None:
+    """Raise for what can be said of a network before it is built: its weights, an input size, a block that is none.
+
+    Parameters
+    ----------
+    weights : str
+        As of `hub_fetch.weights_folder`, or "random".
+    layers : sequence of str
+        As in ``--layer``.
+    """
+    import_hub()
+    family = entry if isinstance(entry, Family) else entry.family
+    if weights != "random":
+        arguments, _ = arguments_in(fitting_folder(entry, weights), family)
+    elif isinstance(entry, HubBackbone):
+        arguments = dict(entry.arguments)
+    else:
+        raise UsageError(_NO_SIZE.format(name=entry.name, first=rows_of(entry.name)[0].name))
+    check_size(family, arguments, size)
+    n_blocks = sum(arguments["depths"]) if "depths" in arguments else arguments["num_layers"]
+    known = [f"block_{number}" for number in range(1, n_blocks + 1)]
+    for name in (layer.partition(":")[0] for layer in layers):
+        if name.startswith("block") and name not in known:
+            raise unknown_layer(name, [*known, "norm"], of=entry.name)
 
 
 def _flat(keras: Any, family: Family, net: Any, size: tuple[int, int]) -> Any:

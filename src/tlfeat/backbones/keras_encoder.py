@@ -13,7 +13,8 @@ import numpy as np
 from tlfeat import workspace
 from tlfeat.backbones.encoder import check_pixels
 from tlfeat.backbones.graph import embedding_output
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess, weights_digest
+from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, weights_digest
+from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import (
     CannotConvert,
     OpenVinoRuntime,
@@ -153,7 +154,8 @@ class KerasEncoder:
             try:
                 if not is_converted(file):
                     probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
-                    convert(self._forward, self.layers, probe.astype(pixel_type(self.resize)), file)
+                    pixels = probe.astype(pixel_type(self.resize))
+                    convert(self._forward, self.layers, pixels, file, is_large=self.spec.hub is not None)
                 return OpenVinoRuntime(file, self.layers, self.n_threads)
             except CannotConvert as error:
                 self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import PREPROCESS, BackboneSpec, import_keras, preprocess
+from tlfeat.backbones.network import BackboneSpec, import_keras
+from tlfeat.backbones.preprocess import PREPROCESS, preprocess
 from tlfeat.errors import UsageError
 from tlfeat.workspace import safe_name
 

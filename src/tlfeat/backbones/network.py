@@ -18,24 +18,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tlfeat.backbones import catalog
+from tlfeat.backbones.hub import build_hub
+from tlfeat.backbones.hub_catalog import Family, HubBackbone
+from tlfeat.backbones.hub_fetch import own_size, weights_folder
+from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.backbones.stored_weights import load_network
 from tlfeat.backbones.weights_files import check_file, check_weights_file, input_shapes
 from tlfeat.documents import EncoderSource, misfit
 from tlfeat.errors import DataError, UsageError, WeightsError, nearest
 from tlfeat.files import MAX_MODEL_BYTES, open_regular
 from tlfeat.system import was_interrupted
-
-#: What is done to pixels of 0 to 255 before the first layer; the modes of keras.applications and two more.
-PREPROCESS = {
-    "tf": "x / 127.5 - 1",
-    "caffe": "RGB to BGR, minus the ImageNet mean 103.939, 116.779, 123.68",
-    "torch": "x / 255, minus the ImageNet mean 0.485, 0.456, 0.406, over 0.229, 0.224, 0.225",
-    "0-1": "x / 255",
-    "none": "x (the network rescales inside)",
-}
 
 #: The small network that ships with tlfeat; pretrained on the digits 0 to 4 and on letters.
 DIGITS = "digits_cnn"
@@ -54,8 +47,9 @@ class BackboneSpec:
     backbone : str
         A name of the catalog, ``digits_cnn``, or the path of a user's own ``.keras`` or ``.h5`` model.
     weights : str, default="imagenet"
-        ``imagenet``, ``random`` or the path of a ``.weights.h5``, ``.h5`` or ``.keras`` file. Ignored for a
-        user's own model, which brings its own.
+        ``imagenet``, ``random`` or the path of a ``.weights.h5``, ``.h5`` or ``.keras`` file; of a vision transformer
+        a folder, ``hf://org/name`` or the name of a Keras preset, and ``imagenet`` stands for its authors' weights,
+        whatever these were trained on. Ignored for a user's own model, which brings its own.
     input_size : tuple of int, optional
         Height and width; the catalog's, or the model's own, by default.
     preprocess : str, optional
@@ -91,6 +85,21 @@ class BackboneSpec:
         return self.backbone.endswith((".keras", ".h5", ".hdf5"))
 
     @property
+    def hub(self) -> HubBackbone | Family | None:
+        """The row of a vision transformer of KerasHub, or None for any other network."""
+        if self.is_own_model or self.backbone == DIGITS:
+            return None
+        entry = catalog.find(self.backbone)
+        return None if isinstance(entry, catalog.Backbone) else entry
+
+    @property
+    def own_pool(self) -> str | None:
+        """How the tokens of a transformer become a vector where nothing is said; None for maps, which are averaged."""
+        if self.hub is None:
+            return None
+        return self.hub.pool if isinstance(self.hub, Family) else self.hub.family.pool
+
+    @property
     def name(self) -> str:
         """A short name for tables and files."""
         return Path(self.backbone).stem if self.is_own_model else self.backbone
@@ -109,7 +118,8 @@ class BackboneSpec:
             return self.input_size
         if self.model_file is not None:
             return stored_input_size(self.model_file)
-        return catalog.find(self.backbone).input_size
+        entry = catalog.find(self.backbone)
+        return own_size(weights_folder(entry, self.weights), entry) if isinstance(entry, Family) else entry.input_size
 
     @property
     def mode(self) -> str:
@@ -128,7 +138,7 @@ class BackboneSpec:
         values = asdict(self)
         if self.is_own_model:
             values["backbone"] = str(Path(self.backbone).resolve())
-        if self.weights not in ("imagenet", "random"):
+        if self.weights not in ("imagenet", "random") and (self.hub is None or Path(self.weights).exists()):
             values["weights"] = str(Path(self.weights).resolve())
         return values
 
@@ -177,25 +187,6 @@ def silent_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def preprocess(x: Any, mode: str) -> Any:
-    """Scale float32 RGB pixels of 0 to 255 as the backbone was trained; the only place where this is done.
-
-    Parameters
-    ----------
-    x : float32 tensor of shape (n, height, width, 3)
-    mode : str
-        One of `PREPROCESS`.
-    """
-    if mode == "tf":
-        return x / 127.5 - 1.0
-    if mode == "caffe":
-        return x[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)
-    if mode == "torch":
-        mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-        return (x / 255.0 - mean) / std
-    return x / 255.0 if mode == "0-1" else x
-
-
 def weights_digest(spec: BackboneSpec) -> str:
     """Return what identifies the weights: ``sha256:...`` of the file, or ``random:SEED``.
 
@@ -205,6 +196,8 @@ def weights_digest(spec: BackboneSpec) -> str:
         return _file_digest(spec.model_file)
     if spec.weights == "random":
         return f"random:{spec.seed}"
+    if spec.hub is not None:
+        return weights_folder(spec.hub, spec.weights).digest()
     return _file_digest(weights_file(spec))
 
 
@@ -212,7 +205,7 @@ def weights_file(spec: BackboneSpec) -> Path:
     """Return the file with the weights of a catalog architecture, downloading it by Keras' own means if needed."""
     if spec.weights != "imagenet":
         return Path(spec.weights)
-    entry = catalog.find(spec.backbone)
+    entry = _of_keras(spec)
     store = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models" / entry.weights_file
     if not store.exists():
         keras = import_keras()
@@ -234,6 +227,12 @@ def weights_file(spec: BackboneSpec) -> Path:
     return store
 
 
+def _of_keras(spec: BackboneSpec) -> catalog.Backbone:
+    entry = catalog.find(spec.backbone)
+    assert isinstance(entry, catalog.Backbone)
+    return entry
+
+
 def build_base(spec: BackboneSpec, input_size: tuple[int, int]) -> Any:
     """Return the Keras model from preprocessed pixels to the pooled output, with its weights.
 
@@ -248,6 +247,10 @@ def build_base(spec: BackboneSpec, input_size: tuple[int, int]) -> Any:
     keras.config.set_dtype_policy(policy)  # it was cleared too
     if spec.model_file is not None:
         return _load_model(spec.model_file)
+    if spec.hub is not None:
+        keras.utils.set_random_seed(spec.seed)
+        folder = None if spec.weights == "random" else weights_folder(spec.hub, spec.weights)
+        return build_hub(keras, spec.hub, folder, input_size)
     if spec.weights == "random":
         return _new_base(spec, input_size, None)
     path = weights_file(spec)
@@ -263,7 +266,7 @@ def build_base(spec: BackboneSpec, input_size: tuple[int, int]) -> Any:
         except Exception:
             raise WeightsError(
                 f"{path} does not fit {spec.backbone}: {short_reason(error)}. Expected weights of "
-                f"keras.applications.{catalog.find(spec.backbone).keras_name}, with or without its top."
+                f"keras.applications.{_of_keras(spec).keras_name}, with or without its top."
             ) from error
 
 
@@ -285,7 +288,7 @@ def _new_base(
     graph (one more Rescaling) for that very word, and without it the rows would be wrong without an error.
     """
     keras = import_keras()
-    entry = catalog.find(spec.backbone)
+    entry = _of_keras(spec)
     keras.utils.set_random_seed(spec.seed)
     kwargs: dict[str, Any] = dict(entry.arguments)
     if not include_top:
@@ -318,7 +321,7 @@ def _download_answered_by(path: Path) -> Iterator[None]:
 
 def _without_top(spec: BackboneSpec, input_size: tuple[int, int], weights: Path) -> Any:
     """Load weights that include the classifier and copy those of the layers below it."""
-    if catalog.find(spec.backbone).keras_name.startswith("EfficientNetB"):
+    if _of_keras(spec).keras_name.startswith("EfficientNetB"):
         raise WeightsError("EfficientNet's weights are needed without the top")  # see `_new_base`: another graph
     whole = _new_base(spec, input_size, weights, include_top=True)
     import_keras().backend.clear_session()

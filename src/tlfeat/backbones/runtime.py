@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from tlfeat.backbones.network import silent_stderr
 from tlfeat.errors import TlfeatError, UsageError, nearest
 from tlfeat.records import distribution_version
 from tlfeat.types import Pixels, Rows
@@ -135,6 +137,66 @@ class OpenVinoRuntime:
         return rows
 
 
+#: Texts of about one length that go through the network together, and the step by which their lengths are rounded up:
+#: one by one short texts take three times as long, and in 32 long ones a tenth more (docs/benchmarks/text.md).
+_TEXTS, _STEP = 8, 8
+
+
+class TokenRuntime:
+    """A network of texts: sorted by length, a few at a time, each batch as long as its longest text.
+
+    Parameters
+    ----------
+    package : str
+        What computes.
+    forward : callable
+        From int32 tokens of shape (n, length), -1 behind the end of each text, to a row a text for each layer.
+    layers : sequence of str
+    is_parallel : bool
+    """
+
+    def __init__(
+        self,
+        package: str,
+        forward: Callable[[Any], Sequence[Any]],
+        layers: Sequence[str],
+        *,
+        is_parallel: bool,
+    ) -> None:
+        self.name = f"{package} {distribution_version(package)}"
+        self.forward = forward
+        self.layers = layers
+        self.is_parallel = is_parallel
+
+    def __call__(self, tokens: Sequence[npt.NDArray[np.int32]]) -> dict[str, Rows]:
+        """Return float32 rows of shape (n_texts, width) for each layer, in the order of the texts."""
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        rows: dict[str, Rows] = {}
+        for start in range(0, len(order), _TEXTS):
+            at = order[start : start + _TEXTS]
+            longest = max(len(tokens[i]) for i in at)
+            batch = np.full((len(at), -(-longest // _STEP) * _STEP), -1, np.int32)
+            for k, i in enumerate(at):
+                batch[k, : len(tokens[i])] = tokens[i]
+            for name, found in zip(self.layers, self.forward(batch), strict=True):
+                found = np.asarray(found, dtype=np.float32)
+                rows.setdefault(name, np.empty((len(tokens), found.shape[1]), np.float32))[at] = found
+        return rows
+
+
+def converted_tokens(file: Path, layers: Sequence[str], n_threads: int) -> TokenRuntime:
+    """Return the converted network of a text encoder, for any number of threads."""
+    compiled, request = _compile(file, n_threads), threading.local()
+
+    def forward(tokens: Any) -> list[Any]:
+        if not hasattr(request, "own"):
+            request.own = compiled.create_infer_request()
+        request.own.infer([tokens], share_inputs=True)
+        return [request.own.get_output_tensor(k).data.copy() for k in range(len(layers))]
+
+    return TokenRuntime("openvino", forward, layers, is_parallel=True)
+
+
 def import_openvino() -> Any:
     """Import OpenVINO without its usage statistics.
 
@@ -178,17 +240,31 @@ def _seal(graph: bytes, weights: Path) -> bytes:
     return f"{digest.hexdigest()} -->\n".encode()
 
 
-def convert(forward: Any, layers: Sequence[str], probe: Pixels, file: Path) -> None:
+def convert(
+    forward: Any,
+    layers: Sequence[str],
+    probe: npt.NDArray[Any],
+    file: Path,
+    *,
+    read: Callable[[Path, Sequence[str], int], Any] = OpenVinoRuntime,
+    is_large: bool = False,
+) -> None:
     """Write the OpenVINO form of a traced graph to `file` (and the weights beside it), if its rows are the same.
 
     Parameters
     ----------
     forward : tf.function
         From pixels to a list of tensors of shape (n, width), one for each of `layers`.
-    probe : array of shape (n, height, width, 3)
-        Pictures on which both must agree within `TOLERANCE`.
+    probe : array of shape (n, height, width, 3), or (n, length)
+        Pictures, or tokens, on which both must agree within `TOLERANCE`.
     file : Path
         Ends in ``.xml``. It appears only when it is whole.
+    read : callable
+        Gives what runs the file: `OpenVinoRuntime`, or `converted_tokens`, for any number of texts of any length.
+    is_large : bool, default=False
+        OpenVINO reads the variables where they are, instead of a frozen copy of the graph: of 86 million in 4 s and
+        2 GB, not in 24 s and 5 GB. Rows of EfficientNet differ in the last bit then, so that what was converted from
+        a frozen graph stays so.
 
     Raises
     ------
@@ -198,13 +274,15 @@ def convert(forward: Any, layers: Sequence[str], probe: Pixels, file: Path) -> N
         ov = import_openvino()
     except ImportError as error:
         raise CannotConvert("it is not installed") from error
-    frozen = freeze(forward)
+    shape = (-1, -1) if probe.ndim == 2 else (1, *probe.shape[1:])
+    frozen = None if is_large else freeze(forward)
     try:
         with written_together(file) as new:
             try:
-                model = to_openvino(frozen, (1, *probe.shape[1:]), new.parent)
+                model = _read_in_place(ov, forward, shape) if is_large else to_openvino(frozen, shape, new.parent)
                 ov.save_model(model, new, compress_to_fp16=False)
-                got = OpenVinoRuntime(new, layers, 1)(probe)
+                runtime = read(new, layers, 1)
+                got = runtime(probe) if probe.ndim > 2 else runtime([text[text >= 0] for text in probe])
             except Exception as error:  # OpenVINO raises RuntimeError for everything, and names no kinds
                 raise CannotConvert(f"it cannot take this network: {_last_line(error)}") from error
             expected = dict(zip(layers, (np.asarray(rows) for rows in forward(probe)), strict=True))
@@ -244,6 +322,15 @@ def to_openvino(frozen: Any, shape: Sequence[int], folder: Path) -> Any:
     (folder / "graph.pb").unlink()
     by_name = {name: output for output in model.outputs for name in output.names}
     model = ov.Model([by_name[tensor.name] for tensor in frozen.outputs], model.get_parameters())
+    model.reshape(list(shape))
+    _simplify(model)
+    return model
+
+
+def _read_in_place(ov: Any, forward: Any, shape: Sequence[int]) -> Any:
+    """Return the OpenVINO model of a ``tf.function`` without a copy of its variables."""
+    with silent_stderr():  # TensorFlow looks for a GPU and says that there is none
+        model = ov.convert_model(forward.get_concrete_function())
     model.reshape(list(shape))
     _simplify(model)
     return model

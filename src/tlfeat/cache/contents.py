@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,8 +12,11 @@ import numpy as np
 
 from tlfeat.backbones.encoder import resolve_embedding
 from tlfeat.backbones.network import BackboneSpec
+from tlfeat.backbones.text_catalog import is_text_backbone
 from tlfeat.cache.store import Cache
-from tlfeat.errors import CacheError, DataError
+from tlfeat.errors import CacheError, DataError, TlfeatError
+from tlfeat.texts.read import keyed_text
+from tlfeat.texts.text_set import load_texts
 from tlfeat.types import Rows
 
 
@@ -68,7 +71,9 @@ class Origin(StrEnum):
     """What made the rows of a cache."""
 
     KERAS = "keras"  # a backbone, which can be built again
+    TEXT = "text"  # a text encoder, which can be built again
     PIXELS = "pixels"  # the small pictures themselves
+    TFIDF = "tfidf"  # counts of the words of texts
     IMPORTED = "imported"  # somebody else's encoder; there may be no images
     UNKNOWN = "unknown"  # an encoder that was passed in from Python
 
@@ -78,7 +83,9 @@ def origin_of(encoder: Mapping[str, Any]) -> Origin:
     backbone = encoder.get("backbone")
     if backbone is None:
         return Origin.UNKNOWN
-    return Origin(backbone) if backbone in (Origin.PIXELS, Origin.IMPORTED) else Origin.KERAS
+    if is_text_backbone(backbone):
+        return Origin.TEXT
+    return Origin(backbone) if backbone in (Origin.PIXELS, Origin.TFIDF, Origin.IMPORTED) else Origin.KERAS
 
 
 def origin(cache: Cache) -> Origin:
@@ -102,9 +109,36 @@ def encoder_name(cache: Cache) -> str:
     return Path(str(cache.source.get("encoder", {}).get("backbone", ""))).stem if name == "own model" else name
 
 
+def holds_texts(cache: Cache) -> bool:
+    """Whether the rows of a cache are of texts."""
+    return cache.source.get("holds") == "texts"
+
+
+def read_texts(cache: Cache, keys: Sequence[str]) -> dict[str, str]:
+    """Return the texts of these content keys that can be read again; one that has changed is another text.
+
+    A cache keeps no text. They are looked for where they were: in the files, or in the table, in whatever line they are
+    by now.
+    """
+    wanted, images = set(keys), cache.table.images
+    if images.source.is_file():
+        source = cache.source
+        try:
+            held = load_texts(
+                images.source, text_column=source.get("text_column"), label_column=source.get("label_column")
+            )
+        except TlfeatError:
+            return {}
+        contents: Iterable[Path | Callable[[], bytes]] = map(held.content, range(len(held)))
+    else:
+        at = {key: i for i, key in enumerate(cache.table.keys) if key in wanted}
+        contents = map(images.file, at.values())
+    return dict(found for content in contents if (found := keyed_text(content)) and found[0] in wanted)
+
+
 def picture_files(cache: Cache, paths: list[str]) -> list[Path] | None:
     """Return the files of images, None where the rows were imported or every file is gone."""
-    if origin(cache) is Origin.IMPORTED:
+    if origin(cache) is Origin.IMPORTED or holds_texts(cache):
         return None
     root = cache.table.images.root
     files = [root / path for path in paths]

@@ -65,6 +65,7 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
         labels=text["label"],
         splits=text["split"],
         groups=text["group"],
+        holds=str(source.get("holds", "images")),
     )
     return ImageTable(images, text["key"], text["status"], text["error"], numbers["size"], numbers["mtime_ns"])
 

@@ -150,7 +150,12 @@ class ImageOptions(BackboneOptions):
     """What is wanted of images beside the backbone."""
 
     weights: Annotated[
-        str, typer.Option("--weights", help="imagenet (Keras downloads them once), random, or a file.")
+        str,
+        typer.Option(
+            "--weights",
+            metavar="WHAT",
+            help="imagenet (Keras downloads them once), random, a file, or the folder of a text encoder.",
+        ),
     ] = "imagenet"
     class_map: Annotated[
         list[str] | None,
@@ -222,6 +227,15 @@ class EmbeddingOptions(ImageOptions):
         str,
         typer.Option("--runtime", help="openvino, tensorflow, or auto (OpenVINO; TensorFlow if there is a GPU)."),
     ] = "auto"
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            "--text-column",
+            metavar="NAME",
+            help="Column of a table with the texts, for a text encoder. Default: text, sentence, content, body, "
+            "message, review or document.",
+        ),
+    ] = None
     cache: NewCacheOption = None
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -106,6 +107,7 @@ def embed_files(
             is_known=is_known,
             n_ahead=max(64, 3 * encoder.batch_size),
             pool=pool,
+            decode=getattr(encoder, "decode", None),
         )
         stack.callback(decoded_all.close)
 
@@ -147,8 +149,10 @@ def _prepare(encoder: Encoder, profile: Profile, on_progress: OnProgress) -> Non
 
 def _encode(encoder: Encoder, batch: Sequence[Decoded]) -> tuple[dict[str, Rows], float]:
     started_s = time.perf_counter()
-    pixels = np.stack([decoded.pixels for decoded in batch if decoded.pixels is not None])
-    return encoder.encode(pixels), time.perf_counter() - started_s
+    items: Any = [decoded.pixels for decoded in batch if decoded.pixels is not None]
+    if not hasattr(encoder, "decode"):  # texts have different lengths, and their encoder takes them one by one
+        items = np.stack(items)
+    return encoder.encode(items), time.perf_counter() - started_s
 
 
 def _timed(decoded_all: Iterable[Decoded], profile: Profile) -> Iterator[Decoded]:

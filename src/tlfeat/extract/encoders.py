@@ -10,6 +10,8 @@ from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.model_encoder import ModelEncoder, is_keras_model, mode_of
 from tlfeat.backbones.network import BackboneSpec
+from tlfeat.backbones.text_catalog import is_text_backbone
+from tlfeat.backbones.text_encoder import TextEncoder, TextSpec, check_text_options
 from tlfeat.cache.contents import Origin, origin, spec_of
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, FingerprintError, UsageError
@@ -42,11 +44,15 @@ def make_encoder(
     if isinstance(backbone, str | os.PathLike):
         if backbone == "pixels":
             return PixelEncoder()
+        if is_text_backbone(backbone):
+            check_text_options({"backbone": backbone, "preprocess": preprocess, "input_size": input_size, **options})
+            return TextEncoder(TextSpec(str(backbone), weights), layers, **options)
         mode = preprocess if preprocess is None else mode_of(preprocess)
         backbone = BackboneSpec(os.fspath(backbone), weights, input_size, mode)
-    names = [embedding_name(layer) for layer in layers]
     if isinstance(backbone, BackboneSpec):
-        return KerasEncoder(backbone, names, **options)
+        pools = [None if layer == "avg_pool" else backbone.own_pool for layer in layers]
+        return KerasEncoder(backbone, [*map(embedding_name, layers, pools)], **options)
+    names = [embedding_name(layer) for layer in layers]
     if is_keras_model(backbone):
         return ModelEncoder(backbone, names, preprocess=preprocess, input_size=input_size, **options)
     if callable(getattr(backbone, "encode", None)):  # isinstance() would ask it for its runtime, and so build it
@@ -72,6 +78,8 @@ def encoder_of(cache: Cache, layer: str) -> Encoder:
         encoder: Encoder = PixelEncoder()
     elif made_by is Origin.KERAS:
         encoder = KerasEncoder(spec_of(cache), [layer], resize=held["resize"], dtype=held["dtype"], batch_size=8)
+    elif made_by is Origin.TEXT:
+        encoder = TextEncoder(TextSpec.from_dict(cache.source["encoder"]), [layer], dtype=held["dtype"])
     else:
         raise DataError(
             f"{cache.path} does not say what made its rows: new images cannot be embedded, only its own can be named."

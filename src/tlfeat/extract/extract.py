@@ -256,7 +256,7 @@ class _Run:
         for layer in self.encoder.layers:
             self.cache.known(layer)  # read here, asked in threads
         embedded_all = embed_files(
-            ((i, self.images.file(i)) for i, status in enumerate(table.status) if status != "ok"),
+            ((i, self.images.content(i)) for i, status in enumerate(table.status) if status != "ok"),
             self.encoder,
             is_wanted=lambda decoded: self._is_wanted(table, decoded, n_todo),
             is_known=self._needs_no_pixels,

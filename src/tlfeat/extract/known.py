@@ -80,7 +80,7 @@ class KnownRows:
                 some = list(positions[start : start + _STEP])
                 self.on_progress("looking for known images", start, len(positions))
                 unread = [i for i in some if i not in keys]
-                keys.update(zip(unread, pool.map(lambda i: _key_of(images.file(i)), unread), strict=True))
+                keys.update(zip(unread, pool.map(lambda i: _key_of(images.content(i)), unread), strict=True))
                 yield some
 
     def _copy(self, other: Cache, keys: list[str]) -> None:
@@ -121,8 +121,8 @@ def _maybe_known(other: Cache, table: ImageTable) -> list[int]:
     return [i for i, status in enumerate(table.status) if status == "pending" and table.sizes[i] in sizes]
 
 
-def _key_of(file: Path) -> str:
+def _key_of(content: Path | Callable[[], bytes]) -> str:
     try:
-        return content_key(read_file(file))
+        return content_key(content() if callable(content) else read_file(content))
     except BadImage:
         return ""  # decoding says why

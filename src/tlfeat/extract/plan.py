@@ -11,13 +11,16 @@ from typing import Any, TypedDict, Unpack
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
-from tlfeat.backbones.graph import POOLS, unknown_layer
+from tlfeat.backbones.graph import POOLS, TOKEN_POOLS
+from tlfeat.backbones.hub import check_hub
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
+from tlfeat.backbones.text_catalog import is_text_backbone
+from tlfeat.backbones.text_encoder import TextEncoder, TextSpec, check_text_options
 from tlfeat.backbones.weights_files import check_weights_file, layer_names
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import DataError, UsageError, nearest
+from tlfeat.errors import DataError, UsageError, nearest, unknown_layer
 from tlfeat.extract.extract import ExtractReport, extract_rows
 from tlfeat.extract.reference import embed_reference
 from tlfeat.images import example
@@ -26,6 +29,7 @@ from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.images.labels import Advice, advise
 from tlfeat.images.resizing import RESIZES
 from tlfeat.text import counted
+from tlfeat.texts.text_set import load_texts, looks_like_texts
 from tlfeat.types import ROW_TYPES, StrPath
 from tlfeat.workspace import CACHE_DIR, digest, safe_name
 
@@ -65,7 +69,7 @@ class ExtractionJob:
         """
         options = {"known_in": workspace.other_caches(self.cache_path), **options}
         report = extract_rows(self.images, self.encoder, self.cache_path, origin=self.origin, **options)
-        if report.n_embedded:
+        if report.n_embedded and self.images.holds == "images":
             embed_reference(self.encoder, self.cache_path)
         return report
 
@@ -95,6 +99,7 @@ def plan_extraction(
     label_from: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    text_column: str | None = None,
     cache: StrPath | None = None,
     **options: Unpack[EncoderOptions],
 ) -> ExtractionJob:
@@ -113,7 +118,7 @@ def plan_extraction(
         Classes to take, as they are called then; all by default.
     label_from : str, optional
         Labels from names of files: "name", "parent" or a regular expression with one group.
-    path_column, label_column : str, optional
+    path_column, label_column, text_column : str, optional
         Of a table.
     cache : str or path, optional
         A name under ``cache/`` by default, made from the data and the encoder.
@@ -136,7 +141,7 @@ def plan_extraction(
     cache = None if cache is None else Path(cache)
     source: dict[str, Any] = {}
     reading = {"class_map": list(class_map), "classes": list(classes), "label_from": label_from}
-    reading |= {"path_column": path_column, "label_column": label_column}
+    reading |= {"path_column": path_column, "label_column": label_column, "text_column": text_column}
     if data is None and cache is not None and cache.exists():
         with open_cache(cache) as existing:
             source, held = existing.source, existing.fingerprint
@@ -151,22 +156,44 @@ def plan_extraction(
     if data is None:
         data = example.write_digits(workspace.CACHE_DIR / "example" / "digits")
         options["backbone"] = options.get("backbone") or DIGITS
-    images = _read(data, reading)
-    encoder, encoder_source = _make_encoder(options, layers, known=source.get("encoder", {}))
+    known = source.get("encoder", {})
+    is_of_texts = is_text_backbone(options.get("backbone") or known.get("backbone"))
+    images = _read_texts(data, reading) if is_of_texts else _read(data, reading)
+    encoder, encoder_source = _make_encoder(options, layers, known=known)
     path = cache or default_cache_path(images, encoder.name, encoder.fingerprint)
     origin = {"encoder": encoder_source, "class_map": [], **{name: value for name, value in reading.items() if value}}
+    if is_of_texts:
+        origin["holds"] = images.holds
     return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])
 
 
 def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:
     """Return the images; an error where a table names files none of which is there, before a network is built."""
-    images = load_images(data, **{**reading, "class_map": parse_class_map(reading["class_map"] or [])})
+    if reading["text_column"]:
+        raise UsageError("--text-column names texts: add --backbone minilm --weights FOLDER, or another text encoder.")
+    of_images = {name: value for name, value in reading.items() if name != "text_column"}
+    try:
+        images = load_images(data, **{**of_images, "class_map": parse_class_map(reading["class_map"] or [])})
+    except DataError as error:
+        if data.exists() and looks_like_texts(data):
+            raise UsageError(
+                f"{data} holds texts, and this backbone embeds images. Add --backbone minilm --weights FOLDER "
+                f"(docs/text.md says where to get one)."
+            ) from error
+        raise
     if images.source.is_file() and not any(images.file(i).exists() for i in range(len(images))):
         raise DataError(
             f"{data}: none of its {counted(len(images), 'file')} is there; the first is '{images.paths[0]}'. Paths "
             f"count from the folder of the table ({images.root}); files were looked for by name below it, too."
         )
     return images
+
+
+def _read_texts(data: Path, reading: Mapping[str, Any]) -> ImageSet:
+    if reading["path_column"]:
+        raise UsageError("--path-column names files of images; the column of texts is --text-column NAME.")
+    of_texts = {name: value for name, value in reading.items() if name != "path_column"}
+    return load_texts(data, **{**of_texts, "class_map": parse_class_map(reading["class_map"] or [])})
 
 
 def _check(options: EncoderOptions, layers: Sequence[str]) -> None:
@@ -178,6 +205,8 @@ def _check(options: EncoderOptions, layers: Sequence[str]) -> None:
             f"{type(backbone).__name__}. Save a Keras model, model.save('my.keras'), and name the file; or use "
             f"tlfeat.embed()."
         )
+    if is_text_backbone(backbone):
+        check_text_options(options)
     pool, resize, dtype = options.get("pool"), options.get("resize"), options.get("dtype")
     if pool is not None and pool not in POOLS:
         raise UsageError(f"No pooling '{pool}'. {nearest(pool, list(POOLS), of='poolings')}")
@@ -198,6 +227,8 @@ def _make_encoder(
     backbone, input_size = options.get("backbone"), options.get("input_size")
     if backbone == Origin.PIXELS or (backbone is None and origin_of(known) is Origin.PIXELS):
         return _pixel_encoder(layers, input_size), {"backbone": Origin.PIXELS}
+    if is_text_backbone(backbone) or (backbone is None and origin_of(known) is Origin.TEXT):
+        return _text_encoder(options, layers, known)
     if backbone is None and origin_of(known) is Origin.KERAS:
         spec = BackboneSpec.from_dict(known)
     else:
@@ -208,10 +239,11 @@ def _make_encoder(
             options.get("preprocess"),
             options.get("seed", 0),
         )
-    _check_network(spec, layers)
+    _check_network(spec, layers, options.get("pool"))
+    pool = options.get("pool") or spec.own_pool
     encoder = KerasEncoder(
         spec,
-        [embedding_name(layer, None if layer == "avg_pool" else options.get("pool")) for layer in layers],
+        [embedding_name(layer, None if layer == "avg_pool" else pool) for layer in layers],
         runtime=options.get("runtime", "auto"),
         resize=options.get("resize"),
         dtype=options.get("dtype") or "float32",
@@ -221,8 +253,31 @@ def _make_encoder(
     return encoder, spec.to_dict()
 
 
-def _check_network(spec: BackboneSpec, layers: Sequence[str]) -> None:
+def _text_encoder(
+    options: EncoderOptions, layers: Sequence[str], known: dict[str, Any]
+) -> tuple[Encoder, dict[str, Any]]:
+    backbone, weights = options.get("backbone"), options.get("weights", "imagenet")
+    if weights == "imagenet" and backbone in (None, known.get("backbone")):
+        weights = str(known.get("weights", ""))  # those of the cache
+    spec = TextSpec(backbone or str(known.get("backbone")), weights)
+    encoder = TextEncoder(
+        spec,
+        layers,
+        runtime=options.get("runtime", "auto"),
+        dtype=options.get("dtype") or "float32",
+        batch_size=options.get("batch_size"),
+        n_threads=options.get("n_threads"),
+    )
+    return encoder, spec.to_dict()
+
+
+def _check_network(spec: BackboneSpec, layers: Sequence[str], pool: str | None) -> None:
     """Raise for weights and layers that files show to be wrong, before a network is built."""
+    if spec.hub is not None:
+        check_hub(spec.hub, spec.weights, spec.size, layers)
+        return
+    if pool in TOKEN_POOLS:
+        raise UsageError(f"--pool {pool} is for transformers: {spec.name} has no CLS token. Use --pool avg.")
     if spec.model_file is None:
         if spec.weights not in ("imagenet", "random"):
             check_weights_file(Path(spec.weights), spec.backbone)

@@ -25,6 +25,9 @@ def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
     keys, status = [""] * n, ["pending"] * n
     sizes, mtimes_ns = array("q", bytes(8 * n)), array("q", bytes(8 * n))
     root = str(images.root)  # strings, not Paths: this is done for every image of an unchanged set
+    if images.contents:  # lines of a table are read each time: a line number is no name of a text
+        sizes = array("q", (len(text.encode("utf-8", "surrogateescape")) for text in images.contents))
+        return ImageTable(images, keys, status, [""] * n, sizes, mtimes_ns)
     for i, path in enumerate(images.paths):
         try:
             found = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118

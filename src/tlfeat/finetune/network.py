@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbones.graph import Crossing, Cut, split_graph
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, preprocess
+from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
+from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import has_gpu
 from tlfeat.finetune.settings import OPTIMIZERS, TrainSettings
 from tlfeat.types import Labels

@@ -89,7 +89,8 @@ def _unknown_format(data: bytes) -> str:
 class Decoded:
     """Image `i` of a set: its content key and pixels, or why there are none.
 
-    ``pixels`` is None with an empty `error` where the key was known already and decoding was not needed.
+    ``pixels`` is None with an empty `error` where the key was known already and decoding was not needed; of a text it
+    holds the tokens.
     ``read_s`` and ``decode_s`` are the seconds that a thread spent on it.
     """
 
@@ -233,7 +234,12 @@ def read_file(path: Path) -> bytes:
 
 
 def decode_file(
-    i: int, picture: Picture, size: tuple[int, int], is_known: Callable[[str], bool], resize: str = RESIZE
+    i: int,
+    picture: Picture,
+    size: tuple[int, int],
+    is_known: Callable[[str], bool],
+    resize: str = RESIZE,
+    decode: Callable[[bytes], Pixels] | None = None,
 ) -> Decoded:
     """Read, key and decode one picture; pixels are left out where `is_known(key)` says that no one needs them."""
     key, error, pixels = "", "", None
@@ -243,7 +249,7 @@ def decode_file(
         key = content_key(data)
         read_s = time.perf_counter()
         if not is_known(key):
-            pixels = decode_bytes(data, size, resize)
+            pixels = decode_bytes(data, size, resize) if decode is None else decode(data)
     except BadImage as bad:
         error = str(bad)
     return Decoded(i, key, pixels, error, read_s - started_s, time.perf_counter() - read_s)
@@ -258,6 +264,7 @@ def decode_all(
     n_threads: int | None = None,
     n_ahead: int = 64,
     pool: Executor | None = None,
+    decode: Callable[[bytes], Pixels] | None = None,
 ) -> Generator[Decoded, None, None]:
     """Decode files in threads, in order, at most `n_ahead` of them ahead of the consumer.
 
@@ -268,6 +275,8 @@ def decode_all(
     ----------
     pool : Executor, optional
         Threads shared with other work; `n_threads` of its own, one a core, by default.
+    decode : callable, optional
+        Takes the bytes of what is no picture: a text becomes its tokens.
     """
     with contextlib.ExitStack() as stack:
         if pool is None:
@@ -275,7 +284,7 @@ def decode_all(
         waiting: deque[Future[Decoded]] = deque()
         try:
             for i, path in files:
-                waiting.append(pool.submit(decode_file, i, path, size, is_known, resize))
+                waiting.append(pool.submit(decode_file, i, path, size, is_known, resize, decode))
                 if len(waiting) >= n_ahead:
                     yield waiting.popleft().result()
             while waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def heic_notes(passed_over: Mapping[str, int]) -> list[str]:
     return [f"{counted(n, 'HEIC file is', 'HEIC files are')} left out; {HEIC_ADVICE}"] if n else []
 
 
-def find_split_folders(root: Path) -> list[tuple[Path, str]]:
+def find_split_folders(root: Path, suffixes: Collection[str] | None = None) -> list[tuple[Path, str]]:
     """Return the split folders and their roles, or nothing where the subfolders are classes.
 
     It is a split layout if there is a training folder and nothing beside it but other split folders (a class
@@ -72,13 +72,14 @@ def find_split_folders(root: Path) -> list[tuple[Path, str]]:
     folders = sorted(p for p in root.iterdir() if is_visible_folder(p))
     roles = [(p, SPLIT_NAMES[p.name.lower()]) for p in folders if p.name.lower() in SPLIT_NAMES]
     found = {role for _, role in roles}
-    others = [p for p in folders if p.name.lower() not in SPLIT_NAMES and any(Walk().files(str(p)))]
+    others = [p for p in folders if p.name.lower() not in SPLIT_NAMES and any(Walk(suffixes).files(str(p)))]
     if "train" not in found or (others and found == {"train"}):
         return []
     if others:
         raise DataError(
             f"{root} has split folders ({', '.join(p.name for p, _ in roles)}) and beside them folders with "
-            f"images ({', '.join(p.name for p in others[:5])}). Move those away, or name a CSV instead."
+            f"{'images' if suffixes is None else 'texts'} ({', '.join(p.name for p in others[:5])}). Move those away, "
+            f"or name a CSV instead."
         )
     return roles
 
@@ -95,10 +96,10 @@ class Walk:
     other would else be walked in every order, and there are 100,000 of those of eight.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, suffixes: Collection[str] | None = None) -> None:
         self.passed_over: Counter[str] = Counter()
         self.notes: list[str] = []
-        self._suffixes = image_suffixes()
+        self._suffixes = image_suffixes() if suffixes is None else suffixes  # others, of files that are no images
         self._linked: set[str] = set()  # folders that links have led to
 
     def files(self, folder: str) -> Iterator[str]:

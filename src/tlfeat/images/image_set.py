@@ -53,6 +53,10 @@ class ImageSet:
         Files that were seen and are not images, by kind: their ending (".txt"), or "hidden" (a folder counts as one).
     notes : list of str
         What the user should know.
+    holds : str
+        "images", or "texts": files or lines of a table that a text encoder reads.
+    contents : list of str
+        The texts of a table, whose `paths` are then its lines, as ``reviews.csv:2``; empty where there are files.
     """
 
     root: Path
@@ -63,6 +67,8 @@ class ImageSet:
     groups: list[str]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    holds: str = "images"
+    contents: Sequence[str] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -85,6 +91,13 @@ class ImageSet:
     def file(self, i: int) -> Path:
         """The absolute path of image `i`."""
         return self.root / self.paths[i]
+
+    def content(self, i: int) -> Path | Callable[[], bytes]:
+        """What is read of image or text `i`: its file, or what gives the bytes of a text in a table."""
+        if not self.contents:
+            return self.file(i)
+        text = self.contents[i]
+        return lambda: text.encode("utf-8", "surrogateescape")
 
 
 def content_key(data: bytes) -> str:
@@ -131,14 +144,14 @@ def load_images(
     if source.is_dir():
         if path_column or label_column:
             raise UsageError(f"--path-column and --label-column are for tables; {source} is a folder.")
-        images = _from_folder(source.resolve(), class_map, classes, label_of)
+        images = from_folder(source.resolve(), class_map, classes, label_of)
     elif source.suffix.lower() in (".csv", ".tsv"):
         images = _from_table(source.resolve(), class_map, label_of, path_column, label_column)
     else:
         raise DataError(f"{source} is neither a folder nor a .csv or .tsv table.")
     if not len(images):
         raise DataError(_nothing_there(source, images))
-    images = _only(images, classes)
+    images = only(images, classes)
     notes = unlabelled_notes(images.paths, images.labels, label_from)
     if source.is_dir() and not label_of:
         notes += layout_notes(images.paths, images.labels)
@@ -160,15 +173,20 @@ def _nothing_there(source: Path, images: ImageSet) -> str:
     )
 
 
-def _from_folder(
-    root: Path, class_map: Mapping[str, str], classes: Collection[str], label_of: Callable[[str, str], str] | None
+def from_folder(
+    root: Path,
+    class_map: Mapping[str, str],
+    classes: Collection[str],
+    label_of: Callable[[str, str], str] | None,
+    suffixes: Collection[str] | None = None,
 ) -> ImageSet:
+    """Return the images below a folder, or the files with other endings, with the labels of their folders."""
     paths: list[str] = []
     labels: list[str] = []
     splits: list[str] = []
-    walk = Walk()
+    walk = Walk(suffixes)
     of_split: dict[str, set[str]] = {}  # class folders, which may be empty, or labels that files were given
-    split_folders = find_split_folders(root)
+    split_folders = find_split_folders(root, suffixes)
     for folder, split in split_folders or [(root, "")]:
         above = f"{folder.name}/" if folder != root else ""
         first = len(labels)
@@ -222,7 +240,7 @@ def _from_table(
     )
 
 
-def _only(images: ImageSet, classes: Collection[str]) -> ImageSet:
+def only(images: ImageSet, classes: Collection[str]) -> ImageSet:
     """Leave out the images of other classes, and those without a label."""
     if not classes:
         return images
@@ -235,7 +253,8 @@ def _only(images: ImageSet, classes: Collection[str]) -> ImageSet:
         labels=[images.labels[i] for i in chosen],
         splits=[images.splits[i] for i in chosen],
         groups=[images.groups[i] for i in chosen],
-        notes=[*images.notes, f"{counted(n_left_out, 'image')} of other classes left out (--classes)"],
+        contents=[images.contents[i] for i in chosen] if images.contents else (),
+        notes=[*images.notes, f"{counted(n_left_out, images.holds[:-1])} of other classes left out (--classes)"],
     )
 
 

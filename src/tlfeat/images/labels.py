@@ -142,14 +142,16 @@ def _class_of_number(path: str) -> str:
     return match.group(1) if match else ""
 
 
-def unlabelled_notes(paths: Sequence[str], labels: Sequence[str], label_from: str | None) -> list[str]:
+def unlabelled_notes(
+    paths: Sequence[str], labels: Sequence[str], label_from: str | None, *, noun: str = "image"
+) -> list[str]:
     """Return the line that names images without a label, where others have one."""
     without = [path for path, label in zip(paths, labels, strict=True) if not label]
     if not without or len(without) == len(paths):
         return []
     named = ", ".join(one_line(path) for path in without[:5]) + (", ..." if len(without) > 5 else "")
     return [
-        f"{len(without):,} of {counted(len(paths), 'image')} have no label"
+        f"{len(without):,} of {counted(len(paths), noun)} have no label"
         + (f" by --label-from {label_from}" if label_from else "")
         + f" and take no part in fitting: {named}"
     ]

@@ -45,7 +45,13 @@ class Table:
 
 
 def read_table(
-    source: Path, *, required: tuple[str, ...], path_column: str | None = None, label_column: str | None = None
+    source: Path,
+    *,
+    required: tuple[str, ...],
+    path_column: str | None = None,
+    label_column: str | None = None,
+    names: Mapping[str, tuple[str, ...]] = COLUMN_NAMES,
+    asked: Mapping[str, str | None] | None = None,
 ) -> Table:
     """Return the lines of a CSV or TSV file as dicts of path, label, split and group ("" where absent).
 
@@ -58,22 +64,38 @@ def read_table(
         Roles of `COLUMN_NAMES` that must be there.
     path_column, label_column : str, optional
         Names of columns; one of `COLUMN_NAMES` by default.
+    names : mapping of role to names of columns, default=`COLUMN_NAMES`
+        Of a table of something else than images.
+    asked : mapping of role to name of column, optional
+        Of such a table, in place of `path_column` and `label_column`.
 
     Raises
     ------
     DataError
         Not a table, a column is missing, a split that is neither train, val nor test.
     """
-    asked = {"path": path_column, "label": label_column}
+    asked = {"path": path_column, "label": label_column} if asked is None else asked
     try:
         opened = open_regular(source, max_bytes=_MAX_TABLE_BYTES)
         with io.TextIOWrapper(opened, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            delimiter, columns = _columns(source, file, required, asked)
+            delimiter, columns = _columns(source, file, required, asked, names)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            lines = [{role: line.get(columns.get(role, ""), "") or "" for role in COLUMN_NAMES} for line in reader]
+            lines = [{role: line.get(columns.get(role, ""), "") or "" for role in names} for line in reader]
     except (csv.Error, OSError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise DataError(f"{source} cannot be read as a table: {why}.") from error
+    check_lines(source, lines)
+    return Table(lines, notes_on_columns(source, columns, asked))
+
+
+def check_lines(source: Path, lines: list[dict[str, str]]) -> None:
+    """Bring the splits, labels and groups of a table to one form, in place.
+
+    Raises
+    ------
+    DataError
+        A split that is neither train, val nor test, or a label that is no name.
+    """
     for number, line in enumerate(lines, start=2):
         split = line["split"].strip().lower()
         if split and split not in SPLIT_NAMES:
@@ -82,11 +104,14 @@ def read_table(
         line["label"], line["group"] = composed(line["label"].strip()), composed(line["group"].strip())
         if max(len(line["label"]), len(line["group"])) > MAX_LABEL_LENGTH:
             raise DataError(f"{source}, row {number}: a label or group is longer than {MAX_LABEL_LENGTH} characters.")
-    return Table(lines, _notes_on_columns(source, columns, asked))
 
 
 def _columns(
-    source: Path, file: TextIO, required: tuple[str, ...], asked: Mapping[str, str | None]
+    source: Path,
+    file: TextIO,
+    required: tuple[str, ...],
+    asked: Mapping[str, str | None],
+    names: Mapping[str, tuple[str, ...]],
 ) -> tuple[str, dict[str, str]]:
     """Return the delimiter, and role to name of column; the file stands at its beginning again."""
     delimiters = "\t,;|" if source.suffix.lower() == ".tsv" else ",;\t|"
@@ -96,34 +121,45 @@ def _columns(
         headers[delimiter] = next(csv.reader(file, delimiter=delimiter, strict=True), [])
     file.seek(0)
     for delimiter, header in headers.items():
-        columns = _choose(header, asked)
+        columns = choose_columns(header, asked, names)
         if all(role in columns for role in (*required, *(role for role, name in asked.items() if name))):
             return delimiter, columns
     header = max(headers.values(), key=len)  # of several that are as long, that of the usual delimiter
-    columns = _choose(header, asked)
-    for role, name in asked.items():
-        if name and role not in columns:
-            raise DataError(
-                f"{source} has no column '{name}' (--{role}-column). "
-                f"{nearest(name, header, of='columns') if header else 'It is empty.'}"
-            )
+    columns = choose_columns(header, asked, names)
+    check_asked_columns(source, header, columns, asked)
     missing = [role for role in required if role not in columns]
     raise DataError(
         f"{source} lacks the column {' and '.join(missing)} (split and group are optional), "
         f"received: {', '.join(header) or 'an empty file'}."
-        + (f" Say which one it is: {_options(missing)}." if "path" in required else "")
+        + (f" Say which one it is: {_options(missing)}." if {"path", "text"} & {*required} else "")
     )
+
+
+def check_asked_columns(
+    source: Path, header: Sequence[str], columns: Mapping[str, str], asked: Mapping[str, str | None]
+) -> None:
+    """Raise `DataError` for a column that was named in an option and is not there."""
+    for role, name in asked.items():
+        if name and role not in columns:
+            raise DataError(
+                f"{source} has no column '{name}' (--{role}-column). "
+                f"{nearest(name, list(header), of='columns') if header else 'It is empty.'}"
+            )
 
 
 def _options(roles: Sequence[str]) -> str:
     return " ".join(f"--{role}-column NAME" for role in roles)
 
 
-def _choose(header: Sequence[str], asked: Mapping[str, str | None]) -> dict[str, str]:
+def choose_columns(
+    header: Sequence[str],
+    asked: Mapping[str, str | None],
+    names: Mapping[str, tuple[str, ...]] = COLUMN_NAMES,
+) -> dict[str, str]:
     """Return role to name of column as it stands in the header; a column has one role."""
     by_plain_name = {name.strip().lower(): name for name in reversed(header)}
     columns: dict[str, str] = {}
-    for role, known in COLUMN_NAMES.items():
+    for role, known in names.items():
         wanted = asked.get(role)
         if wanted and wanted in header:
             columns[role] = wanted
@@ -135,13 +171,15 @@ def _choose(header: Sequence[str], asked: Mapping[str, str | None]) -> dict[str,
     return columns
 
 
-def _notes_on_columns(source: Path, columns: Mapping[str, str], asked: Mapping[str, str | None]) -> list[str]:
+def notes_on_columns(source: Path, columns: Mapping[str, str], asked: Mapping[str, str | None]) -> list[str]:
+    """Return the line that says which columns were guessed, if any was."""
     guessed = [
         f"{role}s from '{columns[role]}'"
-        for role in ("path", "label")
+        for role in ("path", "text", "label")
         if role in columns and not asked[role] and columns[role].strip().lower() != role
     ]
-    return [f"{source.name}: {', '.join(guessed)} (others: --path-column, --label-column)"] if guessed else []
+    options = " ".join(f"--{role}-column," for role in asked).rstrip(",")
+    return [f"{source.name}: {', '.join(guessed)} (others: {options})"] if guessed else []
 
 
 def find_files(root: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:

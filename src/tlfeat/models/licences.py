@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tlfeat.backbones import catalog
 from tlfeat.backbones.hub_catalog import DINOV3_LICENCE, FAMILIES, HUB_BACKBONES, Family, HubBackbone
+from tlfeat.backbones.hub_fetch import weights_folder
 from tlfeat.backbones.network import DIGITS
+from tlfeat.backbones.text_catalog import TextFamily, find_text
 from tlfeat.cache.contents import Origin, origin_of
+from tlfeat.errors import TlfeatError
 from tlfeat.files import read_regular
 from tlfeat.records import Result
 
@@ -67,10 +71,19 @@ def credits_of(result: Result, encoder: Mapping[str, Any]) -> Credits:
         return Credits(
             "pretrained on the handwritten digits 0 to 4 and printed letters; ships with tlfeat", "Apache-2.0"
         )
-    if origin_of(encoder) is not Origin.KERAS:
+    found = origin_of(encoder)
+    if found is Origin.TFIDF:
+        return Credits("none: words are counted")
+    if found is Origin.TEXT:
+        text = find_text(result.backbone)
+        if isinstance(text, TextFamily):
+            return _published(f"a {text.name} network", digest, given, "", "not known to tlfeat: that of the folder")
+        return _published(text.paper, digest, given, text.hub_name, text.licence)
+    if found is not Origin.KERAS:
         return Credits("not known to tlfeat: the rows came from elsewhere", "not known to tlfeat")
     if (row := _HUB.get(result.backbone)) is not None:
-        return _of_hub(row, digest, given)
+        repository = row.hugging_face if isinstance(row, HubBackbone) else ""
+        return _published(row.paper, digest, given, repository, row.licence)
     entry = catalog.find(result.backbone)
     assert isinstance(entry, catalog.Backbone)
     if given == "imagenet":
@@ -81,28 +94,39 @@ def credits_of(result: Result, encoder: Mapping[str, Any]) -> Credits:
     )
 
 
-def _of_hub(row: HubBackbone | Family, digest: str, given: str) -> Credits:
-    published = f"https://huggingface.co/{row.hugging_face}" if isinstance(row, HubBackbone) else ""
-    terms = MUST_TRAVEL.get(row.licence, "")
-    if given == "imagenet" and published:
-        return Credits(f"{row.paper} ({digest[:19]}...; {published})", row.licence, terms)
-    if given.startswith("hf://"):
-        source = f"https://huggingface.co/{given.removeprefix('hf://')}"
+def _published(paper: str, digest: str, given: str, repository: str, licence: str) -> Credits:
+    """Return the credits of weights that their authors keep in a `repository` of Hugging Face; it may be ""."""
+    terms, url = MUST_TRAVEL.get(licence, ""), "https://huggingface.co/"
+    is_authors = repository and given in ("imagenet", f"hf://{repository}")
+    if given.startswith("hf://") or is_authors:
+        source = url + (repository if is_authors else given.removeprefix("hf://"))
     else:
-        source = "those that were given" + (f"; its authors' are at {published}" if published else "")
-    licence = f"{row.licence}, if they are its authors' weights"
-    return Credits(f"{row.paper} ({digest[:19]}...; {source})", licence, terms)
+        source = "those that were given" + (f"; its authors' are at {url}{repository}" if repository else "")
+    if not is_authors and not licence.startswith("not known"):
+        licence += ", if they are its authors' weights"
+    return Credits(f"{paper} ({digest[:19]}...; {source})", licence, terms)
 
 
 def licence_texts(encoder: Mapping[str, Any], model: Path | None = None) -> dict[str, bytes]:
-    """Return the files of the licence in the folder of the weights, else in that of the model, by name.
+    """Return the files of the licence in the folder of the model, else in that of the weights, by name.
 
     What cannot be read is left out.
     The folder may be of somebody else's making: a link in it that leads out of it is not followed, so that no file of
     the user's is handed on. (The store of Hugging Face links each file to one that lies two folders above.)
     """
-    weights = Path(str(encoder.get("weights") or "imagenet"))
-    return (_texts_in(weights) if weights.is_dir() else {}) or (_texts_in(model) if model else {})
+    found = _texts_in(model) if model else {}
+    return found or (_texts_in(folder) if (folder := _weights_folder(encoder)) else {})
+
+
+def _weights_folder(encoder: Mapping[str, Any]) -> Path | None:
+    weights, row = str(encoder.get("weights") or "random"), _HUB.get(str(encoder.get("backbone")))
+    if Path(weights).is_dir():
+        return Path(weights)
+    if weights == "random" or row is None:
+        return None
+    with suppress(TlfeatError):  # a network can be exported where its first weights are gone
+        return weights_folder(row, weights).path
+    return None
 
 
 def _texts_in(folder: Path) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.backbones.network import PREPROCESS
+from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.calibration import calibration_text

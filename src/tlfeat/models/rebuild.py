@@ -7,8 +7,9 @@ from pathlib import Path
 from tlfeat.backbones.encoder import Encoder, PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
+from tlfeat.backbones.text_encoder import TextEncoder, TextSpec
 from tlfeat.cache.contents import Origin, origin_of
-from tlfeat.errors import DataError, ModelError
+from tlfeat.errors import DataError, ModelError, UsageError, WeightsError
 from tlfeat.images.resizing import RESIZES
 from tlfeat.models.saved import ModelInfo
 from tlfeat.records import layers_of
@@ -51,6 +52,12 @@ def _build(folder: Path, info: ModelInfo) -> Encoder:
             dtype=dtype,
             batch_size=BATCH_SIZE,
         )
+    if found is Origin.TEXT:
+        try:
+            text = TextSpec.from_dict(info.encoder)
+            return TextEncoder(text, layers_of(info.layer), dtype=str(info.fingerprint.get("dtype")))
+        except (UsageError, WeightsError) as error:
+            raise ModelError(f"{folder} cannot be used: {error}") from error
     raise ModelError(
         f"{folder} was fitted on imported rows: tlfeat does not have the encoder that made them and cannot embed new "
         f"images."

@@ -235,7 +235,7 @@ def network_bytes(cache: Cache) -> int | None:
     if backbone == DIGITS:
         return 4 * DIGITS_PARAMETERS
     try:
-        return 4 * catalog.find(backbone).parameters
+        return 4 * getattr(catalog.find(backbone), "parameters", 0) or None
     except UsageError:
         file = Path(backbone)
         return file.stat().st_size if file.is_file() else None

@@ -117,26 +117,33 @@ def plan_sweep(
         raise UsageError(f"'{asked.name}' has one layer. A sweep needs a backbone: tlfeat backbones lists them.")
     known = _known_cuts(asked)
     if pools:
-        cuts, notes = _pooled(known, pools)
+        cuts, notes = _pooled(known, pools, asked.spec.own_pool or "avg")
         return SweepJob(plan_extraction(data, layers=list(cuts), **options), cuts, notes)
-    cuts = {"avg_pool" if cut.is_pooled_output and pool in (None, "avg") else cut.layer: cut for cut in known}
+    own_pool = asked.spec.own_pool or "avg"
+    cuts = {"avg_pool" if cut.is_pooled_output and pool in (None, own_pool) else cut.layer: cut for cut in known}
     job = plan_extraction(data, layers=list(cuts), pool=pool, **options)
-    vector_pool = None if pool == "avg" else pool
     return SweepJob(
-        job, {embedding_name(name, None if name == "avg_pool" else vector_pool): cut for name, cut in cuts.items()}
+        job, {embedding_name(name, None if name == "avg_pool" else pool or own_pool): cut for name, cut in cuts.items()}
     )
 
 
-def _pooled(known: Sequence[CutPoint], pools: Sequence[str]) -> tuple[dict[str, CutPoint], list[str]]:
-    """Return each layer with each pooling by its name in the cache, and what is left out."""
+def _pooled(known: Sequence[CutPoint], pools: Sequence[str], own_pool: str) -> tuple[dict[str, CutPoint], list[str]]:
+    """Return each layer with each pooling by its name in the cache, and what is left out.
+
+    Parameters
+    ----------
+    own_pool : str
+        What `avg_pool` is.
+    """
     cuts: dict[str, CutPoint] = {}
     wide = []
     for cut in known:
         for pool in pools:
             if pool == "flatten" and math.prod(cut.output_shape) > MAX_FLAT:
                 wide.append(cut.layer)
-            elif len(cut.output_shape) == 1 or pool == "avg":
-                cuts["avg_pool" if cut.is_pooled_output else cut.layer] = cut
+            elif len(cut.output_shape) == 1 or pool == own_pool:
+                vector = cut.layer if len(cut.output_shape) == 1 else embedding_name(cut.layer, pool)
+                cuts["avg_pool" if cut.is_pooled_output else vector] = cut
             else:
                 cuts[embedding_name(cut.layer, pool)] = cut
     left_out = f"flatten leaves out what has more than {MAX_FLAT:,} columns then: {', '.join(wide)}"

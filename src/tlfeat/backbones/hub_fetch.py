@@ -1,0 +1,126 @@
+"""Where the weights of a vision transformer are: a folder, or fetched once from where their authors keep them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tlfeat.backbones.hub_catalog import Family, HubBackbone
+from tlfeat.backbones.hub_config import arguments_in, check_row
+from tlfeat.backbones.weights_folder import WeightsFolder, import_hub, open_folder
+from tlfeat.errors import UsageError, WeightsError, nearest
+
+#: What Hugging Face calls a repository: ``hf://org/name``.
+SCHEME = "hf://"
+
+#: Nothing else of a repository is fetched: no code, no pickles.
+_PATTERNS = [
+    "config.json",
+    "preprocessor_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "LICENSE*",
+]
+
+
+def weights_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
+    """Return the folder that ``--weights`` names, fetched where it is not on this machine yet.
+
+    Parameters
+    ----------
+    entry : HubBackbone or Family
+    weights : str
+        A folder, ``hf://org/name``, the name of a Keras preset, or "imagenet" for the network's own weights.
+
+    Raises
+    ------
+    WeightsError
+        There is none, or no network to fetch it with.
+    """
+    if weights == "imagenet":
+        if isinstance(entry, Family):
+            raise UsageError(
+                f"'{entry.name}' is a kind of network: say which weights, --weights FOLDER or --weights hf://org/name."
+            )
+        return open_folder(_from_hugging_face(entry, entry.hugging_face))
+    if weights.startswith(SCHEME):
+        return open_folder(_from_hugging_face(entry, weights.removeprefix(SCHEME)))
+    if "/" not in weights and not Path(weights).exists() and weights in (known := presets(entry)):
+        return open_folder(_from_kaggle(weights, known[weights]))
+    path = Path(weights)
+    if not path.exists() and not path.is_absolute():
+        near = nearest(weights, list(presets(entry)), of="presets")
+        raise WeightsError(
+            f"There is no folder {weights}, and no such preset of KerasHub. {near} {_how_to_fetch(entry)}"
+        )
+    return open_folder(path)
+
+
+def fitting_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
+    """Return the folder of `weights_folder` once it is clear that it holds this network."""
+    folder = weights_folder(entry, weights)
+    family = entry if isinstance(entry, Family) else entry.family
+    arguments, _ = arguments_in(folder, family)
+    if isinstance(entry, HubBackbone):
+        check_row(folder, entry, arguments)
+    return folder
+
+
+def own_size(folder: WeightsFolder, family: Family) -> tuple[int, int]:
+    """Return the height and width that a network of this family is fed where nothing is said.
+
+    Those that its weights are of, but for the DINOs: made for large pictures, evaluated at 224.
+    """
+    if family.name in ("dinov2", "dinov3"):
+        return (224, 224)
+    return arguments_in(folder, family)[1]
+
+
+def presets(entry: HubBackbone | Family) -> dict[str, str]:
+    """Return KerasHub's names of the family's weights, and where Kaggle has them."""
+    family = entry if isinstance(entry, Family) else entry.family
+    known = getattr(import_hub().models, family.hub_classes[0]).presets
+    return {name: str(about["kaggle_handle"]) for name, about in known.items()}
+
+
+def _from_hugging_face(entry: HubBackbone | Family, repository: str) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    hub = import_hub("huggingface_hub")
+    try:
+        with contextlib.suppress(Exception):  # it is there already: nothing is asked of the network
+            return Path(hub.snapshot_download(repository, allow_patterns=_PATTERNS, local_files_only=True))
+        with contextlib.redirect_stdout(sys.stderr):
+            return Path(hub.snapshot_download(repository, allow_patterns=_PATTERNS))
+    except Exception as error:  # the client's own, httpx's and the operating system's
+        raise WeightsError(_not_there(f"{SCHEME}{repository}", entry, error)) from error
+
+
+def _from_kaggle(name: str, handle: str) -> Path:
+    kagglehub: Any = import_hub("kagglehub")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return Path(kagglehub.model_download(handle.removeprefix("kaggle://")))
+    except Exception as error:  # requests', kagglehub's own and the operating system's
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:120].rstrip(".")
+        raise WeightsError(
+            f"The preset {name} is not on this machine and cannot be downloaded ({why}). Fetch {handle} on another "
+            f"machine and pass its folder with --weights."
+        ) from error
+
+
+def _not_there(what: str, entry: HubBackbone | Family, error: Exception) -> str:
+    why = (str(error).strip() or type(error).__name__).splitlines()[0][:120].rstrip(".")
+    return f"The weights {what} are not on this machine and cannot be downloaded ({why}). {_how_to_fetch(entry, what)}"
+
+
+def _how_to_fetch(entry: HubBackbone | Family, what: str = "") -> str:
+    """Return the line that fetches weights on another machine."""
+    named = entry.hugging_face if isinstance(entry, HubBackbone) else "ORG/NAME"
+    repository = what.removeprefix(SCHEME) or named
+    folder = repository.rpartition("/")[2]
+    terms = " after accepting its terms there" if "dinov3" in repository else ""
+    fetch = f"hf download {repository} config.json model.safetensors --local-dir {folder}"
+    return f"Where there is a network{terms}: {fetch}; then --weights {folder}. Or --weights random to try things out."
