@@ -198,7 +198,7 @@ def test_a_damaged_network_is_converted_again(
 ) -> None:
     n_converted = 0
 
-    def counted(*args: object) -> None:
+    def counted(*args: object, **named: object) -> None:
         nonlocal n_converted
         n_converted += 1
         for file in networks.iterdir():  # as good as a conversion, and quicker
