@@ -7,7 +7,6 @@ KerasHub's networks are a few layers with all blocks inside. Here each block is 
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from tlfeat.backbones.hub_catalog import Family, HubBackbone, rows_of
 from tlfeat.backbones.hub_config import Arguments, arguments_in, check_row
 from tlfeat.backbones.hub_fetch import check_scaling, fitting_folder
+from tlfeat.backbones.hub_mends import mend_layers
 from tlfeat.backbones.hub_weights import load_weights
 from tlfeat.backbones.position_tables import resized
 from tlfeat.backbones.weights_folder import WeightsFolder, import_hub
@@ -103,12 +103,7 @@ def _swin(net: Any, size: tuple[int, int]) -> _Parts:
 
 
 def _siglip(net: Any, size: tuple[int, int]) -> _Parts:
-    n_patches = int(np.prod([n // net.patch_size for n in size]))
-
-    def embed(pixels: Any) -> Any:  # the layer states one token more than it gives
-        return import_hub("keras").ops.reshape(net.embedding(pixels), (-1, n_patches, net.hidden_dim))
-
-    return _Parts([embed], net.encoder_layers, net.post_layer_norm, 0, head=net.head)
+    return _Parts([net.embedding], net.encoder_layers, net.post_layer_norm, 0, head=net.head)
 
 
 def _clip(net: Any, size: tuple[int, int]) -> _Parts:
@@ -127,9 +122,6 @@ _PARTS: dict[str, Callable[[Any, tuple[int, int]], _Parts]] = {
 
 _NO_SIZE = "'{name}' without weights has no size: name one, such as {first}."
 
-#: Swin gives its attention a mask that Keras takes for one of its own.
-_NO_MASK = r"Layer 'attn' \(of type WindowAttention\) was passed an input with a mask"
-
 #: Class of ``keras_hub.models`` for each family.
 _CLASSES = {
     "dinov2": "DINOV2Backbone",
@@ -142,7 +134,14 @@ _CLASSES = {
 }
 
 
-def build_hub(keras: Any, entry: HubBackbone | Family, folder: WeightsFolder | None, size: tuple[int, int]) -> Any:
+def build_hub(
+    keras: Any,
+    entry: HubBackbone | Family,
+    folder: WeightsFolder | None,
+    size: tuple[int, int],
+    *,
+    is_random: bool = False,
+) -> Any:
     """Return the Keras model from scaled pixels to the pooled output.
 
     Parameters
@@ -154,6 +153,8 @@ def build_hub(keras: Any, entry: HubBackbone | Family, folder: WeightsFolder | N
         Random weights by default, of a `HubBackbone`.
     size : tuple of int
         Height and width of the pixels.
+    is_random : bool, default=False
+        Of the folder take the architecture alone.
 
     Returns
     -------
@@ -182,6 +183,8 @@ def build_hub(keras: Any, entry: HubBackbone | Family, folder: WeightsFolder | N
     if isinstance(entry, HubBackbone):
         check_row(folder, entry, arguments)
     check_size(family, arguments, size)
+    if is_random:
+        return _flat(keras, family, make(family, arguments, size), size)
     net = load_weights(folder, functools.partial(make, family, arguments), family, native)
     if size != native:
         net = resized(net, make(family, arguments, size))
@@ -190,15 +193,14 @@ def build_hub(keras: Any, entry: HubBackbone | Family, folder: WeightsFolder | N
 
 def make(family: Family, arguments: Arguments, size: tuple[int, int]) -> Any:
     """Return a network of KerasHub with random weights."""
+    mend_layers()
     given = dict(arguments)
     if family.name == "vit":
         given["mlp_dim"] = given.pop("intermediate_dim")
     if family.name == "swin":
         given["drop_path"] = 0.0
-        warnings.filterwarnings("ignore", message=_NO_MASK)
-        import_hub("keras_hub.src.models.swin_transformer.swin_transformer_layers").ops = _SwinOps()
     if family.name in ("dinov2", "dinov3"):
-        given["use_mask_token"] = False
+        given.setdefault("use_mask_token", False)
     if family.name == "dinov2":
         given["position_embedding_shape"] = size
     net = getattr(import_hub().models, _CLASSES[family.name])(image_shape=(*size, 3), **given)
@@ -206,20 +208,6 @@ def make(family: Family, arguments: Arguments, size: tuple[int, int]) -> Any:
         ids = net.embedding.position_ids
         ids.assign(np.arange(ids.shape[-1])[None])
     return net
-
-
-class _SwinOps:
-    """``keras.ops`` for KerasHub's Swin: its `slice_update` is an operation of XLA that OpenVINO does not know."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(import_hub("keras").ops, name)
-
-    def slice_update(self, inputs: Any, start_indices: Sequence[int], updates: Any) -> Any:
-        """Return `inputs` with `updates` written over it, from a place that is known."""
-        ops = import_hub("keras").ops
-        sizes = zip(inputs.shape, start_indices, updates.shape, strict=True)
-        around = [(start, whole - start - own) for whole, start, own in sizes]
-        return ops.where(ops.pad(ops.ones_like(updates), around) > 0, ops.pad(updates, around), inputs)
 
 
 def check_size(family: Family, arguments: Arguments, size: tuple[int, int]) -> None:

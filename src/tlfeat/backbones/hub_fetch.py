@@ -49,6 +49,8 @@ def weights_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
                 f"'{entry.name}' is a kind of network: say which weights, --weights FOLDER or --weights hf://org/name."
             )
         return open_folder(_from_hugging_face(entry, entry.hugging_face))
+    if weights == "random":
+        raise UsageError(f"'{entry.name}' without weights has no size: name a network of that kind.")
     if weights.startswith(SCHEME):
         return open_folder(_from_hugging_face(entry, weights.removeprefix(SCHEME)))
     if "/" not in weights and not Path(weights).exists() and weights in (known := presets(entry)):
@@ -56,9 +58,7 @@ def weights_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
     path = Path(weights)
     if not path.exists() and not path.is_absolute():
         near = nearest(weights, list(presets(entry)), of="presets")
-        raise WeightsError(
-            f"There is no folder {weights}, and no such preset of KerasHub. {near} {_how_to_fetch(entry)}"
-        )
+        raise WeightsError(f"There is no folder or preset {weights}. {near} {_how_to_fetch(entry)}")
     return open_folder(path)
 
 

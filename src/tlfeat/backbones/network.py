@@ -233,8 +233,15 @@ def _of_keras(spec: BackboneSpec) -> catalog.Backbone:
     return entry
 
 
-def build_base(spec: BackboneSpec, input_size: tuple[int, int]) -> Any:
+def build_base(spec: BackboneSpec, input_size: tuple[int, int], *, is_random: bool = False) -> Any:
     """Return the Keras model from preprocessed pixels to the pooled output, with its weights.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+    input_size : tuple of int
+    is_random : bool, default=False
+        The same architecture with random weights; a model file keeps its own.
 
     Raises
     ------
@@ -250,8 +257,8 @@ def build_base(spec: BackboneSpec, input_size: tuple[int, int]) -> Any:
     if spec.hub is not None:
         keras.utils.set_random_seed(spec.seed)
         folder = None if spec.weights == "random" else weights_folder(spec.hub, spec.weights)
-        return build_hub(keras, spec.hub, folder, input_size)
-    if spec.weights == "random":
+        return build_hub(keras, spec.hub, folder, input_size, is_random=is_random)
+    if is_random or spec.weights == "random":
         return _new_base(spec, input_size, None)
     path = weights_file(spec)
     check_file(path, "weights file")

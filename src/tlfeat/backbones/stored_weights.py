@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tlfeat.backbones.hub_mends import mend_layers
 from tlfeat.files import open_regular, refuse_unfolding
 
 #: What Keras keeps in variables beside the weights that it saves.
@@ -129,6 +130,8 @@ def load_network(keras: Any, path: Path) -> Any:
     path : Path
         A file that has been checked; see `weights_files.check_file`.
     """
+    if _has_layers_of_hub(path):
+        mend_layers()
     with as_many_as(keras, check_weights(path) + _BESIDE):
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     n_input = max((_size(each.shape) for each in getattr(model, "inputs", None) or ()), default=0)
@@ -139,6 +142,14 @@ def load_network(keras: Any, path: Path) -> Any:
                 if _size(tensor.shape) > most:
                     raise ValueError(f"its layer {layer.name} gives {_size(tensor.shape):,} numbers for one picture")
     return model
+
+
+def _has_layers_of_hub(path: Path) -> bool:
+    """Whether a ``.keras`` file names layers of KerasHub: Keras finds these once that is imported."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        return "config.json" in archive.namelist() and b'"keras_hub.' in archive.read("config.json")
 
 
 def _size(shape: tuple[int | None, ...]) -> int:

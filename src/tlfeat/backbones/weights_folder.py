@@ -47,6 +47,10 @@ def import_hub(part: str = "keras_hub") -> Any:
     """
     import importlib
 
+    from tlfeat.backbones.network import import_keras
+
+    if part.startswith("keras"):
+        import_keras()  # on TensorFlow and quietly, which KerasHub would not be
     try:
         found = importlib.import_module(part)
     except ModuleNotFoundError as error:

@@ -258,7 +258,12 @@ class NetworkOptions:
         typer.Option("--as-written", help="The recipe exactly as its tutorial has it, mistakes included."),
     ] = False
     unfreeze_last: Annotated[
-        int | None, typer.Option("--unfreeze-last", min=1, help="Fine-tune the last N layers of the backbone.")
+        int | None,
+        typer.Option(
+            "--unfreeze-last",
+            min=1,
+            help="Fine-tune the last N layers of the backbone; of a vision transformer its last N blocks.",
+        ),
     ] = None
     is_from_scratch: Annotated[
         bool | None,

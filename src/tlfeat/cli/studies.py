@@ -115,7 +115,12 @@ def run_compare(
     pixels: PixelsOption = True,
     epochs: EpochsOption = None,
     unfreeze_last: Annotated[
-        int | None, typer.Option("--unfreeze-last", min=1, help="Layers that keras-finetuned fine-tunes. Default: 20.")
+        int | None,
+        typer.Option(
+            "--unfreeze-last",
+            min=1,
+            help="Layers that keras-finetuned fine-tunes, or blocks of a transformer. Default: 20 layers or 2 blocks.",
+        ),
     ] = None,
     recipe: RecipesOption = None,
     page: PageOptions = PageOptions(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Network:
     settings : TrainSettings
     precision : str, optional
         Keras' name of a dtype policy; mixed_float16 where a GPU is, else float32.
+    is_random : bool, default=False
+        With random weights whatever `spec` says, for weights that are set afterwards.
 
     Attributes
     ----------
@@ -49,7 +52,9 @@ class Network:
         settings: TrainSettings,
         *,
         precision: str | None = None,
+        is_random: bool = False,
     ) -> None:
+        settings = settings.on(has_blocks=spec.hub is not None)
         settings.check_classes(n_classes)
         self.spec, self.input_size, self.n_classes, self.settings = spec, input_size, n_classes, settings
         keras = import_keras()
@@ -59,7 +64,7 @@ class Network:
         try:
             keras.utils.set_random_seed(settings.seed)
             base = _scratch_base(spec, input_size, settings.seed) if settings.mode == "scratch" else None
-            base = base or build_base(spec, input_size)
+            base = base or build_base(spec, input_size, is_random=is_random)
             self.graph = base if hasattr(base, "_nodes_by_depth") else keras.Model(base.inputs[0], base.outputs[0])
             keras.utils.set_random_seed(settings.seed)
             self.head = self._head_layers()
@@ -90,21 +95,35 @@ class Network:
         return features
 
     def unfreeze(self, last: int) -> None:
-        """Let the last so many layers of the backbone train, its pooling not counted; all of them from scratch."""
+        """Let the last so many `units` of the backbone train and what lies above them; all of it from scratch."""
         keras = import_keras()
-        for layer in self.graph.layers:
+        layers = self.graph.layers
+        for layer in layers:
             layer.trainable = True
         if self.settings.mode == "scratch":
             return
-        layers = self.graph.layers
-        is_pooled = self.spec.model_file is None and isinstance(layers[-1], keras.layers.GlobalAveragePooling2D)
-        counted_layers = layers[:-1] if is_pooled else layers
-        for layer in counted_layers[: len(counted_layers) - last]:
+        first = len(layers) if last == 0 else 0 if last > len(self.units) else self.units[-last]
+        for layer in layers[:first]:
             layer.trainable = False
         if not self.settings.trains_batchnorm:
             for layer in layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
+
+    @cached_property
+    def units(self) -> list[int]:
+        """What ``unfreeze_last`` counts, by place among the layers: blocks of a transformer, else layers."""
+        layers = self.graph.layers
+        if self.spec.hub is not None:
+            return [place for place, layer in enumerate(layers) if layer.name.startswith("block_")]
+        pooling = import_keras().layers.GlobalAveragePooling2D
+        is_pooled = self.spec.model_file is None and isinstance(layers[-1], pooling)
+        return list(range(len(layers) - is_pooled))
+
+    @property
+    def unit(self) -> str:
+        """What one of the `units` is called."""
+        return "block" if self.spec.hub is not None else "layer"
 
     def split(self) -> tuple[Any, Any, Cut]:
         """Return the frozen part, the part above it and the `Cut` between them; see ``cut.split_graph``."""
@@ -130,8 +149,9 @@ class Network:
         """Return the whole network for any device: what was trained in mixed precision is slow without a GPU."""
         if self.precision == "float32":
             return self.whole
-        spec = replace(self.spec, weights="random") if self.spec.model_file is None else self.spec
-        plain = Network(spec, self.input_size, self.n_classes, self.settings, precision="float32").whole
+        plain = Network(
+            self.spec, self.input_size, self.n_classes, self.settings, precision="float32", is_random=True
+        ).whole
         plain.set_weights(self.whole.get_weights())
         return plain
 
@@ -157,7 +177,7 @@ def _scratch_base(spec: BackboneSpec, input_size: tuple[int, int], seed: int) ->
     if spec.model_file is not None:
         base = keras.models.clone_model(build_base(spec, input_size))  # same layers, new weights
     else:
-        base = build_base(BackboneSpec(spec.backbone, "random", input_size, spec.preprocess, seed), input_size)
+        base = build_base(replace(spec, seed=seed), input_size, is_random=True)
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             # MobileNetV2's 0.999 averages over a thousand batches, more than small sets have in all epochs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tlfeat.errors import DataError, UsageError, nearest
@@ -12,7 +12,7 @@ from tlfeat.finetune.augment import Augmentation
 #: Ways to train, with what they say in tables.
 MODES = {
     "frozen": "Dense head on the frozen backbone",
-    "finetuned": "last layers unfrozen",
+    "finetuned": "last layers or blocks unfrozen",
     "scratch": "same architecture from random weights",
 }
 
@@ -29,6 +29,9 @@ LOSSES = {
 #: How what crosses the cut is stored, or not at all.
 CUTS = ("float32", "float16", "off")
 
+#: What trains in mode ``finetuned`` where nothing is said: about the last block of MobileNetV2; of a transformer, which
+#: has 12 blocks or more that are all alike, a sixth.
+UNFROZEN_LAYERS, UNFROZEN_BLOCKS = 20, 2
 
 #: Steps of an epoch at least, where --epochs is left open. Few images would be validated after every second step:
 #: a head on 50 images of the example took 46 s of CPU in 250 epochs of 2 steps, 24 s in 20 of 26 (start included).
@@ -57,9 +60,10 @@ class TrainSettings:
     ----------
     mode : str, default="frozen"
         One of `MODES`.
-    unfreeze_last : int, default=20
-        Layers at the end of the backbone, its pooling not counted, that train in mode ``finetuned`` (about the last
-        block of MobileNetV2).
+    unfreeze_last : int, optional
+        In mode ``finetuned``: layers at the end of the backbone, its pooling not counted, that train; of a vision
+        transformer blocks, with the norm and the pooling above them. More than there are: the whole backbone.
+        `UNFROZEN_LAYERS` or `UNFROZEN_BLOCKS` by default.
     dense : sequence of int, default=(128,)
         Units of the hidden Dense layers, each with a ReLU.
     dropout : float, default=0.2
@@ -106,7 +110,7 @@ class TrainSettings:
     """
 
     mode: str = "frozen"
-    unfreeze_last: int = 20
+    unfreeze_last: int | None = None
     dense: Sequence[int] = (128,)
     dropout: float = 0.2
     augment: Augmentation = field(default_factory=Augmentation)
@@ -137,7 +141,7 @@ class TrainSettings:
         ):
             if value not in known:
                 raise UsageError(f"'{value}' is none of the {of}. {nearest(value, list(known), of=of)}")
-        if self.batch_size < 1 or self.unfreeze_last < 1 or not 0 <= self.dropout < 1:
+        if self.batch_size < 1 or self._n_unfrozen < 1 or not 0 <= self.dropout < 1:
             raise UsageError("--batch-size and --unfreeze-last are at least 1, --dropout is in [0, 1).")
         if self.keep not in ("best", "last"):
             raise UsageError(f"--keep is best or last, received '{self.keep}'.")
@@ -167,6 +171,16 @@ class TrainSettings:
         """The learning rate in force; that of the last phase."""
         return self.learning_rate or (1e-4 if self.mode == "finetuned" else 1e-3)
 
+    @property
+    def _n_unfrozen(self) -> int:
+        return UNFROZEN_LAYERS if self.unfreeze_last is None else self.unfreeze_last
+
+    def on(self, *, has_blocks: bool) -> TrainSettings:
+        """Return the settings with the default of a backbone that has blocks, or layers, for what is left open."""
+        if self.unfreeze_last is not None:
+            return self
+        return replace(self, unfreeze_last=UNFROZEN_BLOCKS if has_blocks else UNFROZEN_LAYERS)
+
     def check_classes(self, n_classes: int) -> None:
         """Raise `DataError` where the loss is for fewer classes; a split has two at least."""
         if self.activation == "sigmoid" and n_classes > 2:
@@ -178,6 +192,7 @@ class TrainSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return what decides the outcome, as JSON values; `unfreeze_last` only where it does."""
         values = {**asdict(self), "learning_rate": self.rate, "augment": str(self.augment), "dense": list(self.dense)}
+        values["unfreeze_last"] = self._n_unfrozen
         if self.mode != "finetuned":
             del values["unfreeze_last"]
         if not self.head_epochs:
@@ -186,7 +201,7 @@ class TrainSettings:
 
     def phases(self, n_train: int) -> list[Phase]:
         """Return the stretches of training in force for `n_train` training images, in their order."""
-        unfreeze_last = self.unfreeze_last if self.mode == "finetuned" else 0
+        unfreeze_last = self._n_unfrozen if self.mode == "finetuned" else 0
         last = Phase(unfreeze_last, *self.budget(n_train), self.rate, self.passes(n_train))
         if not self.head_epochs:
             return [last]

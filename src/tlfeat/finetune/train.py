@@ -105,9 +105,12 @@ def train(
         trunk, tail, cut = network.split()
         if phase.unfreeze_last and not tail.trainable_weights:
             notes.append(
-                f"the last {phase.unfreeze_last} layers of {network.spec.name} have no weights that train: this is the "
-                f"frozen backbone. Unfreeze more"
+                f"the last {phase.unfreeze_last} {network.unit}s of {network.spec.name} have no weights that train: "
+                f"this is the frozen backbone. Unfreeze more"
             )
+        if phase.unfreeze_last > len(network.units):
+            n_units = counted(len(network.units), network.unit)
+            notes.append(f"{network.spec.name} has {n_units}, not {phase.unfreeze_last}: the whole backbone trains")
         fed.append(_connect(network, trunk, tail, sources, cut, split))
         run = _phase_run(network, tail, fed[-1], split, phase, state)
         run.save = lambda reached: reached.save(state_path) if state_path else None

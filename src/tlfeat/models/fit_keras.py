@@ -113,6 +113,7 @@ def _plan(data: Data, settings: TrainSettings) -> _Plan:
     spec = spec_of(data.cache)
     if weights_digest(spec) != data.cache.fingerprint.get("weights"):
         raise CacheError(f"The weights of {spec.name} are not those that {data.cache.path} was made with.")
+    settings = settings.on(has_blocks=spec.hub is not None)
     if settings.preprocess not in (None, spec.mode):
         spec = replace(spec, preprocess=settings.preprocess)
     fingerprint = {**data.cache.fingerprint, "preprocess": spec.mode}

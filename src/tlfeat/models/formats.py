@@ -118,6 +118,7 @@ def _write_onnx(network: Any, labels: Sequence[str], file: Path) -> None:
         input_names=[frozen.inputs[0].name],
         output_names=list(names),
         tensors_to_rename=renamed,
+        custom_op_handlers={"Erfc": (_erfc, [])},
         opset=_OPSET,
     )
     graph = model.graph
@@ -131,6 +132,15 @@ def _write_onnx(network: Any, labels: Sequence[str], file: Path) -> None:
     onnx.helper.set_model_props(model, {"labels": _json(labels), "pixels": "RGB, 0 to 255, resized"})
     onnx.checker.check_model(model)
     onnx.save(model, file)
+
+
+def _erfc(context: Any, node: Any, name: str, args: Any) -> None:
+    """Write erfc as 1 - erf, which ONNX has: the exact GELU of transformers is made with it."""
+    source, shape, dtype = node.input[0], context.get_shape(node.output[0]), context.get_dtype(node.output[0])
+    context.remove_node(node.name)
+    one = context.make_const(f"{name}_one", np.array(1, np.float32)).output[0]
+    erf = context.make_node("Erf", [source], shapes=[shape], dtypes=[dtype]).output[0]
+    context.make_node("Sub", [one, erf], outputs=node.output, name=name, shapes=[shape], dtypes=[dtype])
 
 
 def _write_openvino(network: Any, labels: Sequence[str], file: Path) -> None:
