@@ -9,8 +9,9 @@ import typer
 
 from tlfeat.cli.console import Console, since_start_s
 from tlfeat.cli.extract import embed_first
-from tlfeat.cli.options import FreshOption, ImageOptions, PlotsOption, SplitOptions, TrainingOptions
+from tlfeat.cli.options import FreshOption, ImageOptions, PlotsOption, SplitOptions
 from tlfeat.cli.parameters import parse_grid, parse_parameters
+from tlfeat.cli.training_options import TrainingOptions
 from tlfeat.errors import UsageError
 
 if TYPE_CHECKING:

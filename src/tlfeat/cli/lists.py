@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import BackboneOptions, InputSizeOption, NetworkOptions, parse_size
+from tlfeat.cli.options import BackboneOptions, InputSizeOption, parse_size
+from tlfeat.cli.training_options import NetworkOptions
 from tlfeat.text import aligned
 
 if TYPE_CHECKING:
