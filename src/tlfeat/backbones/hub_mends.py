@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tlfeat.backbones.weights_folder import import_hub
+from tlfeat.backbones.frameworks import import_hub
 
 _MODELS = "keras_hub.src.models"
 

@@ -1,0 +1,78 @@
+"""Keras and KerasHub, imported late and quiet: naming a network or finding its weights needs neither."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from tlfeat.errors import UsageError
+from tlfeat.records import distribution_version
+from tlfeat.system import was_interrupted
+
+#: The first with all networks of `hub_catalog`.
+_LEAST_HUB = (0, 32)
+
+_HUB_ADVICE = "Install it with: pip install 'tlfeat[hub]'"
+
+
+def import_keras() -> Any:
+    """Import Keras on TensorFlow, quiet, with oneDNN on (worth 1.8 times on AMD, where it is off by default)."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    with silent_stderr():  # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
+        import keras
+    # "5 out of the last 7 calls triggered tf.function retracing" when several networks train in one process
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    return keras
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Hold back what native code writes to stderr; it is shown after all if the body raises, but for Ctrl-C."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(kept, b"" if was_interrupted() else held_back.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def import_hub(part: str = "keras_hub") -> Any:
+    """Import KerasHub or what comes with it.
+
+    Raises
+    ------
+    UsageError
+        It is not there, or is older than what tlfeat was tried with.
+    """
+    if part.startswith("keras"):
+        import_keras()  # on TensorFlow and quietly, which KerasHub would not be
+    try:
+        found = importlib.import_module(part)
+    except ModuleNotFoundError as error:
+        if part.startswith("keras_hub.src"):
+            raise UsageError(f"This KerasHub has no {part}: {_HUB_ADVICE.replace('it', '0.32', 1)}.") from error
+        raise UsageError(f"{part.partition('.')[0]} is needed for this network. {_HUB_ADVICE}.") from error
+    if part == "keras_hub" and _release(distribution_version("keras-hub")) < _LEAST_HUB:
+        raise UsageError(f"KerasHub {distribution_version('keras-hub')} is too old for this network. {_HUB_ADVICE}.")
+    return found
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
