@@ -64,7 +64,7 @@ _COMMANDS = (
 
 #: Who may import a heavy package, anywhere in the file.
 HEAVY = {
-    "keras": {"backbones.network", "models.formats"},
+    "keras": {"backbones.frameworks", "backbones.network", "models.formats"},
     "tensorflow": {"backbones.keras_encoder", "backbones.runtime", "backbones.text_encoder", "models.formats"},
     "openvino": {"backbones.runtime"},
     "onnx": {"models.formats"},
