@@ -19,7 +19,7 @@ from tlfeat.backbones.hub_fetch import check_scaling, fitting_folder
 from tlfeat.backbones.hub_mends import mend_layers
 from tlfeat.backbones.hub_weights import load_weights
 from tlfeat.backbones.position_tables import resized
-from tlfeat.backbones.weights_folder import WeightsFolder, import_hub
+from tlfeat.backbones.weights_folder import WeightsFolder, import_hub, need_hub
 from tlfeat.errors import UsageError, unknown_layer
 
 
@@ -240,7 +240,7 @@ def check_hub(
     mode : str, optional
         How pixels are scaled where nothing is said, which has to be what the weights want.
     """
-    import_hub()
+    need_hub()
     family = entry if isinstance(entry, Family) else entry.family
     if weights != "random":
         folder = fitting_folder(entry, weights)

@@ -37,6 +37,14 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _HUB_ADVICE = "Install it with: pip install 'tlfeat[hub]'"
 
 
+def need_hub() -> None:
+    """Raise what `import_hub` would where KerasHub is not installed, without importing it: it brings TensorFlow."""
+    import importlib.util
+
+    if importlib.util.find_spec("keras_hub") is None:
+        raise UsageError(f"keras_hub is needed for this network. {_HUB_ADVICE}.")
+
+
 def import_hub(part: str = "keras_hub") -> Any:
     """Import KerasHub or what comes with it.
 
