@@ -69,6 +69,8 @@ def export_model(
     file = Path(output) if output else workspace.export_file(folder, entry.suffix)
     _check_output(file, folder, entry)
     model = Model(folder, is_trusted=is_trusted)
+    if hasattr(model.encoder, "decode"):
+        raise ModelError(f"{folder} takes texts, and a file from tokens to labels is not written: use tlfeat predict.")
     result, encoder = read_result(folder), read_model(folder).encoder
     data = read_data_set(folder, result)
     example = _example(model, result, data)
