@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import script
+from tlfeat.backbones import hub, hub_fetch
 from tlfeat.backbones.hub_catalog import FAMILIES, HUB_BACKBONES
 from tlfeat.errors import UsageError, WeightsError
 
@@ -430,6 +431,20 @@ def test_a_family_needs_weights(pictures: Path) -> None:
         plan("imagenet", "dinov2", pictures)
     with pytest.raises(UsageError, match="has no size"):
         plan("random", "dinov3", pictures)
+
+
+def test_a_network_is_planned_without_importing_kerashub(
+    pictures: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It brings TensorFlow: ten seconds and a gigabyte, which a network that is converted already does not need."""
+
+    def import_it(part: str = "keras_hub") -> None:
+        raise AssertionError(f"{part} was imported")
+
+    for module in (hub, hub_fetch):
+        monkeypatch.setattr(module, "import_hub", import_it)
+    assert plan("random", "dinov2_small", pictures).encoder.input_size == (224, 224)
+    assert plan(folder, "dinov2", pictures, input_size=(48, 48)).encoder.input_size == (48, 48)
 
 
 @pytest.mark.parametrize("missing", ["keras_hub", "safetensors"])

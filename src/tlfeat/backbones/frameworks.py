@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -53,14 +54,19 @@ def silent_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def import_hub(part: str = "keras_hub") -> Any:
-    """Import KerasHub or what comes with it.
+def need_hub() -> None:
+    """Raise `UsageError` where KerasHub is absent or too old, without importing it: it brings TensorFlow."""
+    if importlib.util.find_spec("keras_hub") is None:
+        raise UsageError(f"keras_hub is needed for this network. {_HUB_ADVICE}.")
+    version = distribution_version("keras-hub")
+    if _release(version) < _LEAST_HUB:
+        raise UsageError(f"KerasHub {version} is too old for this network. {_HUB_ADVICE}.")
 
-    Raises
-    ------
-    UsageError
-        It is not there, or is older than what tlfeat was tried with.
-    """
+
+def import_hub(part: str = "keras_hub") -> Any:
+    """Import KerasHub or what comes with it; a `UsageError` says how to get it."""
+    if part == "keras_hub":
+        need_hub()
     if part.startswith("keras"):
         import_keras()  # on TensorFlow and quietly, which KerasHub would not be
     try:
@@ -69,8 +75,6 @@ def import_hub(part: str = "keras_hub") -> Any:
         if part.startswith("keras_hub.src"):
             raise UsageError(f"This KerasHub has no {part}: {_HUB_ADVICE.replace('it', '0.32', 1)}.") from error
         raise UsageError(f"{part.partition('.')[0]} is needed for this network. {_HUB_ADVICE}.") from error
-    if part == "keras_hub" and _release(distribution_version("keras-hub")) < _LEAST_HUB:
-        raise UsageError(f"KerasHub {distribution_version('keras-hub')} is too old for this network. {_HUB_ADVICE}.")
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.backbones.frameworks import import_hub
+from tlfeat.backbones.frameworks import import_hub, need_hub
 from tlfeat.backbones.hub_catalog import Family, HubBackbone, rows_of
 from tlfeat.backbones.hub_config import Arguments, arguments_in, check_row
 from tlfeat.backbones.hub_fetch import check_scaling, fitting_folder
@@ -241,7 +241,7 @@ def check_hub(
     mode : str, optional
         How pixels are scaled where nothing is said, which has to be what the weights want.
     """
-    import_hub()
+    need_hub()
     family = entry if isinstance(entry, Family) else entry.family
     if weights != "random":
         folder = fitting_folder(entry, weights)
