@@ -1,7 +1,7 @@
 """What helps to choose a backbone of the catalog: how much it computes, and how good it is on ImageNet.
 
-Multiply-adds are computed from the graph (`graph.multiply_adds`), at the input size of the catalog, without the top;
-``tools/verify_catalog.py`` computes them again. Accuracies are published ones, of the whole network with these weights,
+Multiply-adds are computed from the graph (`graph.multiply_adds`), at the input size of the catalog, without the top and
+without the products of queries and keys; ``tools/verify_catalog.py`` computes them again. Accuracies are published ones, of the whole network with these weights,
 on single crops of the validation images of ImageNet 2012; those of two sources are not measured in quite the same way.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tlfeat.backbones.catalog import BACKBONES
+from tlfeat.backbones.hub_catalog import HUB_BACKBONES, HubBackbone
 from tlfeat.backbones.network import DIGITS, DIGITS_PARAMETERS, DIGITS_WIDTH
 from tlfeat.errors import UsageError, nearest
 
@@ -26,12 +27,12 @@ class Figures:
     multiply_adds : int
         Of its kernels, for one image.
     top1 : float
-        Percent of the validation images whose label it names first.
+        Percent of the validation images whose label it, or a linear classifier on its rows, names first; None: unknown.
     top1_source : str
     """
 
     multiply_adds: int
-    top1: float
+    top1: float | None
     top1_source: str
 
 
@@ -42,6 +43,14 @@ _V1: Final = "Howard et al. 2017, arXiv:1704.04861, table 6"
 _V2: Final = "table of tf.keras.applications.mobilenet_v2 (TensorFlow 2.2 to 2.11), from the authors' checkpoints"
 
 _V3: Final = "docstring of keras.applications.MobileNetV3Large"
+
+_DINOV2: Final = "README of facebookresearch/dinov2: a linear classifier on frozen rows"
+
+_DEIT: Final = "README of facebookresearch/deit: distilled, the whole network"
+
+_SWIN: Final = "README of microsoft/Swin-Transformer: trained on ImageNet-1k, the whole network"
+
+_CLIP: Final = "CLIP_benchmark: a linear classifier on frozen rows, its learning rate chosen on the same images"
 
 FIGURES: Final[dict[str, Figures]] = {
     "convnext_tiny": Figures(4_454_763_264, 81.3, _TABLE),
@@ -96,6 +105,40 @@ FIGURES: Final[dict[str, Figures]] = {
     "vgg16": Figures(15_346_630_656, 71.3, _TABLE),
     "vgg19": Figures(19_508_428_800, 71.3, _TABLE),
     "xception": Figures(8_355_355_496, 79.0, _TABLE),
+    "dinov2_small": Figures(5_515_080_192, 81.1, _DINOV2),
+    "dinov2_base": Figures(21_944_263_680, 84.5, _DINOV2),
+    "dinov2_large": Figures(77_766_144_000, 86.3, _DINOV2),
+    "dinov2_giant": Figures(291_274_868_736, None, ""),
+    "dinov2_with_registers_small": Figures(5_600_918_016, None, ""),
+    "dinov2_with_registers_base": Figures(22_285_808_640, None, ""),
+    "dinov2_with_registers_large": Figures(78_976_512_000, None, ""),
+    "dinov2_with_registers_giant": Figures(295_808_329_728, None, ""),
+    "dinov3_small": Figures(4_327_243_776, None, ""),
+    "dinov3_small_plus": Figures(5_749_899_264, None, ""),
+    "dinov3_base": Figures(17_190_420_480, None, ""),
+    "dinov3_large": Figures(60_858_040_320, None, ""),
+    "dinov3_huge_plus": Figures(168_808_611_840, None, ""),
+    "vit_base_16": Figures(16_848_322_560, None, ""),
+    "vit_base_32": Figures(4_364_697_600, None, ""),
+    "vit_large_16": Figures(59_646_935_040, None, ""),
+    "vit_large_32": Figures(15_256_780_800, None, ""),
+    "vit_huge_14": Figures(161_883_847_680, None, ""),
+    "deit_tiny": Figures(1_080_262_656, 74.5, _DEIT),
+    "deit_small": Figures(4_262_658_048, 81.2, _DEIT),
+    "deit_base": Figures(16_933_847_040, 83.4, _DEIT),
+    "swin_tiny": Figures(4_177_797_120, 81.2, _SWIN),
+    "swin_small": Figures(8_339_595_264, 83.2, _SWIN),
+    "swin_base": Figures(14_819_524_608, 83.5, _SWIN),
+    "swin_large": Figures(33_329_479_680, None, ""),
+    "siglip_base_16": Figures(16_769_875_968, None, ""),
+    "siglip_large_16": Figures(77_523_320_832, None, ""),
+    "siglip_so400m_14": Figures(105_422_671_872, None, ""),
+    "siglip2_base_16": Figures(16_769_875_968, None, ""),
+    "siglip2_large_16": Figures(77_523_320_832, None, ""),
+    "siglip2_so400m_14": Figures(105_422_671_872, None, ""),
+    "clip_base_32": Figures(4_364_697_600, 75.6, _CLIP),
+    "clip_base_16": Figures(16_848_322_560, None, ""),
+    "clip_large_14": Figures(77_766_144_000, 84.4, _CLIP),
 }
 
 _DIGITS_MULTIPLY_ADDS: Final = 4_644_864
@@ -129,7 +172,14 @@ def list_backbones() -> list[dict[str, Any]]:
         "top1": None,
         "top1_source": "",
     }
-    return [digits, *({**asdict(entry), **asdict(FIGURES[entry.name])} for entry in BACKBONES)]
+    of_keras = [{**asdict(entry), **asdict(FIGURES[entry.name])} for entry in BACKBONES]
+    return [digits, *of_keras, *map(_of_hub, HUB_BACKBONES)]
+
+
+def _of_hub(entry: HubBackbone) -> dict[str, Any]:
+    figures = asdict(FIGURES[entry.name])
+    names = ("name", "input_size", "preprocess", "width", "parameters", "paper", "licence", "hugging_face", "preset")
+    return {**{name: getattr(entry, name) for name in names}, "family": entry.family.name, **figures}
 
 
 def ordered(entries: Sequence[Mapping[str, Any]], column: str) -> list[dict[str, Any]]:

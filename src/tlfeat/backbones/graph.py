@@ -95,11 +95,12 @@ def list_cut_points(spec: BackboneSpec, *, n_most: int = MAX_CUT_POINTS) -> list
     farthest from those that are taken.
     """
     base = build_base(spec, spec.size)
-    operations = import_keras().Model(base.inputs, base.outputs).operations  # each after all that it needs
+    graph = import_keras().Model(base.inputs, base.outputs)
+    operations = graph.operations  # each after all that it needs
     place = {id(operation): i for i, operation in enumerate(operations)}
-    parents = [
-        {place[id(node.operation)] for call in op._inbound_nodes for node in call.parent_nodes} for op in operations
-    ]
+    parents: list[set[int]] = [set() for _ in operations]
+    for node in (node for nodes in graph._nodes_by_depth.values() for node in nodes):  # a layer may be in others, too
+        parents[place[id(node.operation)]] |= {place[id(parent.operation)] for parent in node.parent_nodes}
     last_use = list(range(len(operations)))
     for i, needed in enumerate(parents):
         for j in needed:
@@ -144,11 +145,11 @@ def list_cut_points(spec: BackboneSpec, *, n_most: int = MAX_CUT_POINTS) -> list
 
 def _kernels(operation: Any) -> list[int]:
     """Return the number of values of each kernel: weights with two dimensions or more that are multiplied with."""
-    added = ("position", "token", "embeddings", "probe")  # tables and tokens of transformers
+    added = ("position", "token", "embeddings", "bias")  # tables of transformers; and tokens, which are 1 x n x width
     return [
         int(np.prod(w.shape))
         for w in getattr(operation, "weights", [])
-        if len(w.shape) > 1 and not any(word in w.name for word in added)
+        if len(w.shape) > 1 and not any(word in w.name for word in added) and (len(w.shape), w.shape[0]) != (3, 1)
     ]
 
 

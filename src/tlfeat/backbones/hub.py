@@ -15,7 +15,7 @@ import numpy as np
 
 from tlfeat.backbones.hub_catalog import Family, HubBackbone, rows_of
 from tlfeat.backbones.hub_config import Arguments, arguments_in, check_row
-from tlfeat.backbones.hub_fetch import fitting_folder
+from tlfeat.backbones.hub_fetch import check_scaling, fitting_folder
 from tlfeat.backbones.hub_mends import mend_layers
 from tlfeat.backbones.hub_weights import load_weights
 from tlfeat.backbones.position_tables import resized
@@ -103,12 +103,7 @@ def _swin(net: Any, size: tuple[int, int]) -> _Parts:
 
 
 def _siglip(net: Any, size: tuple[int, int]) -> _Parts:
-    n_patches = int(np.prod([n // net.patch_size for n in size]))
-
-    def embed(pixels: Any) -> Any:  # the layer states one token more than it gives
-        return import_hub("keras").ops.reshape(net.embedding(pixels), (-1, n_patches, net.hidden_dim))
-
-    return _Parts([embed], net.encoder_layers, net.post_layer_norm, 0, head=net.head)
+    return _Parts([net.embedding], net.encoder_layers, net.post_layer_norm, 0, head=net.head)
 
 
 def _clip(net: Any, size: tuple[int, int]) -> _Parts:
@@ -205,7 +200,7 @@ def make(family: Family, arguments: Arguments, size: tuple[int, int]) -> Any:
     if family.name == "swin":
         given["drop_path"] = 0.0
     if family.name in ("dinov2", "dinov3"):
-        given["use_mask_token"] = False
+        given.setdefault("use_mask_token", False)
     if family.name == "dinov2":
         given["position_embedding_shape"] = size
     net = getattr(import_hub().models, _CLASSES[family.name])(image_shape=(*size, 3), **given)
@@ -231,7 +226,9 @@ def check_size(family: Family, arguments: Arguments, size: tuple[int, int]) -> N
         raise UsageError(f"{family.title} takes square pictures, received {size[0]}x{size[1]}.")
 
 
-def check_hub(entry: HubBackbone | Family, weights: str, size: tuple[int, int], layers: Sequence[str]) -> None:
+def check_hub(
+    entry: HubBackbone | Family, weights: str, size: tuple[int, int], layers: Sequence[str], mode: str | None = None
+) -> None:
     """Raise for what can be said of a network before it is built: its weights, an input size, a block that is none.
 
     Parameters
@@ -240,11 +237,16 @@ def check_hub(entry: HubBackbone | Family, weights: str, size: tuple[int, int], 
         As of `hub_fetch.weights_folder`, or "random".
     layers : sequence of str
         As in ``--layer``.
+    mode : str, optional
+        How pixels are scaled where nothing is said, which has to be what the weights want.
     """
     import_hub()
     family = entry if isinstance(entry, Family) else entry.family
     if weights != "random":
-        arguments, _ = arguments_in(fitting_folder(entry, weights), family)
+        folder = fitting_folder(entry, weights)
+        arguments, _ = arguments_in(folder, family)
+        if mode is not None:
+            check_scaling(folder, mode)
     elif isinstance(entry, HubBackbone):
         arguments = dict(entry.arguments)
     else:

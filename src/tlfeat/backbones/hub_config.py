@@ -125,6 +125,8 @@ def arguments_in(folder: WeightsFolder, family: Family) -> tuple[Arguments, tupl
         for name, (only, default) in _FIXED[family.name].items():
             if (stated := config.get(name, default)) != only:
                 raise WeightsError(f"{folder.path / CONFIG} has {name} {stated!r}; KerasHub builds {only!r} alone.")
+    if folder.is_preset and family.name in ("dinov2", "dinov3"):
+        arguments["use_mask_token"] = config.get("use_mask_token") is not False  # it is among the weights
     if family.name == "dinov2":
         ratio = _checked(folder, "mlp_ratio", config.get("mlp_ratio", 4), 4)
         is_with_registers = folder.kind == "dinov2_with_registers" and "num_register_tokens" not in config

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tlfeat.backbones.hub_catalog import Family, HubBackbone
 from tlfeat.backbones.hub_config import arguments_in, check_row
+from tlfeat.backbones.preprocess import MEAN_AND_STD
 from tlfeat.backbones.weights_folder import WeightsFolder, import_hub, open_folder
 from tlfeat.errors import UsageError, WeightsError, nearest
 
@@ -46,6 +49,8 @@ def weights_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
                 f"'{entry.name}' is a kind of network: say which weights, --weights FOLDER or --weights hf://org/name."
             )
         return open_folder(_from_hugging_face(entry, entry.hugging_face))
+    if weights == "random":
+        raise UsageError(f"'{entry.name}' without weights has no size: name a network of that kind.")
     if weights.startswith(SCHEME):
         return open_folder(_from_hugging_face(entry, weights.removeprefix(SCHEME)))
     if "/" not in weights and not Path(weights).exists() and weights in (known := presets(entry)):
@@ -53,9 +58,7 @@ def weights_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
     path = Path(weights)
     if not path.exists() and not path.is_absolute():
         near = nearest(weights, list(presets(entry)), of="presets")
-        raise WeightsError(
-            f"There is no folder {weights}, and no such preset of KerasHub. {near} {_how_to_fetch(entry)}"
-        )
+        raise WeightsError(f"There is no folder or preset {weights}. {near} {_how_to_fetch(entry)}")
     return open_folder(path)
 
 
@@ -67,6 +70,35 @@ def fitting_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
     if isinstance(entry, HubBackbone):
         check_row(folder, entry, arguments)
     return folder
+
+
+def check_scaling(folder: WeightsFolder, mode: str) -> None:
+    """Raise `WeightsError` where ``preprocessor_config.json`` of a folder says that pixels are scaled in another way.
+
+    Parameters
+    ----------
+    mode : str
+        One of `preprocess.MEAN_AND_STD`.
+    """
+    said = folder.json("preprocessor_config.json")
+    stated = (said.get("image_mean"), said.get("image_std"))
+    if None in stated or _near(stated, MEAN_AND_STD[mode]):
+        return
+    known = [name for name, values in MEAN_AND_STD.items() if _near(stated, values)]
+    advice = (
+        f"add --preprocess {known[0]}" if known else f"tlfeat has no such scaling; --preprocess {mode} forces its own"
+    )
+    raise WeightsError(
+        f"The preprocessor_config.json of {folder.path} scales pixels by mean {stated[0]} and standard deviation "
+        f"{stated[1]}, not as '{mode}': {advice}."
+    )
+
+
+def _near(stated: Any, values: Any) -> bool:
+    try:
+        return bool(np.allclose(np.asarray(stated, float), values, atol=2e-3))
+    except (ValueError, TypeError):
+        return False
 
 
 def own_size(folder: WeightsFolder, family: Family) -> tuple[int, int]:

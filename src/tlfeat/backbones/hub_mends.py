@@ -43,6 +43,8 @@ def mend_layers() -> None:
     import_hub(_SWIN).ops = _SwinOps()
     for (module, name), unknown in _UNKNOWN.items():
         _wrap(module, name, functools.partial(_config_without, unknown=unknown))
+    # it states one token more than it gives
+    import_hub(f"{_MODELS}.siglip.siglip_layers").SigLIPVisionEmbedding.compute_output_shape = _siglip_tokens
     _wrap(_SWIN, "PatchEmbedding", _config_of_patches)
     _wrap(_SWIN, "SwinTransformerBlock", _config_of_window_block)
     for name in ("PatchEmbedding", "PatchMerging", "SwinTransformerBlock"):
@@ -62,6 +64,10 @@ def _wrap(module: str, name: str, config_of: Callable[[Any, Any], dict[str, Any]
 
     mended.is_mended = True  # type: ignore[attr-defined]
     layer_class.get_config = mended
+
+
+def _siglip_tokens(layer: Any, shape: Sequence[int | None]) -> tuple[int | None, int, int]:
+    return shape[0], layer.num_positions, layer.hidden_dim
 
 
 def _no_config(layer: Any) -> None:

@@ -17,6 +17,14 @@ PREPROCESS = {
 }
 
 
+#: Of the modes that have them: mean and standard deviation of red, green and blue, of pixels of 0 to 1.
+MEAN_AND_STD = {
+    "tf": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "torch": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+
+
 def preprocess(x: Any, mode: str) -> Any:
     """Scale float32 RGB pixels of 0 to 255 as the backbone was trained; the only place where this is done.
 
@@ -30,10 +38,7 @@ def preprocess(x: Any, mode: str) -> Any:
         return x / 127.5 - 1.0
     if mode == "caffe":
         return x[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)
-    if mode == "torch":
-        mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+    if mode in MEAN_AND_STD:
+        mean, std = (np.array(values, np.float32) for values in MEAN_AND_STD[mode])
         return (x / 255.0 - mean) / std
-    if mode == "clip":
-        mean = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-        return (x / 255.0 - mean) / np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
     return x / 255.0 if mode == "0-1" else x

@@ -329,8 +329,11 @@ def to_openvino(frozen: Any, shape: Sequence[int], folder: Path) -> Any:
 
 def _read_in_place(ov: Any, forward: Any, shape: Sequence[int]) -> Any:
     """Return the OpenVINO model of a ``tf.function`` without a copy of its variables."""
+    traced = forward.get_concrete_function()
     with silent_stderr():  # TensorFlow looks for a GPU and says that there is none
-        model = ov.convert_model(forward.get_concrete_function())
+        model = ov.convert_model(traced)
+    by_name = {name: output for output in model.outputs for name in output.names}
+    model = ov.Model([by_name[tensor.name] for tensor in traced.outputs], model.get_parameters())
     model.reshape(list(shape))
     _simplify(model)
     return model

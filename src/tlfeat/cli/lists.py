@@ -62,6 +62,7 @@ def run_backbones(
     console.result(table, entries)
     known_on = f"on {processor} ({', '.join(costs)})" if costs else "not known yet: tlfeat extract measures it"
     console.say(
+        "dinov2 to clip: pip install 'tlfeat[hub]' and --weights FOLDER, or a network to fetch them once. "
         "top-1: published ImageNet accuracy (sources: --json). multiply-adds: of one image at this input. processor: "
         f"an image, decoding included, {known_on}. For your images: tlfeat sweep --backbone A --backbone B DATA"
     )

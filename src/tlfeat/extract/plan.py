@@ -274,7 +274,7 @@ def _text_encoder(
 def _check_network(spec: BackboneSpec, layers: Sequence[str], pool: str | None) -> None:
     """Raise for weights and layers that files show to be wrong, before a network is built."""
     if spec.hub is not None:
-        check_hub(spec.hub, spec.weights, spec.size, layers)
+        check_hub(spec.hub, spec.weights, spec.size, layers, spec.mode if spec.preprocess is None else None)
         return
     if pool in TOKEN_POOLS:
         raise UsageError(f"--pool {pool} is for transformers: {spec.name} has no CLS token. Use --pool avg.")
