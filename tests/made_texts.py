@@ -1,4 +1,4 @@
-"""What tests of texts share: tiny folders of text encoders with the same numbers everywhere, and a few texts."""
+"""Tiny folders of text encoders with the same numbers everywhere, and a few texts; numpy alone is imported."""
 
 from __future__ import annotations
 

@@ -64,6 +64,7 @@ HEAVY = {
         "heads.family",
         "heads.fit",
         "heads.pipelines",
+        "heads.words",
         "models.head_layers",
         "evaluate.split",
         "evaluate.scores",

@@ -2,7 +2,8 @@
 
 Prints one line per entry and exits with 1 if any field differs (multiply-adds are counted in the graph) or if
 ``keras.applications`` has a model that the table lacks. Each architecture is built once, with random weights, so it
-needs no network; the largest, ConvNeXt XLarge, needs 1.4 GB of memory.
+needs no network; the largest of Keras, ConvNeXt XLarge, needs 1.4 GB of memory. So are the networks of KerasHub in
+``hub_catalog``, of which DINOv2 giant needs 5 GB.
 
     python tools/verify_catalog.py                    # all, 2 minutes on 2 cores
     python tools/verify_catalog.py resnet50 xception  # some
@@ -28,6 +29,9 @@ import numpy.typing as npt
 from tlfeat.backbones.catalog import BACKBONES, Backbone, find
 from tlfeat.backbones.figures import FIGURES
 from tlfeat.backbones.graph import multiply_adds
+from tlfeat.backbones.hub import build_hub
+from tlfeat.backbones.hub_catalog import HUB_BACKBONES, Family, HubBackbone
+from tlfeat.backbones.weights_folder import import_hub
 from tlfeat.errors import UsageError
 
 IMAGENET_MEAN_RGB = np.array([0.485, 0.456, 0.406])
@@ -212,10 +216,35 @@ def built_differences(backbone: Backbone) -> list[str]:
     ]
 
 
+def hub_differences(backbone: HubBackbone) -> list[str]:
+    """Build a network of KerasHub, and compare what can be counted."""
+    import keras
+
+    presets = getattr(import_hub().models, backbone.family.hub_classes[0]).presets
+    model = build_hub(keras, backbone, None, backbone.input_size)
+    compared: list[tuple[str, Any, Any]] = [
+        ("width", backbone.width, model.output_shape[-1]),
+        ("parameters", backbone.parameters, model.count_params()),
+        ("multiply_adds", FIGURES[backbone.name].multiply_adds, multiply_adds(model)),
+        ("preset", True, backbone.preset in presets),
+    ]
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    return [f"{field}: table {ours}, KerasHub {theirs}" for field, ours, theirs in compared if ours != theirs]
+
+
+def _row(name: str) -> Backbone | HubBackbone:
+    found = find(name)
+    if isinstance(found, Family):
+        raise UsageError(f"'{name}' is a family, no row of a table.")
+    return found
+
+
 def main(names: list[str]) -> int:
     """Verify the named entries, or all, and return the exit code."""
     try:
-        chosen = [find(name) for name in names] or list(BACKBONES)
+        chosen = [_row(name) for name in names] or [*BACKBONES, *HUB_BACKBONES]
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -225,7 +254,10 @@ def main(names: list[str]) -> int:
         print(f"WRONG  {sentence}", flush=True)
     for backbone in chosen:
         entry_started = time.perf_counter()
-        differences = quick_differences(backbone) + built_differences(backbone)
+        if isinstance(backbone, Backbone):
+            differences = quick_differences(backbone) + built_differences(backbone)
+        else:
+            differences = hub_differences(backbone)
         n_wrong += bool(differences)
         print(
             f"{'WRONG' if differences else 'ok   '}  {backbone.name:<32}"

@@ -60,6 +60,11 @@ def html_picture(jpeg: bytes, alt: str) -> Html:
     return Html(f'<img src="data:image/jpeg;base64,{source}" alt="{_escaped(alt)}">')
 
 
+def html_text(beginning: str) -> Html:
+    """Return the beginning of a text as it stands where an image has its picture; "" for none."""
+    return Html(f"<blockquote>{_escaped(beginning)}</blockquote>" if beginning else "")
+
+
 def _cell(value: Any, tag: str = "td", like: Any = None) -> str:
     """Return a cell; a number, and a heading above one, stands to the right."""
     align = "right" if isinstance(value if like is None else like, int | float) else "left"

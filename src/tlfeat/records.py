@@ -21,6 +21,18 @@ from tlfeat.errors import DataError
 
 _RECORDED_MODULES = ("tensorflow", "keras", "sklearn", "numpy", "h5py", "PIL", "skops")
 
+#: The humble baselines, which a backbone has to beat: a head on raw pixels, and one on counts of words.
+PIXELS_BASELINE, WORDS_BASELINE = "pixels+logreg", "tfidf+logreg"
+
+#: What their rows are called, in place of a layer.
+BASELINE_LAYERS = frozenset({"pixels", "tfidf"})
+
+
+def is_baseline(candidate: str) -> bool:
+    """Whether a candidate is a humble baseline, of which nobody wants to know that it only guesses."""
+    return candidate.partition("+")[0] in BASELINE_LAYERS and "+" in candidate
+
+
 #: Between the layers of a head that takes several; no layer's name holds it.
 _SIDE_BY_SIDE = "+"
 

@@ -125,20 +125,53 @@ def value_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+#: Our own words for what a cache holds; not where they are part of a path, an option or a quoted name.
+_OF_IMAGES = re.compile(r"(?<![\w/.\-'\"=])(image|picture|Image|Picture|IMAGE)(s?)(?![\w/\-'\"=]|\.\w)(  )?")
+
+_OF_TEXTS = {"image": "text", "picture": "text", "Image": "Text", "Picture": "Text", "IMAGE": "TEXT"}
+
+#: Of a template: what is no text of the page.
+_NO_TEXT = re.compile(r"(\{% block style %\}.*?\{% endblock %\}|\{%.*?%\}|\{\{.*?\}\}|<[^>]*>)", re.DOTALL)
+
+
+def in_words_of(holds: str, text: str) -> str:
+    """Return a sentence that was written for images in the words for what is there: "texts"; columns stay in line."""
+    return text if holds == "images" else _OF_IMAGES.sub(_of_texts, text)
+
+
+def _of_texts(found: re.Match[str]) -> str:
+    word = _OF_TEXTS[found[1]] + found[2]
+    return f"{word:<{len(found[0])}}" if found[3] else word
+
+
+def words_for(holds: str, names: Sequence[str]) -> str:
+    """Return for what `in_words_of` shall write sentences that hold these names of the user's: it would change some."""
+    return "images" if any(_OF_IMAGES.search(name) for name in names) else holds
+
+
 def counted(n: int, noun: str, plural: str = "") -> str:
     """Return "1 image" or "1,200 images"."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
 @cache
-def _templates(package: str, *, is_markdown: bool) -> jinja2.Environment:
+def _templates(package: str, *, is_markdown: bool, holds: str) -> jinja2.Environment:
     import jinja2
+
+    def of_texts(source: str) -> str:
+        parts = _NO_TEXT.split(source)
+        return "".join(in_words_of(holds, part) if i % 2 == 0 else part for i, part in enumerate(parts))
+
+    class _Loader(jinja2.PackageLoader):
+        def get_source(self, *arguments: Any) -> Any:
+            source, *more = super().get_source(*arguments)
+            return (source if holds == "images" else of_texts(source), *more)
 
     return jinja2.Environment(
         finalize=_markdown_value if is_markdown else None,
         autoescape=jinja2.select_autoescape(("html", "svg")),
         undefined=jinja2.StrictUndefined,
-        loader=jinja2.PackageLoader(package),
+        loader=_Loader(package),
         trim_blocks=True,
     )
 
@@ -146,9 +179,11 @@ def _templates(package: str, *, is_markdown: bool) -> jinja2.Environment:
 def page(package: str, template: str, **values: Any) -> str:
     """Fill a template of a package's folder ``templates``.
 
-    Every text in HTML and SVG is escaped, in Markdown it is `in_markdown`, and nothing may be left out.
+    Every text in HTML and SVG is escaped, in Markdown it is `in_markdown`, and nothing may be left out. With a value
+    `holds` of "texts" the words of the template are those for texts.
     """
-    return _templates(package, is_markdown=template.endswith(".md")).get_template(template).render(**values)
+    templates = _templates(package, is_markdown=template.endswith(".md"), holds=values.get("holds", "images"))
+    return templates.get_template(template).render(**values)
 
 
 def csv_cell(value: Any) -> Any:

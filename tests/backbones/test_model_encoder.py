@@ -12,7 +12,7 @@ import tlfeat
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.model_encoder import ModelEncoder, mode_of
 from tlfeat.backbones.network import BackboneSpec, import_keras
-from tlfeat.backbones.preprocess import PREPROCESS
+from tlfeat.backbones.preprocess import PREPROCESS, preprocess
 from tlfeat.errors import UsageError
 
 pytestmark = pytest.mark.keras
@@ -80,7 +80,8 @@ def test_a_model_within_a_model_gives_the_rows_of_its_last_map(model: Any) -> No
 def test_a_function_is_known_by_what_it_does(mode: str) -> None:
     names = {"tf": "mobilenet_v2", "caffe": "resnet50", "torch": "densenet", "none": "efficientnet"}
     applications = import_keras().applications
-    how = getattr(applications, names[mode]).preprocess_input if mode in names else lambda x: x / 255
+    ours = {"0-1": lambda x: x / 255, "clip": lambda x: preprocess(x, "clip")}
+    how = getattr(applications, names[mode]).preprocess_input if mode in names else ours[mode]
     assert mode_of(how) == mode
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import itertools
 import json
@@ -239,3 +240,28 @@ def test_an_encoder_without_its_folder_says_what_to_fetch(
 def test_a_layer_that_is_not_there_is_named_with_the_nearest(layer: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         TextEncoder(TextSpec("bert", str(text_folder(tmp_path))), [layer])
+
+
+@needs_hub
+def test_a_repository_is_fetched_once_without_code_and_said_where_it_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    folder, asked = text_folder(tmp_path), []
+
+    def download(repository: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        asked.append((repository, local_files_only))
+        assert not any(fnmatch.fnmatch(name, each) for name in FOREIGN for each in allow_patterns)
+        if local_files_only or repository == "org/gone":
+            raise OSError("no route to host")
+        return str(folder)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    encoder = TextEncoder(TextSpec("bert", "hf://org/name"))
+    assert asked == [("org/name", True), ("org/name", False)]
+    assert encoder.spec.to_dict() == {"backbone": "bert", "weights": "hf://org/name"}
+    with pytest.raises(WeightsError, match=r"hf://org/gone .* \(no route to host\)\. Fetch the folder"):
+        TextEncoder(TextSpec("bert", "hf://org/gone"))
+
+
+FOREIGN = ("pytorch_model.bin", "modeling.py", "1_Pooling/pooling.py", "rust_model.ot")

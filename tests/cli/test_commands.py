@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from tlfeat.cli.app import app
 from tlfeat.cli.console import Console, command, errors_as_exit_codes
-from tlfeat.cli.options import EmbeddingOptions, TrainingOptions
+from tlfeat.cli.options import EmbeddingOptions
+from tlfeat.cli.training_options import TrainingOptions
 from tlfeat.extract.plan import EncoderOptions, plan_extraction
 from tlfeat.finetune.augment import Augmentation
 from tlfeat.finetune.settings import TrainSettings

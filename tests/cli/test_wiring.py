@@ -182,6 +182,7 @@ def row_lines(to: str) -> list[tuple[str, str, str, Any]]:
         ("runtime", "--runtime tensorflow", f"{to} runtime", "tensorflow"),
         ("resize", "--resize dataset", f"{to} resize", "dataset"),
         ("dtype", "--dtype float16", f"{to} dtype", "float16"),
+        ("text_column", "--text-column body", f"{to} text_column", "body"),
     ]
 
 

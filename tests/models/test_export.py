@@ -352,9 +352,14 @@ def test_without_the_images_noise_is_what_a_file_is_checked_on(digits: dict[str,
     assert exported.check.what == "16 test images", "the model says which cache it was fitted on"
     about = read_json(lonely / "model.json")
     write_json(lonely / "model.json", {**about, "cache": str(tmp_path / "gone.h5")})
+    (lonely / "LICENSE.md").write_text("the terms of the weights")
     exported = export_model(lonely, "openvino", output=tmp_path / "m.xml")
     assert exported.check.what == "16 pictures of noise (no test image was found)"
-    assert "lonely: 40 training images" in (tmp_path / "m.xml.card.md").read_text()
+    card = (tmp_path / "m.xml.card.md").read_text()
+    assert "lonely: 40 training images" in card
+    assert "Its text: m.xml.LICENSE.md, beside this file" in card
+    assert (tmp_path / "m.xml.LICENSE.md").read_text() == "the terms of the weights"
+    assert tmp_path / "m.xml.LICENSE.md" in exported.beside
 
 
 def test_the_command_says_what_it_wrote(digits: dict[str, Path]) -> None:

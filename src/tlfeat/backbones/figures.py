@@ -1,8 +1,9 @@
 """What helps to choose a backbone of the catalog: how much it computes, and how good it is on ImageNet.
 
 Multiply-adds are computed from the graph (`graph.multiply_adds`), at the input size of the catalog, without the top and
-without the products of queries and keys; ``tools/verify_catalog.py`` computes them again. Accuracies are published ones, of the whole network with these weights,
-on single crops of the validation images of ImageNet 2012; those of two sources are not measured in quite the same way.
+without the products of queries and keys; ``tools/verify_catalog.py`` computes them again. Accuracies are published ones
+on single crops of the validation images of ImageNet 2012, of the whole network with these weights or, where the source
+says so, of a linear classifier on its frozen rows; those of two sources are not measured in quite the same way.
 """
 
 from __future__ import annotations

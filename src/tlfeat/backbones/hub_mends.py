@@ -50,6 +50,8 @@ def mend_layers() -> None:
     for name in ("PatchEmbedding", "PatchMerging", "SwinTransformerBlock"):
         # a shape to build from would mark them as built, with nothing in them: they are built when they are called
         getattr(import_hub(_SWIN), name).get_build_config = _no_config
+    # which states one token more than it gives
+    import_hub(f"{_MODELS}.siglip.siglip_layers").SigLIPVisionEmbedding.compute_output_shape = _siglip_tokens
 
 
 def _wrap(module: str, name: str, config_of: Callable[[Any, Any], dict[str, Any]]) -> None:
@@ -66,12 +68,12 @@ def _wrap(module: str, name: str, config_of: Callable[[Any, Any], dict[str, Any]
     layer_class.get_config = mended
 
 
-def _siglip_tokens(layer: Any, shape: Sequence[int | None]) -> tuple[int | None, int, int]:
-    return shape[0], layer.num_positions, layer.hidden_dim
-
-
 def _no_config(layer: Any) -> None:
     return None
+
+
+def _siglip_tokens(layer: Any, shape: Sequence[int | None]) -> tuple[int | None, int, int]:
+    return shape[0], layer.num_positions, layer.hidden_dim
 
 
 class _SwinOps:

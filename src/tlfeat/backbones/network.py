@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -22,13 +20,14 @@ from tlfeat.backbones import catalog
 from tlfeat.backbones.hub import build_hub
 from tlfeat.backbones.hub_catalog import Family, HubBackbone
 from tlfeat.backbones.hub_fetch import own_size, weights_folder
+from tlfeat.backbones.keras_import import import_keras as import_keras
+from tlfeat.backbones.keras_import import silent_stderr as silent_stderr
 from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.backbones.stored_weights import load_network
 from tlfeat.backbones.weights_files import check_file, check_weights_file, input_shapes
 from tlfeat.documents import EncoderSource, misfit
 from tlfeat.errors import DataError, UsageError, WeightsError, nearest
 from tlfeat.files import MAX_MODEL_BYTES, open_regular
-from tlfeat.system import was_interrupted
 
 #: The small network that ships with tlfeat; pretrained on the digits 0 to 4 and on letters.
 DIGITS = "digits_cnn"
@@ -153,38 +152,6 @@ class BackboneSpec:
             return cls(**{**given, "input_size": tuple(size) if size else None})
         except (UsageError, TypeError) as error:
             raise DataError(f"No encoder can be built: {error}") from error
-
-
-def import_keras() -> Any:
-    """Import Keras on TensorFlow, quiet, with oneDNN on (worth 1.8 times on AMD, where it is off by default)."""
-    if "keras" in sys.modules:
-        return sys.modules["keras"]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    with silent_stderr():  # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
-        import keras
-    # "5 out of the last 7 calls triggered tf.function retracing" when several networks train in one process
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    return keras
-
-
-@contextlib.contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Hold back what native code writes to stderr; it is shown after all if the body raises, but for Ctrl-C."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held_back.seek(0)
-            os.write(kept, b"" if was_interrupted() else held_back.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def weights_digest(spec: BackboneSpec) -> str:

@@ -8,8 +8,8 @@ and size may stand for it; what is in the fingerprint is the digest of the folde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 from tlfeat.errors import UsageError, nearest
 
@@ -132,6 +132,11 @@ _BY_NAME: Final = {row.name: row for row in TEXT_BACKBONES}
 def is_text_backbone(name: object) -> bool:
     """Whether `find_text` knows the name."""
     return isinstance(name, str) and (name in _BY_NAME or name in TEXT_FAMILIES)
+
+
+def list_text_backbones() -> list[dict[str, Any]]:
+    """Return what ``tlfeat backbones`` lists of text encoders."""
+    return [{"kind": "text", **asdict(row), "family": row.family.name} for row in TEXT_BACKBONES]
 
 
 def find_text(name: str) -> TextBackbone | TextFamily:

@@ -25,7 +25,7 @@ from tlfeat.backbones.runtime import (
     is_converted,
 )
 from tlfeat.backbones.text_catalog import TextBackbone, find_text
-from tlfeat.backbones.text_folder import TextFolder, digests, need_folder, open_text_folder
+from tlfeat.backbones.text_folder import SCHEME, TextFolder, digests, need_folder, open_text_folder
 from tlfeat.backbones.text_network import NOTHING, check_layer, rows_function
 from tlfeat.backbones.tokens import Tokenizer, Tokens
 from tlfeat.errors import UsageError
@@ -47,7 +47,7 @@ class TextSpec:
     backbone : str
         A name of `text_catalog`.
     weights : str
-        The folder.
+        The folder, or ``hf://org/name``.
     """
 
     backbone: str
@@ -58,7 +58,8 @@ class TextSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; the folder absolute, so that the spec holds in any working folder."""
-        return {**asdict(self), "weights": str(Path(self.weights).resolve())}
+        is_path = self.weights and not self.weights.startswith(SCHEME)
+        return {**asdict(self), "weights": str(Path(self.weights).resolve()) if is_path else self.weights}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TextSpec:

@@ -6,22 +6,40 @@ Read are ``config.json``, ``model.safetensors``, ``tokenizer.json`` or ``vocab.t
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tlfeat.backbones.text_catalog import TEXT_BACKBONES, TEXT_FAMILIES, TextBackbone, TextFamily
-from tlfeat.backbones.weights_folder import CONFIG, WeightsFolder, open_folder
+from tlfeat.backbones.weights_folder import CONFIG, WeightsFolder, import_hub, open_folder
 from tlfeat.errors import UsageError, WeightsError
 from tlfeat.files import read_regular
+
+#: What Hugging Face calls a repository: ``hf://org/name``.
+SCHEME = "hf://"
 
 #: What says how a text becomes tokens; all of them that are there count.
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 #: Of a tokenizer: XLM-RoBERTa's 250,000 pieces are 17 MB.
 MAX_TOKENIZER_BYTES = 64 << 20
+
+#: Nothing else of a repository is fetched: no code, no pickles.
+_FETCHED = [
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    *TOKENIZER_FILES,
+    "modules.json",
+    "sentence_bert_config.json",
+    "*_Pooling/config.json",
+    "LICENSE*",
+]
 
 _MAX_JSON_BYTES = 1 << 20
 
@@ -135,6 +153,22 @@ def fetch_advice(wanted: TextBackbone | TextFamily) -> str:
     )
 
 
+def _fetched(repository: str, wanted: TextBackbone | TextFamily) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    hub = import_hub("huggingface_hub")
+    try:
+        with contextlib.suppress(Exception):  # it is there already: nothing is asked of the network
+            return Path(hub.snapshot_download(repository, allow_patterns=_FETCHED, local_files_only=True))
+        with contextlib.redirect_stdout(sys.stderr):
+            return Path(hub.snapshot_download(repository, allow_patterns=_FETCHED))
+    except Exception as error:  # the client's own, httpx's and the operating system's
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:120].rstrip(".")
+        raise WeightsError(
+            f"The weights {SCHEME}{repository} are not on this machine and cannot be downloaded ({why}). "
+            f"{fetch_advice(wanted)}."
+        ) from error
+
+
 def _origin(wanted: TextBackbone | TextFamily) -> str:
     if isinstance(wanted, TextBackbone):
         return wanted.hub_name
@@ -238,13 +272,17 @@ def _json(path: Path, kind: type) -> Any:
 
 
 def need_folder(weights: str, wanted: TextBackbone | TextFamily, name: str) -> Path:
-    """Return the folder that ``--weights`` names.
+    """Return the folder that ``--weights`` names; that of ``hf://org/name`` is fetched where it is not there yet.
 
     Raises
     ------
     UsageError
         None was named.
+    WeightsError
+        It cannot be fetched.
     """
+    if weights.startswith(SCHEME):
+        return _fetched(weights.removeprefix(SCHEME), wanted)
     if weights == "random":
         raise UsageError(f"{name}: random weights know no language. {fetch_advice(wanted)}.")
     if weights in ("", "imagenet"):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.keras_import import import_keras
 from tlfeat.errors import UsageError, WeightsError
 from tlfeat.files import MAX_MODEL_BYTES, check_regular, open_regular, read_regular
 
@@ -46,8 +47,6 @@ def import_hub(part: str = "keras_hub") -> Any:
         It is not there, or is older than what tlfeat was tried with.
     """
     import importlib
-
-    from tlfeat.backbones.network import import_keras
 
     if part.startswith("keras"):
         import_keras()  # on TensorFlow and quietly, which KerasHub would not be

@@ -15,7 +15,8 @@ from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.text_catalog import is_text_backbone
 from tlfeat.cache.store import Cache
 from tlfeat.errors import CacheError, DataError, TlfeatError
-from tlfeat.texts.read import keyed_text
+from tlfeat.text import printable
+from tlfeat.texts.read import keyed_text, snippet
 from tlfeat.texts.text_set import load_texts
 from tlfeat.types import Rows
 
@@ -95,6 +96,8 @@ def origin(cache: Cache) -> Origin:
 
 def spec_of(cache: Cache) -> BackboneSpec:
     """Return the `BackboneSpec` with which a cache was made; an error where it was not made by one."""
+    if holds_texts(cache):
+        raise DataError(f"{cache.path} holds texts: networks are trained on images alone. Heads: tlfeat fit-sklearn.")
     if origin(cache) is not Origin.KERAS:
         raise DataError(
             f"{cache.path} was not made by a Keras backbone, so there is no network to train. Keras candidates "
@@ -124,9 +127,7 @@ def read_texts(cache: Cache, keys: Sequence[str]) -> dict[str, str]:
     if images.source.is_file():
         source = cache.source
         try:
-            held = load_texts(
-                images.source, text_column=source.get("text_column"), label_column=source.get("label_column")
-            )
+            held = load_texts(images.source, text_column=source.get("text_column"), is_labelled=False)
         except TlfeatError:
             return {}
         contents: Iterable[Path | Callable[[], bytes]] = map(held.content, range(len(held)))
@@ -134,6 +135,16 @@ def read_texts(cache: Cache, keys: Sequence[str]) -> dict[str, str]:
         at = {key: i for i, key in enumerate(cache.table.keys) if key in wanted}
         contents = map(images.file, at.values())
     return dict(found for content in contents if (found := keyed_text(content)) and found[0] in wanted)
+
+
+#: What stands where a text cannot be read again.
+TEXT_GONE = "the text has gone or changed"
+
+
+def snippets(cache: Cache, keys: Sequence[str]) -> dict[str, str]:
+    """Return the beginnings of texts that can be read again, by content key; none where a cache holds images."""
+    found = read_texts(cache, keys) if holds_texts(cache) else {}
+    return {key: printable(snippet(text)) for key, text in found.items()}
 
 
 def picture_files(cache: Cache, paths: list[str]) -> list[Path] | None:

@@ -21,6 +21,7 @@ def run_info(console: Console, cache: CacheOption = None) -> None:
     from tlfeat.cache.store import open_cache
 
     with open_cache(cache or workspace.newest_cache()) as opened:
+        console.speak_of(opened.source.get("holds", "images"))
         console.say(*opened.notes)
         about = opened.describe()
     console.result(cache_text(about, is_long=console.is_verbose), about)

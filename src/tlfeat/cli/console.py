@@ -15,7 +15,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from typing import Any, Self, TextIO, get_type_hints
 from tlfeat.cli.options import JsonOption, QuietOption, VerboseOption
 from tlfeat.errors import DataError, TlfeatError
 from tlfeat.system import was_interrupted
-from tlfeat.text import counted, one_line, printable, wrapped
+from tlfeat.text import counted, in_words_of, one_line, printable, words_for, wrapped
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -88,6 +88,7 @@ class Console:
         self.is_quiet = is_quiet
         self.is_verbose = is_verbose
         self.progress = Progress(is_shown=not is_quiet)
+        self._holds = "images"
 
     def __enter__(self) -> Self:
         return self
@@ -97,11 +98,15 @@ class Console:
     ) -> None:
         self.progress.hide()
 
+    def speak_of(self, holds: str, names: Sequence[str] = ()) -> None:
+        """Say "texts" for "images" from now on, where there are texts; not where a class has such a name."""
+        self._holds = words_for(holds, names)
+
     def say(self, *texts: str) -> None:
         """Tell the user something beside the result, each text on a line of its own."""
         for text in texts if not self.is_quiet else ():
             self.progress.hide()
-            _to_stderr(wrapped(printable(text), self.width))
+            _to_stderr(wrapped(printable(in_words_of(self._holds, text)), self.width))
 
     @property
     def width(self) -> int | None:
@@ -128,7 +133,7 @@ class Console:
         Prose is broken between words to the width of the terminal; CSV is not.
         """
         self.progress.hide()
-        text = wrapped(printable(text), self.width) if is_prose else printable(text)
+        text = wrapped(printable(in_words_of(self._holds, text)), self.width) if is_prose else printable(text)
         out = json.dumps(document, indent=1) if self.is_json else text
         try:
             print(out, flush=True)  # noqa: T201

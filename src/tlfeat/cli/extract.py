@@ -65,6 +65,7 @@ def run_extract(
         seed=seed,
         **embedding.given(),
     )
+    console.speak_of(job.images.holds, job.images.classes)
     console.warn(*job.notes)
     left_out = left_out_text(job.images.passed_over)
     console.say(
@@ -86,6 +87,7 @@ def run_extract(
 
 def embed_first(console: Console, job: ExtractionJob, doing: str) -> ExtractReport:
     """Embed the images that another command needs and that are not in the cache yet; two classes it needs, too."""
+    console.speak_of(job.images.holds, job.images.classes)
     console.warn(*job.notes)
     job.require_classes()
     console.say(doing)

@@ -9,8 +9,9 @@ import typer
 
 from tlfeat.cli.console import Console, since_start_s
 from tlfeat.cli.extract import embed_first
-from tlfeat.cli.options import FreshOption, ImageOptions, PlotsOption, SplitOptions, TrainingOptions
+from tlfeat.cli.options import FreshOption, ImageOptions, PlotsOption, SplitOptions
 from tlfeat.cli.parameters import parse_grid, parse_parameters
+from tlfeat.cli.training_options import TrainingOptions
 from tlfeat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def run_fit_sklearn(
     check_effort(search)
     check_format(file_format)
     with split.open(console.say) as data:
+        console.speak_of(data.cache.table.images.holds, data.split.classes)
         console.say(f"{model} on {'+'.join(choose_layers(data.cache, layer))} of {data.cache.path}")
         outcome = fit_sklearn(
             data,

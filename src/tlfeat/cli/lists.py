@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import BackboneOptions, InputSizeOption, NetworkOptions, parse_size
+from tlfeat.cli.options import BackboneOptions, InputSizeOption, parse_size
+from tlfeat.cli.training_options import NetworkOptions
 from tlfeat.text import aligned
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ def run_backbones(
         ),
     ] = None,
 ) -> None:
-    """List the backbones that have a name, with what helps to choose one.
+    """List the backbones that have a name, those for images and those for texts, with what helps to choose one.
 
     top-1 is published accuracy on ImageNet; processor is time of an image on this machine, where a cache under cache/
     has a measurement.
     """
     from tlfeat import workspace
     from tlfeat.backbones.figures import alike, list_backbones, ordered
+    from tlfeat.backbones.text_catalog import list_text_backbones
     from tlfeat.cache.measured import measured
     from tlfeat.system import processor_name
 
@@ -59,13 +61,35 @@ def run_backbones(
         width=console.width,
         droppable=droppable,
     )
-    console.result(table, entries)
+    is_all = like is None and sort is None
+    if is_all:
+        table = f"For images\n{table}\n\nFor texts, with --weights FOLDER\n{_text_table(console.width)}"
+    console.result(table, [*entries, *(list_text_backbones() if is_all else [])])
     known_on = f"on {processor} ({', '.join(costs)})" if costs else "not known yet: tlfeat extract measures it"
     console.say(
         "dinov2 to clip: pip install 'tlfeat[hub]' and --weights FOLDER, or a network to fetch them once. "
         "top-1: published ImageNet accuracy (sources: --json). multiply-adds: of one image at this input. processor: "
         f"an image, decoding included, {known_on}. For your images: tlfeat sweep --backbone A --backbone B DATA"
     )
+
+
+def _text_table(width: int | None) -> str:
+    from tlfeat.backbones.text_catalog import list_text_backbones
+
+    rows = [
+        (
+            entry["name"],
+            f"{entry['max_length']:,} tokens",
+            f"{entry['width']:,}",
+            f"{entry['parameters'] / 1e6:.1f} M",
+            entry["languages"],
+            entry["hub_name"],
+            entry["licence"],
+        )
+        for entry in list_text_backbones()
+    ]
+    headings = ("name", "longest text", "width", "parameters", "language", "folder on huggingface.co", "licence")
+    return aligned(headings, rows, width=width, droppable=("licence", "language", "longest text", "width"))
 
 
 def _backbone_row(entry: dict[str, Any], cost: Cost | None) -> tuple[str, ...]:
@@ -93,7 +117,11 @@ def run_layers(
     """List the layers of a backbone and which of them can be embeddings."""
     from tlfeat.backbones.graph import list_layers
     from tlfeat.backbones.network import BackboneSpec
+    from tlfeat.backbones.text_catalog import is_text_backbone
 
+    if is_text_backbone(name):
+        _say_text_layers(console, name)
+        return
     is_file = name.endswith((".keras", ".h5", ".hdf5"))
     found = list_layers(BackboneSpec(name, "random", parse_size(input_size), preprocess="none" if is_file else None))
     rows = [
@@ -114,6 +142,26 @@ def run_layers(
         droppable=("type", "output"),
     )
     console.result(table, [dataclasses.asdict(i) for i in found])
+
+
+def _say_text_layers(console: Console, name: str) -> None:
+    from tlfeat.backbones.text_catalog import TextBackbone, find_text
+    from tlfeat.backbones.text_network import OWN, POOLINGS, layer_names
+
+    entry = find_text(name)
+    is_row = isinstance(entry, TextBackbone)
+    names = layer_names(entry.n_blocks) if isinstance(entry, TextBackbone) else [OWN, "final", "block_1"]
+    found = [
+        {"name": each, "poolings": [] if each == OWN else list(POOLINGS), "width": getattr(entry, "width", None)}
+        for each in names
+    ]
+    rows = [
+        (each, "as it was trained" if each == OWN else f"{each}:{{{','.join(POOLINGS)}}}", getattr(entry, "width", "?"))
+        for each in names
+    ]
+    console.result(aligned(("layer", "poolings of its tokens", "columns"), rows, n_left=2), found)
+    if not is_row:
+        console.say(f"{name} takes its size from the folder: as many blocks as that has")
 
 
 def run_recipes(

@@ -29,6 +29,7 @@ def run_similar(
 
     path = cache or workspace.newest_cache()
     with open_cache(path) as opened:
+        console.speak_of(opened.source.get("holds", "images"), opened.table.images.classes)
         console.say(*opened.notes)
         found = find_similar(opened, images, k=k, layer=layer, on_progress=console.progress)
     paths = write_reports(found, output or workspace.report_dir(path))
@@ -56,6 +57,7 @@ def run_map(
 
     path = cache or workspace.newest_cache()
     with open_cache(path) as opened:
+        console.speak_of(opened.source.get("holds", "images"), opened.table.images.classes)
         console.say(*opened.notes)
         found = map_cache(
             opened,

@@ -76,7 +76,7 @@ ModesOption = Annotated[
     typer.Option(
         "--keras",
         help="Comma-separated frozen, finetuned, scratch; or all, or none. Default: all; none where caches, layers or "
-        "poolings are compared.",
+        "poolings are compared, and for texts.",
     ),
 ]
 
@@ -131,6 +131,7 @@ def run_compare(
     fresh: FreshOption = False,
 ) -> None:
     """Compare raw pixels, every head and the frozen, fine-tuned and from-scratch networks on one split."""
+    from tlfeat.cache.contents import holds_texts
     from tlfeat.heads.table import find_head
     from tlfeat.studies.compare import ALL_HEADS, ALL_KERAS, compare_candidates
 
@@ -150,12 +151,13 @@ def run_compare(
     split = SplitOptions(cache=next(iter(caches), None), test_fraction=test_fraction, test_split=test_split, seed=seed)
     one_layer = next(iter(layers), None)
     with split.open(console.say) as data:
+        console.speak_of(data.cache.table.images.holds, data.split.classes)
         console.say(f"Comparing on {data.cache.path}: {data.split.info.n_test:,} test images")
         found = compare_candidates(
             data,
             layer=one_layer,
             heads=chosen_heads,
-            keras_modes=parse_list(keras or "all", ALL_KERAS),
+            keras_modes=parse_list(keras or ("none" if holds_texts(data.cache) else "all"), ALL_KERAS),
             has_pixels=pixels,
             is_fresh=fresh,
             keras_options={name: value for name, value in given.items() if value is not None},
@@ -191,6 +193,7 @@ def run_report(
 
     _check_page(page)
     with split.open(console.say) as data:
+        console.speak_of(data.cache.table.images.holds, data.split.classes)
         found = known_comparison(data, on_progress=console.progress)
         paths = _write_page(console, found, data, layer, page)
     _show_comparison(console, found, paths)
@@ -263,6 +266,7 @@ def run_curve(
     head_counts, network_counts = parse_counts(counts), parse_counts(keras_counts or counts)
     modes = parse_list(keras, KERAS_MODES)
     with split.open(console.say) as data:
+        console.speak_of(data.cache.table.images.holds, data.split.classes)
         console.say(f"Labels and accuracy on {data.cache.path}: {data.split.info.n_test:,} test images")
         found = learning_curve(
             data,
@@ -315,6 +319,7 @@ def run_audit(
         raise UsageError(f"--write wants a file that ends in .csv, received {write}.")
     path = split.cache or workspace.newest_cache()
     with open_cache(path) as opened:
+        console.speak_of(opened.table.images.holds, opened.table.images.classes)
         console.say(*opened.notes)
         found = audit(
             opened,

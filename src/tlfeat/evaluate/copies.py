@@ -20,13 +20,17 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tlfeat import workspace
-from tlfeat.cache.contents import Origin, origin, picture_files
+from tlfeat.cache.contents import Origin, holds_texts, origin, picture_files, read_texts
 from tlfeat.cache.store import Cache
 from tlfeat.documents import misfit
 from tlfeat.errors import DataError
 from tlfeat.images.duplicates import Pair, connected, find_duplicates
 from tlfeat.memory import available_memory
+from tlfeat.texts.near_copies import find_text_copies
 from tlfeat.types import OnProgress, silent
+
+#: Kinds of pairs that are the same but for the file: of images, and of texts.
+EXACT = frozenset({"bytes", "pixels", "words"})
 
 #: Of the files under ``cache/copies/``, and of the way pairs are found: others are not read.
 _VERSION = 1
@@ -41,7 +45,7 @@ class Way:
     to : str
         Content key of the other.
     kind : str
-        As in `duplicates.Pair`: "bytes" and "pixels" where it is exactly the same, over however many files.
+        As in `duplicates.Pair`: "bytes", "pixels" and "words" where it is exactly the same, over however many files.
     similarity : float
         The lowest of the steps.
     n_steps : int
@@ -105,7 +109,7 @@ class Copies:
                 continue
             found[key] = Way(source, kind, -negative, n_steps)
             for other, pair in beside.get(key, ()):
-                is_exact = pair.kind == "pixels"
+                is_exact = pair.kind in EXACT
                 reached = kind if is_exact and n_steps else pair.kind
                 heapq.heappush(
                     waiting,
@@ -137,11 +141,16 @@ def find_copies(cache: Cache, *, on_progress: OnProgress = silent) -> Copies:
     kept = _read(file, keys)
     if kept is not None:
         return kept
+    is_of_texts = holds_texts(cache)
     files = picture_files(cache, [path_of[key] for key in keys])
     fits = 8 * len(keys) * cache.layers[layer][1] < available_memory()
-    found = find_duplicates(cache.read(layer, keys) if fits else None, keys, files, on_progress=on_progress)
+    rows = cache.read(layer, keys) if fits else None
+    if is_of_texts:
+        found = find_text_copies(rows, keys, read_texts(cache, keys))
+    else:
+        found = find_duplicates(rows, keys, files, on_progress=on_progress)
     copies = Copies(keys, found.pairs, found.notes)
-    if fits and found.n_unread == 0 and (files is not None or origin(cache) is Origin.IMPORTED):
+    if fits and found.n_unread == 0 and (files is not None or is_of_texts or origin(cache) is Origin.IMPORTED):
         with suppress(OSError):  # a folder that cannot be written to: it is found again next time
             _write(file, copies)
     return copies

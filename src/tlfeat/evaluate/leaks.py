@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.cache.store import Cache
-from tlfeat.evaluate.copies import Copies, find_copies
+from tlfeat.evaluate.copies import EXACT, Copies, find_copies
 from tlfeat.evaluate.intervals import proportion_interval
 from tlfeat.evaluate.split import Split
 from tlfeat.records import Leaks
@@ -102,7 +102,7 @@ def leak_sentence(leaks: Leaks | None) -> str:
     if leaks is None or not leaks.images:
         return ""
     n, n_test = len(leaks.images), len(leaks.images) + leaks.n_test
-    n_exact = sum(image["kind"] in ("bytes", "pixels") for image in leaks.images)
+    n_exact = sum(image["kind"] in EXACT for image in leaks.images)
     shown = f"({n_exact:,} exact, {n - n_exact:,} changed a little)"
     if not leaks.n_test:
         return (

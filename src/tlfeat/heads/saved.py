@@ -10,6 +10,7 @@ from tlfeat.errors import ModelError, UsageError, nearest
 from tlfeat.files import check_saved
 from tlfeat.heads.earlier import EarlierHead
 from tlfeat.heads.pipelines import check_pipeline
+from tlfeat.heads.words import check_words, takes_words
 
 #: What heads are made of beyond skops' own list; nothing in them runs a caller's code.
 SCIKIT_LEARN_TYPES = ("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._TemperatureScaling")
@@ -90,7 +91,10 @@ def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
                     f"loaded and none of its code ran. If you made it yourself, add --trust."
                 )
             loaded = skops.io.load(skops_file, trusted=[*_TRUSTED, *untrusted])
-            loaded.check() if isinstance(loaded, EarlierHead) else check_pipeline(loaded)
+            if takes_words(loaded):
+                check_words(loaded)
+            else:
+                loaded.check() if isinstance(loaded, EarlierHead) else check_pipeline(loaded)
             return loaded
         except ModelError:
             raise

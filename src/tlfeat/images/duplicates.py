@@ -62,7 +62,8 @@ class Pair:
         Positions in the rows, `one` the lower.
     kind : str
         "bytes" (equal content key; of imported rows: equal rows), "pixels" (equal after decoding), "near" (a changed
-        copy), "rows" (similar rows, no files to look at).
+        copy), "rows" (similar rows, no files to look at); of texts
+        "words" (equal but for white space and case) and "runs" (most characters are the same).
     similarity : float
         1 for bytes and pixels; the correlation of the small pictures for near; the cosine of the centred rows for rows.
     """

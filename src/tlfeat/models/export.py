@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from tlfeat.images.decode import decode_all
 from tlfeat.images.resizing import pixel_type
 from tlfeat.models.formats import Format, Run, find_format, write
 from tlfeat.models.head_layers import add_head
+from tlfeat.models.licences import credits_of, licence_texts
 from tlfeat.models.model_card import Check, DataSet, Exported, model_card, read_data_set
 from tlfeat.models.predict import Model
-from tlfeat.models.saved import read_result
+from tlfeat.models.saved import read_model, read_result
 from tlfeat.records import Result
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Pixels, Probabilities, StrPath, silent
@@ -68,7 +69,9 @@ def export_model(
     file = Path(output) if output else workspace.export_file(folder, entry.suffix)
     _check_output(file, folder, entry)
     model = Model(folder, is_trusted=is_trusted)
-    result = read_result(folder)
+    if hasattr(model.encoder, "decode"):
+        raise ModelError(f"{folder} takes texts, and a file from tokens to labels is not written: use tlfeat predict.")
+    result, encoder = read_result(folder), read_model(folder).encoder
     data = read_data_set(folder, result)
     example = _example(model, result, data)
     on_progress(f"building the network for {to}", 0, 0)
@@ -76,7 +79,9 @@ def export_model(
     on_progress(f"writing and checking {file.name}", 0, 0)
     try:
         with written_together(file) as new:
-            exported = _write_checked(network, model, entry, example, new)
+            licences = licence_texts(encoder, folder)
+            exported = _write_checked(network, model, entry, example, new, licences)
+            exported = replace(exported, credits=credits_of(result, encoder), licences=list(licences))
             write_text(new.with_name(f"{file.name}.card.md"), model_card(result, data, exported))
     except OSError as error:
         raise CacheError(f"{file.parent} cannot be written: {error.strerror or error}.") from error
@@ -98,13 +103,17 @@ def _example(model: Model, result: Result, data: DataSet) -> _Example:
     return _Example(what, pixels, model.probabilities(pixels))
 
 
-def _write_checked(network: Any, model: Model, entry: Format, example: _Example, file: Path) -> Exported:
-    """Write the file and its labels; the card, which is named among those beside it, is the caller's to write."""
+def _write_checked(
+    network: Any, model: Model, entry: Format, example: _Example, file: Path, licences: Mapping[str, bytes]
+) -> Exported:
+    """Write the file, its labels and licences; the card, named among those beside it, is the caller's to write."""
     labels = [_one_line(label) for label in model.classes]
     run = write(network, entry, labels, file)
     difference = compare(run, example.pixels, example.probabilities, labels)
     n_bytes = sum(path.stat().st_size for path in file.parent.iterdir())
     write_text(file.with_suffix(".labels.txt"), "".join(f"{label}\n" for label in labels))
+    for name, text in licences.items():
+        file.with_name(f"{file.name}.{name}").write_bytes(text)
     others = {path for path in file.parent.iterdir() if path != file}
     return Exported(
         file=file,
@@ -215,8 +224,15 @@ def to_text(exported: Exported) -> str:
             f"  gives          {counted(len(exported.labels), 'probability', 'probabilities')} and the label: "
             f"{', '.join(exported.labels[:5])}{', ...' if len(exported.labels) > 5 else ''}",
             f"  beside it      {', '.join(path.name for path in exported.beside)}",
+            *_terms(exported),
         ]
     )
+
+
+def _terms(exported: Exported) -> Iterator[str]:
+    if exported.credits is not None and exported.credits.terms:
+        beside = "its copy beside it" if exported.licences else "put LICENSE.md of the folder of the weights beside it"
+        yield f"  licence        {exported.credits.licence}: to pass the file on, {beside} ({exported.credits.terms})"
 
 
 def to_document(exported: Exported) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.backbones import catalog
 from tlfeat.backbones.hub_catalog import FAMILIES, HUB_BACKBONES
-from tlfeat.backbones.network import DIGITS
 from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import TlfeatError
@@ -26,6 +24,7 @@ from tlfeat.evaluate.split import TEST_FRACTION, make_split
 from tlfeat.heads.reject import reference_text
 from tlfeat.heads.shift import shift_sentence
 from tlfeat.images.resizing import CROPPED, covered_size
+from tlfeat.models.licences import Credits, credits_of
 from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
 from tlfeat.text import in_markdown, markdown_table, page, percent, size, value_text
@@ -66,6 +65,10 @@ class Exported:
     resize : str
         How `predict` brings pictures to that size: one of `resizing.RESIZES`.
     check : Check
+    credits : Credits or None
+        Of the weights; from the Result alone where there are none.
+    licences : list of str
+        Names of the files of the licence of the weights that were found, and copied beside the file.
     """
 
     file: Path
@@ -77,6 +80,8 @@ class Exported:
     input_size: tuple[int, int]
     resize: str
     check: Check
+    credits: Credits | None = None
+    licences: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
     data : DataSet
     exported : Exported
     """
-    weights, licence = _backbone(result)
+    found = exported.credits or credits_of(result, {"backbone": result.backbone})
     return (
         page(
             __package__,
@@ -157,8 +162,10 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             covered=covered_size(exported.input_size, exported.resize) if exported.resize in CROPPED else None,
             check=exported.check,
             preprocess=PREPROCESS.get(str(result.fingerprint.get("preprocess")), ""),
-            weights=weights,
-            licence=licence,
+            weights=found.weights,
+            licence=found.licence,
+            terms=found.terms,
+            licences=[f"{exported.file.name}.{name}" for name in exported.licences],
             classes=_class_table(data, exported.labels) if data.counts else "",
             scores=_score_table(result),
             per_class=_per_class_table(result, exported.labels),
@@ -170,24 +177,6 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             reference=reference_text(result.reference),
         )
         + "\n"
-    )
-
-
-def _backbone(result: Result) -> tuple[str, str]:
-    """Where the weights come from, and under which licence."""
-    given = str(result.fingerprint.get("weights", ""))
-    if result.backbone == "pixels":
-        return "none: the head takes the pixels themselves", ""
-    if result.candidate == "keras-scratch" or given.startswith("random"):
-        return "random before training" if result.candidate == "keras-scratch" else f"random ({given})", ""
-    if result.fingerprint.get("backbone") == "own model":
-        return f"your own model file ({given[:19]})", "not known to tlfeat: that of the file"
-    if result.backbone == DIGITS:
-        return "pretrained on the handwritten digits 0 to 4 and printed letters; ships with tlfeat", "Apache-2.0"
-    entry = catalog.find(result.backbone)
-    return (
-        f"{entry.paper} ({given[:19]}...; the file that was given, by default Keras' ImageNet weights)",
-        f"{entry.licence}, if they are Keras' ImageNet weights",
     )
 
 

@@ -21,11 +21,14 @@ from tlfeat.finetune.saved import load_model, predict_pixels
 from tlfeat.heads.fit import predict_probabilities
 from tlfeat.heads.reject import Rejector, check_coverage, load_rejector
 from tlfeat.heads.saved import load_head
+from tlfeat.heads.words import takes_words, words_probabilities
 from tlfeat.images.decode import Decoded
 from tlfeat.images.image_set import load_images
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
 from tlfeat.models.saved import read_model, read_result
 from tlfeat.text import aligned, csv_cell
+from tlfeat.texts.read import TableText
+from tlfeat.texts.text_set import TABLE_SUFFIXES, load_texts, looks_like_texts
 from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, StrPath, silent
 
 #: The label of a picture that is refused.
@@ -119,6 +122,8 @@ class Model:
                     f"{folder}: the head names other classes than model.json. Its files do not belong together."
                 )
             self.classify = lambda rows: predict_probabilities(self.head, rows)
+            if takes_words(self.head):
+                self.classify = lambda rows: words_probabilities(self.head, rows[:, 0])
             width = getattr(self.head, "n_features_in_", None)
             if self.rejector and width != len(self.rejector.known_rows.mean):
                 raise ModelError(
@@ -134,17 +139,18 @@ class Model:
             )
 
     def predict(
-        self, files: Sequence[StrPath], *, n_top: int = 1, on_progress: OnProgress = silent
+        self, files: Sequence[StrPath | TableText], *, n_top: int = 1, on_progress: OnProgress = silent
     ) -> Iterator[Prediction]:
         """Give a `Prediction` for every file, in order; one that cannot be decoded says why."""
-        return self._predict([Path(file) for file in files], n_top, on_progress)
+        items = [file if isinstance(file, TableText) else Path(file) for file in files]
+        return self._predict(items, n_top, on_progress)
 
-    def _predict(self, files: Sequence[Path], n_top: int, on_progress: OnProgress) -> Iterator[Prediction]:
+    def _predict(self, files: Sequence[Path | TableText], n_top: int, on_progress: OnProgress) -> Iterator[Prediction]:
         done: dict[int, Prediction] = {}
 
         def is_wanted(decoded: Decoded) -> bool:
             if decoded.pixels is None:
-                done[decoded.i] = Prediction(files[decoded.i].as_posix(), error=decoded.error)
+                done[decoded.i] = Prediction(_name_of(files[decoded.i]), error=decoded.error)
             on_progress("predicting", decoded.i + 1, len(files))
             return decoded.pixels is not None
 
@@ -170,10 +176,14 @@ class Model:
         taken = [rows[layer] for layer in self.encoder.layers]
         return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
 
-    def _prediction(self, file: Path, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
+    def _prediction(self, file: Path | TableText, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
         best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
         top = [(self.classes[j], float(row[j])) for j in best]
-        return Prediction(file.as_posix(), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
+        return Prediction(_name_of(file), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
+
+
+def _name_of(file: Path | TableText) -> str:
+    return file.name if isinstance(file, TableText) else file.as_posix()
 
 
 class _Network:
@@ -200,10 +210,10 @@ class _Network:
         return {"probabilities": predict_pixels(self.model, pixels, batch_size=BATCH_SIZE).astype(np.float32)}
 
 
-def to_text(predictions: Sequence[Prediction]) -> str:
-    """Return one line an image: path, then every named class with its probability."""
+def to_text(predictions: Sequence[Prediction], *, is_of_texts: bool = False) -> str:
+    """Return one line an image or text: path, then every named class with its probability."""
     rows = [(p.path, _in_words(p)) for p in predictions]
-    return aligned(("image", "prediction"), rows, n_left=2)
+    return aligned(("text" if is_of_texts else "image", "prediction"), rows, n_left=2)
 
 
 def _in_words(prediction: Prediction) -> str:
@@ -227,19 +237,24 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def find_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the named files, and the images below the named folders.
+def find_files(paths: Sequence[Path]) -> list[Path | TableText]:
+    """Return the named files, the images or texts below the named folders, and the texts of the named tables.
 
     Raises
     ------
     DataError
-        A path does not exist, or a folder holds no image.
+        A path does not exist, or a folder holds no image and no text.
     """
-    found: list[Path] = []
+    found: list[Path | TableText] = []
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist (looked in {Path.cwd()}).")
-        if path.is_dir():
+        if path.suffix.lower() in TABLE_SUFFIXES and looks_like_texts(path):
+            texts = load_texts(path, is_labelled=False)
+            found += map(TableText, texts.paths, texts.contents)
+        elif path.is_dir() and looks_like_texts(path):
+            found += [path / name for name in load_texts(path).paths]
+        elif path.is_dir():
             images = load_images(path)
             found += [path / name for name in images.paths]
         else:

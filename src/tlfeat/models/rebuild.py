@@ -8,6 +8,7 @@ from tlfeat.backbones.encoder import Encoder, PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec
+from tlfeat.backbones.words import WordsEncoder
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.errors import DataError, ModelError, UsageError, WeightsError
 from tlfeat.images.resizing import RESIZES
@@ -52,6 +53,8 @@ def _build(folder: Path, info: ModelInfo) -> Encoder:
             dtype=dtype,
             batch_size=BATCH_SIZE,
         )
+    if found is Origin.TFIDF:
+        return WordsEncoder()
     if found is Origin.TEXT:
         try:
             text = TextSpec.from_dict(info.encoder)

@@ -1,14 +1,15 @@
 """The folder of a saved model: its name, and one writer and one reader of what is in it.
 
 ``head.skops`` (or ``head.joblib``, ``model.keras``), ``reject.npz`` (beside a head: when to answer "unknown"),
-``model.json`` (`ModelInfo`: how to build again what feeds it) and ``result.json`` (`records.Result`).
+``model.json`` (`ModelInfo`: how to build again what feeds it, and whose weights these are), ``result.json``
+(`records.Result`), and beside a network the licence of the weights that it was made of.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -24,6 +25,7 @@ from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split
 from tlfeat.heads.reject import FILE_NAME as REJECT_FILE
 from tlfeat.heads.shift import HeldOut, measure_shift
+from tlfeat.models.licences import credits_of, licence_texts
 from tlfeat.records import Environment, Leaks, Result, Score, Shift, Timing
 from tlfeat.types import Labels
 from tlfeat.workspace import read_json, write_json
@@ -235,6 +237,9 @@ def write_model(folder: Path, fitted: Fitted, data: Data, leaks: LeakedImages, s
         nonlocal saved
         save(aside)
         n_bytes = sum(path.stat().st_size for path in aside.iterdir())
+        if result.kind == "keras":  # the weights are in it; a head holds none of them
+            for name, text in licence_texts(fitted.encoder).items():
+                (aside / name).write_bytes(text)
         saved = replace(result, model_bytes=n_bytes, model=str(folder))
         write_json(aside / "result.json", saved.to_dict())
         write_json(
@@ -248,6 +253,7 @@ def write_model(folder: Path, fitted: Fitted, data: Data, leaks: LeakedImages, s
                 "classes": result.classes,
                 "fingerprint": result.fingerprint,
                 "encoder": fitted.encoder,
+                "credits": asdict(credits_of(result, fitted.encoder)),
                 "cache": str(data.cache.path.resolve()),
             },
         )

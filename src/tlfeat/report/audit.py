@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -15,6 +16,7 @@ from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.records import Environment
 from tlfeat.studies.findings import KINDS, Audit, Finding, Group, to_document
 from tlfeat.text import aligned, counted, csv_cell, page
+from tlfeat.texts.read import snippet
 from tlfeat.workspace import write_forms
 
 #: Findings or groups of one kind that the terminal shows; all of them are in audit.csv and audit.json.
@@ -27,6 +29,9 @@ _MAX_MEMBERS = 6
 _MAX_PICTURES = 60
 
 _THUMBNAIL_SIDE = 128
+
+#: Characters of a text beside a finding in the terminal.
+_SHORT = 40
 
 #: How far each kind can be trusted: measured by benchmarks/audit.py, conditions in docs/benchmarks/audit.md.
 _COPIES = "exact ones are certain; changed ones: 6 false alarms in 10,000 pictures"
@@ -66,6 +71,9 @@ _BANDS = (
 #: Of copies where there were no pictures to look at.
 _COPIES_BY_ROWS = "exact ones are certain; of changed ones rows alone found 164 of 250, with no false alarm"
 
+#: Of copies of texts: of 500 planted and of 8,000 docstrings, docs/benchmarks/text.md.
+_COPIES_OF_TEXTS = "exact ones are certain; changed ones have most of their characters in common: look at each"
+
 _HEADINGS = {
     "leak": ("test image", "training image", "how"),
     "conflict": ("group", "images", "how"),
@@ -78,23 +86,23 @@ _HEADINGS = {
 
 def to_text(found: Audit) -> str:
     """Return what ``tlfeat audit`` prints: a line a kind, then the surest findings of each."""
-    table = [(KINDS[kind], len(found.of_kind(kind)), _trust(found, kind)) for kind in KINDS]
+    table = [(found.title(kind), len(found.of_kind(kind)), _trust(found, kind)) for kind in KINDS]
     blocks = [
-        f"{counted(found.n_images, 'image')} in {counted(len(found.n_by_class), 'class', 'classes')}: "
+        f"{counted(found.n_images, found.noun)} in {counted(len(found.n_by_class), 'class', 'classes')}: "
         + ", ".join(f"{name} {n:,}" for name, n in found.n_by_class.items()),
-        aligned(("looked for", "found"), [(KINDS[kind], _n_found(found, kind)) for kind in KINDS]),
+        aligned(("looked for", "found"), [(found.title(kind), _n_found(found, kind)) for kind in KINDS]),
         "\n".join(
             f"{'Copies' if sure.startswith('exact') else what.capitalize()}: {sure}." for what, sure in _measured(table)
         ),
     ]
     for kind in KINDS:
         rows: list[tuple[str, ...]] = [_line(group) for group in found.groups_of(kind)]
-        rows = rows or [_cells(finding) for finding in found.of_kind(kind)]
+        rows = rows or [_cells(finding, found.snippets) for finding in found.of_kind(kind)]
         if rows:
             more = f"\n... and {len(rows) - _MAX_LINES:,} more" if len(rows) > _MAX_LINES else ""
-            headings = _HEADINGS[kind]
+            headings = _headings(found, kind)
             lines = aligned(headings, rows[:_MAX_LINES], n_left=len(headings))
-            blocks.append(f"{KINDS[kind].capitalize()}\n{lines}{more}")
+            blocks.append(f"{found.title(kind).capitalize()}\n{lines}{more}")
     return "\n\n".join(blocks)
 
 
@@ -112,6 +120,8 @@ def _line(group: Group) -> tuple[str, ...]:
 def _trust(found: Audit, kind: str) -> str:
     if kind == "label" and found.agreement is not None:
         return f"{TRUST[kind]}. {label_trust(found.agreement)}"
+    if TRUST[kind] == _COPIES and found.holds == "texts":
+        return _COPIES_OF_TEXTS
     return _COPIES_BY_ROWS if TRUST[kind] == _COPIES and found.root is None else TRUST[kind]
 
 
@@ -130,14 +140,23 @@ def _measured(table: list[tuple[str, int, str]]) -> list[tuple[str, str]]:
     return list({sure: (what, sure) for what, n, sure in table if n and sure != TRUST["imbalance"]}.values())
 
 
-def _cells(finding: Finding) -> tuple[str, ...]:
+def _headings(found: Audit, kind: str) -> tuple[str, ...]:
+    """Return the headings of a kind of findings; of one text, its beginning stands last."""
+    if found.holds != "texts":
+        return _HEADINGS[kind]
+    named = tuple(name.replace("image", "text") for name in _HEADINGS[kind])
+    return (*named, "beginning") if kind in ("label", "outlier") and found.snippets else named
+
+
+def _cells(finding: Finding, snippets: Mapping[str, str]) -> tuple[str, ...]:
+    beginning = (snippet(snippets.get(finding.path, ""), _SHORT),) if snippets else ()
     if finding.kind == "leak":
         one = _named(finding.path, finding.label, finding.split)
         return one, _named(finding.other, finding.other_label, finding.other_split), finding.detail
     if finding.kind == "label":
-        return finding.path, finding.label, finding.suggestion, finding.detail
+        return finding.path, finding.label, finding.suggestion, finding.detail, *beginning
     if finding.kind == "outlier":
-        return finding.path, finding.label, finding.detail
+        return finding.path, finding.label, finding.detail, *beginning
     return (finding.detail,)
 
 
@@ -171,7 +190,7 @@ def to_html(found: Audit) -> str:
         shown |= {path for finding in findings for path in (finding.path, finding.other) if path}
         pictures |= {path: _thumbnail(found, path) for path in sorted(shown - set(pictures))}
         n = len(found.groups_of(kind)) or len(found.of_kind(kind))
-        sections.append((kind, KINDS[kind], _trust(found, kind), _n_found(found, kind), n, findings, groups))
+        sections.append((kind, found.title(kind), _trust(found, kind), _n_found(found, kind), n, findings, groups))
     script = package_files(__package__).joinpath("templates/audit.js").read_text(encoding="utf-8")
     script = script if found.of_kind("label") else ""
     return page(
@@ -181,6 +200,7 @@ def to_html(found: Audit) -> str:
         audit=found,
         sections=sections,
         pictures=pictures,
+        beginnings={path: found.snippets.get(path, "") for path in pictures},
         named=_named,
         max_members=_MAX_MEMBERS,
         script=Markup(script),
@@ -191,6 +211,8 @@ def to_html(found: Audit) -> str:
 
 def _thumbnail(found: Audit, path: str) -> str:
     """Return a small picture as a data URI, "" where there is none, or another than was embedded."""
+    if found.holds == "texts":
+        return ""
     jpeg = known_thumbnail(found.root, path, found.key_of.get(path), _THUMBNAIL_SIDE)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
 

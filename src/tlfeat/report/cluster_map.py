@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tlfeat.cache.contents import Origin, choose_layers, origin
+from tlfeat.cache.contents import Origin, choose_layers, origin, snippets
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, UsageError, nearest
 from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.memory import available_memory
-from tlfeat.notebook import html_picture
+from tlfeat.notebook import html_picture, html_text
 from tlfeat.records import Environment
 from tlfeat.report.charts import SHAPES
 from tlfeat.report.drawings import class_look, map_places
@@ -65,6 +66,8 @@ class ClusterMap:
         Positions in `clusters`, the largest first.
     n_images : int
         Different pictures of the cache; a seeded sample of them is on the map where it is larger.
+    beginnings : mapping of str to str
+        Of texts that are shown, by content key.
     """
 
     cache: Path
@@ -78,6 +81,7 @@ class ClusterMap:
     cluster: Labels
     clusters: list[Cluster]
     n_images: int
+    beginnings: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, cluster: Cluster) -> str:
         """The name of a cluster: its most typical picture."""
@@ -153,6 +157,7 @@ def map_cache(
         cluster,
         clusters,
         len(first),
+        snippets(cache, [keys[i] for one in clusters for i in one.typical]),
     )
 
 
@@ -246,7 +251,9 @@ def to_html(found: ClusterMap) -> str:
     clusters = []
     for number, (cluster, (colour, shape)) in enumerate(zip(found.clusters, looks, strict=True), start=1):
         pictures = [
-            html_picture(known_thumbnail(found.root, found.paths[i], found.keys[i], _SIDE), found.paths[i])
+            html_text(found.beginnings[found.keys[i]])
+            if found.keys[i] in found.beginnings
+            else html_picture(known_thumbnail(found.root, found.paths[i], found.keys[i], _SIDE), found.paths[i])
             for i in cluster.typical
         ]
         x, y = places[cluster.typical[0]].tolist()
@@ -269,6 +276,7 @@ def to_html(found: ClusterMap) -> str:
         __package__,
         "map.html",
         title=f"Map: {found.cache.stem}",
+        holds="texts" if found.beginnings else "images",
         kind=KINDS[found.kind],
         sentence=sentence(found),
         shapes=SHAPES,

@@ -14,7 +14,7 @@ from tlfeat.evaluate.split import TEST_FRACTION
 from tlfeat.finetune.recipes import recipe_of
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.images.classes import classes_text
-from tlfeat.records import Result, SplitInfo, layers_of
+from tlfeat.records import Result, SplitInfo, is_baseline, layers_of
 
 #: Settings of training that have an option of ``fit-keras``, but for those that say the mode.
 _OPTIONS = tuple(
@@ -67,7 +67,7 @@ def _extract(cache: Cache) -> tuple[str, ...]:
         words += ["--class-map", str(pair)]
     if source.get("classes"):
         words += ["--classes", classes_text(source["classes"])]
-    for option in ("label_from", "path_column", "label_column"):
+    for option in ("label_from", "path_column", "text_column", "label_column"):
         if source.get(option):
             words += [f"--{option.replace('_', '-')}", str(source[option])]
     if encoder.get("seed"):
@@ -79,7 +79,7 @@ def _fit(cache: Cache, result: Result) -> tuple[str, ...]:
     common, settings = _common(cache, result.split), result.settings
     if result.kind == "keras":
         return ("tlfeat", "fit-keras", *_training(settings), *common)
-    if result.candidate.startswith("pixels+"):
+    if is_baseline(result.candidate):
         return ("tlfeat", "compare", "--heads", "none", "--keras", "none", *common)
     words = ["tlfeat", "fit-sklearn", "--model", result.candidate]
     for layer in layers_of(str(settings.get("layer", result.layer))):

@@ -9,7 +9,7 @@ from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.heads.reject import reference_text
-from tlfeat.records import Result
+from tlfeat.records import BASELINE_LAYERS, Result
 from tlfeat.studies.showing import difference_text
 from tlfeat.studies.tradeoff import break_evens, frontier, seconds_of
 from tlfeat.text import (
@@ -70,7 +70,11 @@ def _short_legend(comparison: Comparison) -> list[str]:
 
 def _extraction(comparison: Comparison) -> float | None:
     """Return the seconds of extraction, once for all heads."""
-    heads = (line.result for line in comparison.lines if line.result.kind == "head" and line.result.layer != "pixels")
+    heads = (
+        line.result
+        for line in comparison.lines
+        if line.result.kind == "head" and line.result.layer not in BASELINE_LAYERS
+    )
     return next((result.timing.extract_s for result in heads if result.timing.extract_s), None)
 
 
@@ -228,7 +232,7 @@ def legend(comparison: Comparison) -> list[str]:
         "chosen on these images, which flatters it a little.",
     ]
     if extract_s is not None:
-        layers = sorted({line.result.layer for line in comparison.lines} - {"", "pixels"})
+        layers = sorted({line.result.layer for line in comparison.lines} - {"", *BASELINE_LAYERS})
         sentences.insert(
             1,
             f"Heads on {', '.join(layers)} of {comparison.backbone}. Extraction, once for all heads: "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.heads.any_estimator import short_name
-from tlfeat.records import Calibration, Result
+from tlfeat.records import BASELINE_LAYERS, Calibration, Result
 from tlfeat.report.charts import MAX_NAME, SHAPES, Area, Axis, Chart, Key, Mark, Polyline, number_axis, percent_axis
 from tlfeat.report.embedding_map import KINDS, EmbeddingMap
 from tlfeat.studies.compare import Line
@@ -39,7 +39,7 @@ _RECORDED = {
 
 def style_of(result: Result) -> str:
     """Return what a candidate is drawn as: "head", "pixels" or "keras"."""
-    return "pixels" if result.layer == "pixels" else result.kind
+    return "pixels" if result.layer in BASELINE_LAYERS else result.kind
 
 
 def accuracy_seconds(lines: Sequence[Line], cost: str) -> Chart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from tlfeat.records import is_baseline
 from tlfeat.studies.compare import Line
 
 #: Layers from which on one head on them is a sweep.
@@ -22,7 +23,7 @@ def fold_sweep(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
     lines : sequence of Line
         The best first.
     """
-    heads = [line for line in lines if line.result.kind == "head" and not line.result.candidate.startswith("pixels+")]
+    heads = [line for line in lines if line.result.kind == "head" and not is_baseline(line.result.candidate)]
     layers: dict[str, set[str]] = defaultdict(set)
     for line in heads:
         layers[line.result.candidate].add(line.result.layer)

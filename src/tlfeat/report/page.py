@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat import workspace
-from tlfeat.cache.contents import choose_layers, picture_files
+from tlfeat.cache.contents import TEXT_GONE, choose_layers, holds_texts, picture_files, snippets
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import Split
@@ -97,8 +97,8 @@ def to_html(
     comparison = replace(comparison, lines=lines)
     on_map = found_map.at if found_map else np.zeros(0, dtype=np.int64)
     images = choose_images(data, [line.result for line in lines], on_map)
-    document = _document(comparison, data.split, images, found_map)
-    values = sections(comparison, data, found_map, folded)
+    document = _document(comparison, data.split, images, found_map, data.cache.table.images.holds)
+    values = {**sections(comparison, data, found_map, folded), "has_texts": holds_texts(data.cache)}
     bare = page(__package__, "report.html", **values, first=[], sheets=[], data="", script="", hash="")
     n_text = len(_in_script(document)) + len(bare)
     sheets = _sheets(data, images, max(n_bytes - n_text - 20_000, n_bytes // 10), on_progress)
@@ -126,13 +126,16 @@ def _in_script(document: object) -> str:
     return text
 
 
-def _document(comparison: Comparison, split: Split, images: Images, found_map: EmbeddingMap | None) -> dict[str, Any]:
+def _document(
+    comparison: Comparison, split: Split, images: Images, found_map: EmbeddingMap | None, holds: str
+) -> dict[str, Any]:
     """Return what the script wants to know; positions instead of names, whole numbers instead of fractions."""
     place = {int(i): k for k, i in enumerate(images.at)}
     test_at = split.where("test")
     roles = ["train", "val", "test"]
     shapes = list(SHAPES)
     return {
+        "noun": holds.removesuffix("s"),
         "classes": [one_line(name) for name in split.classes],
         "roles": ["training", "validation", "test"],
         "paths": [one_line(split.paths[i]) for i in images.at],
@@ -160,6 +163,9 @@ def _document(comparison: Comparison, split: Split, images: Images, found_map: E
 
 def _sheets(data: Data, images: Images, n_bytes: int, on_progress: OnProgress) -> Sheets:
     split = data.split
+    if holds_texts(data.cache):  # the beginnings of texts stand where pictures would
+        known = snippets(data.cache, [split.keys[i] for i in images.at])
+        return Sheets(0, [], [None] * len(images.at), [known.get(split.keys[i], TEXT_GONE) for i in images.at])
     files = picture_files(data.cache, [split.paths[i] for i in images.at])
     keys = [split.keys[i] for i in images.at]
     return make_sheets(files or [None] * len(keys), keys, n_bytes=n_bytes, on_progress=on_progress)

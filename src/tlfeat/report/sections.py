@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from tlfeat.report.verdict import page_rows, short_legend, verdict, warnings
 from tlfeat.studies.compare import Comparison, Line
 from tlfeat.studies.showing import difference_text
 from tlfeat.studies.tradeoff import COSTS, seconds_of
-from tlfeat.text import interval_text, one_line, percent
+from tlfeat.text import in_words_of, interval_text, one_line, percent, words_for
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -52,25 +53,28 @@ def sections(
 ) -> dict[str, Any]:
     """Return what the template wants besides the pictures; `folded` are the lines of a sweep, which stand apart."""
     results = [line.result for line in comparison.lines]
+    holds = words_for(data.cache.table.images.holds, comparison.classes)
+    in_words = partial(in_words_of, holds)
     headings, rows = page_rows(comparison)
     sweep = _sweep(folded, comparison)
     set_apart = {*warnings(comparison), *(sweep["notes"] if sweep else ())}
     return {
         "title": f"tlfeat: {one_line(comparison.cache.stem)}",
-        "counts": _counts(comparison),
+        "holds": holds,
+        "counts": in_words(_counts(comparison)),
         "verdict": verdict(comparison),
-        "explained": explained,
-        "terms": explanations(),
+        "explained": lambda text: explained(in_words(text)),
+        "terms": [(element, word, in_words(meaning)) for element, word, meaning in explanations()],
         "n_test": f"{n_scored(comparison):,}",
-        "headings": headings,
+        "headings": [in_words(name) for name in headings],
         "rows": rows,
         "short_legend": short_legend(comparison),
         "legend": legend(comparison),
-        "skipped": comparison.skipped,
+        "skipped": [(name, in_words(why)) for name, why in comparison.skipped],
         "notes": [note for note in comparison.notes if note not in set_apart],
         "sweep": sweep,
         "candidates": [f"{line.name}, {percent(line.result.score.accuracy)}" for line in comparison.lines],
-        "costs": _costs(comparison.lines),
+        "costs": _costs(comparison.lines, in_words),
         "curves": _curves(comparison.lines),
         "best": comparison.lines[0].name,
         "classes": results[0].classes,
@@ -79,8 +83,8 @@ def sections(
         "mistakes": _mistakes(results[0], data.scored_tests()),
         "has_reliability": results[0].score.calibration is not None,
         "details": _details(comparison.lines),
-        "map": found_map and _map(found_map),
-        **_origin(comparison, data),
+        "map": found_map and _map(found_map, in_words),
+        **_origin(comparison, data, in_words),
     }
 
 
@@ -128,12 +132,14 @@ def _sweep(folded: Sequence[Line], comparison: Comparison) -> dict[str, Any] | N
     }
 
 
-def _costs(lines: Sequence[Line]) -> list[tuple[str, str, Markup, Markup]]:
+def _costs(lines: Sequence[Line], in_words: Callable[[str], str]) -> list[tuple[str, str, Markup, Markup]]:
     """Return (name, what it includes, chart for a screen, chart for a telephone) of every cost that is known."""
     known = [cost for cost in COSTS if any(seconds_of(line.result, cost) is not None for line in lines)]
     charts = [accuracy_seconds(lines, cost) for cost in known]
+    charts = [replace(chart, y=replace(chart.y, label=in_words(chart.y.label))) for chart in charts]
     return [
-        (cost, COSTS[cost], _svg(chart, _WIDE), _svg(chart, _NARROW)) for cost, chart in zip(known, charts, strict=True)
+        (in_words(cost), COSTS[cost], _svg(chart, _WIDE), _svg(chart, _NARROW))
+        for cost, chart in zip(known, charts, strict=True)
     ]
 
 
@@ -213,7 +219,7 @@ def _mistakes(result: Result, is_scored: npt.NDArray[np.bool_]) -> list[tuple[st
     ]
 
 
-def _map(found: EmbeddingMap) -> dict[str, Any]:
+def _map(found: EmbeddingMap, in_words: Callable[[str], str]) -> dict[str, Any]:
     """Return the words about the map; its points are drawn by the script, which moves and colours them."""
     n, n_images = len(found.at), found.n_images
     shown = (
@@ -222,19 +228,19 @@ def _map(found: EmbeddingMap) -> dict[str, Any]:
         else f"All {n:,} images"
     )
     return {
-        "shown": f"{shown}, by their rows of {found.layer}; labels had no part in it.",
+        "shown": f"{in_words(shown)}, by their rows of {found.layer}; labels had no part in it.",
         "explained": " and ".join(percent(share) for share in found.explained),
         "kinds": [(kind, KINDS[kind]) for kind in found.points],
     }
 
 
-def _origin(comparison: Comparison, data: Data) -> dict[str, Any]:
+def _origin(comparison: Comparison, data: Data, in_words: Callable[[str], str]) -> dict[str, Any]:
     """Return how the comparison was made."""
     split = comparison.split
     share = f" (a share of {split.test_fraction})" if split.test_fraction else ""
     return {
         "split": f"Split {split.digest}: {split.origin}, seed {data.seed}, {split.n_train:,} training, "
-        f"{split.n_val:,} validation, {split.n_test:,} test images{share}.",
+        + in_words(f"{split.n_val:,} validation, {split.n_test:,} test images{share}."),
         "commands": commands(data.cache, [line.result for line in comparison.lines]),
         "settings": [
             (line.name, _indented(line.result.settings), _indented(line.result.chosen), coverage_text(line.result))

@@ -11,7 +11,7 @@ from typing import Any
 from tlfeat.errors import BadImage
 from tlfeat.images.decode import jpeg_thumbnail, read_file
 from tlfeat.images.thumbnails import known_thumbnail
-from tlfeat.notebook import html_picture
+from tlfeat.notebook import html_picture, html_text
 from tlfeat.records import Environment
 from tlfeat.studies.similar import Neighbour, Search, Similar
 from tlfeat.text import aligned, counted, one_line, page
@@ -65,21 +65,26 @@ def to_html(search: Search) -> str:
         {
             "sentence": sentence_of(one),
             "picture": _picture(search, one),
-            "neighbours": [
-                (html_picture(known_thumbnail(search.root, n.path, n.key, _SIDE), n.path), n, _named(n))
-                for n in one.neighbours
-            ],
+            "neighbours": [(_shown(search, n), n, _named(n)) for n in one.neighbours],
         }
         for one in search.found
     ]
     return page(
         __package__,
         "similar.html",
-        title=f"Similar pictures: {search.cache.stem}",
+        title=f"Similar {'texts' if search.beginnings else 'pictures'}: {search.cache.stem}",
         search=search,
+        holds="texts" if search.beginnings else "images",
         shown=shown,
         environment=json.dumps(Environment.current().to_dict(), indent=1),
     )
+
+
+def _shown(search: Search, n: Neighbour) -> str:
+    """Return what a neighbour is shown by: its picture, or the beginning of its text."""
+    if n.key in search.beginnings:
+        return html_text(search.beginnings[n.key])
+    return html_picture(known_thumbnail(search.root, n.path, n.key, _SIDE), n.path)
 
 
 def _picture(search: Search, one: Similar) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.cache.contents import picture_files
+from tlfeat.cache.contents import picture_files, snippets
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.copies import find_copies, layer_for_duplicates
@@ -75,7 +75,7 @@ def audit(
         agreement = doubted.agreement
     findings += _outliers(cache.read(layer, images.keys), images)
     n_by_class = dict(sorted(Counter(filter(None, images.labels)).items()))
-    findings += _imbalance(n_by_class)
+    findings += _imbalance(n_by_class, cache.table.images.holds)
     return Audit(
         cache=cache.path,
         root=cache.table.images.root if files else None,
@@ -87,7 +87,15 @@ def audit(
         notes=notes,
         agreement=agreement,
         key_of=dict(zip(images.paths, images.keys, strict=True)),
+        holds=cache.table.images.holds,
+        snippets=_snippets(cache, images),
     )
+
+
+def _snippets(cache: Cache, images: Images) -> dict[str, str]:
+    """Return the beginning of each text by its path, as far as they can be read again; nothing of images."""
+    known = snippets(cache, images.keys)
+    return {path: known[key] for path, key in zip(images.paths, images.keys, strict=True) if key in known}
 
 
 def _split_if_possible(
@@ -158,7 +166,7 @@ def outlier_scores(rows: Rows) -> npt.NDArray[np.float64]:
     return scores
 
 
-def _imbalance(n_by_class: dict[str, int]) -> list[Finding]:
+def _imbalance(n_by_class: dict[str, int], noun: str) -> list[Finding]:
     if len(n_by_class) < 2:
         return []
     largest, smallest = max(n_by_class, key=lambda c: n_by_class[c]), min(n_by_class, key=lambda c: n_by_class[c])
@@ -167,8 +175,8 @@ def _imbalance(n_by_class: dict[str, int]) -> list[Finding]:
         return []
     share = n_by_class[largest] / sum(n_by_class.values())
     detail = (
-        f"'{largest}' has {n_by_class[largest]:,} images, '{smallest}' {n_by_class[smallest]:,} ({ratio:.1f} to 1): "
+        f"'{largest}' has {n_by_class[largest]:,} {noun}, '{smallest}' {n_by_class[smallest]:,} ({ratio:.1f} to 1): "
         f"always saying '{largest}' would be right for {100 * share:.1f} %. Read the balanced accuracy and macro F1 "
-        f"(heads are chosen by the former); more pictures of '{smallest}' help more than any setting."
+        f"(heads are chosen by the former); more {noun} of '{smallest}' help more than any setting."
     )
     return [Finding(kind="imbalance", path="", label=smallest, split="", score=round(ratio, 2), detail=detail)]

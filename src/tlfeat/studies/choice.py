@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.cache.contents import Origin
+from tlfeat.cache.contents import Origin, holds_texts
 from tlfeat.errors import DataError, Interrupted, KnownError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
@@ -148,7 +148,7 @@ def _runs(
         return {**options, "on_progress": lambda what, done, total: on_progress(f"{name}: {what}", done, total)}
 
     runs: list[tuple[str, Callable[[], Contender]]] = []
-    if has_pixels:
+    if has_pixels and not holds_texts(together.data[0].cache):
         runs.append(("pixels", partial(_fit_pixels, together.data[0], options)))
     for of_cache in rows:
         sets = [[layer] for layer in of_cache.layers]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlfeat.cache.contents import holds_texts, read_texts
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError
 from tlfeat.images.duplicates import connected
@@ -58,15 +59,17 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
     found : Audit
         Of this cache.
     file : Path
-        Ends in ``.csv``. Paths in it are relative to its folder where the images lie below it, else absolute.
+        Ends in ``.csv``. Paths in it are relative to its folder where the images lie below it, else absolute. Of texts
+        it holds the texts themselves.
 
     Raises
     ------
     DataError
         The rows were imported or the pictures are gone, so there is nothing to extract.
     """
-    images = cache.table.images
-    if found.root is None:
+    images, keys = cache.table.images, cache.table.keys
+    texts = read_texts(cache, keys) if holds_texts(cache) else {}
+    if found.root is None and not texts:
         raise DataError(f"No table for tlfeat extract: {cache.path} has no pictures, or they are gone.")
     conflicts = {path for group in found.groups_of("conflict") for path in group.paths}
     # where the test set is drawn, groups keep copies on one side
@@ -76,15 +79,18 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
     kept = [
         i
         for i, (path, status) in enumerate(zip(images.paths, cache.table.status, strict=True))
-        if status == "ok" and path not in conflicts and path not in leaks
+        if status == "ok" and path not in conflicts and path not in leaks and (not texts or keys[i] in texts)
     ]
     numbers = [number_of.get(images.paths[i], 0) for i in kept]
     groups = _group_names(numbers, [images.groups[i] for i in kept])
     folder = file.resolve().parent
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("path", "label", "split", "group"))
+    writer.writerow(("text" if texts else "path", "label", "split", "group"))
     for i, group in zip(kept, groups, strict=True):
+        if texts:
+            writer.writerow((texts[keys[i]], images.labels[i], images.splits[i], group))
+            continue
         path = images.file(i)
         name = path.relative_to(folder) if path.is_relative_to(folder) else path
         writer.writerow((name.as_posix(), images.labels[i], images.splits[i], group))

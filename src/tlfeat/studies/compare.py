@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat import workspace
+from tlfeat.cache.contents import holds_texts
 from tlfeat.errors import DataError, Interrupted, KnownError, ModelError, TlfeatError, UsageError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
@@ -24,8 +25,17 @@ from tlfeat.heads.shift import shift_sentence
 from tlfeat.heads.table import HEADS, find_head
 from tlfeat.models.fit_keras import fit_keras, other_backbone
 from tlfeat.models.fit_sklearn import fit_pixel_baseline, fit_sklearn
+from tlfeat.models.fit_words import fit_words_baseline
 from tlfeat.models.saved import Outcome, model_folders, read_result, with_leaks
-from tlfeat.records import Result, SplitInfo, record
+from tlfeat.records import (
+    BASELINE_LAYERS,
+    PIXELS_BASELINE,
+    WORDS_BASELINE,
+    Result,
+    SplitInfo,
+    is_baseline,
+    record,
+)
 from tlfeat.studies.showing import comparison_frame, comparison_html, comparison_text, plot_comparison
 from tlfeat.types import OnProgress, silent
 
@@ -138,7 +148,7 @@ def compare_candidates(
     recipes : sequence of str
         Of ``recipes.RECIPES``, each with the backbone's own preprocessing and as written, on the backbone of the cache.
     has_pixels : bool, default=True
-        Include the raw-pixel baseline.
+        Include the humble baseline: raw pixels, or TF-IDF of texts.
     is_fresh : bool, default=False
         Reuse nothing.
 
@@ -182,9 +192,11 @@ def _head_runs(
 ) -> list[tuple[str, Callable[[], Outcome]]]:
     """Return the name of each candidate with what fits it."""
     runs: list[tuple[str, Callable[[], Outcome]]] = []
-    if has_pixels:
+    if has_pixels and holds_texts(data.cache):
+        runs.append((WORDS_BASELINE, partial(fit_words_baseline, data, is_fresh=is_fresh, on_progress=on_progress)))
+    elif has_pixels:
         run = partial(fit_pixel_baseline, data, is_fresh=is_fresh, on_progress=on_progress)
-        runs.append(("pixels+logreg", run))
+        runs.append((PIXELS_BASELINE, run))
     for head in heads:
         find_head(head)
         run = partial(fit_sklearn, data, head, layer=layer, is_fresh=is_fresh, on_progress=on_progress)
@@ -237,7 +249,7 @@ def _is_of(result: Result, data: Data) -> bool:
     own = dict(data.cache.fingerprint)
     if result.kind == "keras":  # a network may be trained on pixels that are scaled in another way
         own["preprocess"] = result.fingerprint.get("preprocess")
-    is_same_cache = result.candidate.startswith("pixels+") or result.fingerprint == own
+    is_same_cache = is_baseline(result.candidate) or result.fingerprint == own
     is_same_split = result.split.digest == data.split.info.digest
     return is_same_cache and is_same_split and len(result.predicted) == len(result.true) == data.split.info.n_test
 
@@ -296,7 +308,9 @@ def _line_up(
     ]
     return Comparison(
         cache=data.cache.path,
-        backbone=next((line.result.backbone for line in lines if line.result.layer != "pixels"), "pixels"),
+        backbone=next(
+            (line.result.backbone for line in lines if line.result.layer not in BASELINE_LAYERS), lines[0].result.layer
+        ),
         classes=data.split.classes,
         split=data.split.info,
         lines=lines,
@@ -313,7 +327,7 @@ def _line_up(
 def _guessing_of(line: Line) -> str:
     """Say that a candidate only guesses; raw pixels are there to be beaten."""
     result = line.result
-    if result.candidate.startswith("pixels+"):
+    if is_baseline(result.candidate):
         return ""
     return guessing_sentence(result.score, result.classes, name=line.name)
 
@@ -321,7 +335,7 @@ def _guessing_of(line: Line) -> str:
 def _shift_of(outcomes: list[Outcome]) -> str:
     """Say a shift once: that of the best head."""
     results = [outcome.result for outcome in outcomes]
-    heads = (result for result in results if result.kind == "head" and not result.candidate.startswith("pixels+"))
+    heads = (result for result in results if result.kind == "head" and not is_baseline(result.candidate))
     return next((shift_sentence(result.shift) for result in heads), "")
 
 

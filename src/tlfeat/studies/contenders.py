@@ -100,7 +100,7 @@ class Contender:
 
     @property
     def head(self) -> str:
-        return short_name(self.result.candidate.removeprefix("pixels+"))
+        return short_name(self.result.candidate.removeprefix("pixels+").removeprefix("tfidf+"))
 
     @property
     def name(self) -> str:

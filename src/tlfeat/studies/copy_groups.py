@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tlfeat.evaluate.copies import Copies
+from tlfeat.evaluate.copies import EXACT, Copies
 from tlfeat.evaluate.leaks import leaked_images
 from tlfeat.evaluate.split import Split
 from tlfeat.studies.findings import Finding, Group, Images
@@ -16,6 +16,8 @@ _IN_WORDS = {
     "pixels": "the same pixels in another file",
     "near": "a changed copy, correlation {:.3f}",
     "rows": "similar rows, cosine {:.3f}",
+    "words": "the same words; white space or case differ",
+    "runs": "a changed copy, {:.0%} of the runs of 8 characters in common",
 }
 
 
@@ -95,7 +97,7 @@ def _duplicates(copies: Copies, images: Images, groups: list[Group]) -> list[Fin
     place = {path: i for i, path in enumerate(images.paths)}
     inside = [place[path] for group in groups for path in group.paths]
     nearest: dict[str, tuple[float, str, str]] = {}  # similarity, kind and key
-    for pair in sorted(copies.pairs, key=lambda pair: (-pair.similarity, pair.kind != "pixels")):
+    for pair in sorted(copies.pairs, key=lambda pair: (-pair.similarity, pair.kind not in EXACT)):
         for at, other in ((pair.one, pair.other), (pair.other, pair.one)):
             nearest.setdefault(copies.keys[at], (pair.similarity, pair.kind, copies.keys[other]))
     of_key = defaultdict(list)

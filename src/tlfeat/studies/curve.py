@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin, spec_of
+from tlfeat.cache.contents import Origin, choose_layers, encoder_name, holds_texts, origin, spec_of
 from tlfeat.errors import DataError, Interrupted, UsageError
 from tlfeat.evaluate.data import Data
-from tlfeat.evaluate.split import VAL_FRACTION, Split, draw_per_class
+from tlfeat.evaluate.split import VAL_FRACTION, Split, draw_per_class, folds
 from tlfeat.finetune.network import Network
 from tlfeat.finetune.saved import predict_pixels
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.finetune.sources import Sources
-from tlfeat.heads.fit import fit_head, predict_probabilities
+from tlfeat.heads.fit import N_FOLDS, fit_head, predict_probabilities
 from tlfeat.heads.table import find_head, search_settings
+from tlfeat.heads.words import C_TRIED, fit_words, words_probabilities
 from tlfeat.models.fit_sklearn import open_pixels
-from tlfeat.records import SplitInfo
+from tlfeat.models.fit_words import texts_of
+from tlfeat.records import WORDS_BASELINE, SplitInfo
 from tlfeat.studies.trials import MIN_FOR_VALIDATION, Place, RunTrial, Trial, TrialBook
 from tlfeat.types import Labels, OnProgress, Rows, silent
 
@@ -116,7 +118,7 @@ def learning_curve(
     keras_options : dict, optional
         Fields of ``recipes.TrainSettings``.
     has_pixels : bool, default=True
-        With logistic regression on raw pixels.
+        With logistic regression on raw pixels, or on TF-IDF of texts.
     counts : sequence of int
         Images a class, as `parse_counts` gives them.
     keras_counts : sequence of int, optional
@@ -135,7 +137,7 @@ def learning_curve(
     if heads:
         _run_heads(data, book, heads, layer, counts, n_draws)
     if has_pixels:
-        _run_pixels(data, book, counts, n_draws)
+        (_run_words if holds_texts(data.cache) else _run_pixels)(data, book, counts, n_draws)
     for mode in keras_modes:
         with book.kept_going(f"keras-{mode}"):
             _run_keras(data, book, mode, keras_counts, n_keras_draws, keras_options or {})
@@ -150,6 +152,27 @@ def _check_asked(heads: Sequence[str], keras_modes: Sequence[str], least_draws: 
         raise UsageError(f"No Keras candidate '{unknown[0]}' in a curve. Known: {', '.join(KERAS_MODES)}.")
     if least_draws < 1:
         raise UsageError("--draws and --keras-draws are at least 1.")
+
+
+def _run_words(data: Data, book: TrialBook, counts: Sequence[int], n_draws: int) -> None:
+    """Fit the baseline of texts on each draw, the words those of the draw."""
+    split, test_at, name = data.split, data.split.where("test"), WORDS_BASELINE
+    with book.kept_going(name):
+        texts = texts_of(data)
+
+        def run(positions: Labels, count: int, draw: int) -> Trial:
+            fitted = fit_words(
+                [texts[i] for i in positions],
+                split.labels[positions],
+                folds(split, positions, n_folds=N_FOLDS, seed=data.seed),
+                seed=data.seed,
+            )
+            probabilities = words_probabilities(fitted.head, [texts[i] for i in test_at])
+            predicted = fitted.head.classes_[probabilities.argmax(axis=1)]
+            right, spent_s = _marks(predicted == split.labels[test_at]), fitted.search_s + fitted.fit_s
+            return Trial(name, count, draw, len(positions), right, spent_s, fitted.chosen)
+
+        book.run(name, counts, n_draws, {"layer": "tfidf", "C": list(C_TRIED)}, run)
 
 
 def _run_pixels(data: Data, book: TrialBook, counts: Sequence[int], n_draws: int) -> None:

@@ -9,6 +9,13 @@ from typing import Any
 
 from tlfeat.records import Record
 
+#: What some kinds are called where a cache holds texts.
+KINDS_OF_TEXTS = {
+    "leak": "test texts seen in training",
+    "conflict": "one text under two labels",
+    "duplicate": "copies of a text",
+}
+
 #: Kinds of findings in the order of a report, and what each is called there.
 KINDS = {
     "leak": "test images seen in training",
@@ -88,7 +95,8 @@ class Audit:
 
     A finding of copies is one image: `groups` has those of one picture together. `agreement` is the share of images for
     which a head that had not seen them names the given label, None where no labels were looked at. `key_of` is the
-    content key of a path: no other picture is shown.
+    content key of a path: no other picture is shown. `holds` says what the rows are of, and of texts `snippets` has the
+    beginnings by path.
     """
 
     cache: Path
@@ -101,6 +109,17 @@ class Audit:
     notes: list[str]
     agreement: float | None = None
     key_of: Mapping[str, str] = field(default_factory=dict)
+    holds: str = "images"
+    snippets: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def noun(self) -> str:
+        """What one of them is called."""
+        return self.holds.removesuffix("s")
+
+    def title(self, kind: str) -> str:
+        """What a kind of findings is called."""
+        return KINDS_OF_TEXTS.get(kind, KINDS[kind]) if self.holds == "texts" else KINDS[kind]
 
     def of_kind(self, kind: str) -> list[Finding]:
         """Findings of one kind of `KINDS`."""

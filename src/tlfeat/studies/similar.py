@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tlfeat.cache.contents import Origin, StoredRows, choose_layers, origin
+from tlfeat.cache.contents import Origin, StoredRows, choose_layers, origin, snippets
 from tlfeat.cache.store import Cache
 from tlfeat.errors import BadImage, DataError, UsageError
 from tlfeat.extract.arrays import embed_pictures
@@ -57,13 +57,17 @@ class Similar:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What was found in one cache; `root` is the folder of its images, None where rows were imported."""
+    """What was found in one cache; `root` is the folder of its images, None where rows were imported.
+
+    Of texts `beginnings` has the beginning of each neighbour, by its content key.
+    """
 
     cache: Path
     layer: str
     root: Path | None
     n_images: int
     found: list[Similar]
+    beginnings: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_similar(
@@ -114,7 +118,8 @@ def find_similar(
         known_as = [table.images.paths[i] for i in places.get(key, [])]
         found.append(Similar(str(image), known_as, neighbours))
     root = None if origin(cache) is Origin.IMPORTED else table.images.root
-    return Search(cache.path, name, root, sum(map(len, places.values())), found)
+    shown = snippets(cache, [neighbour.key for one in found for neighbour in one.neighbours])
+    return Search(cache.path, name, root, sum(map(len, places.values())), found, shown)
 
 
 def _key_of(image: Path, by_path: dict[str, str]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tlfeat.records import Result
+from tlfeat.records import BASELINE_LAYERS, Result
 
 #: What may count as the time of a candidate, in the order in which it is offered.
 COSTS = {
@@ -95,7 +95,10 @@ def break_evens(results: Sequence[Result]) -> list[BreakEven]:
     heads = [
         i
         for i, r in enumerate(results)
-        if r.kind == "head" and r.layer != "pixels" and r.timing.extract_s is not None and r.timing.fit_s is not None
+        if r.kind == "head"
+        and r.layer not in BASELINE_LAYERS
+        and r.timing.extract_s is not None
+        and r.timing.fit_s is not None
     ]
     if not heads:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tlfeat.errors import BadImage
@@ -33,6 +34,17 @@ def read_text(data: bytes) -> str:
     if not text.strip():
         raise BadImage("empty text")
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class TableText:
+    """A text of a table, as what `predict` and `embed` take in place of a file: called, it gives its bytes."""
+
+    name: str
+    text: str
+
+    def __call__(self) -> bytes:
+        return self.text.encode("utf-8", "surrogateescape")
 
 
 def keyed_text(content: Path | Callable[[], bytes]) -> tuple[str, str] | None:

@@ -65,6 +65,7 @@ def load_texts(
     label_from: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    is_labelled: bool = True,
 ) -> ImageSet:
     """Return the texts of a folder or a table.
 
@@ -76,6 +77,8 @@ def load_texts(
         As of `image_set.load_images`.
     text_column, label_column : str, optional
         Of a table; one of `TEXT_COLUMN_NAMES` by default.
+    is_labelled : bool, default=True
+        Whether a table has to have a column of labels.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def load_texts(
     elif source.suffix.lower() in TABLE_SUFFIXES:
         if label_of:
             raise UsageError(f"--label-from takes labels from names of files; {source.name} is a table of texts.")
-        texts = _texts_of_table(source.resolve(), class_map, text_column, label_column)
+        texts = _texts_of_table(source.resolve(), class_map, text_column, label_column, is_labelled=is_labelled)
     else:
         raise DataError(f"{source} is neither a folder nor a table ({', '.join(TABLE_SUFFIXES)}).")
     if not len(texts):
@@ -158,16 +161,22 @@ def _texts_of_folder(
 
 
 def _texts_of_table(
-    source: Path, class_map: Mapping[str, str], text_column: str | None, label_column: str | None
+    source: Path,
+    class_map: Mapping[str, str],
+    text_column: str | None,
+    label_column: str | None,
+    *,
+    is_labelled: bool,
 ) -> ImageSet:
+    required = ("text", "label") if is_labelled else ("text",)
     asked = {"text": text_column, "label": label_column}
     if source.suffix.lower() in _DELIMITED:
         _check_not_of_images(source, text_column)
         with _long_cells():
-            table = read_table(source, required=("text", "label"), names=TEXT_COLUMN_NAMES, asked=asked)
+            table = read_table(source, required=required, names=TEXT_COLUMN_NAMES, asked=asked)
         first = 2  # below the heading
     else:
-        table, first = _table_of_records(source, asked), 1
+        table, first = _table_of_records(source, asked, required), 1
     labels = [line["label"] for line in table.lines]
     new_names = renamed(labels, class_map)
     check_class_map(new_names.keys() - {""}, class_map)
@@ -221,13 +230,13 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _table_of_records(source: Path, asked: Mapping[str, str | None]) -> Table:
+def _table_of_records(source: Path, asked: Mapping[str, str | None], required: Sequence[str]) -> Table:
     """Return the lines of a JSON-lines or Parquet file."""
     read = _parquet_records if source.suffix.lower() == ".parquet" else _json_records
     header, records = read(source)
     columns = choose_columns(header, asked, TEXT_COLUMN_NAMES)
     check_asked_columns(source, header, columns, asked)
-    if missing := [role for role in ("text", "label") if role not in columns]:
+    if missing := [role for role in required if role not in columns]:
         raise DataError(
             f"{source} lacks the column {' and '.join(missing)} (split and group are optional), received: "
             f"{', '.join(header) or 'nothing'}. Say which one it is: "

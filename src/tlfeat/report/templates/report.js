@@ -24,7 +24,7 @@
     return made;
   }
 
-  const counted = (n) => `${n.toLocaleString("en")} ${n === 1 ? "image" : "images"}`;
+  const counted = (n) => `${n.toLocaleString("en")} ${n === 1 ? data.noun : `${data.noun}s`}`;
   const percent = (certainty) => `${(certainty / 10000).toFixed(1)} %`; // of millionths
 
   // --- pictures -------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@
   // what every candidate says of image i
   function opinions(i) {
     const test = testOf.get(i);
-    if (test === undefined) return element("p", { className: "note" }, "Not a test image that this page keeps: no candidate's answer.");
+    if (test === undefined) return element("p", { className: "note" }, `Not a test ${data.noun} that this page keeps: no candidate's answer.`);
     const cells = (name, texts) => element("tr", {}, ...texts.map((text) => element(name, name === "th" ? { scope: "col" } : {}, text)));
     const body = data.candidates.map(({ name, predicted, certainty }) => {
       const word = predicted[test] === data.labels[i] ? "right" : "wrong";
@@ -92,7 +92,7 @@
   }
 
   function openImage(i) {
-    const truth = element("p", {}, "True class: ", element("strong", {}, data.classes[data.labels[i]]), `, ${data.roles[data.role[i]]} image`);
+    const truth = element("p", {}, "True class: ", element("strong", {}, data.classes[data.labels[i]]), `, ${data.roles[data.role[i]]} ${data.noun}`);
     open(data.paths[i], element("div", { className: "looked" }, large(i), element("div", {}, truth, opinions(i))));
   }
 
