@@ -441,7 +441,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def run_all(args: argparse.Namespace) -> int:
     """Run every (set, backbone) asked for and return how many were refused or failed."""
-    from tlfeat.backbones.network import import_keras
+    from tlfeat.backbones.frameworks import import_keras
 
     n_failed = 0
     with common.stage("importing TensorFlow"):

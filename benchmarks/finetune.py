@@ -32,7 +32,8 @@ import common
 from common import Record
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
+from tlfeat.backbones.frameworks import import_keras
+from tlfeat.backbones.network import BackboneSpec, build_base
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.split import Split, make_split

@@ -36,7 +36,8 @@ from PIL import Image
 from damage import mutate
 from pages import add_places, publish
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
+from tlfeat.backbones.frameworks import import_keras
+from tlfeat.backbones.network import BackboneSpec, build_base
 from tlfeat.backbones.weights_files import layer_names
 from tlfeat.cache.store import open_cache
 from tlfeat.cli.app import main

@@ -38,7 +38,7 @@ import numpy as np
 
 from cache import make_photos
 from pages import add_places, publish
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.cli.app import main as tlfeat
 from tlfeat.records import Environment
 from tlfeat.text import markdown_table

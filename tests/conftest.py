@@ -21,7 +21,7 @@ from PIL import Image
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.extract import reference
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.types import OnProgress, Pixels, Rows, silent

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tlfeat.backbones import hub
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.hub_catalog import FAMILIES
-from tlfeat.backbones.network import import_keras
 
 #: Three blocks each, wide enough for two heads. Sizes are those that the weights are of.
 SIZES: dict[str, tuple[int, dict[str, Any]]] = {

@@ -49,9 +49,22 @@ SEES = {"heads": {"evaluate"}}
 #: The commands and their options.
 CLI = ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
 
+_COMMANDS = (
+    "app",
+    "cache",
+    "extract",
+    "fit",
+    "lists",
+    "look",
+    "options",
+    "predict",
+    "studies",
+    "training_options",
+)
+
 #: Who may import a heavy package, anywhere in the file.
 HEAVY = {
-    "keras": {"backbones.network", "models.formats"},
+    "keras": {"backbones.frameworks", "backbones.network", "models.formats"},
     "tensorflow": {"backbones.keras_encoder", "backbones.runtime", "backbones.text_encoder", "models.formats"},
     "openvino": {"backbones.runtime"},
     "onnx": {"models.formats"},
@@ -97,9 +110,7 @@ HEAVY = {
         "report.plots",
     },
     "pillow_heif": {"images.decode"},
-    "typer": {
-        f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
-    },
+    "typer": {f"cli.{name}" for name in _COMMANDS},
     "jinja2": {"text"},
     "cleanlab": {"studies.doubted_labels"},
     "pyarrow": {"extract.transfer", "texts.text_set"},
@@ -112,9 +123,7 @@ HEAVY = {
 AT_THE_TOP = {
     "h5py": HEAVY["h5py"] - {"backbones.stored_weights", "backbones.weights_files"},
     "PIL": {"images.decode", "images.resizing"},
-    "typer": {
-        f"cli.{name}" for name in ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
-    },
+    "typer": {f"cli.{name}" for name in _COMMANDS},
     "sklearn": {"extract.transformer"},
 }
 

@@ -28,10 +28,10 @@ import numpy.typing as npt
 
 from tlfeat.backbones.catalog import BACKBONES, Backbone, find
 from tlfeat.backbones.figures import FIGURES
+from tlfeat.backbones.frameworks import import_hub
 from tlfeat.backbones.graph import multiply_adds
 from tlfeat.backbones.hub import build_hub
 from tlfeat.backbones.hub_catalog import HUB_BACKBONES, Family, HubBackbone
-from tlfeat.backbones.weights_folder import import_hub
 from tlfeat.errors import UsageError
 
 IMAGENET_MEAN_RGB = np.array([0.485, 0.456, 0.406])

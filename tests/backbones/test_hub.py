@@ -101,8 +101,9 @@ def test_positions_of_another_size_are_interpolated_as_pytorch_does_it(tmp_path:
 
 @pytest.mark.keras
 def test_registers_and_cls_count_in_no_average_of_patches() -> None:
+    from tlfeat.backbones.frameworks import import_keras
     from tlfeat.backbones.graph import embedding_output
-    from tlfeat.backbones.network import BackboneSpec, import_keras
+    from tlfeat.backbones.network import BackboneSpec
 
     name = "dinov2_with_registers_small"
     base = build(ORIGINALS / name)
@@ -274,7 +275,7 @@ def test_a_folder_of_several_weights_files_is_read(folder: Path) -> None:
 def test_a_keras_preset_gives_the_same_network(folder: Path, tmp_path: Path) -> None:
     import keras_hub
 
-    from tlfeat.backbones.network import import_keras
+    from tlfeat.backbones.frameworks import import_keras
 
     import_keras()
     size = (40, 40)
@@ -299,7 +300,7 @@ def test_a_keras_preset_gives_the_same_network(folder: Path, tmp_path: Path) -> 
 def test_the_vision_tower_of_a_keras_preset_is_taken_out(family: str, tmp_path: Path) -> None:
     import keras_hub
 
-    from tlfeat.backbones.network import import_keras
+    from tlfeat.backbones.frameworks import import_keras
 
     keras = import_keras()
     models = keras_hub.models
@@ -440,3 +441,11 @@ def test_without_the_extra_one_line_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match=rf"^{missing} is needed .* pip install 'tlfeat\[hub\]'\.$"):
         plan(folder, "dinov2", pictures, input_size=(48, 48)).run()
+
+
+def test_an_old_kerashub_is_told_from_none(pictures: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    from tlfeat.backbones import frameworks
+
+    monkeypatch.setattr(frameworks, "distribution_version", lambda name: "0.9.3" if name == "keras-hub" else "")
+    with pytest.raises(UsageError, match=r"^KerasHub 0.9.3 is too old .* pip install 'tlfeat\[hub\]'\.$"):
+        plan(folder, "dinov2", pictures, input_size=(48, 48))

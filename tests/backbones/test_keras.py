@@ -21,9 +21,10 @@ from conftest import SHARED, MakePhotos, needs_shared
 from tlfeat import workspace
 from tlfeat.backbones import catalog
 from tlfeat.backbones.figures import list_backbones
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.graph import list_layers
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras
+from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import ModelError, UsageError, WeightsError

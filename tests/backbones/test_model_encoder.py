@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import tlfeat
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.model_encoder import ModelEncoder, mode_of
-from tlfeat.backbones.network import BackboneSpec, import_keras
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.preprocess import PREPROCESS, preprocess
 from tlfeat.errors import UsageError
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from tlfeat.backbones import keras_encoder as backbone
 from tlfeat.backbones import runtime
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base, import_keras
+from tlfeat.backbones.network import DIGITS, BackboneSpec, build_base
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import TOLERANCE, TensorFlowRuntime, choose_runtime, is_converted, largest_difference
 from tlfeat.errors import ShapeError, UsageError

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
+from tlfeat.backbones.frameworks import import_keras
+from tlfeat.backbones.network import BackboneSpec, build_base
 from tlfeat.backbones.stored_weights import check_weights, load_network
 from tlfeat.backbones.weights_files import check_file
 from tlfeat.errors import ModelError, WeightsError

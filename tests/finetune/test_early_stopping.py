@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.finetune import epochs
 from tlfeat.finetune.epochs import PhaseRun, State, begin_phase, make_batches
 from tlfeat.finetune.settings import Phase

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.graph import split_graph
-from tlfeat.backbones.network import BackboneSpec, import_keras
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import Data, open_data
 from tlfeat.extract.plan import plan_extraction

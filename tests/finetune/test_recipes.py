@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
+from tlfeat.backbones.frameworks import import_keras
+from tlfeat.backbones.network import BackboneSpec, build_base
 from tlfeat.cli.app import app
 from tlfeat.errors import DataError, UsageError
 from tlfeat.finetune.network import Network

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.errors import DataError, Interrupted
 from tlfeat.evaluate.data import Data, open_data
 from tlfeat.finetune import epochs as training

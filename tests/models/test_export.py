@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
 from conftest import SHARED, MakePhotos, needs_shared, picture
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.cli.app import app
 from tlfeat.errors import ModelError, UsageError
 from tlfeat.evaluate.data import open_data

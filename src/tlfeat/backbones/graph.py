@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.hub import pool_tokens
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
+from tlfeat.backbones.network import BackboneSpec, build_base
 from tlfeat.errors import UsageError, nearest, unknown_layer
 from tlfeat.types import ROW_TYPES
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.backbones.frameworks import import_hub
 from tlfeat.backbones.hub_catalog import Family, HubBackbone, rows_of
 from tlfeat.backbones.hub_config import Arguments, arguments_in, check_row
 from tlfeat.backbones.hub_fetch import check_scaling, fitting_folder
 from tlfeat.backbones.hub_mends import mend_layers
 from tlfeat.backbones.hub_weights import load_weights
 from tlfeat.backbones.position_tables import resized
-from tlfeat.backbones.weights_folder import WeightsFolder, import_hub
+from tlfeat.backbones.weights_folder import WeightsFolder
 from tlfeat.errors import UsageError, unknown_layer
 
 

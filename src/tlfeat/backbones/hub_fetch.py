@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.backbones.frameworks import import_hub
 from tlfeat.backbones.hub_catalog import Family, HubBackbone
 from tlfeat.backbones.hub_config import arguments_in, check_row
 from tlfeat.backbones.preprocess import MEAN_AND_STD
-from tlfeat.backbones.weights_folder import WeightsFolder, import_hub, open_folder
+from tlfeat.backbones.weights_folder import WeightsFolder, open_folder
 from tlfeat.errors import UsageError, WeightsError, nearest
 
 #: What Hugging Face calls a repository: ``hf://org/name``.

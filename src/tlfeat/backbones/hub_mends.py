@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tlfeat.backbones.weights_folder import import_hub
+from tlfeat.backbones.frameworks import import_hub
 
 _MODELS = "keras_hub.src.models"
 
@@ -43,14 +43,12 @@ def mend_layers() -> None:
     import_hub(_SWIN).ops = _SwinOps()
     for (module, name), unknown in _UNKNOWN.items():
         _wrap(module, name, functools.partial(_config_without, unknown=unknown))
-    # it states one token more than it gives
-    import_hub(f"{_MODELS}.siglip.siglip_layers").SigLIPVisionEmbedding.compute_output_shape = _siglip_tokens
     _wrap(_SWIN, "PatchEmbedding", _config_of_patches)
     _wrap(_SWIN, "SwinTransformerBlock", _config_of_window_block)
     for name in ("PatchEmbedding", "PatchMerging", "SwinTransformerBlock"):
         # a shape to build from would mark them as built, with nothing in them: they are built when they are called
         getattr(import_hub(_SWIN), name).get_build_config = _no_config
-    # which states one token more than it gives
+    # it states one token more than it gives
     import_hub(f"{_MODELS}.siglip.siglip_layers").SigLIPVisionEmbedding.compute_output_shape = _siglip_tokens
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.frameworks import import_hub
 from tlfeat.backbones.hub_catalog import Family
 from tlfeat.backbones.stored_weights import as_many_as, check_weights
-from tlfeat.backbones.weights_folder import CONFIG, Tensors, WeightsFolder, import_hub
+from tlfeat.backbones.weights_folder import CONFIG, Tensors, WeightsFolder
 from tlfeat.errors import UsageError, WeightsError
 
 #: Tensors of a folder that are no part of the tower: heads, the other tower, what is computed anew.

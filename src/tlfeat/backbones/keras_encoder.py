@@ -12,8 +12,9 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import check_pixels
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.graph import embedding_output
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras, weights_digest
+from tlfeat.backbones.network import BackboneSpec, build_base, weights_digest
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import (
     CannotConvert,

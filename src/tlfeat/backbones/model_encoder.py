@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import BackboneSpec, import_keras
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.preprocess import PREPROCESS, preprocess
 from tlfeat.errors import UsageError
 from tlfeat.workspace import safe_name

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat.backbones import catalog
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.hub import build_hub
 from tlfeat.backbones.hub_catalog import Family, HubBackbone
 from tlfeat.backbones.hub_fetch import own_size, weights_folder
-from tlfeat.backbones.keras_import import import_keras as import_keras
-from tlfeat.backbones.keras_import import silent_stderr as silent_stderr
 from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.backbones.stored_weights import load_network
 from tlfeat.backbones.weights_files import check_file, check_weights_file, input_shapes

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.network import silent_stderr
+from tlfeat.backbones.frameworks import silent_stderr
 from tlfeat.errors import TlfeatError, UsageError, nearest
 from tlfeat.records import distribution_version
 from tlfeat.types import Pixels, Rows

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.runtime import (
     CannotConvert,
     TokenRuntime,

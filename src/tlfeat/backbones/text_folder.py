@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlfeat.backbones.frameworks import import_hub
 from tlfeat.backbones.text_catalog import TEXT_BACKBONES, TEXT_FAMILIES, TextBackbone, TextFamily
-from tlfeat.backbones.weights_folder import CONFIG, WeightsFolder, import_hub, open_folder
+from tlfeat.backbones.weights_folder import CONFIG, WeightsFolder, open_folder
 from tlfeat.errors import UsageError, WeightsError
 from tlfeat.files import read_regular
 

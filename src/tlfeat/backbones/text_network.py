@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tlfeat.backbones.frameworks import import_hub
 from tlfeat.backbones.text_folder import TextFolder
-from tlfeat.backbones.weights_folder import CONFIG, Tensors, import_hub
+from tlfeat.backbones.weights_folder import CONFIG, Tensors
 from tlfeat.errors import UsageError, WeightsError, nearest
 
 #: Stands for no token in the array of a batch.

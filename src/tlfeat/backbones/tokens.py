@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.frameworks import import_hub
 from tlfeat.backbones.text_folder import MAX_TOKENIZER_BYTES, TextFolder
-from tlfeat.backbones.weights_folder import import_hub
 from tlfeat.errors import WeightsError
 from tlfeat.files import check_regular, read_regular
 

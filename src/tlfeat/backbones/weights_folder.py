@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.keras_import import import_keras
-from tlfeat.errors import UsageError, WeightsError
+from tlfeat.backbones.frameworks import import_hub
+from tlfeat.errors import WeightsError
 from tlfeat.files import MAX_MODEL_BYTES, check_regular, open_regular, read_regular
 
 CONFIG = "config.json"
@@ -34,29 +34,6 @@ _PLAIN = re.compile(r"[\w.-]+\.safetensors")
 _MAX_JSON_BYTES = 16 << 20
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-_HUB_ADVICE = "Install it with: pip install 'tlfeat[hub]'"
-
-
-def import_hub(part: str = "keras_hub") -> Any:
-    """Import KerasHub or what comes with it.
-
-    Raises
-    ------
-    UsageError
-        It is not there, or is older than what tlfeat was tried with.
-    """
-    import importlib
-
-    if part.startswith("keras"):
-        import_keras()  # on TensorFlow and quietly, which KerasHub would not be
-    try:
-        found = importlib.import_module(part)
-    except ModuleNotFoundError as error:
-        if part.startswith("keras_hub.src"):
-            raise UsageError(f"This KerasHub has no {part}: {_HUB_ADVICE.replace('it', '0.32', 1)}.") from error
-        raise UsageError(f"{part.partition('.')[0]} is needed for this network. {_HUB_ADVICE}.") from error
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from tlfeat.studies.curve import Curve
     from tlfeat.studies.sweep import Sweep
 
-
 #: Sentences below a table; all of them are in the report.
 _MAX_NOTES = 3
 
@@ -69,7 +68,6 @@ PoolsOption = Annotated[
         "compared.",
     ),
 ]
-
 
 ModesOption = Annotated[
     str | None,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.errors import ShapeError, UsageError, nearest
 
 FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")

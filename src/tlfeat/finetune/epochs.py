@@ -18,7 +18,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.documents import misfit
 from tlfeat.errors import CacheError
 from tlfeat.files import check_archive, open_regular

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.graph import Crossing, Cut, split_graph
-from tlfeat.backbones.network import BackboneSpec, build_base, import_keras
+from tlfeat.backbones.network import BackboneSpec, build_base
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import has_gpu
 from tlfeat.finetune.settings import OPTIMIZERS, TrainSettings

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.network import BackboneSpec, import_keras
+from tlfeat.backbones.frameworks import import_keras
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.stored_weights import load_network
 from tlfeat.errors import ModelError
 from tlfeat.extract.plan import DEFAULT_BACKBONE

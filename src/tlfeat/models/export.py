@@ -11,8 +11,8 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.network import import_keras
 from tlfeat.errors import CacheError, ModelError, UsageError
 from tlfeat.files import kept_inside
 from tlfeat.images.decode import decode_all

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.network import import_keras, short_reason, silent_stderr
+from tlfeat.backbones.frameworks import import_keras, silent_stderr
+from tlfeat.backbones.network import short_reason
 from tlfeat.backbones.runtime import freeze, import_openvino, to_openvino
 from tlfeat.errors import ModelError, UsageError, nearest
 from tlfeat.models.head_layers import PROBABILITIES

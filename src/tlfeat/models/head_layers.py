@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.network import import_keras
+from tlfeat.backbones.frameworks import import_keras
 from tlfeat.errors import ModelError
 from tlfeat.heads.earlier import EarlierHead, KernelHead, LinearHead, NeighbourHead
 from tlfeat.heads.family import SMALLEST_SHARE

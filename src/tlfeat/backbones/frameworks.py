@@ -1,8 +1,9 @@
-"""Keras is imported on TensorFlow, and quietly."""
+"""Keras and KerasHub, imported late and quiet: naming a network or finding its weights needs neither."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -10,7 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from tlfeat.errors import UsageError
+from tlfeat.records import distribution_version
 from tlfeat.system import was_interrupted
+
+#: The first with all networks of `hub_catalog`.
+_LEAST_HUB = (0, 32)
+
+_HUB_ADVICE = "Install it with: pip install 'tlfeat[hub]'"
 
 
 def import_keras() -> Any:
@@ -43,3 +51,28 @@ def silent_stderr() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def import_hub(part: str = "keras_hub") -> Any:
+    """Import KerasHub or what comes with it.
+
+    Raises
+    ------
+    UsageError
+        It is not there, or is older than what tlfeat was tried with.
+    """
+    if part.startswith("keras"):
+        import_keras()  # on TensorFlow and quietly, which KerasHub would not be
+    try:
+        found = importlib.import_module(part)
+    except ModuleNotFoundError as error:
+        if part.startswith("keras_hub.src"):
+            raise UsageError(f"This KerasHub has no {part}: {_HUB_ADVICE.replace('it', '0.32', 1)}.") from error
+        raise UsageError(f"{part.partition('.')[0]} is needed for this network. {_HUB_ADVICE}.") from error
+    if part == "keras_hub" and _release(distribution_version("keras-hub")) < _LEAST_HUB:
+        raise UsageError(f"KerasHub {distribution_version('keras-hub')} is too old for this network. {_HUB_ADVICE}.")
+    return found
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
