@@ -94,6 +94,13 @@ def test_every_tensor_that_crosses_the_cut_is_found_in_the_graph(branching: Path
     assert [w.path for w in tail.trainable_weights] == ["left_2/kernel", "left_2/bias"]
 
 
+def test_more_layers_than_there_are_is_the_whole_backbone(branching: Path) -> None:
+    spec = BackboneSpec(str(branching), preprocess="tf")
+    network = Network(spec, spec.size, 2, TrainSettings("finetuned", unfreeze_last=12))
+    assert len(network.units) == 11
+    assert all(layer.trainable for layer in network.graph.layers if "bn" not in layer.name)
+
+
 @pytest.mark.parametrize("last", [0, 1, 6, 8])
 def test_training_from_the_cut_gives_the_weights_of_plain_keras(
     own_data: tuple[Path, Data], last: int, request: pytest.FixtureRequest

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,16 @@ def test_the_card_says_data_split_scores_and_limits(digits: dict[str, Path], tmp
     assert str(Path.home()) not in card
     assert str(digits["svm"].parent) not in card
     assert {path.name for path in exported.beside} == {"m.onnx.card.md", "m.labels.txt"}
+
+
+@pytest.mark.parametrize(("backbone", "to", "is_said"), [("dinov2", "keras", True), ("dinov3_small", "onnx", False)])
+def test_the_card_says_what_a_keras_file_with_layers_of_kerashub_needs(
+    digits: dict[str, Path], backbone: str, to: str, is_said: bool
+) -> None:
+    result = Result.from_dict(read_json(digits["svm"] / "result.json"))
+    exported = Exported(Path("m"), to, [], to, 1, list("56789"), (8, 8), "crop", Check("noise", 1, 0.0, TOLERANCE))
+    card = model_card(replace(result, backbone=backbone), read_data_set(digits["svm"], result), exported)
+    assert ("\nimport keras_hub" in card) is is_said
 
 
 def test_without_the_images_noise_is_what_a_file_is_checked_on(digits: dict[str, Path], tmp_path: Path) -> None:

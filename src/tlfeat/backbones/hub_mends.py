@@ -48,7 +48,7 @@ def mend_layers() -> None:
     for name in ("PatchEmbedding", "PatchMerging", "SwinTransformerBlock"):
         # a shape to build from would mark them as built, with nothing in them: they are built when they are called
         getattr(import_hub(_SWIN), name).get_build_config = _no_config
-    # which states one token more than it gives
+    # it states one token more than it gives
     import_hub(f"{_MODELS}.siglip.siglip_layers").SigLIPVisionEmbedding.compute_output_shape = _siglip_tokens
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.backbones.hub_catalog import FAMILIES, HUB_BACKBONES
 from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import TlfeatError
@@ -157,6 +158,7 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             height=exported.input_size[0],
             width=exported.input_size[1],
             resize=exported.resize,
+            needs_hub=result.backbone in (*FAMILIES, *(row.name for row in HUB_BACKBONES)),
             covered=covered_size(exported.input_size, exported.resize) if exported.resize in CROPPED else None,
             check=exported.check,
             preprocess=PREPROCESS.get(str(result.fingerprint.get("preprocess")), ""),
