@@ -241,6 +241,19 @@ def test_truncated_weights_are_damaged(n_left: int, folder: Path) -> None:
 
 
 @pytest.mark.keras
+@pytest.mark.parametrize(("kind", "close"), [("float16", 3e-3), ("bfloat16", 3e-2)])
+def test_weights_of_half_precision_are_read(kind: str, close: float, folder: Path) -> None:
+    import ml_dtypes
+
+    pixels = np.random.default_rng(4).normal(size=(1, 48, 48, 3)).astype(np.float32)
+    exact = np.asarray(build(folder)(pixels))
+    half = getattr(ml_dtypes, kind, np.float16)
+    saved(folder, {name: array.astype(half) for name, array in tensors_of(folder).items()})
+    difference = np.abs(np.asarray(build(folder)(pixels)) - exact).max()
+    assert 0 < difference < close
+
+
+@pytest.mark.keras
 def test_a_pickle_is_never_read(folder: Path, tmp_path: Path) -> None:
     trap = tmp_path / "ran"
     (folder / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch " + bytes(trap) + b"'\ntR.")

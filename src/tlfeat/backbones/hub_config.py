@@ -128,7 +128,7 @@ def arguments_in(folder: WeightsFolder, family: Family) -> tuple[Arguments, tupl
     if folder.is_preset and family.name in ("dinov2", "dinov3"):
         arguments["use_mask_token"] = config.get("use_mask_token") is not False  # it is among the weights
     if family.name == "dinov2":
-        ratio = _checked(folder, "mlp_ratio", config.get("mlp_ratio", 4), 4)
+        ratio = _checked(folder, "mlp_ratio", config.get("mlp_ratio", 4.0), 4.0)
         is_with_registers = folder.kind == "dinov2_with_registers" and "num_register_tokens" not in config
         arguments["num_register_tokens"] = 4 if is_with_registers else arguments["num_register_tokens"]
         arguments["intermediate_dim"] = int(
