@@ -187,6 +187,10 @@ SPOILT: dict[str, tuple[Any, str]] = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
     "a number that is none": (lambda folder: changed(folder, hidden_size="48"), "hidden_dim is '48'"),
     "too large": (lambda folder: changed(folder, num_hidden_layers=10**6), "num_layers is '1000000'"),
+    "more weights than there are": (
+        lambda folder: changed(folder, hidden_size=8192),
+        "wants more weights than the file has",
+    ),
     "what KerasHub does not build": (lambda folder: changed(folder, hidden_act="relu"), "hidden_act 'relu'"),
     "numbers that do not go together": (lambda folder: changed(folder, num_attention_heads=5), "."),
     "no size": (lambda folder: changed(folder, image_size="big"), "no input size"),
