@@ -126,9 +126,9 @@ def test_registers_and_cls_count_in_no_average_of_patches() -> None:
 def test_a_layer_goes_by_its_familys_pooling_where_nothing_is_said(pictures: Path, tmp_path: Path) -> None:
     layers = ["avg_pool", "block_1", "block_2:avg", "block_2:cls"]
     dino = plan(ORIGINALS / "dinov2_small", "dinov2", pictures, layers=layers, cache=tmp_path / "a.h5")
-    assert dino.encoder.layers == ("avg_pool", "block_1:cls+avg", "block_2", "block_2:cls")
+    assert dino.encoder.layers == ("avg_pool", "block_1:cls+avg", "block_2:avg", "block_2:cls")
     clip = plan(ORIGINALS / "clip_base_32", "clip", pictures, layers=layers, cache=tmp_path / "b.h5")
-    assert clip.encoder.layers == ("avg_pool", "block_1:cls", "block_2", "block_2:cls")
+    assert clip.encoder.layers == ("avg_pool", "block_1:cls", "block_2:avg", "block_2:cls")
     maximum = plan(ORIGINALS / "swin_tiny", "swin", pictures, layers=["block_1"], pool="max", cache=tmp_path / "c.h5")
     assert maximum.encoder.layers == ("block_1:max",)
 
@@ -152,6 +152,7 @@ def test_more_than_ten_layers_keep_their_order(tmp_path: Path) -> None:
 
 @pytest.mark.keras
 def test_a_sweep_goes_through_the_blocks(pictures: Path, tmp_path: Path) -> None:
+    from tlfeat.extract.plan import plan_extraction
     from tlfeat.studies.sweep import plan_sweep
 
     options: dict[str, Any] = {"backbone": "vit", "weights": str(ORIGINALS / "vit_base_16"), "cache": tmp_path / "a.h5"}
@@ -161,7 +162,10 @@ def test_a_sweep_goes_through_the_blocks(pictures: Path, tmp_path: Path) -> None
     assert shares[2] == 1
     assert shares[2] - shares[1] == pytest.approx(shares[1] - shares[0])  # blocks are alike
     both = plan_sweep(pictures, pools=["cls", "avg"], **options)
-    assert {"block_1:cls", "block_1", "avg_pool", "norm"} <= both.cuts.keys()
+    assert {"block_1:cls", "block_1:avg", "avg_pool", "norm:avg"} <= both.cuts.keys()
+    assert {*both.cuts} == {*both.extraction.encoder.layers}
+    again = plan_extraction(pictures, layers=[*both.cuts], **options)  # a name means the same wherever it is given
+    assert again.encoder.layers == both.extraction.encoder.layers
 
 
 def test_the_table_has_each_network_once() -> None:

@@ -23,6 +23,9 @@ from tlfeat.backbones.position_tables import resized
 from tlfeat.backbones.weights_folder import WeightsFolder
 from tlfeat.errors import UsageError, unknown_layer
 
+#: The layer of SigLIP that makes a vector of its tokens.
+ATTENTION_POOL = "attention_pool"
+
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
@@ -272,7 +275,7 @@ def _flat(keras: Any, family: Family, net: Any, size: tuple[int, int]) -> Any:
     parts.norm.name = "norm"
     x = parts.norm(x)
     if parts.head is not None:
-        parts.head.name = "attention_pool"
+        parts.head.name = ATTENTION_POOL
         x = parts.head(x)
     else:
         x = pool_tokens(keras, x, family.pool, parts.n_prefix)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tlfeat.backbones import catalog
+from tlfeat.backbones.encoder import embedding_name
 from tlfeat.backbones.frameworks import import_keras
-from tlfeat.backbones.hub import build_hub
+from tlfeat.backbones.hub import ATTENTION_POOL, build_hub
 from tlfeat.backbones.hub_catalog import Family, HubBackbone
 from tlfeat.backbones.hub_fetch import own_size, weights_folder
 from tlfeat.backbones.preprocess import PREPROCESS
@@ -96,6 +97,23 @@ class BackboneSpec:
         if self.hub is None:
             return None
         return self.hub.pool if isinstance(self.hub, Family) else self.hub.family.pool
+
+    def embedding_name(self, layer: str, pool: str | None = None) -> str:
+        """Return the name of an embedding in the cache, as ``encoder.embedding_name``; of tokens with their pooling.
+
+        Parameters
+        ----------
+        layer : str
+            As in ``--layer``.
+        pool : str, optional
+            Where the layer has none by itself; the network's own by default.
+        """
+        name, _, inline = layer.partition(":")
+        if name == "avg_pool":
+            return embedding_name(layer)
+        if self.own_pool is None or name == ATTENTION_POOL:
+            return embedding_name(layer, pool)
+        return f"{name}:{inline or pool or self.own_pool}"
 
     @property
     def name(self) -> str:

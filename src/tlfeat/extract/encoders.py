@@ -50,8 +50,7 @@ def make_encoder(
         mode = preprocess if preprocess is None else mode_of(preprocess)
         backbone = BackboneSpec(os.fspath(backbone), weights, input_size, mode)
     if isinstance(backbone, BackboneSpec):
-        pools = [None if layer == "avg_pool" else backbone.own_pool for layer in layers]
-        return KerasEncoder(backbone, [*map(embedding_name, layers, pools)], **options)
+        return KerasEncoder(backbone, [*map(backbone.embedding_name, layers)], **options)
     names = [embedding_name(layer) for layer in layers]
     if is_keras_model(backbone):
         return ModelEncoder(backbone, names, preprocess=preprocess, input_size=input_size, **options)

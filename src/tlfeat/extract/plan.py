@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from tlfeat import workspace
-from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
+from tlfeat.backbones.encoder import Encoder, PixelEncoder
 from tlfeat.backbones.graph import POOLS, TOKEN_POOLS
 from tlfeat.backbones.hub import check_hub
 from tlfeat.backbones.keras_encoder import KerasEncoder
@@ -240,10 +240,9 @@ def _make_encoder(
             options.get("seed", 0),
         )
     _check_network(spec, layers, options.get("pool"))
-    pool = options.get("pool") or spec.own_pool
     encoder = KerasEncoder(
         spec,
-        [embedding_name(layer, None if layer == "avg_pool" else pool) for layer in layers],
+        [spec.embedding_name(layer, options.get("pool")) for layer in layers],
         runtime=options.get("runtime", "auto"),
         resize=options.get("resize"),
         dtype=options.get("dtype") or "float32",

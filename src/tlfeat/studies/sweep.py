@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tlfeat import workspace
-from tlfeat.backbones.encoder import embedding_name
 from tlfeat.backbones.graph import POOLS, CutPoint, list_cut_points
 from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.documents import misfit
@@ -117,24 +117,19 @@ def plan_sweep(
         raise UsageError(f"'{asked.name}' has one layer. A sweep needs a backbone: tlfeat backbones lists them.")
     known = _known_cuts(asked)
     if pools:
-        cuts, notes = _pooled(known, pools, asked.spec.own_pool or "avg")
+        cuts, notes = _pooled(known, pools, asked.spec)
         return SweepJob(plan_extraction(data, layers=list(cuts), **options), cuts, notes)
     own_pool = asked.spec.own_pool or "avg"
     cuts = {"avg_pool" if cut.is_pooled_output and pool in (None, own_pool) else cut.layer: cut for cut in known}
     job = plan_extraction(data, layers=list(cuts), pool=pool, **options)
-    return SweepJob(
-        job, {embedding_name(name, None if name == "avg_pool" else pool or own_pool): cut for name, cut in cuts.items()}
-    )
+    return SweepJob(job, {asked.spec.embedding_name(name, pool): cut for name, cut in cuts.items()})
 
 
-def _pooled(known: Sequence[CutPoint], pools: Sequence[str], own_pool: str) -> tuple[dict[str, CutPoint], list[str]]:
-    """Return each layer with each pooling by its name in the cache, and what is left out.
-
-    Parameters
-    ----------
-    own_pool : str
-        What `avg_pool` is.
-    """
+def _pooled(
+    known: Sequence[CutPoint], pools: Sequence[str], spec: BackboneSpec
+) -> tuple[dict[str, CutPoint], list[str]]:
+    """Return each layer with each pooling by its name in the cache, and what is left out."""
+    own_pool = spec.own_pool or "avg"
     cuts: dict[str, CutPoint] = {}
     wide = []
     for cut in known:
@@ -142,10 +137,10 @@ def _pooled(known: Sequence[CutPoint], pools: Sequence[str], own_pool: str) -> t
             if pool == "flatten" and math.prod(cut.output_shape) > MAX_FLAT:
                 wide.append(cut.layer)
             elif len(cut.output_shape) == 1 or pool == own_pool:
-                vector = cut.layer if len(cut.output_shape) == 1 else embedding_name(cut.layer, pool)
+                vector = cut.layer if len(cut.output_shape) == 1 else spec.embedding_name(cut.layer, pool)
                 cuts["avg_pool" if cut.is_pooled_output else vector] = cut
             else:
-                cuts[embedding_name(cut.layer, pool)] = cut
+                cuts[spec.embedding_name(cut.layer, pool)] = cut
     left_out = f"flatten leaves out what has more than {MAX_FLAT:,} columns then: {', '.join(wide)}"
     return cuts, [left_out] if wide else []
 
