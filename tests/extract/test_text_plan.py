@@ -57,7 +57,11 @@ def test_every_option_of_texts_reaches_the_encoder(table: Path, folder: Path) ->
     [
         ("photos", {"backbone": "bert"}, "holds images, and this backbone embeds texts"),
         ("t.csv", {}, "holds texts, and this backbone embeds images. Add --backbone minilm --weights FOLDER"),
-        ("texts", {"backbone": "pixels"}, "holds texts, and this backbone embeds images"),
+        (
+            "texts",
+            {"backbone": "pixels"},
+            "No images in .* If these texts are meant: --backbone minilm",
+        ),
         ("t.csv", {"text_column": "text"}, "--text-column names texts: add --backbone minilm"),
         ("t.csv", {"backbone": "bert", "path_column": "a"}, "--path-column names files of images"),
         ("t.csv", {"backbone": "bert", "resize": "antialias"}, "--resize is for images, and bert embeds texts"),

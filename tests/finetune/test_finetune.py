@@ -195,8 +195,8 @@ def test_augmentation_changes_what_is_learned_and_draws_anew_in_every_epoch(data
 def test_mixed_precision_trains_and_leaves_a_network_in_float32(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Network.__init__
 
-    def mixed(self: Any, *args: Any, precision: str = "mixed_float16") -> None:
-        original(self, *args, precision=precision)
+    def mixed(self: Any, *args: Any, precision: str = "mixed_float16", **named: Any) -> None:
+        original(self, *args, precision=precision, **named)
 
     monkeypatch.setattr(Network, "__init__", mixed)
     spec = BackboneSpec("mobilenet_0.25", "random", (32, 32))

@@ -74,7 +74,7 @@ def test_inception_trains_its_last_15_layers_and_leaves_batchnorm_alone_unless_a
 ) -> None:
     keras = import_keras()
     base = build_base(BackboneSpec("inception_v3", "random"), (96, 96))  # once: building it takes seconds
-    monkeypatch.setattr("tlfeat.finetune.network.build_base", lambda *_: base)
+    monkeypatch.setattr("tlfeat.finetune.network.build_base", lambda *_, **__: base)
     for is_as_written in (False, True):
         network = built("inception-last15", is_as_written=is_as_written)
         assert head_of(network) == ["Flatten", "512 relu", "drop 0.3", "512 relu", "drop 0.3", "3 softmax"]

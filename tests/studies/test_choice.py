@@ -19,6 +19,7 @@ from conftest import MakePhotos, picture
 from made_results import a_result
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.graph import CutPoint
+from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.passes import Cost, cost_text
 from tlfeat.cli.app import app
 from tlfeat.cli.choice import encoder_options
@@ -367,11 +368,12 @@ def test_each_pooling_of_a_map_is_a_layer_a_vector_comes_once_and_what_is_too_wi
     early = CutPoint("early", (112, 112, 16), False, 1, 9, 0.1)
     late = CutPoint("late", (7, 7, 8), True, 8, 9, 0.9)
     top = CutPoint("top", (5,), False, 9, 9, 1.0)
-    cuts, notes = pooled([early, late, top], ["avg", "max", "flatten"])
+    spec = BackboneSpec("mobilenet_v2", "random")
+    cuts, notes = pooled([early, late, top], ["avg", "max", "flatten"], spec)
     assert list(cuts) == ["early", "early:max", "avg_pool", "late:max", "late:flatten", "top"]
     assert cuts["late:max"] is late
     assert notes == [f"flatten leaves out what has more than {MAX_FLAT:,} columns then: early"]
-    assert pooled([late], ["max"]) == ({"late:max": late}, [])
+    assert pooled([late], ["max"], spec) == ({"late:max": late}, [])
 
 
 def test_each_backbone_gets_the_options_that_are_for_it() -> None:

@@ -281,8 +281,8 @@ def convert(
             try:
                 model = _read_in_place(ov, forward, shape) if is_large else to_openvino(frozen, shape, new.parent)
                 ov.save_model(model, new, compress_to_fp16=False)
-                runtime = read(new, layers, 1)
-                got = runtime(probe) if probe.ndim > 2 else runtime([text[text >= 0] for text in probe])
+                given = probe if probe.ndim > 2 else [text[text >= 0] for text in probe]
+                got = read(new, layers, 1)(given)  # with no name: on Windows a file that is open cannot be moved
             except Exception as error:  # OpenVINO raises RuntimeError for everything, and names no kinds
                 raise CannotConvert(f"it cannot take this network: {_last_line(error)}") from error
             expected = dict(zip(layers, (np.asarray(rows) for rows in forward(probe)), strict=True))

@@ -175,6 +175,8 @@ def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:
     try:
         images = load_images(data, **{**of_images, "class_map": parse_class_map(reading["class_map"] or [])})
     except DataError as error:
+        if data.is_dir() and looks_like_texts(data):  # or there is a note among folders that are empty
+            raise DataError(f"{error} If these texts are meant: --backbone minilm --weights FOLDER.") from error
         if data.exists() and looks_like_texts(data):
             raise UsageError(
                 f"{data} holds texts, and this backbone embeds images. Add --backbone minilm --weights FOLDER "
