@@ -17,6 +17,9 @@ from odd_texts import ODD
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec
 from tlfeat.errors import BadImage, TlfeatError, UsageError, WeightsError
 
+for needed in ("keras_hub", "safetensors", "tokenizers"):
+    pytest.importorskip(needed, reason="text encoders come with tlfeat[hub]")
+
 REFERENCE = Path(__file__).with_name("text_reference.npz")
 
 needs_hub = pytest.mark.skipif(

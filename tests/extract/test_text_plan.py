@@ -87,6 +87,7 @@ def test_what_does_not_fit_texts_says_what_to_do(
 @needs_hub
 @pytest.mark.keras
 def test_texts_go_the_whole_road_with_a_network(table: Path, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers", reason="text encoders come with tlfeat[hub]")
     words = ["--text-column", "said", "--label-column", "kind", "--backbone", "bert", "--weights", str(folder)]
     said = tlfeat("extract", "s.csv", *words, "--runtime", "tensorflow", cwd=tmp_path)
     assert "16 texts, 2 classes" in said.stderr
