@@ -81,18 +81,13 @@ def _load_preset(folder: WeightsFolder, make: Callable[[tuple[int, int]], Any], 
     with as_many_as(keras, 2 * n_numbers + _BESIDE):
         net = _built(folder, make, native)
         whole = _two_towers(folder, net) if "vision_encoder" in folder.config.get("config", {}) else net
-        for weight in net.weights:  # what a file leaves out stays as it is, without an error
-            if "position_ids" not in weight.path:
-                weight.assign(np.full(weight.shape, np.nan, np.float32))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what is left out
+                warnings.simplefilter("ignore")  # of containers that an older Keras did not write
                 whole.load_weights(folder.files[0])
         except Exception as error:  # ValueError, KeyError, OSError: whatever Keras raises for a misfit
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
             raise WeightsError(f"{folder.path} does not fit its {CONFIG}: {why}.") from error
-    if left := [weight.path for weight in net.weights if np.isnan(np.asarray(weight)).any()]:
-        raise WeightsError(f"{folder.files[0]} lacks the weights {left[0]}, which its {CONFIG} asks for.")
     return net
 
 
