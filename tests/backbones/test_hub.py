@@ -310,7 +310,7 @@ def test_a_keras_preset_gives_the_same_network(folder: Path, tmp_path: Path) -> 
 
     with h5py.File(preset / "model.weights.h5", "a") as file:
         del file["layers/dinov2_encoder/layers/dinov2_layer_1"]
-    with pytest.raises(WeightsError, match="does not fit its config.json"):
+    with pytest.raises(WeightsError, match=r"does not fit its config\.json"):
         build(preset, size=size)
 
 
