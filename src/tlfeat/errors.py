@@ -125,3 +125,8 @@ def unknown_layer(name: str, known: Sequence[str], *, of: str) -> UsageError:
     return UsageError(
         f"No layer '{name}' in {of}. {nearest(name, ['avg_pool', *known], of='layers')} tlfeat layers lists all."
     )
+
+
+def short_reason(error: Exception) -> str:
+    """Return the first line of what a library raised, or the name of its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")

@@ -240,6 +240,25 @@ def test_tensors_that_do_not_fit_are_named(what: str, folder: Path) -> None:
 
 
 @pytest.mark.keras
+@pytest.mark.parametrize(
+    ("name", "tensor", "shape"),
+    [
+        ("siglip_base_16", "head.attention.in_proj_weight", (71, 24)),  # three in one, which are taken apart
+        ("swin_tiny", "encoder.layers.0.blocks.1.attention.self.query.weight", (11, 12)),  # three that are put together
+    ],
+)
+def test_tensors_that_are_put_together_and_do_not_fit_are_said_to(
+    name: str, tensor: str, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    folder = copied(name, tmp_path)
+    tensors = tensors_of(folder)
+    (held,) = [key for key in tensors if key.endswith(tensor)]
+    saved(folder, {**tensors, held: np.ones(shape, np.float32)})
+    with pytest.raises(WeightsError, match=r"does not fit its config\.json"):
+        build(folder, name.partition("_")[0], (32, 32))
+
+
+@pytest.mark.keras
 @pytest.mark.parametrize("n_left", [0, 5, 500, 60_000])
 def test_truncated_weights_are_damaged(n_left: int, folder: Path) -> None:
     path = folder / "model.safetensors"

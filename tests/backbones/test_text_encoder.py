@@ -204,6 +204,15 @@ def test_tensors_that_do_not_fit_are_refused(
 
 
 @needs_hub
+@pytest.mark.keras
+def test_a_configuration_that_asks_for_more_weights_than_there_are_is_refused(tmp_path: Path) -> None:
+    folder = text_folder(tmp_path / "weights")
+    configured(num_hidden_layers=64, intermediate_size=16_384)(folder)
+    with pytest.raises(WeightsError, match="wants more weights than the file has"):
+        TextEncoder(TextSpec("bert", str(folder)), networks_dir=tmp_path).prepare()
+
+
+@needs_hub
 def test_a_tokenizer_of_another_network_is_refused(tmp_path: Path) -> None:
     folder = text_folder(tmp_path, vocab_size=20)
     with pytest.raises(WeightsError, match="the tokenizer knows 79 tokens, the network 20"):

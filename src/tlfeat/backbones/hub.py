@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones.frameworks import import_hub, need_hub
-from tlfeat.backbones.hub_catalog import Family, HubBackbone, rows_of
-from tlfeat.backbones.hub_config import Arguments, arguments_in, check_row
-from tlfeat.backbones.hub_fetch import check_scaling, fitting_folder
+from tlfeat.backbones.hub_catalog import Family, HubBackbone, no_size
+from tlfeat.backbones.hub_config import Arguments, arguments_of
+from tlfeat.backbones.hub_fetch import check_scaling, weights_folder
 from tlfeat.backbones.hub_mends import mend_layers
 from tlfeat.backbones.hub_weights import load_weights
 from tlfeat.backbones.position_tables import resized
@@ -124,8 +124,6 @@ _PARTS: dict[str, Callable[[Any, tuple[int, int]], _Parts]] = {
     "clip": _clip,
 }
 
-_NO_SIZE = "'{name}' without weights has no size: name one, such as {first}."
-
 #: Class of ``keras_hub.models`` for each family.
 _CLASSES = {
     "dinov2": "DINOV2Backbone",
@@ -177,15 +175,11 @@ def build_hub(
     family = entry if isinstance(entry, Family) else entry.family
     if folder is None:
         if isinstance(entry, Family):
-            raise UsageError(
-                f"'{entry.name}' without weights has no size: name one, such as {rows_of(entry.name)[0].name}."
-            )
+            raise no_size(entry.name)
         arguments: Arguments = dict(entry.arguments)
         check_size(family, arguments, size)
         return _flat(keras, family, make(family, arguments, size), size)
-    arguments, native = arguments_in(folder, family)
-    if isinstance(entry, HubBackbone):
-        check_row(folder, entry, arguments)
+    arguments, native = arguments_of(folder, entry)
     check_size(family, arguments, size)
     if is_random:
         return _flat(keras, family, make(family, arguments, size), size)
@@ -216,8 +210,7 @@ def make(family: Family, arguments: Arguments, size: tuple[int, int]) -> Any:
 
 def check_size(family: Family, arguments: Arguments, size: tuple[int, int]) -> None:
     """Raise `UsageError` for a height and width that the network cannot take."""
-    patch = arguments.get("patch_size", 4)
-    step = int(patch)
+    step = int(arguments.get("patch_size", 4))
     if family.name == "swin":
         step *= int(arguments["window_size"]) * 2 ** (len(arguments["depths"]) - 1)
     if any(n % step for n in size):
@@ -247,14 +240,14 @@ def check_hub(
     need_hub()
     family = entry if isinstance(entry, Family) else entry.family
     if weights != "random":
-        folder = fitting_folder(entry, weights)
-        arguments, _ = arguments_in(folder, family)
+        folder = weights_folder(entry, weights)
+        arguments, _ = arguments_of(folder, entry)
         if mode is not None:
             check_scaling(folder, mode)
     elif isinstance(entry, HubBackbone):
         arguments = dict(entry.arguments)
     else:
-        raise UsageError(_NO_SIZE.format(name=entry.name, first=rows_of(entry.name)[0].name))
+        raise no_size(entry.name)
     check_size(family, arguments, size)
     n_blocks = sum(arguments["depths"]) if "depths" in arguments else arguments["num_layers"]
     known = [f"block_{number}" for number in range(1, n_blocks + 1)]
@@ -294,8 +287,8 @@ def pool_tokens(keras: Any, tokens: Any, pool: str, n_prefix: int) -> Any:
     Parameters
     ----------
     pool : str
-        "cls": the first token. "avg", "max", "gem": of the patches alone, which registers and CLS are not; "cls+avg":
-        both, side by side, 2 x width.
+        "cls": the first token. "avg": of the patches alone, which registers and CLS are not. "cls+avg": both, side by
+        side, 2 x width.
     n_prefix : int
         Tokens before those of the patches.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from tlfeat.errors import UsageError
+
 Argument: TypeAlias = int | bool | tuple[int, ...]
 
 
@@ -294,3 +296,8 @@ HUB_BACKBONES: Final[tuple[HubBackbone, ...]] = (
 def rows_of(family: str) -> list[HubBackbone]:
     """Return the rows of a family, the smallest first."""
     return [row for row in HUB_BACKBONES if row.family.name == family]
+
+
+def no_size(family: str) -> UsageError:
+    """Return the error for a family without weights to say its size."""
+    return UsageError(f"'{family}' without weights has no size: name one, such as {rows_of(family)[0].name}.")

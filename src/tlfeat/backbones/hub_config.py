@@ -94,7 +94,8 @@ _FIXED: dict[str, dict[str, tuple[Any, Any]]] = {  # name in config.json: (what 
     "clip": {"layer_norm_eps": (1e-5, 1e-5)},
 }
 
-_IMAGE_SIZES = {"dinov2": 224, "dinov3": 224, "vit": 224, "deit": 224, "swin": 224, "siglip": 224, "clip": 224}
+#: What transformers takes where it is left out.
+_IMAGE_SIZE = 224
 
 #: transformers' names of activations that KerasHub calls by another.
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_approximate", "gelu_new": "gelu_approximate"}
@@ -185,7 +186,7 @@ def _is_count(value: Any, most: int) -> bool:
 
 
 def _native_size(config: Mapping[str, Any], folder: WeightsFolder, family: Family) -> tuple[int, int]:
-    side: Any = config.get("image_size", _IMAGE_SIZES[family.name])
+    side: Any = config.get("image_size", _IMAGE_SIZE)
     if folder.is_preset:
         shape = config.get("position_embedding_shape") or config.get("image_shape")
         side = shape[0] if isinstance(shape, list) and shape else None
@@ -217,7 +218,16 @@ def _agrees(row: HubBackbone, arguments: Arguments) -> bool:
     return all(arguments.get(name, value) == value for name, value in wanted.items())
 
 
-def check_row(folder: WeightsFolder, row: HubBackbone, arguments: Arguments) -> None:
+def arguments_of(folder: WeightsFolder, entry: HubBackbone | Family) -> tuple[Arguments, tuple[int, int]]:
+    """Return `arguments_in` once it is clear that the folder holds the network that was named."""
+    if isinstance(entry, Family):
+        return arguments_in(folder, entry)
+    arguments, native = arguments_in(folder, entry.family)
+    _check_row(folder, entry, arguments)
+    return arguments, native
+
+
+def _check_row(folder: WeightsFolder, row: HubBackbone, arguments: Arguments) -> None:
     """Raise `WeightsError` where a folder has another size than the row that was named."""
     if _agrees(row, arguments):
         return

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tlfeat.backbones.fetch import SCHEME, from_hugging_face
 from tlfeat.backbones.frameworks import import_hub
-from tlfeat.backbones.hub_catalog import Family, HubBackbone
-from tlfeat.backbones.hub_config import arguments_in, check_row
+from tlfeat.backbones.hub_catalog import Family, HubBackbone, no_size
+from tlfeat.backbones.hub_config import arguments_in
 from tlfeat.backbones.preprocess import MEAN_AND_STD
 from tlfeat.backbones.weights_folder import WeightsFolder, open_folder
-from tlfeat.errors import UsageError, WeightsError, nearest
+from tlfeat.errors import UsageError, WeightsError, nearest, short_reason
 
-#: What Hugging Face calls a repository: ``hf://org/name``.
-SCHEME = "hf://"
-
-#: Nothing else of a repository is fetched: no code, no pickles.
-_PATTERNS = [
-    "config.json",
-    "preprocessor_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "LICENSE*",
-]
+#: Beside those of any network.
+_PATTERNS = ["preprocessor_config.json"]
 
 
 def weights_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
@@ -49,11 +40,12 @@ def weights_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
             raise UsageError(
                 f"'{entry.name}' is a kind of network: say which weights, --weights FOLDER or --weights hf://org/name."
             )
-        return open_folder(_from_hugging_face(entry, entry.hugging_face))
+        weights = f"{SCHEME}{entry.hugging_face}"
     if weights == "random":
-        raise UsageError(f"'{entry.name}' without weights has no size: name a network of that kind.")
+        raise no_size(entry.name)
     if weights.startswith(SCHEME):
-        return open_folder(_from_hugging_face(entry, weights.removeprefix(SCHEME)))
+        repository = weights.removeprefix(SCHEME)
+        return open_folder(from_hugging_face(repository, _PATTERNS, _how_to_fetch(entry, repository)))
     if "/" not in weights and not Path(weights).exists() and weights in (known := presets(entry)):
         return open_folder(_from_kaggle(weights, known[weights]))
     path = Path(weights)
@@ -61,16 +53,6 @@ def weights_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
         near = nearest(weights, list(presets(entry)), of="presets")
         raise WeightsError(f"There is no folder or preset {weights}. {near} {_how_to_fetch(entry)}")
     return open_folder(path)
-
-
-def fitting_folder(entry: HubBackbone | Family, weights: str) -> WeightsFolder:
-    """Return the folder of `weights_folder` once it is clear that it holds this network."""
-    folder = weights_folder(entry, weights)
-    family = entry if isinstance(entry, Family) else entry.family
-    arguments, _ = arguments_in(folder, family)
-    if isinstance(entry, HubBackbone):
-        check_row(folder, entry, arguments)
-    return folder
 
 
 def check_scaling(folder: WeightsFolder, mode: str) -> None:
@@ -119,40 +101,21 @@ def presets(entry: HubBackbone | Family) -> dict[str, str]:
     return {name: str(about["kaggle_handle"]) for name, about in known.items()}
 
 
-def _from_hugging_face(entry: HubBackbone | Family, repository: str) -> Path:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    hub = import_hub("huggingface_hub")
-    try:
-        with contextlib.suppress(Exception):  # it is there already: nothing is asked of the network
-            return Path(hub.snapshot_download(repository, allow_patterns=_PATTERNS, local_files_only=True))
-        with contextlib.redirect_stdout(sys.stderr):
-            return Path(hub.snapshot_download(repository, allow_patterns=_PATTERNS))
-    except Exception as error:  # the client's own, httpx's and the operating system's
-        raise WeightsError(_not_there(f"{SCHEME}{repository}", entry, error)) from error
-
-
 def _from_kaggle(name: str, handle: str) -> Path:
     kagglehub: Any = import_hub("kagglehub")
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return Path(kagglehub.model_download(handle.removeprefix("kaggle://")))
     except Exception as error:  # requests', kagglehub's own and the operating system's
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:120].rstrip(".")
         raise WeightsError(
-            f"The preset {name} is not on this machine and cannot be downloaded ({why}). Fetch {handle} on another "
-            f"machine and pass its folder with --weights."
+            f"The preset {name} is not on this machine and cannot be downloaded ({short_reason(error)}). Fetch "
+            f"{handle} on another machine and pass its folder with --weights."
         ) from error
 
 
-def _not_there(what: str, entry: HubBackbone | Family, error: Exception) -> str:
-    why = (str(error).strip() or type(error).__name__).splitlines()[0][:120].rstrip(".")
-    return f"The weights {what} are not on this machine and cannot be downloaded ({why}). {_how_to_fetch(entry, what)}"
-
-
-def _how_to_fetch(entry: HubBackbone | Family, what: str = "") -> str:
+def _how_to_fetch(entry: HubBackbone | Family, repository: str = "") -> str:
     """Return the line that fetches weights on another machine."""
-    named = entry.hugging_face if isinstance(entry, HubBackbone) else "ORG/NAME"
-    repository = what.removeprefix(SCHEME) or named
+    repository = repository or (entry.hugging_face if isinstance(entry, HubBackbone) else "ORG/NAME")
     folder = repository.rpartition("/")[2]
     terms = " after accepting its terms there" if "dinov3" in repository else ""
     fetch = f"hf download {repository} config.json model.safetensors --local-dir {folder}"

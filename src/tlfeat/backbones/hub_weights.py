@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.frameworks import import_hub
+from tlfeat.backbones.frameworks import import_hub, import_keras
 from tlfeat.backbones.hub_catalog import Family
 from tlfeat.backbones.stored_weights import as_many_as, check_weights
 from tlfeat.backbones.weights_folder import CONFIG, Tensors, WeightsFolder
-from tlfeat.errors import UsageError, WeightsError
+from tlfeat.errors import UsageError, WeightsError, short_reason
 
 #: Tensors of a folder that are no part of the tower: heads, the other tower, what is computed anew.
 _PASSED_OVER = (
@@ -48,46 +48,71 @@ def load_weights(
     WeightsError
         Tensors are missing, too many, of another shape, or not to be read.
     """
-    keras = import_hub("keras")
     if folder.is_preset:
         return _load_preset(folder, make, native)
-    with Tensors(folder) as tensors, as_many_as(keras, 2 * tensors.n_numbers + _BESIDE):
-        net = _built(folder, make, native)
-        _CONVERTERS[family.name](net, tensors, folder.config)
-        if left := tensors.left(_PASSED_OVER):
-            raise WeightsError(
-                f"{folder.path} has {len(left)} tensors that the network of its {CONFIG} has not, such as {left[0]}: "
-                f"the two do not belong together."
-            )
+    converter = _CONVERTERS[family.name]
+    return from_tensors(
+        folder, lambda: make(native), lambda net, tensors: converter(net, tensors, folder.config), _PASSED_OVER
+    )
+
+
+def from_tensors(
+    folder: WeightsFolder,
+    make: Callable[[], Any],
+    convert: Callable[[Any, Tensors], None],
+    passed_over: Sequence[str],
+) -> Any:
+    """Return a network with the safetensors of a folder; it may not ask for many more numbers than these have.
+
+    Parameters
+    ----------
+    make : callable
+        Gives the network with random weights.
+    convert : callable
+        Gives it its tensors.
+    passed_over : sequence of str
+        Expressions for the names of tensors that it has no use for.
+
+    Raises
+    ------
+    WeightsError
+        Tensors are missing, too many, of another shape, or not to be read.
+    """
+    with Tensors(folder) as tensors, as_many_as(import_keras(), 2 * tensors.n_numbers + _BESIDE):
+        net = _built(folder, make)
+        try:
+            convert(net, tensors)
+        except (WeightsError, UsageError):
+            raise
+        except Exception as error:  # numpy's and Keras' own, where a converter puts tensors together by itself
+            raise WeightsError(f"{folder.path} does not fit its {CONFIG}: {short_reason(error)}.") from error
+        tensors.refuse_others(passed_over)
     return net
 
 
-def _built(folder: WeightsFolder, make: Callable[[tuple[int, int]], Any], native: tuple[int, int]) -> Any:
+def _built(folder: WeightsFolder, make: Callable[[], Any]) -> Any:
     try:
-        return make(native)
+        return make()
     except (WeightsError, UsageError):
         raise
     except Exception as error:  # numpy's, TensorFlow's and Keras' own, for what does not go together
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-        raise WeightsError(f"No network can be built as {folder.path / CONFIG} says: {why}.") from error
+        raise WeightsError(f"No network can be built as {folder.path / CONFIG} says: {short_reason(error)}.") from error
 
 
 def _load_preset(folder: WeightsFolder, make: Callable[[tuple[int, int]], Any], native: tuple[int, int]) -> Any:
-    keras = import_hub("keras")
     try:
         n_numbers = check_weights(folder.files[0])
     except OSError as error:
         raise WeightsError(f"{folder.files[0]} cannot be used: {error.strerror or error}.") from error
-    with as_many_as(keras, 2 * n_numbers + _BESIDE):
-        net = _built(folder, make, native)
+    with as_many_as(import_keras(), 2 * n_numbers + _BESIDE):
+        net = _built(folder, lambda: make(native))
         whole = _two_towers(folder, net) if "vision_encoder" in folder.config.get("config", {}) else net
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of containers that an older Keras did not write
                 whole.load_weights(folder.files[0])
         except Exception as error:  # ValueError, KeyError, OSError: whatever Keras raises for a misfit
-            why = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-            raise WeightsError(f"{folder.path} does not fit its {CONFIG}: {why}.") from error
+            raise WeightsError(f"{folder.path} does not fit its {CONFIG}: {short_reason(error)}.") from error
     return net
 
 
@@ -108,10 +133,9 @@ def _two_towers(folder: WeightsFolder, vision: Any) -> Any:
     more = {"projection_dim": config["projection_dim"]} if name == "CLIP" else {}
     return _built(
         folder,
-        lambda _: getattr(models, folder.kind)(
+        lambda: getattr(models, folder.kind)(
             vision_encoder=vision, text_encoder=getattr(models, f"{name}TextEncoder")(**plain), **more
         ),
-        (0, 0),
     )
 
 

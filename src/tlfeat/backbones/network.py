@@ -26,7 +26,7 @@ from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.backbones.stored_weights import load_network
 from tlfeat.backbones.weights_files import check_file, check_weights_file, input_shapes
 from tlfeat.documents import EncoderSource, misfit
-from tlfeat.errors import DataError, UsageError, WeightsError, nearest
+from tlfeat.errors import DataError, UsageError, WeightsError, nearest, short_reason
 from tlfeat.files import MAX_MODEL_BYTES, open_regular
 
 #: The small network that ships with tlfeat; pretrained on the digits 0 to 4 and on letters.
@@ -363,10 +363,6 @@ def _file_digest(path: Path) -> str:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def short_reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
 def digits_backbone_path() -> Path:

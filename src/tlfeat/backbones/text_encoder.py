@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
+from tlfeat.backbones.fetch import SCHEME
 from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.runtime import (
     CannotConvert,
@@ -25,7 +26,7 @@ from tlfeat.backbones.runtime import (
     is_converted,
 )
 from tlfeat.backbones.text_catalog import TextBackbone, find_text
-from tlfeat.backbones.text_folder import SCHEME, TextFolder, digests, need_folder, open_text_folder
+from tlfeat.backbones.text_folder import TextFolder, digests, need_folder, open_text_folder
 from tlfeat.backbones.text_network import NOTHING, check_layer, rows_function
 from tlfeat.backbones.tokens import Tokenizer, Tokens
 from tlfeat.errors import UsageError

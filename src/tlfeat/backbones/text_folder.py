@@ -6,23 +6,15 @@ Read are ``config.json``, ``model.safetensors``, ``tokenizer.json`` or ``vocab.t
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlfeat.backbones.frameworks import import_hub
+from tlfeat.backbones.fetch import SCHEME, from_hugging_face
 from tlfeat.backbones.text_catalog import TEXT_BACKBONES, TEXT_FAMILIES, TextBackbone, TextFamily
-from tlfeat.backbones.weights_folder import CONFIG, WeightsFolder, open_folder
+from tlfeat.backbones.weights_folder import CONFIG, WeightsFolder, open_folder, read_json
 from tlfeat.errors import UsageError, WeightsError
-from tlfeat.files import read_regular
-
-#: What Hugging Face calls a repository: ``hf://org/name``.
-SCHEME = "hf://"
 
 #: What says how a text becomes tokens; all of them that are there count.
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
@@ -30,17 +22,8 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 #: Of a tokenizer: XLM-RoBERTa's 250,000 pieces are 17 MB.
 MAX_TOKENIZER_BYTES = 64 << 20
 
-#: Nothing else of a repository is fetched: no code, no pickles.
-_FETCHED = [
-    "config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    *TOKENIZER_FILES,
-    "modules.json",
-    "sentence_bert_config.json",
-    "*_Pooling/config.json",
-    "LICENSE*",
-]
+#: Of a repository, beside what any network has.
+_FETCHED = [*TOKENIZER_FILES, "modules.json", "sentence_bert_config.json", "*_Pooling/config.json"]
 
 _MAX_JSON_BYTES = 1 << 20
 
@@ -154,22 +137,6 @@ def fetch_advice(wanted: TextBackbone | TextFamily) -> str:
     )
 
 
-def _fetched(repository: str, wanted: TextBackbone | TextFamily) -> Path:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    hub = import_hub("huggingface_hub")
-    try:
-        with contextlib.suppress(Exception):  # it is there already: nothing is asked of the network
-            return Path(hub.snapshot_download(repository, allow_patterns=_FETCHED, local_files_only=True))
-        with contextlib.redirect_stdout(sys.stderr):
-            return Path(hub.snapshot_download(repository, allow_patterns=_FETCHED))
-    except Exception as error:  # the client's own, httpx's and the operating system's
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:120].rstrip(".")
-        raise WeightsError(
-            f"The weights {SCHEME}{repository} are not on this machine and cannot be downloaded ({why}). "
-            f"{fetch_advice(wanted)}."
-        ) from error
-
-
 def _origin(wanted: TextBackbone | TextFamily) -> str:
     if isinstance(wanted, TextBackbone):
         return wanted.hub_name
@@ -261,15 +228,7 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path, kind: type) -> Any:
-    try:
-        found = json.loads(read_regular(path, max_bytes=_MAX_JSON_BYTES))
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is damaged: it is no JSON.") from error
-    if not isinstance(found, kind):
-        raise WeightsError(f"{path} is no JSON {'list' if kind is list else 'object'}.")
-    return found
+    return read_json(path, kind, max_bytes=_MAX_JSON_BYTES)
 
 
 def need_folder(weights: str, wanted: TextBackbone | TextFamily, name: str) -> Path:
@@ -283,7 +242,7 @@ def need_folder(weights: str, wanted: TextBackbone | TextFamily, name: str) -> P
         It cannot be fetched.
     """
     if weights.startswith(SCHEME):
-        return _fetched(weights.removeprefix(SCHEME), wanted)
+        return from_hugging_face(weights.removeprefix(SCHEME), _FETCHED, f"{fetch_advice(wanted)}.")
     if weights == "random":
         raise UsageError(f"{name}: random weights know no language. {fetch_advice(wanted)}.")
     if weights in ("", "imagenet"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tlfeat.backbones.frameworks import import_hub
+from tlfeat.backbones.frameworks import import_hub, import_keras
+from tlfeat.backbones.hub_weights import from_tensors
 from tlfeat.backbones.text_folder import TextFolder
 from tlfeat.backbones.weights_folder import CONFIG, Tensors
 from tlfeat.errors import UsageError, WeightsError, nearest
@@ -60,7 +61,7 @@ def build_text(folder: TextFolder) -> Any:
     WeightsError
         Tensors are missing, too many, or of another shape.
     """
-    keras, models, sizes = import_hub("keras"), import_hub().models, folder.sizes
+    keras, models, sizes = import_keras(), import_hub().models, folder.sizes
     n_positions = sizes["max_position_embeddings"] - folder.family.n_lost
     arguments: dict[str, Any] = {
         "vocabulary_size": sizes["vocab_size"],
@@ -72,17 +73,14 @@ def build_text(folder: TextFolder) -> Any:
     }
     if folder.family.name == "bert":
         arguments["num_segments"] = sizes["type_vocab_size"]
-    with Tensors(folder.weights) as tensors:
-        if tensors.n_numbers < sizes["vocab_size"] * sizes["hidden_size"]:
-            raise WeightsError(f"{folder.weights.path} holds fewer numbers than its {CONFIG} says.")
-        network = getattr(models, folder.family.hub_class)(**arguments)
+
+    def convert(network: Any, tensors: Tensors) -> None:
         converter = import_hub(f"keras_hub.src.utils.transformers.{folder.family.converter}")
         converter.convert_weights(network, _Ported(tensors, folder), folder.weights.config)
-        if left := tensors.left(_PASSED_OVER):
-            raise WeightsError(
-                f"{folder.weights.path} has {len(left)} tensors that the network of its {CONFIG} has not, such as "
-                f"{left[0]}: the two do not belong together."
-            )
+
+    network = from_tensors(
+        folder.weights, lambda: getattr(models, folder.family.hub_class)(**arguments), convert, _PASSED_OVER
+    )
     if not folder.is_gelu_approximate:
         for k in range(sizes["num_hidden_layers"]):
             block = network.get_layer(f"transformer_layer_{k}")
@@ -129,7 +127,7 @@ def rows_function(folder: TextFolder, layers: Sequence[str]) -> Callable[[Any], 
 
     One float32 tensor of shape (n, width) for each of `layers`, which are names as `check_layer` gives them.
     """
-    keras, network = import_hub("keras"), build_text(folder)
+    keras, network = import_keras(), build_text(folder)
     ops, n_blocks = keras.ops, folder.sizes["num_hidden_layers"]
     wanted = [OWN if name == OWN else name.partition(":")[0] for name in layers]
     blocks = [n_blocks if name in (OWN, "final") else int(name.removeprefix("block_")) for name in wanted]

@@ -78,7 +78,7 @@ class WeightsFolder:
 
     def json(self, name: str) -> dict[str, Any]:
         """Return another JSON file of the folder; empty where it is not there."""
-        return _read_json(self.path / name) if (self.path / name).exists() else {}
+        return dict(read_json(self.path / name)) if (self.path / name).exists() else {}
 
 
 def open_folder(path: Path) -> WeightsFolder:
@@ -94,7 +94,7 @@ def open_folder(path: Path) -> WeightsFolder:
         raise WeightsError(f"The weights folder {path} {what}.")
     if not (path / CONFIG).exists():
         raise WeightsError(f"{path} is no folder of weights: it has no {CONFIG}.")
-    config = _read_json(path / CONFIG)
+    config = read_json(path / CONFIG)
     is_named = isinstance(config.get("registered_name"), str) or isinstance(config.get("model_type"), str)
     if not is_named:
         raise WeightsError(f"{path / CONFIG} names neither a model_type (Hugging Face) nor a registered_name (Keras).")
@@ -113,11 +113,9 @@ def _weights_in(path: Path, *, is_preset: bool) -> Iterator[Path]:
         yield path / wanted
         return
     if not is_preset and (path / _INDEX).exists():
-        places = _read_json(path / _INDEX).get("weight_map")
+        places = read_json(path / _INDEX).get("weight_map")
         names = set(places.values()) if isinstance(places, dict) else set()
-        if not names or not all(
-            isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names
-        ):
+        if not names or not all(isinstance(name, str) and _PLAIN.fullmatch(name) for name in names):
             raise WeightsError(f"{path / _INDEX} does not say in which files the weights are.")
         yield from (path / name for name in sorted(names))
         return
@@ -130,15 +128,16 @@ def _weights_in(path: Path, *, is_preset: bool) -> Iterator[Path]:
     raise WeightsError(f"{path} has no {wanted}.")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, kind: type = dict, *, max_bytes: int = _MAX_JSON_BYTES) -> Any:
+    """Return a JSON file of a folder, an object or a list; a `WeightsError` for anything else."""
     try:
-        found = json.loads(read_regular(path, max_bytes=_MAX_JSON_BYTES))
+        found = json.loads(read_regular(path, max_bytes=max_bytes))
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: it is no JSON.") from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path} is no JSON object.")
+    if not isinstance(found, kind):
+        raise WeightsError(f"{path} is no JSON {'list' if kind is list else 'object'}.")
     return found
 
 
@@ -200,10 +199,15 @@ class Tensors:
         array = hook_fn(array, list(shape)) if hook_fn else array
         keras_variable.assign(array.reshape(shape))
 
-    def left(self, passed_over: Sequence[str]) -> list[str]:
-        """Return the names of tensors that nobody asked for, but for those that match one of the expressions."""
+    def refuse_others(self, passed_over: Sequence[str]) -> None:
+        """Raise `WeightsError` where there are tensors that nobody asked for and none of the expressions names."""
         pattern = re.compile("|".join(f"(?:{each})" for each in passed_over) or r"(?!)")
-        return sorted(name for name in self._file_of if name not in self._asked and not pattern.search(name))
+        left = sorted(name for name in self._file_of if name not in self._asked and not pattern.search(name))
+        if left:
+            raise WeightsError(
+                f"{self.folder.path} has {len(left)} tensors that the network of its {CONFIG} has not, such as "
+                f"{left[0]}: the two do not belong together."
+            )
 
 
 def _fits(held: Sequence[int], wanted: Sequence[int]) -> bool:

@@ -30,9 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.backbones.frameworks import import_keras, silent_stderr
-from tlfeat.backbones.network import short_reason
 from tlfeat.backbones.runtime import freeze, import_openvino, to_openvino
-from tlfeat.errors import ModelError, UsageError, nearest
+from tlfeat.errors import ModelError, UsageError, nearest, short_reason
 from tlfeat.models.head_layers import PROBABILITIES
 from tlfeat.records import distribution_version
 from tlfeat.types import Pixels
