@@ -48,6 +48,9 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/resizing.py
 	$(BIN)/python benchmarks/runtimes.py
+	$(BIN)/python benchmarks/encoder_speed.py
+	$(BIN)/python benchmarks/text.py
+	test -z "$(PHOTOGRAPHS)" || $(BIN)/python benchmarks/encoder_finetune.py $(PHOTOGRAPHS)  # a folder of class folders
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/finetune.py $(POTATO)  # POTATO=folder of class folders; without it the table of the last run
