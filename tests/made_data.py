@@ -57,6 +57,7 @@ def make_table(
     keys: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    domains: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     status: Sequence[str] | None = None,
 ) -> ImageTable:
@@ -69,6 +70,7 @@ def make_table(
         list(labels),
         list(splits or [""] * n),
         list(groups or [""] * n),
+        domains=list(domains or []),
     )
     return ImageTable(
         images, list(keys or map(key_of, range(n))), list(status or ["ok"] * n), [""] * n, [0] * n, [0] * n

@@ -46,6 +46,8 @@ class Source(TypedDict, total=False):
     label_from: str | None
     path_column: str | None
     label_column: str | None
+    domain_column: str | None
+    domains: bool
     text_column: str | None
     holds: str
 

@@ -38,3 +38,8 @@ def test_every_line_is_one_line_whatever_names_hold() -> None:
         "            ... and 2 more (-v shows all)",
     ]
     assert cache_text(ABOUT, is_long=True).splitlines()[-1] == "  skipped   a\\nb/11.png: bad\\t11"
+
+
+def test_domains_have_a_line_where_there_are_some() -> None:
+    about = {**ABOUT, "images": {**ABOUT["images"], "domains": {"Haus\nSüd": 1099, "x": 1}}}
+    assert cache_text(about).splitlines()[6] == "  domains   Haus\\nSüd (1,099), x (1)"

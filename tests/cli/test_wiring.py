@@ -171,6 +171,8 @@ def encoder_lines(to: str) -> list[tuple[str, str, str, Any]]:
         ("label_from", "--label-from parent", f"{to} label_from", "parent"),
         ("path_column", "--path-column id", f"{to} path_column", "id"),
         ("label_column", "--label-column breed", f"{to} label_column", "breed"),
+        ("domain_column", "--domain-column camera", f"{to} domain_column", "camera"),
+        ("domains", "--domains", f"{to} domains", True),
         ("cache", "--cache my.h5", f"{to} cache", Path("my.h5")),
         ("data", "my-photos", f"{to} data", Path("my-photos")),
     ]

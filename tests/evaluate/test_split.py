@@ -633,3 +633,23 @@ def test_a_candidate_within_the_noise_of_the_most_frequent_class_is_not_shown_to
     assert said.startswith("svm is not shown to have learned: naming every test image 'bees' is right in 54.2 %, it in")
     assert "58.8 % (95 % interval" in said
     assert guessing_sentence(scored((70, 60), (83, 70)), ["ants", "bees"], name="svm") == ""
+
+
+# --- domains --------------------------------------------------------------------------------------------------
+
+
+def test_domains_come_along_and_change_neither_roles_nor_digest() -> None:
+    labels = ["cat", "dog"] * 40
+    domains = [("photo", "", "Haus Süd")[i % 3] for i in range(80)]
+    plain, split = (make_split(make_table(labels, domains=of), seed=3) for of in (None, domains))
+    assert plain.domains == [""] * 80
+    assert (split.roles, split.info, split.notes) == (plain.roles, plain.info, plain.notes)
+    of_key = {key_of(i): domain for i, domain in enumerate(domains)}
+    assert split.domains == [of_key[key] for key in split.keys]
+
+
+def test_a_picture_in_two_domains_is_said() -> None:
+    keys = [key_of(i // 2 if i < 6 else i) for i in range(40)]
+    domains = ["x", "y"] * 20
+    notes = make_split(make_table(["cat"] * 20 + ["dog"] * 20, keys=keys, domains=domains)).notes
+    assert notes == ["3 pictures in two domains or more: what is learned in one is known in the other"]

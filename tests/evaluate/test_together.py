@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from conftest import MakePhotos
 from made_data import write_leaky
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cache.store import Cache
+from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate import data, leaks
 from tlfeat.evaluate.data import open_data
@@ -139,3 +140,18 @@ def test_the_leaks_of_the_first_cache_count_in_every_one_by_the_paths_that_it_ha
         shown = [Path(image["test"]).name for image in first.leaks().images]
         assert [Path(image["test"]).name for image in second.leaks().images] == [f"new{name}" for name in shown]
     assert asked == ["one"]  # another network may find other copies
+
+
+def test_domains_are_those_of_the_first_cache(make_photos: MakePhotos) -> None:
+    photos = make_photos(n=6)
+    one, other = cache_of(photos, "one"), cache_of(photos, "other", 6)
+    for path, name in ((one, "x"), (other, "y")):
+        with open_cache(path, writable=True) as cache:
+            table = cache.table
+            cache.write_table(replace(table, images=replace(table.images, domains=[name] * 12)))
+    found = opened(one, other)
+    assert found.notes == [f"12 images with another split, group or domain in {other}: those of {one} count"]
+    assert [data.split.domains for data in found.data] == [["x"] * 12] * 2
+    (photos / "cat" / "3.png").unlink()
+    other = extract_rows(load_images(photos), PixelEncoder((6, 6)), other).cache
+    assert opened(one, other).data[0].split.domains == ["x"] * 11

@@ -113,3 +113,22 @@ def test_an_export_that_fails_leaves_what_was_there(
     with pytest.raises(DataError, match=r"Cannot write .*No space left"):
         export_rows(tmp_path / "c.h5", to)
     assert to.read_text() == "of yesterday"
+
+
+@pytest.mark.parametrize("ending", ["npz", "csv"])
+def test_domains_go_out_and_come_in(ending: str, tmp_path: Path) -> None:
+    rows, _ = some_rows(4)
+    (tmp_path / "t.csv").write_text("label,domain\na,Haus Süd\nb,\na,x\nb,x\n", encoding="utf-8")
+    np.save(tmp_path / "rows.npy", rows)
+    import_rows(tmp_path / "rows.npy", tmp_path / "t.csv", tmp_path / "c.h5", name="mine")
+    with open_cache(tmp_path / "c.h5") as cache:
+        assert cache.table.images.domains == ["Haus Süd", "", "x", "x"]
+    file = tmp_path / f"out.{ending}"
+    export_rows(tmp_path / "c.h5", file)
+    if ending == "npz":
+        assert np.load(file)["domain"].tolist() == ["Haus Süd", "", "x", "x"]
+    else:
+        with file.open(newline="", encoding="utf-8") as opened:
+            lines = list(csv.DictReader(opened))
+        assert [line["domain"] for line in lines] == ["Haus Süd", "", "x", "x"]
+        assert list(lines[0])[:7] == ["path", "label", "split", "group", "key", "domain", "e0"]

@@ -405,6 +405,7 @@ REFUSED_TABLES = {
     "quote-left-open": ('path,label\n"a.png,cat\n', "cannot be read as a table: unexpected end of data"),
     "giant-cell": (f'path,label\n"{"x" * 200_000}",cat\n', "cannot be read as a table: field larger than"),
     "long-label": (f"path,label\na.png,{'x' * (MAX_LABEL_LENGTH + 1)}\n", r"row 2: a label or group is longer"),
+    "long-domain": (f"path,label,domain\na.png,cat,{'x' * (MAX_LABEL_LENGTH + 1)}\n", r"row 2: a domain is longer"),
     "null-byte": ("path,label\na\0b.png,cat\n", r"row 2: .*NUL"),
 }
 

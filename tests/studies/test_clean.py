@@ -100,3 +100,17 @@ def test_without_pictures_there_is_no_table(tmp_path: Path) -> None:
 def test_a_table_is_a_csv_file(tmp_path: Path, name: str) -> None:
     run = tlfeat("audit", "--write", name, cwd=tmp_path, expect=2)
     assert f"a file that ends in .csv, received {name}" in run.stderr
+
+
+def test_domains_stay_in_the_table_where_there_are_some(tmp_path: Path) -> None:
+    for d, domain in enumerate(("north", "Süd")):
+        for c, name in enumerate("ab"):
+            (tmp_path / "photos" / domain / name).mkdir(parents=True)
+            for i in range(4):
+                photo(1000 * d + 100 * c + i).save(tmp_path / "photos" / domain / name / f"{i}.png")
+    tlfeat("extract", "photos", "--domains", "--backbone", "pixels", "-q", "--cache", "c.h5", cwd=tmp_path)
+    tlfeat("audit", "--cache", "c.h5", "--write", "clean.csv", cwd=tmp_path)
+    lines = read_lines(tmp_path / "clean.csv")
+    assert {line["domain"] for path, line in lines.items() if "/north/" in f"/{path}"} == {"north"}
+    about = tlfeat("extract", "clean.csv", "--backbone", "pixels", "--cache", "again.h5", cwd=tmp_path).stderr
+    assert "16 images, 2 classes, 2 domains (Süd, north) from" in about

@@ -42,7 +42,10 @@ FORMAT = "tlfeat-cache"
 
 FORMAT_VERSION = 2
 
-READABLE_VERSIONS = (1, 2)
+#: Of a file whose path table has domains, which version 2 did not know.
+DOMAINS_VERSION = 3
+
+READABLE_VERSIONS = (1, 2, 3)
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -85,7 +88,8 @@ def check_structure(path: Path, file: h5py.File) -> None:
             raise CacheError(f"{path} is an HDF5 file but not a tlfeat cache.")
         version = attribute(file, "format_version")
         if not isinstance(version, (int, np.integer)) or version not in READABLE_VERSIONS:
-            known = " and ".join(map(str, READABLE_VERSIONS))
+            *others, newest = map(str, READABLE_VERSIONS)
+            known = f"{', '.join(others)} and {newest}"
             raise CacheError(f"{path} has cache format {version}; this tlfeat reads {known}. Update tlfeat.")
         for name in ROOT_ATTRIBUTES[2:]:
             attribute(file, name)
@@ -105,15 +109,18 @@ def check_structure(path: Path, file: h5py.File) -> None:
         for table in PATH_TABLES:
             if table in file and is_complete(_hard(path, file, table)):
                 group = file[table]
-                columns = [
-                    _plain(path, group, name, "S" if name in TEXT_COLUMNS else "<i8", 1)
-                    for name in TEXT_COLUMNS + NUMBER_COLUMNS
-                ]
+                columns = [_plain(path, group, name, "S", 1) for name in text_columns(file)]
+                columns += [_plain(path, group, name, "<i8", 1) for name in NUMBER_COLUMNS]
                 for column in columns:
                     stored.check(column, _FILTERS)
                 if len({len(column) for column in columns}) != 1:
                     raise CacheDamaged(f"{path}: the columns of /{table} differ in length.")
                 _check_table_size(path, file, columns)
+
+
+def text_columns(file: h5py.File) -> tuple[str, ...]:
+    """Return the columns of text that the path table of a file of its version has."""
+    return (*TEXT_COLUMNS, "domain") if attribute(file, "format_version") == DOMAINS_VERSION else TEXT_COLUMNS
 
 
 def _check_table_size(path: Path, file: h5py.File, columns: list[h5py.Dataset]) -> None:
@@ -149,7 +156,7 @@ def foreign_names(file: h5py.File) -> list[str]:
     if "images_new" in file and not is_complete(file["images_new"]):
         found.append("/images_new")
     inside = [(f"layers/{layer}", LAYER_DATASETS, ()) for layer in file["layers"]]
-    tables = [(name, TEXT_COLUMNS + NUMBER_COLUMNS, ("is_complete",)) for name in PATH_TABLES]
+    tables = [(name, text_columns(file) + NUMBER_COLUMNS, ("is_complete",)) for name in PATH_TABLES]
     for place, names, attributes in [("layers", None, ()), *inside, *(t for t in tables if t[0] in file)]:
         group = file[place]
         found += [f"/{place}/@{name}" for name in group.attrs if name not in attributes]

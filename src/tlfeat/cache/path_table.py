@@ -1,8 +1,8 @@
-"""The path table: path to content key, label, split, group and status; one entry an image, replaced whole.
+"""The path table: path to content key, label, split, group, domain and status; one entry an image, replaced whole.
 
 ::
 
-    /images/  path key label split group status error size mtime_ns
+    /images/  path key label split group status error size mtime_ns, in version 3 domain
 
 Works on an h5py file. Transactions, the disk and errors of HDF5 are the business of `store.Cache`.
 """
@@ -18,7 +18,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tlfeat.cache.checks import NUMBER_COLUMNS, PATH_TABLES, TEXT_COLUMNS, document, is_complete
+from tlfeat.cache.checks import (
+    DOMAINS_VERSION,
+    NUMBER_COLUMNS,
+    PATH_TABLES,
+    attribute,
+    document,
+    is_complete,
+    text_columns,
+)
 from tlfeat.errors import CacheDamaged, CacheError
 from tlfeat.files import kept_inside
 from tlfeat.images.image_set import ImageSet, ImageTable
@@ -53,7 +61,7 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
     if name is None:
         raise CacheError(f"{path} has no table of images. Run tlfeat extract again.")
     group = file[name]
-    text = {column: _read_text(group[column]) for column in TEXT_COLUMNS}
+    text = {column: _read_text(group[column]) for column in text_columns(file)}
     numbers = {column: array("q", group[column][:].tobytes()) for column in NUMBER_COLUMNS}
     if not set(text["status"]) <= _STATUS or not all(map(_KEY.fullmatch, text["key"])):
         raise CacheDamaged(f"{path} is damaged: its table of images holds what is no key or status.")
@@ -66,13 +74,28 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
         splits=text["split"],
         groups=text["group"],
         holds=str(source.get("holds", "images")),
+        domains=text.get("domain", []),
     )
     return ImageTable(images, text["key"], text["status"], text["error"], numbers["size"], numbers["mtime_ns"])
 
 
 def write_path_table(file: h5py.File, table: ImageTable) -> None:
-    """Replace the path table of an open file."""
+    """Replace the path table of an open file, which gets version 3 where there are domains, and keeps it.
+
+    Raises
+    ------
+    CacheError
+        There are domains, and the file is of version 1: its rows have other checksums than those of version 3.
+    """
     images = table.images
+    if any(images.domains):
+        if attribute(file, "format_version") == 1:
+            raise CacheError(
+                "This cache is of format 1, which has no room for domains. Name another file with --cache: rows are "
+                "copied from this one where both lie in one folder."
+            )
+        file.attrs["format_version"] = DOMAINS_VERSION
+    texts = text_columns(file)
     columns: dict[str, Sequence[str] | Sequence[int]] = {
         "path": images.paths,
         "key": table.keys,
@@ -84,13 +107,15 @@ def write_path_table(file: h5py.File, table: ImageTable) -> None:
         "size": table.sizes,
         "mtime_ns": table.mtimes_ns,
     }
+    if "domain" in texts:
+        columns["domain"] = images.domains
     drop_path_table(file)
     group = file.create_group(PATH_TABLES[0])
     for name, values in columns.items():
         column = group.create_dataset(
             name,
             (len(images),),
-            _text_type(values) if name in TEXT_COLUMNS else np.int64,
+            _text_type(values) if name in texts else np.int64,
             chunks=(min(max(len(images), 1), _CHUNK_LINES),),
             maxshape=None if len(images) else (None,),  # HDF5 has no fixed length below that of a chunk
             compression="gzip",  # paths share their beginnings: 60,000 of them take 1 MB, not 6
@@ -99,7 +124,7 @@ def write_path_table(file: h5py.File, table: ImageTable) -> None:
         )
         for start in range(0, len(images), _CHUNK_LINES):  # block by block: no second copy of the table
             block: Any = values[start : start + _CHUNK_LINES]
-            if name in TEXT_COLUMNS:
+            if name in texts:
                 block = np.array([_encoded(value) for value in block])
             column[start : start + _CHUNK_LINES] = block
     group.attrs["is_complete"] = True

@@ -290,7 +290,7 @@ class Cache:
         return {
             "cache": str(self.path),
             "bytes": self.path.stat().st_size,
-            "format_version": self._version,
+            "format_version": int(attribute(self._file.content, "format_version")),
             "source": str(images.source),
             "fingerprint": self.fingerprint,
             "environment": self.environment,
@@ -300,6 +300,7 @@ class Cache:
                 "status": dict(Counter(table.status)),
                 "splits": dict(Counter(split for split in images.splits if split)),
                 "classes": dict(sorted(Counter(images.labels[i] for i in ok if images.labels[i]).items())),
+                "domains": dict(sorted(Counter(images.domains[i] for i in ok if images.domains[i]).items())),
             },
             "failures": [
                 {"path": images.paths[i], "reason": table.errors[i]}

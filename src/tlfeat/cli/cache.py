@@ -73,7 +73,9 @@ def run_import(
     rows: Annotated[Path, typer.Argument(help="Embeddings from any encoder: FILE.npy or FILE.npz, one row per item.")],
     table: Annotated[
         Path,
-        typer.Argument(help="CSV or TSV file, one line per row: column label; optional columns path, split, group."),
+        typer.Argument(
+            help="CSV or TSV file, one line per row: column label; optional columns path, split, group, domain."
+        ),
     ],
     name: Annotated[str, typer.Option("--name", help="Name of the encoder in tables.")] = "imported",
     cache: NewCacheOption = None,
@@ -125,6 +127,7 @@ def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
         "            " + ", ".join(f"{n:,} {status}" for status, n in images["status"].items()),
         *(f"            {split}: {n:,}" for split, n in images["splits"].items()),
         f"  classes   {', '.join(f'{one_line(name)} ({n:,})' for name, n in images['classes'].items()) or 'none'}",
+        *_domain_lines(images.get("domains", {})),
         f"  encoder   {encoder.get('backbone')}, weights {encoder.get('weights')}",
         *(f"            {name.replace('_', ' ')} {encoder[name]}" for name in _FED if name in encoder),
         *(
@@ -139,3 +142,8 @@ def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
     if len(about["failures"]) > len(failures):
         lines.append(f"            ... and {len(about['failures']) - len(failures):,} more (-v shows all)")
     return "\n".join(lines)
+
+
+def _domain_lines(domains: Mapping[str, int]) -> list[str]:
+    named = [f"{one_line(name)} ({n:,})" for name, n in domains.items()]
+    return [f"  domains   {', '.join(named)}"] if named else []

@@ -12,6 +12,7 @@ import typer
 
 from tlfeat.cli.console import Console, command_line
 from tlfeat.cli.options import DataArgument, EmbeddingOptions
+from tlfeat.images.domains import domains_text
 from tlfeat.images.folders import left_out_text
 from tlfeat.text import counted, one_line
 
@@ -69,8 +70,8 @@ def run_extract(
     console.warn(*job.notes)
     left_out = left_out_text(job.images.passed_over)
     console.say(
-        f"{counted(len(job.images), 'image')}, {counted(len(job.images.classes), 'class', 'classes')} "
-        f"from {job.images.source}" + (f" ({left_out})" if left_out else "")
+        f"{counted(len(job.images), 'image')}, {counted(len(job.images.classes), 'class', 'classes')}"
+        f"{domains_text(job.images.domains)} from {job.images.source}" + (f" ({left_out})" if left_out else "")
     )
     if job.advice.why:
         console.warn(f"{job.advice.why}. Embeddings are computed all the same")

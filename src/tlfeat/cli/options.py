@@ -198,6 +198,17 @@ class ImageOptions(BackboneOptions):
             help="Column of a CSV with the labels. Default: label, class, category or target.",
         ),
     ] = None
+    domain_column: Annotated[
+        str | None,
+        typer.Option(
+            "--domain-column",
+            metavar="NAME",
+            help="Column of a CSV that says where each image comes from: a camera, a hospital. Default: domain.",
+        ),
+    ] = None
+    domains: Annotated[
+        bool, typer.Option("--domains", help="The first folders are domains, and class folders lie in them.")
+    ] = False
 
     def given(self) -> dict[str, Any]:
         """Return what was asked for, by the names that `plan_extraction` has for it."""

@@ -62,6 +62,7 @@ class _Columns:
     y: Labels
     split: Texts
     groups: Labels
+    domains: Texts
 
     def at(self, chosen: Any) -> Self:
         return replace(self, **{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
@@ -89,6 +90,8 @@ class Embeddings:
         "train", "val" or "test", as the commands have it for this seed; "" for what takes no part.
     groups : int array of shape (n_images,)
         Equal for copies of one picture and for images of one group of the user's: for ``GroupKFold``.
+    domains : array of str, shape (n_images,)
+        Where each image comes from; "" where nothing is said.
     keys : array of str, shape (n_images,)
         Content keys.
     notes : list of str
@@ -136,6 +139,10 @@ class Embeddings:
     @property
     def groups(self) -> Labels:
         return self._columns.groups
+
+    @property
+    def domains(self) -> Texts:
+        return self._columns.domains
 
     @property
     def keys(self) -> Texts:
@@ -215,6 +222,8 @@ class Embeddings:
     def frame(self, *, has_rows: bool = True) -> Any:
         """Return a pandas DataFrame of one line an image: path, label, y, split, group, key, then the row.
 
+        Where there are domains, the column domain stands before the row.
+
         Parameters
         ----------
         has_rows : bool, default=True
@@ -231,6 +240,8 @@ class Embeddings:
                 "key": self.keys,
             }
         )
+        if any(self.domains):
+            about["domain"] = self.domains
         if not has_rows:
             return about
         return pandas.concat([about, pandas.DataFrame(self.X, columns=self.feature_names, copy=False)], axis=1)
@@ -347,6 +358,7 @@ def _columns(table: ImageTable, split: Split | None) -> _Columns:
         y=np.array([y for y, _ in found], dtype=np.int64),
         split=np.array([role for _, role in found], dtype="<U5"),
         groups=np.array(join_groups(keys, [images.groups[i] for i in at]), dtype=np.int64),
+        domains=_texts([images.domains[i] for i in at]),
     )
 
 

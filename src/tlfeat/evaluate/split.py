@@ -51,6 +51,8 @@ class Split:
         What the user should know: classes left out, copies across given splits, one picture under two labels.
     is_val_given : bool
         Whether the validation images are the user's choice; heads then choose on them instead of in folds.
+    domains : list of str
+        Where each image comes from; "" where nothing is said, which is everywhere by default.
     """
 
     classes: list[str]
@@ -62,6 +64,11 @@ class Split:
     info: SplitInfo
     notes: list[str] = field(default_factory=list)
     is_val_given: bool = False
+    domains: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.domains:
+            object.__setattr__(self, "domains", [""] * len(self.keys))
 
     def where(self, *roles: str) -> Labels:
         """Positions of the images with one of these roles."""
@@ -87,7 +94,7 @@ def make_split(
 
     A given test set stays as it is; where there is a validation set and no test set, that is the test set. A validation
     set is drawn from the training images where none is left. Adding the same images in another order, or under other
-    names, gives the same split.
+    names, gives the same split, and so does adding domains.
 
     Parameters
     ----------
@@ -149,6 +156,7 @@ def make_split(
         ),
         notes=notes,
         is_val_given="val" in labelled.splits,
+        domains=[labelled.domains[i] for i in chosen],
     )
 
 
@@ -168,7 +176,7 @@ class _Labelled:
 
     Attributes
     ----------
-    splits, user_groups : list of str
+    splits, user_groups, domains : list of str
         As given; "" where nothing is.
     groups : list of int
         See `join_groups`.
@@ -180,6 +188,7 @@ class _Labelled:
     user_groups: list[str]
     paths: list[str]
     groups: list[int]
+    domains: list[str]
 
     def where(self, is_kept: Sequence[bool]) -> _Labelled:
         columns = (getattr(self, f.name) for f in fields(self))
@@ -188,14 +197,15 @@ class _Labelled:
 
 def _labelled(table: ImageTable) -> _Labelled:
     images = table.images
-    # the path comes last: it decides only between images that are alike in all that counts
+    # path and domain come last: they decide only between images that are alike in all that counts
     rows = sorted(
-        (table.keys[i], images.labels[i], images.splits[i], images.groups[i], images.paths[i])
+        (table.keys[i], images.labels[i], images.splits[i], images.groups[i], images.paths[i], images.domains[i])
         for i, status in enumerate(table.status)
         if status == "ok" and images.labels[i]
     )
-    keys, labels, splits, user_groups, paths = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [], [])
-    return _Labelled(keys, labels, splits, user_groups, paths, join_groups(keys, user_groups))
+    columns = map(list, zip(*rows, strict=True)) if rows else [[]] * 6
+    keys, labels, splits, user_groups, paths, domains = columns
+    return _Labelled(keys, labels, splits, user_groups, paths, join_groups(keys, user_groups), domains)
 
 
 def _testing_on(labelled: _Labelled, asked: str | None) -> tuple[_Labelled, list[str]]:
@@ -314,10 +324,11 @@ def _testable_classes(labels: Sequence[str], roles: Sequence[str]) -> tuple[list
 
 
 def _notes_of_groups_and_labels(labelled: _Labelled, roles: Sequence[str]) -> list[str]:
-    sides_of_group, labels_of = defaultdict(set), defaultdict(set)
-    columns = zip(labelled.keys, labelled.labels, labelled.user_groups, roles, strict=True)
-    for key, label, group, role in columns:
+    sides_of_group, labels_of, domains_of = defaultdict(set), defaultdict(set), defaultdict(set)
+    columns = zip(labelled.keys, labelled.labels, labelled.user_groups, roles, labelled.domains, strict=True)
+    for key, label, group, role, domain in columns:
         labels_of[key].add(label)
+        domains_of[key].add(domain)
         if group:
             sides_of_group[group].add(role == "test")
     notes = []
@@ -325,6 +336,8 @@ def _notes_of_groups_and_labels(labelled: _Labelled, roles: Sequence[str]) -> li
         notes.append(f"{counted(n, 'group')} both in the given test set and in training: scores are flattered")
     if n := sum(len(found) > 1 for found in labels_of.values()):
         notes.append(f"{counted(n, 'picture')} under two labels: at least one of them is wrong")
+    if n := sum(len(found) > 1 for found in domains_of.values()):
+        notes.append(f"{counted(n, 'picture')} in two domains or more: what is learned in one is known in the other")
     return notes
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 from tlfeat.cache.contents import Origin, origin
 from tlfeat.cache.store import Cache, open_cache
@@ -28,7 +29,7 @@ class Together:
     n_common : int
         Different pictures that every cache has rows of.
     notes : list of str
-        What the user should know of images that are not common, and of splits and groups that differ.
+        What the user should know of images that are not common, and of splits, groups and domains that differ.
     """
 
     data: list[Data]
@@ -42,7 +43,8 @@ def open_together(
 ) -> Iterator[Together]:
     """Open caches, find the images that all of them have, and make one split of these; see `split.make_split`.
 
-    Images are the same where their bytes are (content keys). Labels, splits and groups are those of the first cache.
+    Images are the same where their bytes are (content keys). Labels, splits, groups and domains are those of
+    the first cache.
 
     Raises
     ------
@@ -136,11 +138,10 @@ def _only(table: ImageTable, keys: set[str]) -> ImageTable:
     """Return the part of a table that is embedded and of these keys."""
     kept = [key in keys and status == "ok" for key, status in zip(table.keys, table.status, strict=True)]
     images = table.images
-    paths, labels, splits, groups = (
-        list(compress(column, kept)) for column in (images.paths, images.labels, images.splits, images.groups)
-    )
+    names = ("paths", "labels", "splits", "groups", "domains")
+    columns: dict[str, Any] = {name: list(compress(getattr(images, name), kept)) for name in names}
     parts = (list(compress(getattr(table, part.name), kept)) for part in fields(table) if part.name != "images")
-    return ImageTable(replace(images, paths=paths, labels=labels, splits=splits, groups=groups), *parts)
+    return ImageTable(replace(images, **columns), *parts)
 
 
 def _own_paths(split: Split, table: ImageTable) -> list[str]:
@@ -153,18 +154,20 @@ def _own_paths(split: Split, table: ImageTable) -> list[str]:
 
 
 def _other_roles(first: Cache, table: ImageTable, other: Cache, own: ImageTable, common: set[str]) -> str:
-    """Say where another cache has other splits or groups: those of the first one count."""
+    """Say where another cache has other splits, groups or domains: those of the first one count."""
     ours, theirs = _roles_of(table), _roles_of(own)
     n = sum(ours[key] != theirs[key] for key in common)
     if not n:
         return ""
-    return f"{counted(n, 'image')} with another split or group in {other.path}: those of {first.path} count"
+    what = "split, group or domain" if any(table.images.domains + own.images.domains) else "split or group"
+    return f"{counted(n, 'image')} with another {what} in {other.path}: those of {first.path} count"
 
 
-def _roles_of(table: ImageTable) -> dict[str, set[tuple[str, str]]]:
-    found: dict[str, set[tuple[str, str]]] = {}
+def _roles_of(table: ImageTable) -> dict[str, set[tuple[str, str, str]]]:
+    found: dict[str, set[tuple[str, str, str]]] = {}
     images = table.images
-    for key, split, group, status in zip(table.keys, images.splits, images.groups, table.status, strict=True):
+    roles = zip(images.splits, images.groups, images.domains, strict=True)
+    for key, role, status in zip(table.keys, roles, table.status, strict=True):
         if status == "ok":
-            found.setdefault(key, set()).add((split, group))
+            found.setdefault(key, set()).add(role)
     return found

@@ -99,6 +99,8 @@ def plan_extraction(
     label_from: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    domain_column: str | None = None,
+    domains: bool = False,
     text_column: str | None = None,
     cache: StrPath | None = None,
     **options: Unpack[EncoderOptions],
@@ -118,8 +120,10 @@ def plan_extraction(
         Classes to take, as they are called then; all by default.
     label_from : str, optional
         Labels from names of files: "name", "parent" or a regular expression with one group.
-    path_column, label_column, text_column : str, optional
+    path_column, label_column, domain_column, text_column : str, optional
         Of a table.
+    domains : bool, default=False
+        Whether the first folders are domains: DOMAIN/CLASS/...
     cache : str or path, optional
         A name under ``cache/`` by default, made from the data and the encoder.
     **options
@@ -140,8 +144,9 @@ def plan_extraction(
     data = None if data is None else Path(data)
     cache = None if cache is None else Path(cache)
     source: dict[str, Any] = {}
-    reading = {"class_map": list(class_map), "classes": list(classes), "label_from": label_from}
+    reading: dict[str, Any] = {"class_map": list(class_map), "classes": list(classes), "label_from": label_from}
     reading |= {"path_column": path_column, "label_column": label_column, "text_column": text_column}
+    reading |= {"domain_column": domain_column, "domains": domains}
     if data is None and cache is not None and cache.exists():
         with open_cache(cache) as existing:
             source, held = existing.source, existing.fingerprint

@@ -51,7 +51,7 @@ def without_unsettled(table: ImageTable) -> ImageTable:
 
 def differ(one: ImageTable, other: ImageTable) -> bool:
     a, b = one.images, other.images
-    return (a.paths, a.labels, a.splits, a.groups) != (b.paths, b.labels, b.splits, b.groups) or (
+    return (a.paths, a.labels, a.splits, a.groups, a.domains) != (b.paths, b.labels, b.splits, b.groups, b.domains) or (
         one.keys,
         one.status,
         one.errors,

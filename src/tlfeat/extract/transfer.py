@@ -32,7 +32,8 @@ def export_rows(
     ----------
     cache_path : Path
     to : Path
-        ``.npz`` (arrays X, path, label, split, group, key), ``.csv`` (those columns, then e0, e1, ...) or
+        ``.npz`` (arrays X, path, label, split, group, key, where there are domains domain), ``.csv``
+        (those columns, then e0, e1, ...) or
         ``.parquet`` (the same; needs pyarrow).
     layer : str, optional
         `avg_pool` by default, or the only layer there is.
@@ -63,6 +64,8 @@ def export_rows(
         "group": [images.groups[i] for i in chosen],
         "key": [table.keys[i] for i in chosen],
     }
+    if any(images.domains):
+        columns["domain"] = [images.domains[i] for i in chosen]
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         if to.suffix == ".npz":
@@ -111,7 +114,7 @@ def import_rows(rows_file: Path, table_file: Path, cache_path: Path, *, name: st
     rows_file : Path
         ``.npy``, or ``.npz`` with one array or one called X: float rows of shape (n, width).
     table_file : Path
-        CSV or TSV, one line a row of the array in its order: column label; optional path, split, group.
+        CSV or TSV, one line a row of the array in its order: column label; optional path, split, group, domain.
     cache_path : Path
         Must not exist.
     name : str
@@ -143,6 +146,7 @@ def import_rows(rows_file: Path, table_file: Path, cache_path: Path, *, name: st
         labels=[line["label"] for line in lines],
         splits=[line["split"] for line in lines],
         groups=[line["group"] for line in lines],
+        domains=[line["domain"] for line in lines],
     )
     fingerprint = {"backbone": name, "weights": "imported", "dtype": "float32"}
     source = {"root": str(images.root), "source": str(images.source), "encoder": {"backbone": Origin.IMPORTED}}

@@ -217,7 +217,7 @@ def some_images(images: ImageSet, paths: Sequence[str]) -> ImageSet:
     wanted = set(paths)
     at = [i for i, path in enumerate(images.paths) if path in wanted]
     lists: dict[str, Any] = {
-        name: [getattr(images, name)[i] for i in at] for name in ("paths", "labels", "splits", "groups")
+        name: [getattr(images, name)[i] for i in at] for name in ("paths", "labels", "splits", "groups", "domains")
     }
     return replace(images, **lists)
 

@@ -102,11 +102,13 @@ class Walk:
         self._suffixes = image_suffixes() if suffixes is None else suffixes  # others, of files that are no images
         self._linked: set[str] = set()  # folders that links have led to
 
-    def files(self, folder: str) -> Iterator[str]:
-        """Give the paths of the images below `folder`, relative to it, in order."""
-        return self._files(folder, "", frozenset(), is_below_link=False)
+    def files(self, folder: str, *, is_deep: bool = True) -> Iterator[str]:
+        """Give the paths of the images below `folder`, or of those right in it, relative to it, in order."""
+        return self._files(folder, "", frozenset(), is_below_link=False, is_deep=is_deep)
 
-    def _files(self, folder: str, inside: str, above: frozenset[str], *, is_below_link: bool) -> Iterator[str]:
+    def _files(
+        self, folder: str, inside: str, above: frozenset[str], *, is_below_link: bool, is_deep: bool = True
+    ) -> Iterator[str]:
         here = os.path.realpath(folder)
         if here in above:
             self.notes.append(f"symbolic link in a circle, not followed: {folder}")
@@ -124,6 +126,8 @@ class Walk:
             raise DataError(f"Cannot read the folder {folder}: {error.strerror}.") from error
         for name, kind in found:
             if kind == "folder":
+                if not is_deep:
+                    continue
                 below = above | {here}
                 yield from self._files(f"{folder}/{name}", f"{inside}{name}/", below, is_below_link=is_below_link)
             elif kind == "image":

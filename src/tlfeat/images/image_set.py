@@ -1,10 +1,11 @@
-"""A folder or a table becomes an `ImageSet`: paths, labels, splits and groups, nothing decoded yet.
+"""A folder or a table becomes an `ImageSet`: paths, labels, splits, groups, domains; nothing decoded yet.
 
-Three layouts are understood::
+These layouts are understood::
 
     photos/CLASS/...jpg                    labels; the split is made later, seeded
     photos/{train,val,test}/CLASS/...jpg   labels and splits (any case; val, valid, validation)
-    table.csv or .tsv                      columns path, label, optional split, optional group (`tables`)
+    table.csv or .tsv                      columns path, label; optional split, group, domain (`tables`)
+    photos/DOMAIN/CLASS/...jpg             labels and domains, where asked for (`domains`)
 
 Labels may also be taken from the names of files (`labels`).
 
@@ -23,14 +24,8 @@ from typing import Any
 
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
-from tlfeat.images.folders import (
-    Walk,
-    find_split_folders,
-    heic_notes,
-    image_suffixes,
-    is_visible_folder,
-    left_out_text,
-)
+from tlfeat.images.domains import check_domain_folders, check_no_domain_folders, domain_notes, find_parts
+from tlfeat.images.folders import Walk, heic_notes, image_suffixes, is_visible_folder, left_out_text
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
 from tlfeat.images.tables import below_one_folder, find_files, read_table
 from tlfeat.text import composed, counted
@@ -47,8 +42,8 @@ class ImageSet:
         Absolute; `paths` are relative to it.
     source : Path
         What the user named: the folder (then equal to `root`) or the table.
-    paths, labels, splits, groups : list of str
-        One entry an image. "" is "no label", "no given split", "no group".
+    paths, labels, splits, groups, domains : list of str
+        One entry an image. "" is "no label", "no given split", "no group", "no domain" (all by default).
     passed_over : mapping of str to int
         Files that were seen and are not images, by kind: their ending (".txt"), or "hidden" (a folder counts as one).
     notes : list of str
@@ -69,6 +64,13 @@ class ImageSet:
     notes: list[str] = field(default_factory=list)
     holds: str = "images"
     contents: Sequence[str] = field(default=(), repr=False)
+    domains: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.domains:
+            object.__setattr__(self, "domains", [""] * len(self.paths))
+        if len(self.domains) != len(self.paths):
+            raise ValueError(f"{len(self.paths)} paths and {len(self.domains)} domains")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -113,6 +115,8 @@ def load_images(
     label_from: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    domain_column: str | None = None,
+    domains: bool = False,
 ) -> ImageSet:
     """Return the images of a folder or a table.
 
@@ -126,8 +130,11 @@ def load_images(
         Takes the images of these classes only, as they are called after `class_map`.
     label_from : str, optional
         Takes labels from names of files: "name", "parent" or a regular expression; see `labels.labeller`.
-    path_column, label_column : str, optional
+    path_column, label_column, domain_column : str, optional
         Of a table; one of `tables.COLUMN_NAMES` by default.
+    domains : bool, default=False
+        Whether the first folders are domains, and class folders lie below them. Split folders may stand above or below
+        those of the domains.
 
     Raises
     ------
@@ -144,19 +151,26 @@ def load_images(
     if source.is_dir():
         if path_column or label_column:
             raise UsageError(f"--path-column and --label-column are for tables; {source} is a folder.")
-        images = from_folder(source.resolve(), class_map, classes, label_of)
+        if domain_column:
+            raise UsageError(
+                f"--domain-column is for tables; {source} is a folder, of DOMAIN/CLASS/... with --domains."
+            )
+        images = from_folder(source.resolve(), class_map, classes, label_of, has_domains=domains)
     elif source.suffix.lower() in (".csv", ".tsv"):
-        images = _from_table(source.resolve(), class_map, label_of, path_column, label_column)
+        check_no_domain_folders(source, domains=domains)
+        asked = {"path": path_column, "label": label_column, "domain": domain_column}
+        images = _from_table(source.resolve(), class_map, label_of, asked)
     else:
         raise DataError(f"{source} is neither a folder nor a .csv or .tsv table.")
     if not len(images):
         raise DataError(_nothing_there(source, images))
     images = only(images, classes)
     notes = unlabelled_notes(images.paths, images.labels, label_from)
-    if source.is_dir() and not label_of:
+    if source.is_dir() and not label_of and not domains:
         notes += layout_notes(images.paths, images.labels)
     if label_of or source.is_file():
         notes += check_one_label_each(images.labels, source.name)
+    notes += domain_notes(images.domains, images.labels)
     return replace(images, notes=[*images.notes, *notes, *heic_notes(images.passed_over)])
 
 
@@ -179,27 +193,33 @@ def from_folder(
     classes: Collection[str],
     label_of: Callable[[str, str], str] | None,
     suffixes: Collection[str] | None = None,
+    *,
+    has_domains: bool = False,
 ) -> ImageSet:
     """Return the images below a folder, or the files with other endings, with the labels of their folders."""
     paths: list[str] = []
     labels: list[str] = []
     splits: list[str] = []
+    domains: list[str] = []
     walk = Walk(suffixes)
     of_split: dict[str, set[str]] = {}  # class folders, which may be empty, or labels that files were given
-    split_folders = find_split_folders(root, suffixes)
-    for folder, split in split_folders or [(root, "")]:
-        above = f"{folder.name}/" if folder != root else ""
+    for part in find_parts(root, suffixes, has_domains=has_domains):
+        above = part.folder.relative_to(root).as_posix() + "/" if part.folder != root else ""
         first = len(labels)
-        for path in walk.files(str(folder)):
+        for path in walk.files(str(part.folder), is_deep=not part.is_loose):
             label = label_of(above + path, path) if label_of else path.rpartition("/")[0].partition("/")[0]
             paths.append(above + path)
             labels.append(sys.intern(composed(label)))  # one string for each class, not one for each image
-            splits.append(split)
-        folders = () if label_of else (composed(p.name) for p in folder.iterdir() if is_visible_folder(p))
-        of_split[folder.name] = {*labels[first:], *folders} - {""}
+            splits.append(part.split)
+            domains.append(part.domain)
+        below = () if label_of or part.is_loose else filter(is_visible_folder, part.folder.iterdir())
+        of_split.setdefault(part.split_folder, set()).update(labels[first:], (composed(p.name) for p in below))
+    of_split = {name: found - {""} for name, found in of_split.items()}
+    if has_domains:
+        check_domain_folders(root, domains, labels, is_labelled=label_of is not None)
     new_names = renamed(set(labels).union(*of_split.values()), class_map)
-    if split_folders:
-        mapped = {name: {new_names[old] for old in found} for name, found in of_split.items()}
+    if split_folders := {name: found for name, found in of_split.items() if name}:
+        mapped = {name: {new_names[old] for old in found} for name, found in split_folders.items()}
         if classes:
             mapped = {name: found & set(classes) for name, found in mapped.items()}
         # a split whose files name fewer classes is no mistake, one that has other words for the same classes is
@@ -207,22 +227,23 @@ def from_folder(
             check_same_classes(mapped)
     check_class_map(new_names.keys() - {""}, class_map)
     labels = [new_names[label] for label in labels]
-    return ImageSet(root, root, paths, labels, splits, [""] * len(paths), dict(walk.passed_over), walk.notes)
+    groups = [""] * len(paths)
+    passed_over = dict(walk.passed_over)
+    return ImageSet(root, root, paths, labels, splits, groups, passed_over, walk.notes, domains=domains)
 
 
 def _from_table(
     source: Path,
     class_map: Mapping[str, str],
     label_of: Callable[[str, str], str] | None,
-    path_column: str | None,
-    label_column: str | None,
+    asked: Mapping[str, str | None],
 ) -> ImageSet:
     required = ("path",) if label_of else ("path", "label")
-    table = read_table(source, required=required, path_column=path_column, label_column=label_column)
+    table = read_table(source, required=required, asked=asked)
     for number, line in enumerate(table.lines, start=2):
         if not line["path"]:
             raise DataError(f"{source}, row {number}: the path is empty.")
-        if "\0" in line["path"] + line["label"] + line["group"]:
+        if "\0" in line["path"] + line["label"] + line["group"] + line["domain"]:
             raise DataError(f"{source}, row {number}: a NUL character, which no file name can hold. Is it UTF-8 text?")
     paths, notes = find_files(source.parent, [line["path"] for line in table.lines])
     labels = [composed(label_of(path, path)) for path in paths] if label_of else [line["label"] for line in table.lines]
@@ -236,6 +257,7 @@ def _from_table(
         labels=[new_names[label] for label in labels],
         splits=[line["split"] for line in table.lines],
         groups=[line["group"] for line in table.lines],
+        domains=[line["domain"] for line in table.lines],
         notes=[*table.notes, *notes],
     )
 
@@ -253,6 +275,7 @@ def only(images: ImageSet, classes: Collection[str]) -> ImageSet:
         labels=[images.labels[i] for i in chosen],
         splits=[images.splits[i] for i in chosen],
         groups=[images.groups[i] for i in chosen],
+        domains=[images.domains[i] for i in chosen],
         contents=[images.contents[i] for i in chosen] if images.contents else (),
         notes=[*images.notes, f"{counted(n_left_out, images.holds[:-1])} of other classes left out (--classes)"],
     )
@@ -292,7 +315,7 @@ class ImageTable:
             return [values[i] for i in at]
 
         images: dict[str, Any] = {
-            name: some(getattr(self.images, name)) for name in ("paths", "labels", "splits", "groups")
+            name: some(getattr(self.images, name)) for name in ("paths", "labels", "splits", "groups", "domains")
         }
         columns = (self.keys, self.status, self.errors, self.sizes, self.mtimes_ns)
         return ImageTable(replace(self.images, **images), *map(some, columns))

@@ -169,11 +169,19 @@ def layout_notes(paths: Sequence[str], labels: Sequence[str]) -> list[str]:
     for path, label in zip(paths, labels, strict=True):
         above[_parent(path)].add(label)
     is_crossed = all(len(found) > 1 and not name.isdigit() and name not in found for name, found in above.items())
-    if 2 <= len(above) < len(classes) and is_crossed:
+    if len(above) < 2 or len(classes) < 2 or not is_crossed:
+        return []
+    named = ", ".join(map(one_line, sorted(above)[:5]))
+    if len(above) < len(classes):
         return [
             f"the {len(classes):,} classes are the first folders, and the folders right above the images are "
-            f"{', '.join(map(one_line, sorted(above)[:5]))} in all of them: if those are the classes, "
-            f"add --label-from parent"
+            f"{named} in all of them: if those are the classes and the first folders domains (where images come "
+            f"from), add --domains; if those are just the classes, add --label-from parent"
+        ]
+    if len(above) > 2 and all(len(found) == len(classes) for found in above.values()):
+        return [
+            f"the classes are {', '.join(map(one_line, classes[:5]))}, and the same folders ({named}) lie in all of "
+            f"them: if those are the classes, and the first folders domains (where images come from), add --domains"
         ]
     return []
 

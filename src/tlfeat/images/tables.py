@@ -1,4 +1,4 @@
-"""A CSV or TSV file becomes lines of path, label, split and group, whatever its columns are called."""
+"""A CSV or TSV file becomes lines of path, label, split, group and domain, whatever its columns are called."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "label": ("label", "class", "category", "target"),
     "split": ("split",),
     "group": ("group",),
+    "domain": ("domain",),
 }
+
+#: Columns that often say where images come from. They are proposed and not taken: a table that has had one for years
+#: would else become another data set. Not among them is "source", which mostly is an address of each image.
+_DOMAIN_LIKE = frozenset({"camera", "center", "centre", "device", "hospital", "scanner", "site"})
 
 #: Longer ones are a table with a missing quote, not a class name.
 MAX_LABEL_LENGTH = 500
@@ -38,7 +43,7 @@ _MAX_FILES_BELOW = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The lines of a table, each a dict of path, label, split and group, and what the user should know."""
+    """The lines of a table, each a dict of path, label, split, group and domain, and what the user should know."""
 
     lines: list[dict[str, str]]
     notes: list[str] = field(default_factory=list)
@@ -53,7 +58,7 @@ def read_table(
     names: Mapping[str, tuple[str, ...]] = COLUMN_NAMES,
     asked: Mapping[str, str | None] | None = None,
 ) -> Table:
-    """Return the lines of a CSV or TSV file as dicts of path, label, split and group ("" where absent).
+    """Return the lines of a CSV or TSV file as dicts of path, label, split, group and domain ("" where absent).
 
     Parameters
     ----------
@@ -67,7 +72,7 @@ def read_table(
     names : mapping of role to names of columns, default=`COLUMN_NAMES`
         Of a table of something else than images.
     asked : mapping of role to name of column, optional
-        Of such a table, in place of `path_column` and `label_column`.
+        Of any role, in place of `path_column` and `label_column`.
 
     Raises
     ------
@@ -78,18 +83,18 @@ def read_table(
     try:
         opened = open_regular(source, max_bytes=_MAX_TABLE_BYTES)
         with io.TextIOWrapper(opened, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            delimiter, columns = _columns(source, file, required, asked, names)
+            delimiter, header, columns = _columns(source, file, required, asked, names)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             lines = [{role: line.get(columns.get(role, ""), "") or "" for role in names} for line in reader]
     except (csv.Error, OSError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise DataError(f"{source} cannot be read as a table: {why}.") from error
     check_lines(source, lines)
-    return Table(lines, notes_on_columns(source, columns, asked))
+    return Table(lines, notes_on_columns(source, header, columns, asked))
 
 
 def check_lines(source: Path, lines: list[dict[str, str]]) -> None:
-    """Bring the splits, labels and groups of a table to one form, in place.
+    """Bring the splits, labels, groups and domains of a table to one form, in place.
 
     Raises
     ------
@@ -101,9 +106,12 @@ def check_lines(source: Path, lines: list[dict[str, str]]) -> None:
         if split and split not in SPLIT_NAMES:
             raise DataError(f"{source}, row {number}: split is '{line['split']}', expected train, val or test.")
         line["split"] = SPLIT_NAMES.get(split, "")
-        line["label"], line["group"] = composed(line["label"].strip()), composed(line["group"].strip())
+        for role in ("label", "group", "domain"):
+            line[role] = composed(line[role].strip())
         if max(len(line["label"]), len(line["group"])) > MAX_LABEL_LENGTH:
             raise DataError(f"{source}, row {number}: a label or group is longer than {MAX_LABEL_LENGTH} characters.")
+        if len(line["domain"]) > MAX_LABEL_LENGTH:
+            raise DataError(f"{source}, row {number}: a domain is longer than {MAX_LABEL_LENGTH} characters.")
 
 
 def _columns(
@@ -112,8 +120,8 @@ def _columns(
     required: tuple[str, ...],
     asked: Mapping[str, str | None],
     names: Mapping[str, tuple[str, ...]],
-) -> tuple[str, dict[str, str]]:
-    """Return the delimiter, and role to name of column; the file stands at its beginning again."""
+) -> tuple[str, list[str], dict[str, str]]:
+    """Return the delimiter, the header, and role to name of column; the file stands at its beginning again."""
     delimiters = "\t,;|" if source.suffix.lower() == ".tsv" else ",;\t|"
     headers: dict[str, list[str]] = {}
     for delimiter in delimiters:
@@ -123,13 +131,13 @@ def _columns(
     for delimiter, header in headers.items():
         columns = choose_columns(header, asked, names)
         if all(role in columns for role in (*required, *(role for role, name in asked.items() if name))):
-            return delimiter, columns
+            return delimiter, header, columns
     header = max(headers.values(), key=len)  # of several that are as long, that of the usual delimiter
     columns = choose_columns(header, asked, names)
     check_asked_columns(source, header, columns, asked)
     missing = [role for role in required if role not in columns]
     raise DataError(
-        f"{source} lacks the column {' and '.join(missing)} (split and group are optional), "
+        f"{source} lacks the column {' and '.join(missing)} (split, group and domain are optional), "
         f"received: {', '.join(header) or 'an empty file'}."
         + (f" Say which one it is: {_options(missing)}." if {"path", "text"} & {*required} else "")
     )
@@ -171,15 +179,21 @@ def choose_columns(
     return columns
 
 
-def notes_on_columns(source: Path, columns: Mapping[str, str], asked: Mapping[str, str | None]) -> list[str]:
-    """Return the line that says which columns were guessed, if any was."""
+def notes_on_columns(
+    source: Path, header: Sequence[str], columns: Mapping[str, str], asked: Mapping[str, str | None]
+) -> list[str]:
+    """Return the lines that say which columns were guessed, if any was, and which one may be the domains."""
     guessed = [
         f"{role}s from '{columns[role]}'"
         for role in ("path", "text", "label")
-        if role in columns and not asked[role] and columns[role].strip().lower() != role
+        if role in columns and not asked.get(role) and columns[role].strip().lower() != role
     ]
-    options = " ".join(f"--{role}-column," for role in asked).rstrip(",")
-    return [f"{source.name}: {', '.join(guessed)} (others: {options})"] if guessed else []
+    options = " ".join(f"--{role}-column," for role in asked if role != "domain").rstrip(",")
+    notes = [f"{source.name}: {', '.join(guessed)} (others: {options})"] if guessed else []
+    free = [name for name in header if name.strip().lower() in _DOMAIN_LIKE and name not in columns.values()]
+    if free and "domain" not in columns:
+        notes.append(f"{source.name}: if '{free[0]}' says where the images come from, add --domain-column {free[0]}")
+    return notes
 
 
 def find_files(root: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -67,9 +67,11 @@ def _extract(cache: Cache) -> tuple[str, ...]:
         words += ["--class-map", str(pair)]
     if source.get("classes"):
         words += ["--classes", classes_text(source["classes"])]
-    for option in ("label_from", "path_column", "text_column", "label_column"):
+    for option in ("label_from", "path_column", "text_column", "label_column", "domain_column"):
         if source.get(option):
             words += [f"--{option.replace('_', '-')}", str(source[option])]
+    if source.get("domains"):
+        words.append("--domains")
     if encoder.get("seed"):
         words += ["--seed", str(encoder["seed"])]
     return (*words, "--cache", str(cache.path))

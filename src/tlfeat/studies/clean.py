@@ -47,7 +47,7 @@ class CleanTable:
 
 
 def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
-    """Write path, label, split and group of all images but those that leak or have two labels.
+    """Write path, label, split, group (and domain) of all images but those that leak or have two labels.
 
     Left out are all images of a picture under two labels, for nobody knows which is right, and, where the data has a
     test split of its own, the test images that are copies of training or validation images. Other copies stay and get
@@ -86,14 +86,16 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
     folder = file.resolve().parent
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("text" if texts else "path", "label", "split", "group"))
+    has_domains = any(images.domains)
+    writer.writerow(("text" if texts else "path", "label", "split", "group", *["domain"] * has_domains))
     for i, group in zip(kept, groups, strict=True):
+        others = (images.labels[i], images.splits[i], group, *[images.domains[i]] * has_domains)
         if texts:
-            writer.writerow((texts[keys[i]], images.labels[i], images.splits[i], group))
+            writer.writerow((texts[keys[i]], *others))
             continue
         path = images.file(i)
         name = path.relative_to(folder) if path.is_relative_to(folder) else path
-        writer.writerow((name.as_posix(), images.labels[i], images.splits[i], group))
+        writer.writerow((name.as_posix(), *others))
     write_text(file, out.getvalue())
     return CleanTable(
         len(kept),

@@ -4,7 +4,7 @@ The layouts are those of images::
 
     mails/CLASS/...txt                     labels; the split is made later, seeded
     mails/{train,val,test}/CLASS/...txt    labels and splits
-    reviews.csv, .tsv, .jsonl or .parquet  columns text, label, optional split, optional group
+    reviews.csv, .tsv, .jsonl or .parquet  columns text, label; optional split, group, domain
 
 The content key of a text is the sha256 of its UTF-8 bytes: of the file, or of the cell of the table.
 """
@@ -23,6 +23,7 @@ from typing import Any
 from tlfeat.errors import DataError, UsageError
 from tlfeat.files import open_regular
 from tlfeat.images.classes import check_class_map, renamed
+from tlfeat.images.domains import check_no_domain_folders, domain_notes
 from tlfeat.images.folders import Walk, image_suffixes, left_out_text
 from tlfeat.images.image_set import ImageSet, from_folder, only
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
@@ -65,6 +66,8 @@ def load_texts(
     label_from: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    domain_column: str | None = None,
+    domains: bool = False,
     is_labelled: bool = True,
 ) -> ImageSet:
     """Return the texts of a folder or a table.
@@ -75,8 +78,10 @@ def load_texts(
         A folder of .txt files in class folders, or a table.
     class_map, classes, label_from
         As of `image_set.load_images`.
-    text_column, label_column : str, optional
+    text_column, label_column, domain_column : str, optional
         Of a table; one of `TEXT_COLUMN_NAMES` by default.
+    domains : bool, default=False
+        As of `image_set.load_images`.
     is_labelled : bool, default=True
         Whether a table has to have a column of labels.
 
@@ -96,19 +101,26 @@ def load_texts(
     if source.is_dir():
         if text_column or label_column:
             raise UsageError(f"--text-column and --label-column are for tables; {source} is a folder.")
-        texts = _texts_of_folder(source, class_map, classes, label_of)
+        if domain_column:
+            raise UsageError(
+                f"--domain-column is for tables; {source} is a folder, of DOMAIN/CLASS/... with --domains."
+            )
+        texts = _texts_of_folder(source, class_map, classes, label_of, has_domains=domains)
     elif source.suffix.lower() in TABLE_SUFFIXES:
         if label_of:
             raise UsageError(f"--label-from takes labels from names of files; {source.name} is a table of texts.")
-        texts = _texts_of_table(source.resolve(), class_map, text_column, label_column, is_labelled=is_labelled)
+        check_no_domain_folders(source, domains=domains)
+        asked = {"text": text_column, "label": label_column, "domain": domain_column}
+        texts = _texts_of_table(source.resolve(), class_map, asked, is_labelled=is_labelled)
     else:
         raise DataError(f"{source} is neither a folder nor a table ({', '.join(TABLE_SUFFIXES)}).")
     if not len(texts):
         raise DataError(f"No texts in {source}. Expected a line for each text.")
     texts = only(texts, classes)
     notes = unlabelled_notes(texts.paths, texts.labels, label_from, noun="text")
-    if source.is_dir() and not label_of:
+    if source.is_dir() and not label_of and not domains:
         notes += layout_notes(texts.paths, texts.labels)
+    notes += domain_notes(texts.domains, texts.labels, noun="text")
     if label_of or source.is_file():
         notes += check_one_label_each(texts.labels, source.name)
     return replace(texts, notes=[*texts.notes, *notes])
@@ -141,8 +153,11 @@ def _texts_of_folder(
     class_map: Mapping[str, str],
     classes: Collection[str],
     label_of: Callable[[str, str], str] | None,
+    *,
+    has_domains: bool,
 ) -> ImageSet:
-    texts = replace(from_folder(source.resolve(), class_map, classes, label_of, TEXT_SUFFIXES), holds="texts")
+    found = from_folder(source.resolve(), class_map, classes, label_of, TEXT_SUFFIXES, has_domains=has_domains)
+    texts = replace(found, holds="texts")
     n_images = _n_images(texts.passed_over)
     if n_images and len(texts):
         raise UsageError(
@@ -163,15 +178,13 @@ def _texts_of_folder(
 def _texts_of_table(
     source: Path,
     class_map: Mapping[str, str],
-    text_column: str | None,
-    label_column: str | None,
+    asked: Mapping[str, str | None],
     *,
     is_labelled: bool,
 ) -> ImageSet:
     required = ("text", "label") if is_labelled else ("text",)
-    asked = {"text": text_column, "label": label_column}
     if source.suffix.lower() in _DELIMITED:
-        _check_not_of_images(source, text_column)
+        _check_not_of_images(source, asked["text"])
         with _long_cells():
             table = read_table(source, required=required, names=TEXT_COLUMN_NAMES, asked=asked)
         first = 2  # below the heading
@@ -187,6 +200,7 @@ def _texts_of_table(
         labels=[new_names[label] for label in labels],
         splits=[line["split"] for line in table.lines],
         groups=[line["group"] for line in table.lines],
+        domains=[line["domain"] for line in table.lines],
         notes=table.notes,
         holds="texts",
         contents=[line["text"] for line in table.lines],
@@ -238,14 +252,14 @@ def _table_of_records(source: Path, asked: Mapping[str, str | None], required: S
     check_asked_columns(source, header, columns, asked)
     if missing := [role for role in required if role not in columns]:
         raise DataError(
-            f"{source} lacks the column {' and '.join(missing)} (split and group are optional), received: "
+            f"{source} lacks the column {' and '.join(missing)} (split, group and domain are optional), received: "
             f"{', '.join(header) or 'nothing'}. Say which one it is: "
             + " ".join(f"--{role}-column NAME" for role in missing)
             + "."
         )
     lines = [{role: _as_text(record.get(columns.get(role, ""))) for role in TEXT_COLUMN_NAMES} for record in records]
     check_lines(source, lines)
-    return Table(lines, notes_on_columns(source, columns, asked))
+    return Table(lines, notes_on_columns(source, header, columns, asked))
 
 
 def _as_text(value: Any) -> str:
