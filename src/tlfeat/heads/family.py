@@ -94,6 +94,8 @@ class Problem:
         Of the classes; else they are called 0, 1, 2, ...
     on_fit : callable
         Called by `Family.explore` when one value was fitted on one fold, from any thread.
+    image_weights : float array of shape (n_images,), optional
+        What each image counts beside the weight of its class, in the fits of linear heads.
     """
 
     rows: RowSource
@@ -104,6 +106,7 @@ class Problem:
     is_signed: bool = True
     names: Sequence[str] = ()
     on_fit: Callable[[], None] = lambda: None
+    image_weights: Rows | None = None
 
     @property
     def classes(self) -> npt.NDArray[Any]:
@@ -128,7 +131,8 @@ class Problem:
 
     def weights(self, balance: bool) -> Rows:
         """What each image counts in a fit."""
-        return (self.class_weights[self.labels] if balance else np.ones(len(self.labels))).astype(np.float32)
+        of_class = self.class_weights[self.labels] if balance else np.ones(len(self.labels))
+        return (of_class if self.image_weights is None else of_class * self.image_weights).astype(np.float32)
 
     def subset(self, n: int) -> Labels:
         """Positions of `n` images with every class and fold in proportion; all of them where there are no more."""
@@ -142,7 +146,9 @@ class Problem:
     def part(self, positions: Labels) -> Problem:
         """The problem of some of the images."""
         rows = View(self.rows, (0, self.rows.shape[1])).take(positions).rows
-        return replace(self, rows=rows, labels=self.labels[positions], fold_of=self.fold_of[positions])
+        weights = None if self.image_weights is None else self.image_weights[positions]
+        labels, fold_of = self.labels[positions], self.fold_of[positions]
+        return replace(self, rows=rows, labels=labels, fold_of=fold_of, image_weights=weights)
 
 
 @dataclass(frozen=True, slots=True)

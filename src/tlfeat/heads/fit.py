@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from tlfeat.heads.pipelines import calibrated, classifier_of, probabilities_of
 from tlfeat.heads.search import SearchResult, hold_out, search
 from tlfeat.heads.table import Head, check_effort, find_head
 from tlfeat.records import side_by_side
-from tlfeat.types import Floats, Labels, OnProgress, RowSource, silent
+from tlfeat.types import Floats, Labels, OnProgress, Rows, RowSource, silent
 
 N_FOLDS = 5
 
@@ -43,6 +43,10 @@ class Fit:
     held_out : array of shape (n_images, n_classes), optional
         The probabilities that each image got from a head that had not seen it; NaN for images that were in no fold.
         None where a class has one image only.
+    setting : Setting
+        How the rows were taken, and the parameters.
+    temperature : float
+        Of the probabilities; 1 for a head whose loss is the log loss.
     """
 
     head: Any
@@ -53,7 +57,9 @@ class Fit:
     search_s: float
     fit_s: float
     notes: list[str]
+    setting: Setting
     held_out: Floats | None = None
+    temperature: float = 1.0
 
 
 def fit_head(
@@ -125,7 +131,9 @@ def fit_head(
             setting = found.setting
         fitted = family.fit(problem, setting, found.start if found else None)
         fit_s = time.perf_counter() - searched_s
-    head, held_out = _calibrate(fitted, entry, found, problem)
+    temperature = _temperature(entry, found, problem)
+    head = _pipeline(fitted, entry, temperature)
+    held_out = softmax(found.scores, temperature) if found else None
     taken = [layer for layer, columns in columns_of.items() if setting.columns in (columns, (0, width))]
     chosen = _chosen(fitted, setting, family, found, problem)
     if len(columns_of) > 1:
@@ -133,7 +141,45 @@ def fit_head(
     search_s = searched_s - started_s if found else 0.0
     notes = fitted.notes + _notes(entry.name, found, problem)
     classes = np.unique(split.labels[positions])
-    return Fit(head, taken, setting.columns, classes, chosen, search_s, fit_s, notes, held_out)
+    return Fit(head, taken, setting.columns, classes, chosen, search_s, fit_s, notes, setting, held_out, temperature)
+
+
+def refit(
+    name: str | Head,
+    rows: RowSource,
+    labels: Labels,
+    names: Sequence[str],
+    like: Fit,
+    *,
+    seed: int = 0,
+    image_weights: Rows | None = None,
+) -> Any:
+    """Fit the same head on other images, with the rows, parameters and temperature of an earlier fit; no search.
+
+    Parameters
+    ----------
+    name : str or Head
+    rows : RowSource of shape (n_images, width)
+    labels : int array of shape (n_images,)
+        Positions in `names`, each of which has an image.
+    names : sequence of str
+        Of the classes.
+    like : Fit
+    image_weights : float array of shape (n_images,), optional
+        See `Problem.image_weights`.
+
+    Returns
+    -------
+    sklearn.pipeline.Pipeline
+    """
+    entry = find_head(name) if isinstance(name, str) else name
+    with steady_threads():
+        nowhere = np.full(len(labels), -1, dtype=np.int64)
+        problem = Problem(rows, labels, len(names), nowhere, seed, _is_signed(rows), names, image_weights=image_weights)
+        is_balanced = problem.is_uneven and entry.thorough.weighs_classes
+        setting = replace(like.setting, columns=(0, rows.shape[1]), is_balanced=is_balanced)
+        fitted = entry.thorough.fit(problem, setting)
+    return _pipeline(fitted, entry, like.temperature)
 
 
 def _is_signed(rows: RowSource) -> bool:
@@ -180,18 +226,19 @@ def _problem_of(rows: RowSource, split: Split, positions: Labels, seed: int) -> 
     return Problem(rows, numbers, len(present), fold_of, seed, is_signed=_is_signed(rows), names=names)
 
 
-def _calibrate(fitted: Fitted, entry: Head, found: SearchResult | None, problem: Problem) -> tuple[Any, Floats | None]:
-    """Return the head, whose temperature suits the held-out scores where it needs one, and held-out probabilities."""
+def _temperature(entry: Head, found: SearchResult | None, problem: Problem) -> float:
+    """Return the temperature that suits the held-out scores; 1 where the head's own loss is the log loss."""
+    if entry.is_calibrated or not found:
+        return 1.0
+    held = np.isfinite(found.scores[:, 0])
+    return best_temperature(found.scores[held], problem.labels[held])
+
+
+def _pipeline(fitted: Fitted, entry: Head, temperature: float) -> Any:
     from sklearn.pipeline import Pipeline
 
-    temperature, classifier = 1.0, fitted.classifier
-    if not entry.is_calibrated:
-        if found:
-            held = np.isfinite(found.scores[:, 0])
-            temperature = best_temperature(found.scores[held], problem.labels[held])
-        classifier = calibrated(classifier, temperature)
-    head = Pipeline([*fitted.steps, (entry.step, classifier)])
-    return head, softmax(found.scores, temperature) if found else None
+    classifier = fitted.classifier if entry.is_calibrated else calibrated(fitted.classifier, temperature)
+    return Pipeline([*fitted.steps, (entry.step, classifier)])
 
 
 def _chosen(
