@@ -232,7 +232,7 @@ def run_sweep(
     ) as opened:
         found = sweep_layers(opened, job.cuts, head=model, is_fresh=fresh, on_progress=console.progress)
     _warn_of(console, found)
-    _show_finding(console, sweep_finding(found), cache, output)
+    show_finding(console, sweep_finding(found), cache, output)
     if found.chosen is not None:
         console.say(f"Next: tlfeat compare --cache {cache} --layer {found.depths[found.chosen].layer}")
 
@@ -284,7 +284,7 @@ def run_curve(
     _warn_of(console, found)
     if found.n_reused:
         console.say(f"{found.n_reused:,} draws reused from earlier commands (--fresh fits them again)")
-    _show_finding(console, curve_finding(found), data.cache.path, output)
+    show_finding(console, curve_finding(found), data.cache.path, output)
     if hint:
         console.say(hint)
 
@@ -383,7 +383,7 @@ def _show_comparison(console: Console, found: Comparison, paths: dict[str, Path]
     console.detail(f"Split {found.split.digest}")
 
 
-def _show_finding(console: Console, finding: Finding, cache: Path, output: Path | None) -> None:
+def show_finding(console: Console, finding: Finding, cache: Path, output: Path | None) -> None:
     from tlfeat.report.finding import document, write_finding
 
     paths = write_finding(finding, output or workspace.report_dir(cache))

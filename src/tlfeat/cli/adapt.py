@@ -1,0 +1,71 @@
+"""``tlfeat adapt``: heads of some domains brought to another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlfeat import workspace
+from tlfeat.cli.console import Console
+from tlfeat.cli.options import CacheOption, FreshOption, LayerOption, OutputOption, SeedOption
+from tlfeat.text import counted
+
+if TYPE_CHECKING:
+    from tlfeat.studies.adapt import Adaptation
+
+
+def run_adapt(
+    console: Console,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="A,B,...", help="Domains whose labels are known. Default: all others."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="NAME", help="The new domain, whose labels no method sees.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="logreg, svm, linear-svm, knn, ridge or lda.")] = "logreg",
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods", help="Comma-separated methods, or all. The head as it is (none) is always among them."
+        ),
+    ] = "all",
+    layer: LayerOption = None,
+    cache: CacheOption = None,
+    output: OutputOption = None,
+    seed: SeedOption = 0,
+    fresh: FreshOption = False,
+) -> None:
+    """Bring heads of some domains to another one without its labels, and say whether that helped."""
+    from tlfeat.adapt.methods import find_methods
+    from tlfeat.cache.store import open_cache
+    from tlfeat.evaluate.domain_split import choose_domains, make_domain_split
+    from tlfeat.heads.table import find_head
+    from tlfeat.models.fit_adapted import save_adapted
+    from tlfeat.report.adaptation import adaptation_finding
+    from tlfeat.studies.adapt import adapt
+
+    find_head(model)
+    find_methods(methods)
+    sources = [name.strip() for name in source.split(",") if name.strip()] if source else None
+    with open_cache(cache or workspace.newest_cache()) as opened:
+        console.speak_of(opened.table.images.holds, opened.table.images.classes)
+        console.say(*opened.notes)
+        chosen, new = choose_domains(opened.table, sources, target)
+        found = make_domain_split(opened.table, chosen, new, seed=seed)
+        console.say(
+            f"From {', '.join(chosen)} ({counted(found.split.info.n_train, 'image')}) to {new} "
+            f"({len(found.adapt.keys):,} to adapt to, {found.split.info.n_test:,} to test on) on {opened.path}"
+        )
+        adaptation = adapt(opened, found, head=model, layer=layer, methods=methods, on_progress=console.progress)
+        result = save_adapted(opened, found, adaptation, is_fresh=fresh)
+    _show(console, adaptation)
+    from tlfeat.cli.studies import show_finding
+
+    show_finding(console, adaptation_finding(adaptation), adaptation.cache, output)
+    console.say(f"Next: tlfeat predict {result.model} IMAGE...")
+
+
+def _show(console: Console, found: Adaptation) -> None:
+    console.warn(*found.notes, *(f"{name} was not run: {why}" for name, why in found.skipped))

@@ -1,0 +1,160 @@
+"""An adaptation as sentences, table, chart and page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tlfeat.evaluate.leaks import LeakedImages
+from tlfeat.records import Environment
+from tlfeat.report.charts import Chart, Mark, percent_axis, tick_axis
+from tlfeat.report.finding import Finding
+from tlfeat.studies.adapt import SIGNIFICANCE, Adaptation, Line
+from tlfeat.text import counted, interval_text, percent, seconds
+
+
+def sentences(found: Adaptation) -> list[str]:
+    """Return the answer in words."""
+    line, best, before = found.lines[found.chosen], found.lines[found.best], found.lines[0]
+    sources = ", ".join(found.sources)
+    told = [
+        f"From {sources} to {found.target}: {line.method.name}, chosen without a label of {found.target}, is right on "
+        f"{percent(line.accuracy)} of {counted(found.n_test, 'test image')} (95 % interval "
+        f"{interval_text(line.ci95)}); {found.head} of the sources alone on {percent(before.accuracy)}."
+    ]
+    if found.chosen == 0:
+        told.append("No method promised more than the head of the sources as it is: adapting is not worth it here.")
+    else:
+        told.append(f"{verdict(found)} ({difference_text(line)}).")
+    if found.best != found.chosen:
+        told.append(
+            f"Best in hindsight is {best.method.name} with {percent(best.accuracy)}: the highest of "
+            f"{len(found.lines)} looks at the same test images, which flatters it, and nobody could have chosen it "
+            f"without labels."
+        )
+    return told
+
+
+def verdict(found: Adaptation) -> str:
+    """Say whether the chosen method helped, in a few words."""
+    return {
+        "yes": "Adapting helped",
+        "no": "Adapting did not help: it made things worse",
+        "within noise": "Adapting did not help for certain: the difference is within the noise of so few test images",
+    }[found.helped]
+
+
+def difference_text(line: Line) -> str:
+    """Return the difference to source only with its interval and p-value."""
+    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in line.difference_ci95)
+    points = f"{100 * line.difference:+.1f}".replace("-", "−")
+    p = "p < 0.001" if line.p_value < 0.001 else f"p {line.p_value:.3f}"
+    return f"{points} points, 95 % interval {low} to {high}, {p}"
+
+
+def adaptation_finding(found: Adaptation) -> Finding:
+    """Return words, chart, table and records of an adaptation."""
+    return Finding(
+        name=f"adapt-{found.target}",
+        title=f"{found.cache.stem}: from {', '.join(found.sources)} to {found.target}",
+        sentences=sentences(found),
+        chart=_chart(found),
+        headings=("method", "test", "95 % interval", "to none", "95 % interval ", "p", "there and back", "time"),
+        droppable=("time", "95 % interval ", "95 % interval", "p"),
+        rows=[_row(found, i) for i in range(len(found.lines))],
+        legend=_legend(found),
+        records=[
+            {**line.to_record(), "is_chosen": i == found.chosen, "is_best_in_hindsight": i == found.best}
+            for i, line in enumerate(found.lines)
+        ],
+        about=_about(found),
+        chosen_row=found.chosen,
+    )
+
+
+def _row(found: Adaptation, i: int) -> tuple[str, ...]:
+    line = found.lines[i]
+    is_baseline = i == 0
+    low, high = line.difference_ci95
+    return (
+        f"{line.method.name}{' *' if i == found.chosen else ''}",
+        percent(line.accuracy),
+        interval_text(line.ci95),
+        "" if is_baseline else f"{100 * line.difference:+.1f}".replace("-", "−"),
+        "" if is_baseline else f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−"),
+        "" if is_baseline else "< 0.001" if line.p_value < 0.001 else f"{line.p_value:.3f}",
+        percent(line.circular),
+        seconds(line.spent_s),
+    )
+
+
+def _chart(found: Adaptation) -> Chart:
+    marks = [
+        Mark(
+            i,
+            line.accuracy,
+            f"{line.method.name}: {percent(line.accuracy)} of the test images",
+            low=line.ci95[0],
+            high=line.ci95[1],
+            is_ringed=i == found.chosen,
+        )
+        for i, line in enumerate(found.lines)
+    ]
+    return Chart(
+        f"Accuracy on {found.target}",
+        tick_axis("method", [(i, line.method.name) for i, line in enumerate(found.lines)]),
+        percent_axis("accuracy", [end for line in found.lines for end in line.ci95]),
+        marks,
+        width=760,
+        height=380,
+    )
+
+
+def _legend(found: Adaptation) -> list[str]:
+    told = [
+        "*: chosen by the accuracy there and back: the target is named, and a head of these names has to find the labels "
+        "of the sources again. It takes no label of the target, and is no estimate of the accuracy there.",
+        f"{counted(found.n_source, 'image')} of {', '.join(found.sources)} with labels, "
+        f"{counted(found.n_adapt, 'image')} of {found.target} without; the test images are others and were seen once.",
+        f"To none: percentage points to the head of the sources as it is, on the same test images; p below "
+        f"{SIGNIFICANCE:g} tells them apart (McNemar, Holm's correction).",
+        "Times are wall seconds on cached rows: fit, and the way there and back.",
+    ]
+    leaks = _leak_sentence(found.leaks)
+    return [
+        *told,
+        *([leaks] if leaks else []),
+        *(f"{line.method.name}: {line.method.what} ({line.method.source})" for line in found.lines if line.method.source),
+        *(f"not run: {name}: {why}" for name, why in found.skipped),
+        *(f"note: {note}" for note in found.notes),
+    ]
+
+
+def _leak_sentence(leaks: LeakedImages | None) -> str:
+    if leaks is None or not leaks.images:
+        return ""
+    return (
+        f"LEAK: {counted(len(leaks.images), 'test image')} show a picture of the sources or one that is adapted to, and "
+        f"count in no score. tlfeat audit shows them."
+    )
+
+
+def _about(found: Adaptation) -> dict[str, Any]:
+    return {
+        "cache": str(found.cache),
+        "backbone": found.backbone,
+        "layer": found.layer,
+        "head": found.head,
+        "sources": found.sources,
+        "target": found.target,
+        "n_source": found.n_source,
+        "n_adapt": found.n_adapt,
+        "n_test": found.n_test,
+        "chosen": found.lines[found.chosen].method.name,
+        "best_in_hindsight": found.lines[found.best].method.name,
+        "helped": found.helped,
+        "estimated_priors": found.priors,
+        "split": found.split.to_dict(),
+        "skipped": [list(pair) for pair in found.skipped],
+        "notes": found.notes,
+        "environment": Environment.current().to_dict(),
+    }
