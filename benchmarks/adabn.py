@@ -178,15 +178,16 @@ def measure(name: str, args: Any, say: Callable[[Record], None]) -> Record:
     return record
 
 
-def cells(record: Record, way: str, source: str, scaling: str) -> list[Any]:
-    """Return mean over targets with its deviation over seeds, then the mean of each target, in percent."""
+def cells(record: Record, way: str, source: str, scaling: str) -> list[str]:
+    """Return mean over targets with its deviation over seeds, that of the first seed, and each target, in percent."""
     by_target = [record["accuracy"].get(f"{way}|{source}|{scaling}|{d}") for d in record["domains"]]
     if None in by_target:
         return []
     values = 100 * np.array([[of[seed] for seed in sorted(of)] for of in by_target])  # (targets, seeds)
     means = values.mean(axis=0)
     deviation = f" ± {means.std(ddof=1):.1f}" if len(means) > 1 else ""
-    return [f"{means.mean():.1f}{deviation}", *(f"{value:.1f}" for value in values.mean(axis=1)), values.shape[1]]
+    first = f"{means[0]:.1f}"
+    return [f"{means.mean():.1f}{deviation}", first, *(f"{value:.1f}" for value in values.mean(axis=1)), str(values.shape[1])]
 
 
 def tables(document: Record) -> str:
@@ -202,7 +203,7 @@ def tables(document: Record) -> str:
                 if found:
                     whose = {"target": "the target", "all": "every domain"}[source] if way != NONE else ""
                     lines.append((way, whose, scaling, *found))
-        headings = ("statistics", "of", "standardised", "mean of targets, %", *record["domains"], "seeds")
+        headings = ("statistics", "of", "standardised", "mean of targets, %", "first seed alone", *record["domains"], "seeds")
         spent = ", ".join(f"{way} {seconds:.1f}" for way, seconds in record["cpu_s"].items())
         texts.append(
             f"{common.BACKBONES[record['network']]}\n\n{markdown_table(headings, lines)}\n\n"
