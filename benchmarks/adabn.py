@@ -187,7 +187,12 @@ def cells(record: Record, way: str, source: str, scaling: str) -> list[str]:
     means = values.mean(axis=0)
     deviation = f" ± {means.std(ddof=1):.1f}" if len(means) > 1 else ""
     first = f"{means[0]:.1f}"
-    return [f"{means.mean():.1f}{deviation}", first, *(f"{value:.1f}" for value in values.mean(axis=1)), str(values.shape[1])]
+    return [
+        f"{means.mean():.1f}{deviation}",
+        first,
+        *(f"{value:.1f}" for value in values.mean(axis=1)),
+        str(values.shape[1]),
+    ]
 
 
 def tables(document: Record) -> str:
@@ -203,7 +208,15 @@ def tables(document: Record) -> str:
                 if found:
                     whose = {"target": "the target", "all": "every domain"}[source] if way != NONE else ""
                     lines.append((way, whose, scaling, *found))
-        headings = ("statistics", "of", "standardised", "mean of targets, %", "first seed alone", *record["domains"], "seeds")
+        headings = (
+            "statistics",
+            "of",
+            "standardised",
+            "mean of targets, %",
+            "first seed alone",
+            *record["domains"],
+            "seeds",
+        )
         spent = ", ".join(f"{way} {seconds:.1f}" for way, seconds in record["cpu_s"].items())
         texts.append(
             f"{common.BACKBONES[record['network']]}\n\n{markdown_table(headings, lines)}\n\n"
