@@ -17,10 +17,15 @@ from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import DataError, FingerprintError, UsageError, WeightsError
 from tlfeat.extract import adapted as adapted_module
-from tlfeat.extract.adapted import MIN_IMAGES, Adapted, adapt_network, open_adapted
+from tlfeat.extract.adapted import Adapted, adapt_network, open_adapted
 from tlfeat.extract.plan import plan_extraction
 
 pytestmark = pytest.mark.keras
+
+
+@pytest.fixture(autouse=True)
+def _eight_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapted_module, "MIN_IMAGES", 8)
 
 
 @pytest.fixture
@@ -81,8 +86,8 @@ def test_unreadable_images_are_passed_over_and_listed_each_time(
 def test_too_few_images_and_a_network_without_batch_norm_are_a_line_each(
     small_network: Path, pictures: dict[str, Path]
 ) -> None:
-    few = {name: pictures[name] for name in [*pictures][: MIN_IMAGES - 1]}
-    with pytest.raises(DataError, match=f"the domain fog take {MIN_IMAGES} different images at least, received 7"):
+    few = {name: pictures[name] for name in [*pictures][:7]}
+    with pytest.raises(DataError, match="the domain fog take 8 different images at least, received 7"):
         adapt_network(spec_of(small_network), few, domain="fog")
     layers = import_keras().layers
     plain = import_keras().Sequential([layers.Input((9, 9, 3)), layers.Conv2D(2, 3), layers.LayerNormalization()])
@@ -136,11 +141,11 @@ def test_a_second_call_embeds_nothing_and_a_changed_image_is_said(cache: Path, m
     with open_cache(cache) as opened:
         with open_dog(opened):
             pass
-        monkeypatch.setattr(adapted_module, "build_base", no_network)
-        monkeypatch.setattr("tlfeat.backbones.keras_encoder.build_base", no_network)
-        with open_dog(opened) as rows:
-            assert rows.n_rows("avg_pool") == 7
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(adapted_module, "build_base", no_network)
+            patch.setattr("tlfeat.backbones.keras_encoder.build_base", no_network)
+            with open_dog(opened) as rows:
+                assert rows.n_rows("avg_pool") == 7
         picture(77).save(opened.table.images.file(0))
         with pytest.raises(DataError, match=r"cat.0\.png has changed or gone.*same tlfeat extract"), open_dog(opened):
             pass
