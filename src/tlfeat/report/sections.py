@@ -75,6 +75,7 @@ def sections(
         "notes": [note for note in comparison.notes if note not in set_apart],
         "sweep": sweep,
         "candidates": [f"{line.name}, {percent(line.result.score.accuracy)}" for line in comparison.lines],
+        "has_domains": any(data.split.domains),
         "domains": _domains(comparison.lines, in_words),
         "costs": _costs(comparison.lines, in_words),
         "curves": _curves(comparison.lines),
