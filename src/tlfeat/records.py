@@ -326,6 +326,7 @@ class Result(Record):
     leaks: Leaks | None = None  # None: not looked for, as in results of older versions
     shift: Shift | None = None  # of a head on a given split, where images could be held out
     model: str = ""  # folder of the saved model, relative to the working folder where it lies below it
+    by_domain: list[dict[str, Any]] = field(default_factory=list)  # domain, n, accuracy, ci95; empty without domains
     format_version: int = 1
 
     def __repr__(self) -> str:
@@ -383,6 +384,7 @@ def record(result: Result) -> dict[str, Any]:
         "accuracy_with_leaks": result.leaks.accuracy_with if result.leaks else None,
         "leaks": result.leaks.to_dict() if result.leaks else {},
         "shift": result.shift and result.shift.to_dict(),
+        "by_domain": result.by_domain,
     }
 
 

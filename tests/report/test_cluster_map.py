@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from made_data import as_json, make_table, tlfeat
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import DataError, UsageError
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.report.cluster_map import ClusterMap, map_cache, to_html, to_text
+from tlfeat.report.cluster_map import ClusterMap, _key_of, _looks_of, map_cache, to_document, to_html, to_text
 
 
 def blobs_cache(path: Path, sizes: tuple[int, ...] = (20, 12, 8), *, has_labels: bool = True) -> Path:
@@ -124,3 +125,53 @@ def test_the_command_prints_a_line_a_cluster_and_writes_a_page(make_photos: Make
     assert sum(cluster["n_images"] for cluster in document["clusters"]) == len(document["images"]) == 12
     numbers = {image["path"]: image["cluster"] for image in document["images"]}
     assert all(numbers[path] == c["number"] for c in document["clusters"] for path in c["typical"])
+
+
+# --- domains --------------------------------------------------------------------------------------------------
+
+
+def with_domains(path: Path, names: list[str]) -> ClusterMap:
+    with open_cache(blobs_cache(path), writable=True) as cache:
+        table = cache.table
+        cache.write_table(
+            replace(table, images=replace(table.images, domains=[names[i % len(names)] for i in range(40)]))
+        )
+    return mapped(path, n_clusters=3)
+
+
+def test_domains_have_a_column_a_key_and_the_colours_where_asked_for(tmp_path: Path) -> None:
+    found = with_domains(tmp_path / "b.h5", ["<b>Süd", "nord", "", "nord"])
+    of = dict(zip(found.paths, found.domains, strict=True))
+    assert sum(n for cluster in found.clusters for name, n in cluster.domains if name == "nord") == 20
+    assert "domains" in to_text(found).splitlines()[2]
+    document = to_document(found)
+    assert {image["path"]: image["domain"] for image in document["images"]} == of
+    assert document["clusters"][0]["domains"] == dict(found.clusters[0].domains)
+    page = to_html(found, "domain")
+    key = re.findall(r"<li><svg.*?<path class=\"(c\d)\".*?</svg> (.*?)</li>", page)
+    assert key == [("c0", "&lt;b&gt;Süd (10)"), ("c1", "nord (20)"), ("c4", "no domain (10)")]
+    dots = re.findall(r'<path class="(c\d)" transform.*?<title>(\d+\.png)', page)
+    colour = {"<b>Süd": "c0", "nord": "c1", "": "c4"}
+    assert [dot for dot, _ in dots] == [colour[of[path]] for _, path in dots] and len(dots) == 40
+    assert ", nord), cluster" in page and "<b>" not in page and "Domains: " in page
+    by_class = re.findall(r"</svg> (.*?)</li>", to_html(found, "class"))
+    assert by_class == ["&lt;i&gt;0 (20)", "&lt;i&gt;1 (12)", "&lt;i&gt;2 (8)"]
+
+
+def test_of_very_many_domains_the_most_frequent_have_a_colour(tmp_path: Path) -> None:
+    names = [f"camera {i}" for i in range(500) for _ in range(2 if i in (7, 400) else 1)]
+    looks = _looks_of(names)
+    assert len(looks) == 64 and "camera 400" in looks
+    key = _key_of(names, looks, "domain")
+    assert len(key) == 65 and key[-1][2] == "all others (436)"
+
+
+def test_colours_that_nothing_is_known_of_are_refused(tmp_path: Path) -> None:
+    found = mapped(blobs_cache(tmp_path / "b.h5", has_labels=False))
+    with pytest.raises(UsageError, match=r"no image has a domain.*--domain-column"):
+        to_html(found, "domain")
+    with pytest.raises(UsageError, match="no image has a label"):
+        to_html(found, "class")
+    with pytest.raises(UsageError, match=r"No colours by 'domian'\. Did you mean 'domain'"):
+        to_html(found, "domian")
+    assert "domain" not in to_document(found)["images"][0] and "domains" not in to_text(found)

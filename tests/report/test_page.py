@@ -48,13 +48,13 @@ def write_page(folder: Path, labels: list[str], *, n: int = 30, is_hostile: bool
     rng = np.random.default_rng(0)
     with (folder / "t.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label"])
+        writer.writerow(["path", "label", "domain"])
         for c, label in enumerate(labels):
             for i in range(n):
                 name = f"{MARKED[i % 4]}{c}-{i}.png" if is_hostile else f"{c}-{i}.png"
                 pixels = rng.integers(0, 256, (24, 32, 3)) // 2 + (60 if i % 3 else 0) * np.eye(3)[c % 3]
                 Image.fromarray(pixels.astype(np.uint8)).resize((64, 48)).save(folder / name)
-                writer.writerow([name, label])
+                writer.writerow([name, label, HOSTILE[i % 4] if is_hostile else ("north", "south", "")[i % 3]])
     cache = plan_extraction(folder / "t.csv", backbone="pixels").run().cache
     with open_data(cache, seed=0) as data:
         found = compare_candidates(data, heads=("knn", "lda"), keras_modes=(), has_pixels=False)
@@ -203,6 +203,9 @@ def test_colours_of_the_map_follow_the_choice(visit: Opener, plain: Path) -> Non
     page = visit(plain).page
     by_class = colours(page)
     assert len(by_class) == 3 and page.locator("#key button").count() == 3
+    page.get_by_label("domain", exact=True).check()
+    assert page.locator("#key button").all_inner_texts() == ["(no domain) (30)", "north (30)", "south (30)"]
+    assert page.locator("#domains ~ .scroll th").all_inner_texts()[1].startswith("(no domain)")
     page.get_by_label("split", exact=True).check()
     assert len(colours(page)) == 3 and colours(page) != by_class
     assert page.locator("#key").inner_text().count("test (18)") == 1
@@ -456,7 +459,7 @@ def test_names_of_a_stranger_are_shown_and_run_nothing(visit: Opener, hostile: P
         for cell in page.locator("#matrix button").all()[:6]:
             cell.click()
             page.keyboard.press("Escape")
-    for colour in ("class", "split", "mistake"):
+    for colour in ("class", "domain", "split", "mistake"):
         page.locator(f'input[name="colour"][value="{colour}"]').check()
         page.mouse.move(*on_the_map(page))
         assert opened.is_visible("#tip .picture")

@@ -6,12 +6,13 @@ import csv
 import io
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from made_results import a_result, lined_up
 from tlfeat.records import Leaks
-from tlfeat.report.comparison import legend, result_text, table_rows, terminal_text, to_csv, to_markdown
+from tlfeat.report.comparison import domain_table, legend, result_text, table_rows, terminal_text, to_csv, to_markdown
 from tlfeat.text import percent, wrapped
 
 FIRST = a_result(
@@ -193,3 +194,37 @@ def test_lines_break_between_words_and_never_before_a_percent_sign() -> None:
     assert found == ["SHIFT: held-out training images are right in", "  65.8 %, test images in 45.7 %", "  short"]
     assert wrapped(text, None) == text
     assert wrapped("cache/" + "x" * 60, 50) == "cache/" + "x" * 60
+
+
+# --- domains --------------------------------------------------------------------------------------------------
+
+
+def by_domain(**accuracies: float) -> list[dict[str, Any]]:
+    return [{"domain": name, "n": 7, "accuracy": a, "ci95": [a - 0.125, a]} for name, a in accuracies.items()]
+
+
+def test_accuracies_by_domain_stand_under_their_headings_and_in_every_form() -> None:
+    first = replace(FIRST, by_domain=by_domain(photo=0.75, sketch=0.5))
+    found = lined_up(first, replace(SECOND, by_domain=by_domain(photo=0.25, sketch=0.625)))
+    headings, rows = domain_table(found.lines) or ((), [])
+    assert dict(zip(headings, rows[1], strict=True)) == {
+        "domain": "sketch",
+        "test images": "7",
+        "svm": "50.0 %",
+        "95 % interval": "37.5 to 50.0",
+        "lowest of all": "50.0 %",
+        "highest of all": "62.5 %",
+    }
+    assert "sketch            7  50.0 %   37.5 to 50.0         50.0 %          62.5 %" in terminal_text(found)
+    assert "| sketch | 7 | 50.0 % |" in to_markdown(found)
+    assert found.lines[1].to_record()["by_domain"] == by_domain(photo=0.25, sketch=0.625)
+    lines = result_text(first).splitlines()
+    assert "  by domain          photo   75.0 %  (7 test images, 95 % interval 62.5 to 75.0)" in lines
+    assert "                     sketch  50.0 %  (7 test images, 95 % interval 37.5 to 50.0)" in lines
+
+
+def test_one_domain_or_none_has_no_table() -> None:
+    assert domain_table(lined_up(FIRST, SECOND).lines) is None
+    found = lined_up(replace(FIRST, by_domain=by_domain(photo=0.75)))
+    assert domain_table(found.lines) is None
+    assert "photo" not in terminal_text(found) + result_text(found.lines[0].result)

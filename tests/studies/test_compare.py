@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import MakePhotos
+from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.intervals import difference_interval, mcnemar, proportion_interval
 from tlfeat.extract.plan import plan_extraction
@@ -109,3 +110,27 @@ def test_older_and_newer_results_stand_in_one_csv(cache: Path) -> None:
 def test_a_result_round_trips_through_json(cache: Path) -> None:
     result = compared(cache)[0].lines[0].result
     assert Result.from_dict(json.loads(json.dumps(result.to_dict()))).coverage == result.coverage
+
+
+def test_domains_are_counted_in_every_result_and_anew_where_they_have_changed(cache: Path) -> None:
+    found, _ = compared(cache)
+    assert [line.result.by_domain for line in found.lines] == [[], []]
+    with open_cache(cache, writable=True) as opened:
+        table = opened.table
+        domains = ["Süd" if key < "8" else "Nord" for key in table.keys]
+        opened.write_table(replace(table, images=replace(table.images, domains=domains)))
+    again, groups = compared(cache)
+    assert all(line.is_reused for line in again.lines)
+    for line in again.lines:
+        right = np.array(line.result.predicted) == np.array(line.result.true)
+        in_south = np.array([key < "8" for key in line.result.test_keys])
+        north, south = line.result.by_domain
+        assert (north["domain"], north["n"], south["n"]) == ("Nord", (~in_south).sum(), in_south.sum())
+        assert south["accuracy"] == pytest.approx(right[in_south].mean())
+        assert south["ci95"] == list(proportion_interval(right[in_south], groups[in_south]))
+    assert "Accuracy by domain</h2>" in page_of(cache, again) and "Accuracy by domain</h2>" not in page_of(cache, found)
+    text = result_text(again.lines[0].result)
+    assert "by domain          Nord  " in text
+    with open_data(cache, seed=0) as data:
+        fresh = compare_candidates(data, heads=("svm", "knn"), keras_modes=(), has_pixels=False, is_fresh=True)
+    assert [line.result.by_domain for line in fresh.lines] == [line.result.by_domain for line in again.lines]

@@ -46,6 +46,7 @@ def run_map(
         typer.Option("--clusters", min=2, help="Number of clusters. Default: 10, fewer for less than 50 images."),
     ] = None,
     images: Annotated[int, typer.Option("--images", min=3, help="Images on the map, at most; a seeded sample.")] = 2000,
+    color: Annotated[str, typer.Option("--color", help="What the colours say: cluster, domain or class.")] = "cluster",
     cache: CacheOption = None,
     output: OutputOption = None,
     seed: SeedOption = 0,
@@ -53,12 +54,13 @@ def run_map(
     """Draw the map of a cache, labelled or not: clusters of alike images, named after their most typical pictures."""
     from tlfeat import workspace
     from tlfeat.cache.store import open_cache
-    from tlfeat.report.cluster_map import map_cache, to_document, to_text, write_reports
+    from tlfeat.report.cluster_map import check_color, map_cache, to_document, to_text, write_reports
 
     path = cache or workspace.newest_cache()
     with open_cache(path) as opened:
         console.speak_of(opened.source.get("holds", "images"), opened.table.images.classes)
         console.say(*opened.notes)
+        check_color(color, opened.table.images.domains, opened.table.images.labels)
         found = map_cache(
             opened,
             layer=layer,
@@ -68,6 +70,6 @@ def run_map(
             max_images=images,
             on_progress=console.progress,
         )
-    paths = write_reports(found, output or workspace.report_dir(path))
+    paths = write_reports(found, output or workspace.report_dir(path), color=color)
     console.result(to_text(found, console.width), to_document(found))
     console.say(f"Map with pictures: {paths['html']} (and .json)")

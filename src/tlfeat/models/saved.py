@@ -20,6 +20,7 @@ from tlfeat import workspace
 from tlfeat.documents import EncoderSource, Fingerprint, misfit, shown
 from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.domains import accuracy_by_domain
 from tlfeat.evaluate.leaks import LeakedImages, scored_tests, with_leaked
 from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split
@@ -133,6 +134,7 @@ class Fitted:
             history=self.history,
             notes=[*split.notes, *self.notes],
             leaks=with_leaked(leaks, split, true, predicted),
+            by_domain=_by_domain(split, leaks, true == predicted),
         )
 
     def _shift(self, split: Split, leaks: LeakedImages, found: Score) -> Shift | None:
@@ -157,6 +159,12 @@ def _score(
         groups=split.test_groups(is_scored),
         probabilities=None if probabilities is None else probabilities[is_scored],
     )
+
+
+def _by_domain(split: Split, leaks: LeakedImages, right: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    is_scored = scored_tests(leaks, split)
+    domains = [split.domains[i] for i in split.where("test")[is_scored]]
+    return accuracy_by_domain(domains, right[is_scored], split.test_groups(is_scored))
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +349,7 @@ def has_model(result: Result) -> bool:
 
 
 def with_leaks(known: Result, split: Split, leaks: LeakedImages) -> Result:
-    """Return a saved Result scored without today's leaks.
+    """Return a saved Result scored without today's leaks, and by today's domains.
 
     Paths may be others by now, and older versions looked for fewer leaks, or for none, or scored them too. Where other
     images count than did, there is no calibration: only the probability of the named class is saved.
@@ -353,7 +361,13 @@ def with_leaks(known: Result, split: Split, leaks: LeakedImages) -> Result:
     )
     found = known.score if is_as_saved else _score(split, leaks, true, predicted, None)
     shift = known.shift if is_as_saved else None
-    return replace(known, score=found, leaks=with_leaked(leaks, split, true, predicted), shift=shift)
+    return replace(
+        known,
+        score=found,
+        leaks=with_leaked(leaks, split, true, predicted),
+        shift=shift,
+        by_domain=_by_domain(split, leaks, true == predicted),
+    )
 
 
 def _leaked(leaks: Leaks | None) -> set[str]:

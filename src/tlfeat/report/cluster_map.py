@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ _N_TYPICAL, _N_NAMED = 8, 2
 
 _SIDE, _SIDE_ON_MAP = 112, 64
 
+#: What the colours of the map may say.
+COLORS = ("cluster", "domain", "class")
+
+#: Domains or classes with a look of their own: so many differ (`class_look`). Others are as those without a name.
+_MAX_LOOKS = 64
+
+#: Of images without a domain or class.
+_FAINT = ("c4", "circle")
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -44,13 +53,14 @@ class Cluster:
     n : int
     typical : list of int
         Places in the map of the images nearest to its centre, nearest first.
-    labels : list of (str, int)
-        How many images have which label, the most frequent first; none without labels.
+    labels, domains : list of (str, int)
+        How many images have which label or domain, the most frequent first; none without labels or domains.
     """
 
     n: int
     typical: list[int]
     labels: list[tuple[str, int]]
+    domains: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,7 @@ class ClusterMap:
 
     Attributes
     ----------
-    paths, labels, keys : list of str
+    paths, labels, keys, domains : list of str
         Of the images on the map; copies lie on one another and are there once.
     points : float32 array of shape (n, 2)
     cluster : int array of shape (n,)
@@ -82,6 +92,7 @@ class ClusterMap:
     clusters: list[Cluster]
     n_images: int
     beginnings: Mapping[str, str] = field(default_factory=dict)
+    domains: list[str] = field(default_factory=list)
 
     def name(self, cluster: Cluster) -> str:
         """The name of a cluster: its most typical picture."""
@@ -139,12 +150,14 @@ def map_cache(
     on_progress("map: clusters", 0, 0)
     cluster, order = _clusters(rows, n_clusters, seed)
     points, _ = lay_out(rows, [kind], seed=seed, on_progress=on_progress)
-    labels = [table.images.labels[i] for i in at]
+    labels, domains = ([column[i] for i in at] for column in (table.images.labels, table.images.domains))
     clusters = []
     for c in range(int(cluster.max()) + 1):
         inside = [int(i) for i in order if cluster[i] == c]
-        counts = Counter(labels[i] for i in inside if labels[i])
-        clusters.append(Cluster(len(inside), inside[:_N_TYPICAL], counts.most_common()))
+        of_labels, of_domains = (
+            Counter(names[i] for i in inside if names[i]).most_common() for names in (labels, domains)
+        )
+        clusters.append(Cluster(len(inside), inside[:_N_TYPICAL], of_labels, of_domains))
     return ClusterMap(
         cache.path,
         name,
@@ -158,6 +171,7 @@ def map_cache(
         clusters,
         len(first),
         snippets(cache, [keys[i] for one in clusters for i in one.typical]),
+        domains,
     )
 
 
@@ -184,17 +198,18 @@ def _clusters(rows: Rows, n_clusters: int | None, seed: int) -> tuple[Labels, La
 
 def to_text(found: ClusterMap, width: int | None = None) -> str:
     """Return what ``tlfeat map`` prints: a line a cluster, as wide as the terminal allows."""
-    has_labels = any(found.labels)
+    has_labels, has_domains = any(found.labels), any(found.domains)
     rows = [
         (
             number,
             f"{cluster.n:,}",
-            *([labels_text(cluster)] if has_labels else []),
+            *([shares_text(cluster.labels, cluster.n)] if has_labels else []),
+            *([shares_text(cluster.domains, cluster.n)] if has_domains else []),
             ", ".join(found.paths[i] for i in cluster.typical[:_N_NAMED]),
         )
         for number, cluster in enumerate(found.clusters, start=1)
     ]
-    headings = ("cluster", "images", *(["labels"] if has_labels else []), "most typical")
+    headings = ("cluster", "images", *["labels"] * has_labels, *["domains"] * has_domains, "most typical")
     return f"{sentence(found)}\n\n{aligned(headings, rows, n_left=len(headings), width=width)}"
 
 
@@ -206,16 +221,17 @@ def sentence(found: ClusterMap) -> str:
     return f"{some} pictures in {many}, by their rows of {found.layer}; labels had no part in it."
 
 
-def labels_text(cluster: Cluster, n_most: int = 3) -> str:
-    """Return the most frequent labels of a cluster with their shares."""
-    shown = [f"{one_line(label)} {percent(n / cluster.n)}" for label, n in cluster.labels[:n_most]]
-    n_more = len(cluster.labels) - n_most
+def shares_text(counts: Sequence[tuple[str, int]], n_images: int, n_most: int = 3) -> str:
+    """Return the most frequent labels or domains of a cluster with their shares."""
+    shown = [f"{one_line(name)} {percent(n / n_images)}" for name, n in counts[:n_most]]
+    n_more = len(counts) - n_most
     return ", ".join(shown + ([f"{n_more} more"] if n_more > 0 else [])) or "–"
 
 
 def to_document(found: ClusterMap) -> dict[str, Any]:
     """Return the map as JSON values."""
-    images = zip(found.paths, found.labels, found.cluster.tolist(), found.points.tolist(), strict=True)
+    domains = found.domains if any(found.domains) else [""] * len(found.paths)
+    images = zip(found.paths, found.labels, domains, found.cluster.tolist(), found.points.tolist(), strict=True)
     return {
         "cache": str(found.cache),
         "layer": found.layer,
@@ -228,25 +244,63 @@ def to_document(found: ClusterMap) -> dict[str, Any]:
                 "n_images": cluster.n,
                 "typical": [found.paths[i] for i in cluster.typical],
                 "labels": dict(cluster.labels),
+                **({"domains": dict(cluster.domains)} if any(domains) else {}),
             }
             for number, cluster in enumerate(found.clusters, start=1)
         ],
         "images": [
-            {"path": path, "label": label, "cluster": cluster + 1, "x": x, "y": y}
-            for path, label, cluster, (x, y) in images
+            {"path": path, "label": label, **({"domain": domain} if any(domains) else {}), "cluster": cluster + 1}
+            | {"x": x, "y": y}
+            for path, label, domain, cluster, (x, y) in images
         ],
     }
 
 
-def to_html(found: ClusterMap) -> str:
-    """Return one page that needs nothing from elsewhere; every text in it is escaped."""
+def check_color(color: str, domains: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise a `UsageError` where the colours of a map cannot say what was asked for."""
+    if color not in COLORS:
+        raise UsageError(f"No colours by '{color}'. {nearest(color, list(COLORS), of='ways')}")
+    if color == "domain" and not any(domains):
+        raise UsageError("--color domain: no image has a domain. See --domains and --domain-column of tlfeat extract.")
+    if color == "class" and not any(labels):
+        raise UsageError("--color class: no image has a label.")
+
+
+def _looks_of(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return domain or class to colour and shape, in order of name; of very many the most frequent have one."""
+    most = [name for name, _ in Counter(name for name in names if name).most_common(_MAX_LOOKS)]
+    return {name: class_look(place) for place, name in enumerate(sorted(most))}
+
+
+def _key_of(names: Sequence[str], looks: Mapping[str, tuple[str, str]], color: str) -> list[tuple[str, str, str]]:
+    """Return colour, outline and words of each line of the key of a map."""
+    counts = Counter(name if name in looks else "" for name in names)
+    key = [(colour, SHAPES[shape], f"{one_line(name)} ({counts[name]:,})") for name, (colour, shape) in looks.items()]
+    if counts[""]:
+        n_names = len(set(names) - {""})
+        others = f"no {color}" if n_names <= len(looks) else "all others"
+        key.append((_FAINT[0], SHAPES[_FAINT[1]], f"{others} ({counts['']:,})"))
+    return key
+
+
+def to_html(found: ClusterMap, color: str = "cluster") -> str:
+    """Return one page that needs nothing from elsewhere; every text in it is escaped.
+
+    Parameters
+    ----------
+    found : ClusterMap
+    color : str, default="cluster"
+        What colours say: one of `COLORS`.
+    """
+    check_color(color, found.domains, found.labels)
     places = map_places(found.points) * [1, -1] + [0, 1000]  # y grows downwards in SVG
     looks = [class_look(c) for c in range(len(found.clusters))]
+    names = {"domain": found.domains, "class": found.labels}.get(color, [])
+    looks_of = _looks_of(names)
+    look_of_dot = [looks_of.get(name, _FAINT) for name in names] or [looks[c] for c in found.cluster]
     dots = [
-        (x, y, *looks[c], f"{one_line(path)}{f' ({one_line(label)})' if label else ''}, cluster {c + 1}")
-        for (x, y), c, path, label in zip(
-            places.tolist(), found.cluster.tolist(), found.paths, found.labels, strict=True
-        )
+        (x, y, *look, _says(found, i))
+        for i, ((x, y), look) in enumerate(zip(places.tolist(), look_of_dot, strict=True))
     ]
     clusters = []
     for number, (cluster, (colour, shape)) in enumerate(zip(found.clusters, looks, strict=True), start=1):
@@ -264,7 +318,8 @@ def to_html(found: ClusterMap) -> str:
                 "shape": SHAPES[shape],
                 "name": found.name(cluster),
                 "n": f"{cluster.n:,}",
-                "labels": labels_text(cluster) if cluster.labels else "",
+                "labels": shares_text(cluster.labels, cluster.n) if cluster.labels else "",
+                "domains": shares_text(cluster.domains, cluster.n) if cluster.domains else "",
                 "pictures": [picture for picture in pictures if picture],
                 "typical": [found.paths[i] for i in cluster.typical[:_N_NAMED]],
                 "source": pictures[0].partition('src="')[2].partition('"')[0],
@@ -280,6 +335,8 @@ def to_html(found: ClusterMap) -> str:
         kind=KINDS[found.kind],
         sentence=sentence(found),
         shapes=SHAPES,
+        color=color,
+        key=_key_of(names, looks_of, color),
         dots=dots,
         clusters=clusters,
         side=_SIDE_ON_MAP,
@@ -288,12 +345,18 @@ def to_html(found: ClusterMap) -> str:
     )
 
 
+def _says(found: ClusterMap, i: int) -> str:
+    """Return what a dot of the map says when it is pointed at."""
+    of = ", ".join(name for names in (found.labels, found.domains) if names and (name := one_line(names[i])))
+    return f"{one_line(found.paths[i])}{f' ({of})' if of else ''}, cluster {found.cluster[i] + 1}"
+
+
 def _box(places: Any) -> str:
     """Return the part of the plane that has images, with room for a picture at its edge."""
     low, high = places.min(axis=0) - _SIDE_ON_MAP, places.max(axis=0) + _SIDE_ON_MAP
     return f"{low[0]} {low[1]} {high[0] - low[0]} {high[1] - low[1]}"
 
 
-def write_reports(found: ClusterMap, folder: Path) -> dict[str, Path]:
-    """Write map.html and .json into `folder` and return their paths by ending."""
-    return write_forms(folder, "map", html=to_html(found), json=to_document(found))
+def write_reports(found: ClusterMap, folder: Path, *, color: str = "cluster") -> dict[str, Path]:
+    """Write map.html and .json into `folder` and return their paths by ending; see `to_html`."""
+    return write_forms(folder, "map", html=to_html(found, color), json=to_document(found))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlfeat.evaluate.calibration import calibration_text
+from tlfeat.evaluate.domains import domain_lines, domain_name, shown_domains
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.heads.reject import reference_text
@@ -38,6 +40,8 @@ _HEADINGS = ("model", "accuracy", "95 % interval", "macro F1", "fit", "image", "
 #: What a narrow terminal leaves out first.
 _DROPPABLE = ("macro F1", "size", "image", "fit")
 
+_DROPPABLE_OF_DOMAINS = ("lowest of all", "highest of all")
+
 
 def terminal_text(comparison: Comparison, width: int | None = None) -> str:
     """Return what ``compare`` prints: the table as wide as the terminal allows, and three lines of notes."""
@@ -45,7 +49,9 @@ def terminal_text(comparison: Comparison, width: int | None = None) -> str:
     if width is not None and len(aligned(headings, rows).partition("\n")[0]) > width:
         rows = [(*row[:-1], _short_verdict(line, row[-1])) for line, row in zip(comparison.lines, rows, strict=True)]
     table = aligned(headings, rows, width=width, droppable=_DROPPABLE)
-    return "\n".join([table, "", *_short_legend(comparison)])
+    domains = domain_table(comparison.lines)
+    by_domain = [aligned(*domains, width=width, droppable=_DROPPABLE_OF_DOMAINS), ""] if domains else []
+    return "\n".join([table, "", *by_domain, *_short_legend(comparison)])
 
 
 def _short_verdict(line: Line, verdict: str) -> str:
@@ -116,6 +122,7 @@ def result_text(result: Result, command_s: float | None = None, width: int | Non
         *_leak_lines(result),
         f"  balanced accuracy  {percent(found.balanced_accuracy)}{_interval(found.balanced_accuracy_ci95, 100, 1)}",
         f"  macro F1           {found.macro_f1:.3f}{_interval(found.macro_f1_ci95, 1, 3)}",
+        *_domain_lines(result),
         *([f"  with --reject      {coverage_text(result)}"] if result.coverage else []),
         *([f"                     {reference_text(result.reference)}"] if result.reference else []),
         *([f"  calibration        {calibration_text(found.calibration)}"] if found.calibration else []),
@@ -147,6 +154,11 @@ def coverage_text(result: Result) -> str:
         for c in result.coverage
         if c["asked"] < 1
     )
+
+
+def _domain_lines(result: Result) -> list[str]:
+    heads = ["by domain", *[""] * len(result.by_domain)]
+    return [f"  {head:<17}  {line}" for head, line in zip(heads, domain_lines(result.by_domain), strict=False)]
 
 
 def _leak_lines(result: Result) -> list[str]:
@@ -192,6 +204,25 @@ def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str,
     rows = [_cells(line) for line in comparison.lines]
     rows[0] = (*rows[0][:-1], "best")
     return _HEADINGS, rows
+
+
+def domain_table(lines: Sequence[Line]) -> tuple[tuple[str, ...], list[tuple[str, ...]]] | None:
+    """Return headings and cells of the accuracy by domain of the first candidate; None for fewer than two domains.
+
+    Of many domains there are those in which it is least accurate.
+    """
+    best = lines[0].result
+    if len(best.by_domain) < 2:
+        return None
+    of_all = [{of["domain"]: of["accuracy"] for of in line.result.by_domain} for line in lines]
+    rows: list[tuple[str, ...]] = []
+    for of in shown_domains(best.by_domain):
+        others = [found[of["domain"]] for found in of_all if of["domain"] in found]
+        cells = (f"{of['n']:,}", percent(of["accuracy"]), interval_text(of["ci95"]))
+        rows.append((domain_name(of), *cells, percent(min(others)), percent(max(others))))
+    if n_more := len(best.by_domain) - len(rows):
+        rows.append((f"and {n_more:,} more, more accurate", *[""] * 5))
+    return ("domain", "test images", lines[0].name, "95 % interval", "lowest of all", "highest of all"), rows
 
 
 def n_scored(comparison: Comparison) -> int:
@@ -273,6 +304,7 @@ def to_markdown(comparison: Comparison) -> str:
         "",
         markdown_table(headings, rows),
         "",
+        *([markdown_table(*by_domain), ""] if (by_domain := domain_table(comparison.lines)) else []),
         *(f"- {in_markdown(sentence)}" for sentence in legend(comparison)),
         *(f"- not run: {in_markdown(f'{name}: {why}')}" for name, why in comparison.skipped),
         *(f"- note: {in_markdown(note)}" for note in comparison.notes),

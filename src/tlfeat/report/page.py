@@ -17,6 +17,7 @@ from tlfeat import workspace
 from tlfeat.cache.contents import TEXT_GONE, choose_layers, holds_texts, picture_files, snippets
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.domains import NO_DOMAIN
 from tlfeat.evaluate.split import Split
 from tlfeat.images.thumbnails import COLUMNS, ROWS, Sheets, make_sheets
 from tlfeat.records import Result, layers_of
@@ -133,11 +134,15 @@ def _document(
     place = {int(i): k for k, i in enumerate(images.at)}
     test_at = split.where("test")
     roles = ["train", "val", "test"]
+    domains = sorted(set(split.domains))
+    place_of_domain = {name: i for i, name in enumerate(domains)}
     shapes = list(SHAPES)
     return {
         "noun": holds.removesuffix("s"),
         "classes": [one_line(name) for name in split.classes],
         "roles": ["training", "validation", "test"],
+        "domains": [one_line(name) or NO_DOMAIN for name in domains] if any(domains) else [],
+        "domain": [place_of_domain[split.domains[i]] for i in images.at] if any(domains) else [],
         "paths": [one_line(split.paths[i]) for i in images.at],
         "labels": split.labels[images.at].tolist(),
         "role": [roles.index(split.roles[i]) for i in images.at],
@@ -157,7 +162,10 @@ def _document(
             for kind, points in (found_map.points if found_map else {}).items()
         ],
         "shapes": [*SHAPES.values()],
-        "looks": [(colour, shapes.index(shape)) for colour, shape in map(class_look, range(len(split.classes)))],
+        "looks": [
+            (colour, shapes.index(shape))
+            for colour, shape in map(class_look, range(max(len(split.classes), len(domains))))
+        ],
     }
 
 

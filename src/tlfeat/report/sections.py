@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tlfeat.evaluate.calibration import calibration_text
 from tlfeat.evaluate.data import Data
+from tlfeat.evaluate.domains import domain_name, shown_domains
 from tlfeat.evaluate.scores import confused_pairs, guessing_sentence
 from tlfeat.records import Environment, Result
 from tlfeat.report.charts import Chart, to_svg
@@ -74,6 +75,8 @@ def sections(
         "notes": [note for note in comparison.notes if note not in set_apart],
         "sweep": sweep,
         "candidates": [f"{line.name}, {percent(line.result.score.accuracy)}" for line in comparison.lines],
+        "has_domains": any(data.split.domains),
+        "domains": _domains(comparison.lines, in_words),
         "costs": _costs(comparison.lines, in_words),
         "curves": _curves(comparison.lines),
         "best": comparison.lines[0].name,
@@ -129,6 +132,32 @@ def _sweep(folded: Sequence[Line], comparison: Comparison) -> dict[str, Any] | N
             for line, score in scores
         ],
         "notes": [note for note in comparison.notes if note in guesses],
+    }
+
+
+def _domains(lines: Sequence[Line], in_words: Callable[[str], str]) -> dict[str, Any] | None:
+    """Return the table of accuracies by domain, a line a candidate; of many domains the lowest of the best candidate.
+
+    Where there are fewer than two domains there is none.
+    """
+    best = lines[0].result.by_domain
+    if len(best) < 2:
+        return None
+    shown = shown_domains(best)
+    rows = []
+    for line in lines:
+        known = {of["domain"]: of for of in line.result.by_domain}
+        found = [known.get(of["domain"]) for of in shown]
+        rows.append((line.name, [(percent(of["accuracy"]), interval_text(of["ci95"])) if of else None for of in found]))
+    few = (
+        f"The {len(shown)} domains, of {len(best):,}, in which {lines[0].name} is least accurate; all: comparison.json."
+    )
+    return {
+        "headings": [
+            (domain_name(of), in_words(f"{of['n']:,} test {'image' if of['n'] == 1 else 'images'}")) for of in shown
+        ],
+        "rows": rows,
+        "note": few if len(shown) < len(best) else "",
     }
 
 

@@ -265,6 +265,10 @@
       const [colour, shape] = data.looks[data.labels[i]];
       return { name: data.classes[data.labels[i]], colour, shape };
     },
+    domain: (i) => {
+      const [colour, shape] = data.looks[data.domain[i]];
+      return { name: data.domains[data.domain[i]], colour, shape };
+    },
     split: (i) => [
       { name: data.roles[0], colour: "c4", shape: 0, faint: true },
       { name: data.roles[1], colour: "c5", shape: 2 },
