@@ -24,6 +24,7 @@ WINGS = [
     ("cache",),
     ("extract", "evaluate"),
     ("heads", "finetune"),
+    ("adapt",),
     ("models",),
     ("studies",),
     ("report",),
@@ -44,7 +45,7 @@ LEAD_IN = {
 }
 
 #: What a wing may see of the wings before it, where that is less than all of them.
-SEES = {"heads": {"evaluate"}}
+SEES = {"heads": {"evaluate"}, "adapt": {"evaluate", "heads"}}
 
 #: The commands and their options.
 CLI = ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
@@ -73,6 +74,7 @@ HEAVY = {
     "ai_edge_litert": {"models.formats"},
     "sklearnex": {"heads.kernel"},
     "sklearn": {
+        "adapt.domain_maps",
         "heads.kernel",
         "heads.family",
         "heads.fit",
@@ -124,7 +126,7 @@ AT_THE_TOP = {
     "h5py": HEAVY["h5py"] - {"backbones.stored_weights", "backbones.weights_files"},
     "PIL": {"images.decode", "images.resizing"},
     "typer": {f"cli.{name}" for name in _COMMANDS},
-    "sklearn": {"extract.transformer"},
+    "sklearn": {"adapt.domain_maps", "extract.transformer"},
 }
 
 
@@ -192,6 +194,8 @@ def test_a_wing_imports_only_what_stands_before_it(wing: str) -> None:
     ("module", "other"),
     [
         ("heads.fit", "cache.store"),
+        ("adapt.moments", "cache.store"),
+        ("heads.fit", "adapt.moments"),
         ("images.decode", "cli.app"),
         ("extract.plan", "evaluate.split"),
         ("text", "cli.app"),

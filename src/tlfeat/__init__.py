@@ -21,14 +21,19 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "BackboneSpec": "backbones.network",
     "Cache": "cache.store",
+    "Coral": "adapt.domain_maps",
+    "DomainStandardiser": "adapt.domain_maps",
     "Embeddings": "evaluate.embeddings",
     "Encoder": "backbones.encoder",
     "ImageEmbedder": "extract.transformer",
     "ImageSet": "images.image_set",
     "KerasEncoder": "backbones.keras_encoder",
+    "LinearTransport": "adapt.domain_maps",
     "Model": "models.predict",
     "PixelEncoder": "backbones.encoder",
+    "PooledStandardiser": "adapt.domain_maps",
     "Result": "records",
+    "SubspaceAlignment": "adapt.domain_maps",
     "TlfeatError": "errors",
     "compare_candidates": "studies.compare",
     "embed": "extract.arrays",
@@ -45,6 +50,11 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from tlfeat.adapt.domain_maps import Coral as Coral
+    from tlfeat.adapt.domain_maps import DomainStandardiser as DomainStandardiser
+    from tlfeat.adapt.domain_maps import LinearTransport as LinearTransport
+    from tlfeat.adapt.domain_maps import PooledStandardiser as PooledStandardiser
+    from tlfeat.adapt.domain_maps import SubspaceAlignment as SubspaceAlignment
     from tlfeat.backbones.encoder import Encoder as Encoder
     from tlfeat.backbones.encoder import PixelEncoder as PixelEncoder
     from tlfeat.backbones.keras_encoder import KerasEncoder as KerasEncoder

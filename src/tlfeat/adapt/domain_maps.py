@@ -13,12 +13,13 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, TransformerMixin
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
-from tlfeat.adapt.moments import moments_of, power_of, principal_axes
+from tlfeat.adapt.moments import columns_by_domain, finite, moments_of, power_of, principal_axes
 from tlfeat.errors import DataError, UsageError
-from tlfeat.heads.blocks import blocks_of
-from tlfeat.heads.columns import columns_of, sums_by_group
+from tlfeat.heads.blocks import blocks_of, in_threads, steady_threads
 from tlfeat.types import Bools, Floats, Labels, Rows, RowSource
 
 #: Directions in which covariances are matched; with more, the noise in them costs more than they bring
@@ -29,7 +30,7 @@ N_COMPONENTS = 20
 N_DIRECTIONS = 100
 
 
-class DomainMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class DomainMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """What all maps share: the moments of each domain, and which one is the target.
 
     Attributes
@@ -66,18 +67,22 @@ class DomainMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         UsageError
             There is no such target, or no other domain.
         DataError
-            Fewer than two rows on either side.
+            A domain has one row only, or a row holds NaN or infinity.
         """
-        rows, (names, numbers) = _as_rows(X), np.unique(np.asarray(domains, dtype=str), return_inverse=True)
-        if len(numbers) != rows.shape[0]:
-            raise UsageError(f"{rows.shape[0]:,} rows and {len(numbers):,} domains.")
-        _check_domains(names.tolist(), np.bincount(numbers), target)
-        self.domains_, self.target_, self.n_features_in_ = names.tolist(), str(target), rows.shape[1]
-        self.n_columns_ = rows.shape[1]
-        self._place(*sums_by_group(rows, numbers.astype(np.int64), len(names)))
-        standard = MappedRows(rows, numbers.astype(np.int64), self._standardised, rows.shape[1])
-        self._fit_map(standard, numbers == self.domains_.index(self.target_))
+        rows = _as_rows(X)
+        names, numbers = np.unique(_domains_of(domains, rows.shape[0]), return_inverse=True)
+        _check_domains(names.tolist(), np.bincount(numbers, minlength=1), str(target))
+        self.domains_, self.target_ = names.tolist(), str(target)
+        self.n_features_in_ = self.n_columns_ = rows.shape[1]
+        with steady_threads():
+            self._place(*columns_by_domain(rows, numbers, len(names)))
+            standard = MappedRows(rows, numbers, self._standardised, rows.shape[1])
+            self._fit_map(standard, numbers == self.domains_.index(self.target_))
         return self
+
+    def fit_transform(self, X: RowSource, y: Any = None, *, domains: npt.ArrayLike, target: str) -> Rows:
+        """Fit, and return these rows where the target's lie, each from its own domain."""
+        return self.fit(X, y, domains=domains, target=target).transform(X, domains)
 
     def transform(self, X: RowSource, domains: npt.ArrayLike | None = None) -> Rows:
         """Return rows where the target's lie, float32 of shape (n_images, n_columns_).
@@ -89,19 +94,19 @@ class DomainMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             Where the rows come from; the target by default.
         """
         mapped = self.mapped(X, domains)
-        blocks = [mapped[block] for block in blocks_of(mapped.shape[0])]
-        return np.concatenate(blocks) if blocks else np.empty(mapped.shape, np.float32)
+        found = np.empty(mapped.shape, np.float32)
+        with steady_threads():
+            in_threads(lambda block: found.__setitem__(block, mapped[block]), blocks_of(len(found)))
+        return found
 
     def mapped(self, X: RowSource, domains: npt.ArrayLike | None = None) -> MappedRows:
         """Return what `transform` returns as rows that are mapped when a block of them is read."""
-        from sklearn.utils.validation import check_is_fitted
-
         check_is_fitted(self)
         rows = _as_rows(X)
         if rows.shape[1] != self.n_features_in_:
             raise UsageError(f"The map was fitted on {self.n_features_in_:,} columns, received {rows.shape[1]:,}.")
-        asked = np.broadcast_to(np.asarray(self.target_ if domains is None else domains, dtype=str), (rows.shape[0],))
-        unknown = sorted(set(np.unique(asked).tolist()) - set(self.domains_))
+        asked = _domains_of(self.target_ if domains is None else domains, rows.shape[0])
+        unknown = sorted(set(asked.tolist()) - set(self.domains_))
         if unknown:
             raise UsageError(f"No domain '{unknown[0]}'. Known: {', '.join(self.domains_)}.")
         numbers = np.searchsorted(np.array(self.domains_), asked).astype(np.int64)
@@ -112,11 +117,14 @@ class DomainMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         target = self.domains_.index(self.target_)
         return [("adapt_standardise", fitted_scaler(self.shift_[target], self.scale_[target]))]
 
-    def _place(self, origin: Floats, n: Floats, sums: Floats, squares: Floats) -> None:
-        """Give every domain its own mean and deviations."""
-        columns = [columns_of(origin, n[d], sums[d], squares[d], "each") for d in range(len(n))]
-        self.shift_ = np.array([c.shift for c in columns])
-        self.scale_ = np.array([c.scale for c in columns])
+    @property
+    def _n_features_out(self) -> int:
+        """For the names of columns in a DataFrame of `set_output`."""
+        return self.n_columns_
+
+    def _place(self, n: Floats, means: Floats, variances: Floats) -> None:
+        """Give every domain its own mean and deviations; a constant column is only centred."""
+        self.shift_, self.scale_ = means, np.where(variances > 0, np.sqrt(variances), 1)
 
     def _fit_map(self, standard: RowSource, is_target: Bools) -> None:
         """Learn what is needed beside the moments of columns, from standardised rows."""
@@ -129,12 +137,11 @@ class DomainMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         found = np.empty(x.shape, np.float32)
         for domain in np.unique(numbers).tolist():
             inside = numbers == domain
-            shift, scale = self.shift_[domain].astype(np.float32), self.scale_[domain].astype(np.float32)
-            found[inside] = (x[inside] - shift) / scale
+            found[inside] = (x[inside] - self.shift_[domain]) / self.scale_[domain]
         return found
 
     def _to_target(self, x: Rows, numbers: Labels) -> Rows:
-        standard, found = self._standardised(x, numbers), np.empty((len(x), self.n_columns_), np.float32)
+        standard, found = self._standardised(finite(x), numbers), np.empty((len(x), self.n_columns_), np.float32)
         is_target = numbers == self.domains_.index(self.target_)
         for side in (False, True):
             inside = is_target == side
@@ -173,11 +180,12 @@ class MappedRows:
 class PooledStandardiser(DomainMap):
     """No adaptation: one mean and deviation of each column for all sources, which the target gets, too."""
 
-    def _place(self, origin: Floats, n: Floats, sums: Floats, squares: Floats) -> None:
-        is_source = np.array([name != self.target_ for name in self.domains_])
-        pooled = columns_of(origin, n[is_source].sum(), sums[is_source].sum(0), squares[is_source].sum(0), "each")
-        self.shift_ = np.tile(pooled.shift, (len(n), 1))
-        self.scale_ = np.tile(pooled.scale, (len(n), 1))
+    def _place(self, n: Floats, means: Floats, variances: Floats) -> None:
+        n_sources = n * [name != self.target_ for name in self.domains_]
+        weights = n_sources / n_sources.sum()
+        mean = weights @ means
+        variance = weights @ (variances + (means - mean) ** 2)
+        super()._place(n, *(np.tile(each, (len(n), 1)) for each in (mean, variance)))
 
 
 class DomainStandardiser(DomainMap):
@@ -207,6 +215,8 @@ class _CovarianceMap(DomainMap):
         self.shrinkage = shrinkage
 
     def _fit_map(self, standard: RowSource, is_target: Bools) -> None:
+        if self.shrinkage is not None and not 0 <= self.shrinkage <= 1:
+            raise UsageError(f"shrinkage is 0 to 1, received {self.shrinkage}.")
         every = np.ones(len(is_target), bool)
         self.components_ = principal_axes(standard, every, self.n_components)
         source, target = (moments_of(standard, side, self.components_) for side in (~is_target, is_target))
@@ -294,20 +304,32 @@ def fitted_scaler(shift: Floats, scale: Floats) -> Any:
 
 def _as_rows(rows: Any) -> RowSource:
     """Return rows as they are where they are a RowSource, else as a float32 array of two dimensions."""
-    if hasattr(rows, "shape") and len(rows.shape) == 2 and getattr(rows, "dtype", np.float32) == np.float32:
+    is_table = hasattr(rows, "__array__") and getattr(rows, "dtype", None) != np.float32
+    if hasattr(rows, "shape") and len(rows.shape) == 2 and not is_table and not issparse(rows):
         return rows  # type: ignore[no-any-return]
-    found = np.asarray(rows, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and said to be
+            found = np.asarray(rows, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"Rows are a table of numbers, not sparse, received {type(rows).__name__}.") from error
     if found.ndim != 2:
         raise UsageError(f"Rows have two dimensions, received shape {found.shape}.")
     return found
 
 
+def _domains_of(domains: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.str_]:
+    """Return the domain of each row; one name is that of all."""
+    found = np.asarray(domains, dtype=str)
+    if found.shape not in ((), (n_rows,)):
+        raise UsageError(f"A domain for each of {n_rows:,} rows is needed, received shape {found.shape}.")
+    return np.broadcast_to(found, (n_rows,))
+
+
 def _check_domains(names: list[str], counts: Labels, target: str) -> None:
     known = ", ".join(names)
     if target not in names:
-        raise UsageError(f"No rows of the target '{target}'. Domains: {known}.")
+        raise UsageError(f"No rows of the target '{target}'. Domains: {known or 'none'}.")
     if len(names) < 2:
         raise UsageError(f"Rows of one domain only ({known}): there is nothing to adapt from.")
-    n_target = int(counts[names.index(target)])
-    if min(n_target, int(counts.sum()) - n_target) < 2:
-        raise DataError(f"At least two rows of the target and two of other domains are needed, received {known}.")
+    if counts.min() < 2:
+        raise DataError(f"Domain '{names[int(counts.argmin())]}' has one row: every domain needs at least two.")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlfeat.errors import DataError
-from tlfeat.heads.blocks import add_up
+from tlfeat.errors import DataError, UsageError
+from tlfeat.heads.blocks import add_up, blocks_of
 from tlfeat.heads.columns import MAX_COVARIANCE, WIDE_LANES
-from tlfeat.types import Bools, Floats, RowSource
+from tlfeat.types import Bools, Floats, Labels, Rows, RowSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,42 @@ class Moments:
         return 1.0 if delta <= 0 else float(np.clip(beta / delta, 0, 1))
 
 
+def columns_by_domain(rows: RowSource, numbers: Labels, n_domains: int) -> tuple[Floats, Floats, Floats]:
+    """Return how many rows each domain has, (n_domains,), and means and variances of its columns, (n_domains, width).
+
+    Summed in float64, as one domain can lie far from the others. A variance that is the rounding of float32 is 0.
+
+    Raises
+    ------
+    DataError
+        A row holds NaN or infinity.
+    """
+    origin: Floats = np.asarray(finite(rows[blocks_of(rows.shape[0])[0]]).mean(axis=0, dtype=np.float64))
+
+    def work(blocks: list[slice]) -> list[Floats]:
+        sums, squares = (np.zeros((n_domains, rows.shape[1])) for _ in range(2))
+        for block in blocks:
+            x = finite(rows[block]) - origin
+            members = (numbers[block] == np.arange(n_domains)[:, None]).astype(np.float64)
+            sums += members @ x
+            squares += members @ np.square(x, out=x)
+        return [sums, squares]
+
+    sums, squares = add_up(rows.shape[0], work)
+    n = np.bincount(numbers, minlength=n_domains).astype(np.float64)
+    mean = sums / n[:, None]
+    variances = squares / n[:, None] - mean**2
+    variances[variances <= 1e-12 * np.maximum(mean**2, (origin + mean) ** 2)] = 0
+    return n, origin + mean, variances
+
+
+def finite(x: Rows) -> Rows:
+    """Return rows that are numbers throughout, or raise DataError."""
+    if not np.isfinite(x).all():
+        raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
+    return x
+
+
 def principal_axes(rows: RowSource, is_taken: Bools, n: int) -> Floats:
     """Return the `n` directions, at most one a column, along which these rows vary most, of shape (n, width).
 
@@ -75,6 +111,8 @@ def principal_axes(rows: RowSource, is_taken: Bools, n: int) -> Floats:
     from scipy.linalg import eigh
 
     width = rows.shape[1]
+    if n < 1:
+        raise UsageError(f"At least one component is needed, received {n}.")
     if width > MAX_COVARIANCE:
         raise DataError(
             f"Covariances of {width:,} columns are beyond {MAX_COVARIANCE:,}: take a pooled layer, or the methods "
@@ -89,7 +127,7 @@ def principal_axes(rows: RowSource, is_taken: Bools, n: int) -> Floats:
         return [total]
 
     products = add_up(rows.shape[0], work, WIDE_LANES)[0]
-    n = max(1, min(n, width))
+    n = min(n, width)
     _, vectors = eigh(products, subset_by_index=[width - n, width - 1])
     return np.asarray(vectors[:, ::-1].T, dtype=np.float64)
 
