@@ -36,6 +36,8 @@ class Method:
         of what each class is predicted to have.
     has_priors : bool
         Whether probabilities are corrected for the target's mix of classes.
+    is_choosable : bool
+        Whether circular validation may choose it. What matches covariances may not: wrong names come back right.
     what : str
         In a few words.
     source : str
@@ -45,6 +47,7 @@ class Method:
     map: Callable[[], DomainMap] | None = None
     quota: str = ""
     has_priors: bool = False
+    is_choosable: bool = True
     what: str = ""
     source: str = ""
 
@@ -52,16 +55,47 @@ class Method:
 _CBST = "class-balanced self-training: Zou, Yu, Kumar and Wang 2018, ECCV"
 
 METHODS: tuple[Method, ...] = (
-    Method("none", what="the head of the source as it is"),
+    Method("none", what="the head of the sources as it is"),
     Method("standardise", DomainStandardiser, what="each domain by its own means and deviations", source="Li 2016"),
-    Method("coral", Coral, what="and the source gets the target's covariance", source="Sun, Feng and Saenko 2016"),
-    Method("linear-ot", LinearTransport, what="the same by optimal transport", source="Flamary et al. 2019"),
-    Method("subspace", SubspaceAlignment, what="principal components turned to the target's", source="Fernando 2013"),
-    Method("prior", has_priors=True, what="the target's mix of classes, by EM", source="Saerens et al. 2002"),
-    Method("self", quota="equal", what="its surest answers train it, as many of each class", source=_CBST),
-    Method("standardise+self", DomainStandardiser, "equal", what="both", source=_CBST),
-    Method("standardise+self-share", DomainStandardiser, "share", what="the same share of each class", source=_CBST),
-    Method("linear-ot+self", LinearTransport, "equal", what="both", source=_CBST),
+    Method(
+        "coral",
+        Coral,
+        is_choosable=False,
+        what="and the sources get the target's covariance",
+        source="Sun, Feng and Saenko 2016",
+    ),
+    Method(
+        "linear-ot",
+        LinearTransport,
+        is_choosable=False,
+        what="the same by optimal transport",
+        source="Flamary, Lounici and Ferrari 2019",
+    ),
+    Method(
+        "subspace",
+        SubspaceAlignment,
+        is_choosable=False,
+        what="principal components turned to those of the target",
+        source="Fernando et al. 2013",
+    ),
+    Method(
+        "prior", has_priors=True, what="corrected for the target's mix of classes by EM", source="Saerens et al. 2002"
+    ),
+    Method("self", quota="equal", what="trained on its own surest answers, as many of each class", source=_CBST),
+    Method(
+        "standardise+self",
+        DomainStandardiser,
+        "equal",
+        what="on standardised rows trained on its own surest answers, as many of each class",
+        source=_CBST,
+    ),
+    Method(
+        "standardise+self-share",
+        DomainStandardiser,
+        "share",
+        what="the same, with the same share of what is named as each class",
+        source=_CBST,
+    ),
 )
 
 

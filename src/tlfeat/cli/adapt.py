@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tlfeat import workspace
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import CacheOption, FreshOption, LayerOption, OutputOption, SeedOption
+from tlfeat.cli.options import CacheOption, LayerOption, OutputOption, SeedOption
 from tlfeat.text import counted
-
-if TYPE_CHECKING:
-    from tlfeat.studies.adapt import Adaptation
 
 
 def run_adapt(
@@ -35,16 +32,15 @@ def run_adapt(
     cache: CacheOption = None,
     output: OutputOption = None,
     seed: SeedOption = 0,
-    fresh: FreshOption = False,
 ) -> None:
     """Bring heads of some domains to another one without its labels, and say whether that helped."""
     from tlfeat.adapt.methods import find_methods
     from tlfeat.cache.store import open_cache
+    from tlfeat.cli.studies import show_finding
     from tlfeat.evaluate.domain_split import choose_domains, make_domain_split
     from tlfeat.heads.table import find_head
-    from tlfeat.models.fit_adapted import save_adapted
     from tlfeat.report.adaptation import adaptation_finding
-    from tlfeat.studies.adapt import adapt
+    from tlfeat.studies.adapt import adapt, save_chosen
 
     find_head(model)
     find_methods(methods)
@@ -53,19 +49,13 @@ def run_adapt(
         console.speak_of(opened.table.images.holds, opened.table.images.classes)
         console.say(*opened.notes)
         chosen, new = choose_domains(opened.table, sources, target)
-        found = make_domain_split(opened.table, chosen, new, seed=seed)
+        split = make_domain_split(opened.table, chosen, new, seed=seed)
         console.say(
-            f"From {', '.join(chosen)} ({counted(found.split.info.n_train, 'image')}) to {new} "
-            f"({len(found.adapt.keys):,} to adapt to, {found.split.info.n_test:,} to test on) on {opened.path}"
+            f"From {', '.join(chosen)} ({counted(split.split.info.n_train, 'image')}) to {new} "
+            f"({len(split.adapt.keys):,} to adapt to, {split.split.info.n_test:,} to test on) on {opened.path}"
         )
-        adaptation = adapt(opened, found, head=model, layer=layer, methods=methods, on_progress=console.progress)
-        result = save_adapted(opened, found, adaptation, is_fresh=fresh)
-    _show(console, adaptation)
-    from tlfeat.cli.studies import show_finding
-
-    show_finding(console, adaptation_finding(adaptation), adaptation.cache, output)
-    console.say(f"Next: tlfeat predict {result.model} IMAGE...")
-
-
-def _show(console: Console, found: Adaptation) -> None:
+        found = adapt(opened, split, head=model, layer=layer, methods=methods, on_progress=console.progress)
+        result = save_chosen(opened, split, found)
     console.warn(*found.notes, *(f"{name} was not run: {why}" for name, why in found.skipped))
+    show_finding(console, adaptation_finding(found), found.cache, output)
+    console.say(f"Next: tlfeat predict {result.model} IMAGE...")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tlfeat.cli import cache, extract, fit, lists, look, predict, studies
+from tlfeat.cli import adapt, cache, extract, fit, lists, look, predict, studies
 from tlfeat.cli.console import INTERRUPTED_EXIT_CODE, Console, command, errors_as_exit_codes
 from tlfeat.system import notice_interrupts, speak_utf8
 
@@ -27,6 +27,7 @@ COMMANDS: Commands = (
     ("report", studies.run_report, "Write the page of a comparison again; fits nothing."),
     ("sweep", studies.run_sweep, "Find the best layer: accuracy by depth of the backbone."),
     ("curve", studies.run_curve, "Measure accuracy by number of labelled images per class."),
+    ("adapt", adapt.run_adapt, "Bring heads to another domain without its labels."),
     ("audit", studies.run_audit, "Find duplicates, leaks, wrong labels, outliers, imbalance."),
     ("similar", look.run_similar, "Show the pictures of a cache that are most like an image."),
     ("map", look.run_map, "Draw the map of a cache: clusters of alike images."),

@@ -70,6 +70,7 @@ def run_predict(
         console.say(f"This model {reference_text(loaded.reference)}, and few pictures of a new class of the same kind.")
         console.warn(*filter(None, [reference_warning(loaded.reference)]))
     found = list(loaded.predict(files, n_top=top, on_progress=console.progress))
+    console.warn(*filter(None, [loaded.domain_warning()]))
     text = to_csv(found) if as_csv else to_text(found, is_of_texts=hasattr(loaded.encoder, "decode"))
     console.result(text, is_prose=not as_csv, document=[dataclasses.asdict(prediction) for prediction in found])
     if all(prediction.error for prediction in found):

@@ -64,17 +64,20 @@ def add_head(head: Any, rows: Any) -> Any:
 
 
 def _taken(head: Any, x: Any) -> Any:
-    """What the transformers of a pipeline do to rows; see ``heads.pipelines.steps_of``."""
+    """What the transformers of a pipeline do to rows; see ``heads.pipelines.steps_of`` and ``adapt.domain_maps``."""
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+
     ops, keras = import_keras().ops, import_keras()
-    for name, step in head.steps[:-1]:
-        if name == "root":
+    for _, step in head.steps[:-1]:
+        if isinstance(step, FunctionTransformer) and step.func in (np.sqrt, np.cbrt):
             x = ops.sqrt(x) if step.func is np.sqrt else ops.sign(x) * ops.power(ops.abs(x), 1 / 3)
-        elif name == "unit":
+        elif isinstance(step, Normalizer):
             x = _over_length(x)
-        elif name == "whiten":
-            turn = step.components_.T / np.sqrt(step.explained_variance_)
+        elif isinstance(step, PCA):
+            turn = step.components_.T / (np.sqrt(step.explained_variance_) if step.whiten else 1.0)
             x = _dense(x, turn, -step.mean_ @ turn)
-        elif name in ("standardise", "centre"):
+        elif isinstance(step, StandardScaler):
             scale = np.ones(len(step.mean_)) if step.scale_ is None else step.scale_
             x = keras.layers.Normalization(mean=step.mean_, variance=np.square(scale))(x)
         else:

@@ -18,6 +18,7 @@ from tlfeat.backbones.encoder import Encoder
 from tlfeat.errors import DataError, ModelError
 from tlfeat.extract.embed import embed_files
 from tlfeat.finetune.saved import load_model, predict_pixels
+from tlfeat.heads.domain_check import MAX_ROWS, DomainRows, domain_sentence, load_domain
 from tlfeat.heads.fit import predict_probabilities
 from tlfeat.heads.reject import Rejector, check_coverage, load_rejector
 from tlfeat.heads.saved import load_head
@@ -29,7 +30,7 @@ from tlfeat.models.saved import read_model, read_result
 from tlfeat.text import aligned, csv_cell
 from tlfeat.texts.read import TableText
 from tlfeat.texts.text_set import TABLE_SUFFIXES, load_texts, looks_like_texts
-from tlfeat.types import OnProgress, Pixels, Probabilities, Rows, StrPath, silent
+from tlfeat.types import Labels, OnProgress, Pixels, Probabilities, Rows, StrPath, silent
 
 #: The label of a picture that is refused.
 UNKNOWN = "unknown"
@@ -97,8 +98,10 @@ class Model:
         folder = folder.parent if folder.is_file() else folder  # model.json or head.skops was named
         info = read_model(folder)
         self.rejector: Rejector | None = None
+        self.domain: DomainRows | None = None
         self.reference: dict[str, Any] = {}
         self.coverage = coverage
+        self._seen: list[tuple[Rows, Labels]] = []
         if coverage is not None:
             check_coverage(coverage)
             self.rejector = load_rejector(folder)
@@ -125,6 +128,7 @@ class Model:
             if takes_words(self.head):
                 self.classify = lambda rows: words_probabilities(self.head, rows[:, 0])
             width = getattr(self.head, "n_features_in_", None)
+            self.domain = load_domain(folder, width, len(self.classes)) if width else None
             if self.rejector and width != len(self.rejector.known_rows.mean):
                 raise ModelError(
                     f"{folder}: the head takes {width} columns, reject.npz {len(self.rejector.known_rows.mean)}. Its "
@@ -143,7 +147,22 @@ class Model:
     ) -> Iterator[Prediction]:
         """Give a `Prediction` for every file, in order; one that cannot be decoded says why."""
         items = [file if isinstance(file, TableText) else Path(file) for file in files]
+        self._seen.clear()
         return self._predict(items, n_top, on_progress)
+
+    def domain_warning(self) -> str:
+        """Return a sentence where the pictures that were predicted last are of another domain, "" elsewhere."""
+        if self.domain is None or not self._seen:
+            return ""
+        rows = np.concatenate([rows for rows, _ in self._seen])
+        auc = self.domain.apart(rows, np.concatenate([named for _, named in self._seen]))
+        return "" if auc is None else domain_sentence(self.domain.name, auc, len(rows))
+
+    def _keep(self, rows: Rows, probabilities: Probabilities) -> None:
+        """Keep the first rows of a run, by which its domain is known."""
+        room = MAX_ROWS - sum(len(kept) for kept, _ in self._seen)
+        if self.domain is not None and room > 0:
+            self._seen.append((rows[:room].copy(), probabilities[:room].argmax(axis=1)))
 
     def _predict(self, files: Sequence[Path | TableText], n_top: int, on_progress: OnProgress) -> Iterator[Prediction]:
         done: dict[int, Prediction] = {}
@@ -159,6 +178,7 @@ class Model:
             if batch is not None:
                 rows = self._side_by_side(batch.rows)
                 probabilities = self.classify(rows)
+                self._keep(rows, probabilities)
                 refused = [""] * len(rows)
                 if self.rejector and self.coverage is not None:
                     refused = self.rejector.reasons(rows, probabilities, coverage=self.coverage)

@@ -1,6 +1,7 @@
 """The folder of a saved model: its name, and one writer and one reader of what is in it.
 
 ``head.skops`` (or ``head.joblib``, ``model.keras``), ``reject.npz`` (beside a head: when to answer "unknown"),
+``domain.npz`` (beside a head that was adapted: rows of its domain),
 ``model.json`` (`ModelInfo`: how to build again what feeds it, and whose weights these are), ``result.json``
 (`records.Result`), and beside a network the licence of the weights that it was made of.
 """
@@ -24,6 +25,7 @@ from tlfeat.evaluate.domains import accuracy_by_domain
 from tlfeat.evaluate.leaks import LeakedImages, scored_tests, with_leaked
 from tlfeat.evaluate.scores import score
 from tlfeat.evaluate.split import Split
+from tlfeat.heads.domain_check import FILE_NAME as DOMAIN_FILE
 from tlfeat.heads.reject import FILE_NAME as REJECT_FILE
 from tlfeat.heads.shift import HeldOut, measure_shift
 from tlfeat.models.licences import credits_of, licence_texts
@@ -39,7 +41,7 @@ _FORMAT = "tlfeat-model"
 _MAX_ABOUT_BYTES = 16 << 20
 
 #: What `predict` loads; a folder has one of the first three.
-_MODEL_FILES = ("head.skops", "head.joblib", "model.keras", REJECT_FILE)
+_MODEL_FILES = ("head.skops", "head.joblib", "model.keras", REJECT_FILE, DOMAIN_FILE)
 
 
 class _About(TypedDict):

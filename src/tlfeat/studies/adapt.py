@@ -16,19 +16,17 @@ import numpy as np
 
 from tlfeat.adapt.circular import circular_accuracy
 from tlfeat.adapt.methods import Adapted, Fitter, Method, find_methods
-from tlfeat.adapt.task import Task
-from tlfeat.cache.contents import StoredRows, choose_layers, encoder_name, read_rows
+from tlfeat.adapt.prepare import Prepared, check_room, prepare, probabilities_of
+from tlfeat.cache.contents import choose_layers, encoder_name
 from tlfeat.cache.store import Cache
-from tlfeat.errors import DataError
+from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.domain_split import DomainSplit
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar, proportion_interval
-from tlfeat.evaluate.leaks import LeakedImages, scored_tests
-from tlfeat.heads.blocks import blocks_of
-from tlfeat.heads.fit import predict_probabilities
-from tlfeat.heads.table import Head, find_head
-from tlfeat.memory import available_memory
-from tlfeat.records import SplitInfo
-from tlfeat.types import Bools, Labels, OnProgress, Probabilities, RowSource, silent
+from tlfeat.evaluate.leaks import LeakedImages
+from tlfeat.heads.table import find_head
+from tlfeat.models.fit_adapted import save_adapted
+from tlfeat.records import Result, SplitInfo
+from tlfeat.types import Bools, OnProgress, silent
 
 #: What is not adapted, and what all others are compared with.
 BASELINE = "none"
@@ -50,6 +48,8 @@ class Line:
     difference, difference_ci95, p_value
         To source only, on the same test images; the p-value is McNemar's mid-p (sign flips of whole groups, where there
         are groups), Holm-adjusted for the number of methods; 1 for source only.
+    p_alone : float
+        Not adjusted: for the chosen method, which no test image had a say in.
     circular : float
         Accuracy there and back, 0 to 1: what the choice was made by.
     spent_s : float
@@ -63,6 +63,7 @@ class Line:
     difference: float
     difference_ci95: tuple[float, float]
     p_value: float
+    p_alone: float
     circular: float
     spent_s: float
 
@@ -75,6 +76,7 @@ class Line:
             "difference_to_none": self.difference,
             "difference_ci95": list(self.difference_ci95),
             "p_value": self.p_value,
+            "p_value_alone": self.p_alone,
             "circular_accuracy": self.circular,
             "spent_s": self.spent_s,
         }
@@ -92,11 +94,12 @@ class Adaptation:
         The target's estimated mix of classes, where that was estimated.
     adapted : Adapted
         The chosen method, fitted.
+    prepared : Prepared
     """
 
     cache: Path
     backbone: str
-    layer: str
+    layers: list[str]
     head: str
     sources: list[str]
     target: str
@@ -113,41 +116,15 @@ class Adaptation:
     priors: dict[str, float] = field(default_factory=dict)
     leaks: LeakedImages | None = None
     adapted: Adapted | None = None
+    prepared: Prepared | None = None
 
     @property
     def helped(self) -> str:
         """What became of the chosen method on the test images: "yes", "no", or "within noise"."""
         line = self.lines[self.chosen]
-        if line.p_value >= SIGNIFICANCE:
+        if line.p_alone >= SIGNIFICANCE:
             return "within noise"
         return "yes" if line.difference > 0 else "no"
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """The rows of one adaptation.
-
-    Attributes
-    ----------
-    task : Task
-    test : RowSource of shape (n_test, width)
-    true : int array of shape (n_test,)
-    is_scored : bool array of shape (n_test,)
-    groups : int array of shape (n_scored,) or None
-    adapt_at : int array of shape (n_adapt,)
-        Position in `DomainSplit.adapt` of each row of ``task.target``.
-    """
-
-    task: Task
-    test: RowSource
-    true: Labels
-    is_scored: Bools
-    groups: Labels | None
-    adapt_at: Labels
-
-    def right(self, probabilities: Probabilities) -> Bools:
-        """Which of the test images that count are right."""
-        return np.asarray((probabilities.argmax(axis=1) == self.true)[self.is_scored])
 
 
 def adapt(
@@ -201,12 +178,12 @@ def adapt(
         fitted[method.name] = adapted
     on_progress("adapting", len(asked), len(asked))
     lines = _lines(tried, prepared)
-    chosen = int(np.argmax([line.circular for line in lines]))
+    chosen = int(np.argmax([line.circular if line.method.is_choosable else -1.0 for line in lines]))
     priors = next((one.priors for one in fitted.values() if one.priors is not None), None)
     return Adaptation(
         cache=cache.path,
         backbone=encoder_name(cache),
-        layer="+".join(layers),
+        layers=layers,
         head=head,
         sources=found.sources,
         target=found.target,
@@ -223,64 +200,26 @@ def adapt(
         priors={} if priors is None else dict(zip(found.split.classes, priors.tolist(), strict=True)),
         leaks=leaks,
         adapted=fitted[lines[chosen].method.name],
+        prepared=prepared,
     )
 
 
-def prepare(cache: Cache, found: DomainSplit, layers: Sequence[str], leaks: LeakedImages) -> Prepared:
-    """Read the rows of an adaptation, into memory where they fit, else in the order of the file."""
-    split, known = found.split, cache.known(layers[0])
-
-    def in_file_order(keys: Sequence[str], at: Labels) -> Labels:
-        return np.array(sorted(at.tolist(), key=lambda i: known.get(keys[i], 0)), dtype=np.int64)
-
-    source_at = in_file_order(split.keys, split.where("train"))
-    test_at = split.where("test")
-    adapt_at = in_file_order(found.adapt.keys, np.arange(len(found.adapt.keys)))
-    parts = [[split.keys[i] for i in source_at], [found.adapt.keys[i] for i in adapt_at]]
-    source, target = (_rows(cache, layers, keys) for keys in parts)
-    test = _rows(cache, layers, [split.keys[i] for i in test_at])
-    is_scored = scored_tests(leaks, split)
-    task = Task(
-        source=source,
-        labels=split.labels[source_at],
-        domains=np.array([split.domains[i] for i in source_at]),
-        target=target,
-        target_name=found.target,
-        classes=split.classes,
-        groups=split.groups[source_at],
-        seed=split.info.seed,
-        is_signed=any(_lowest(rows) < 0 for rows in (source, target)),
+def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Result:
+    """Write the model of the chosen method, and return its Result."""
+    if adaptation.adapted is None or adaptation.prepared is None or adaptation.leaks is None:
+        raise ModelError("Only an adaptation that was just made can be saved.")
+    line = adaptation.lines[adaptation.chosen]
+    return save_adapted(
+        cache,
+        found,
+        adaptation.prepared,
+        adaptation.adapted,
+        head=adaptation.head,
+        layers=adaptation.layers,
+        leaks=adaptation.leaks,
+        chosen={"circular_accuracy": line.circular},
+        fit_s=line.spent_s,
     )
-    return Prepared(task, test, split.labels[test_at], is_scored, split.test_groups(is_scored), adapt_at)
-
-
-def _rows(cache: Cache, layers: Sequence[str], keys: list[str]) -> RowSource:
-    stored = StoredRows(cache, list(layers), keys)
-    return read_rows(cache, layers, keys) if np.prod(stored.shape) * 4 * 3 < available_memory() else stored
-
-
-def _lowest(rows: RowSource) -> float:
-    lowest = min((float(rows[block].min()) for block in blocks_of(rows.shape[0])), default=0.0)
-    if not np.isfinite(lowest):
-        raise DataError("The rows hold NaN or infinity: run tlfeat cache verify.")
-    return lowest
-
-
-def check_room(method: Method, task: Task, head: Head) -> None:
-    """Raise `DataError` where a method has to hold all rows in memory and they do not fit."""
-    n, width = task.source.shape[0] + task.target.shape[0], task.source.shape[1]
-    needed, free = int(n * width * 4 * (3 + head.n_copies)), available_memory()
-    if method.quota and needed > free:
-        raise DataError(
-            f"self-training holds all rows in memory: about {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB free"
-        )
-
-
-def probabilities_of(head: Any, rows: RowSource, classes: Sequence[str]) -> Probabilities:
-    """Return probabilities of all classes, of shape (n_images, n_classes); 0 for those that the head does not know."""
-    found = np.zeros((rows.shape[0], len(classes)))
-    found[:, [classes.index(str(name)) for name in head.classes_]] = predict_probabilities(head, rows)
-    return found
 
 
 def _lines(tried: Sequence[tuple[Method, Bools, float, float]], prepared: Prepared) -> list[Line]:
@@ -298,12 +237,13 @@ def _lines(tried: Sequence[tuple[Method, Bools, float, float]], prepared: Prepar
                 ci95=proportion_interval(right, groups),
                 difference=float(right.mean() - before.mean()),
                 difference_ci95=(0.0, 0.0) if is_baseline else difference_interval(*sides),
-                p_value=1.0 if is_baseline else mcnemar(*sides),
+                p_value=1.0,
+                p_alone=1.0 if is_baseline else mcnemar(*sides),
                 circular=circular,
                 spent_s=spent_s,
             )
         )
     others = [i for i, line in enumerate(lines) if line.method.name != BASELINE]
-    for i, p in zip(others, holm([lines[i].p_value for i in others]), strict=True):
+    for i, p in zip(others, holm([lines[i].p_alone for i in others]), strict=True):
         lines[i] = replace(lines[i], p_value=p)
     return lines
