@@ -16,7 +16,7 @@ from tlfeat.evaluate.split import Split
 from tlfeat.heads.fit import Fit, fit_head, predict_probabilities, refit
 from tlfeat.heads.table import Head, find_head
 from tlfeat.records import SplitInfo
-from tlfeat.types import Floats, Labels, OnProgress, Probabilities, RowSource, silent
+from tlfeat.types import Floats, Labels, OnProgress, Probabilities, Rows, RowSource, silent
 
 #: Rounds of self-training: in round r the surest r quarters take part.
 N_ROUNDS = 4
@@ -178,7 +178,9 @@ class Fitter:
         if method.has_priors:
             head, priors = self._with_priors(mapped)
         if method.quota:
-            head = self._self_trained(mapped, method.quota)
+            nothing = np.empty(0, dtype=np.int64)
+            known = self._known(mapped, nothing, nothing)
+            head = self._self_trained(mapped, method.quota, head, known, np.arange(len(known.new)))
         return Adapted(method, _pipeline(self._steps(mapped.domain_map), head), mapped.fit, certainty, priors)
 
     def _of_map(self, make: Callable[[], DomainMap] | None, on_progress: OnProgress) -> _Mapped:
@@ -242,18 +244,65 @@ class Fitter:
         every[at] = priors
         return corrected, every
 
-    def _self_trained(self, mapped: _Mapped, quota: str) -> Any:
-        """Train on the source and on the target's surest answers, of which each round takes more."""
-        task, head = self.task, mapped.head
-        known, new = mapped.source[slice(0, len(task.labels))], mapped.target[slice(0, mapped.target.shape[0])]
-        each = np.float32(len(known) / len(new))  # all of the target's images together count like the source
+    def source_head(self) -> Any:
+        """Return the head of the source as it is."""
+        return self._of_map(None, silent).head
+
+    def fit_with_labels(self, method: Method, at: Labels, labels: Labels) -> Any:
+        """Fit a method where some of the target's images have labels after all.
+
+        These count as much as all of the source together; where the method trains itself, they stay what they are.
+
+        Parameters
+        ----------
+        method : Method
+        at : int array of shape (n_labelled,)
+            Rows of the task's target.
+        labels : int array of shape (n_labelled,)
+
+        Returns
+        -------
+        sklearn.pipeline.Pipeline
+        """
+        mapped = self._of_map(method.map, silent)
+        known = self._known(mapped, at, labels)
+        names = _present(known.labels, self.task.classes)
+        head = refit(self.head, known.rows, *names, mapped.fit, seed=self.task.seed, image_weights=known.weights)
+        if method.quota:
+            head = self._self_trained(mapped, method.quota, head, known, np.setdiff1d(np.arange(len(known.new)), at))
+        return _pipeline(self._steps(mapped.domain_map), head)
+
+    def _known(self, mapped: _Mapped, at: Labels, labels: Labels) -> _Known:
+        """Read the rows of the source and of the target, `at` of which are labelled."""
+        n = len(self.task.labels)
+        source, new = mapped.source[slice(0, n)], mapped.target[slice(0, mapped.target.shape[0])]
+        weights = np.concatenate([np.ones(n), np.full(len(at), n / max(len(at), 1))]).astype(np.float32)
+        return _Known(np.concatenate([source, new[at]]), np.concatenate([self.task.labels, labels]), weights, new)
+
+    def _self_trained(self, mapped: _Mapped, quota: str, head: Any, known: _Known, free: Labels) -> Any:
+        """Train on what is known and on the surest answers to the `free` images of the target; each round takes more.
+
+        All of them together count as much as the source.
+        """
+        task, new = self.task, known.new[free]
+        each = np.float32(len(task.labels) / max(len(new), 1))
         for r in range(N_ROUNDS):
             at, named = surest(self._probabilities(head, new), (r + 1) / N_ROUNDS, quota)
-            rows = np.concatenate([known, new[at]])
-            weights = np.concatenate([np.ones(len(known), np.float32), np.full(len(at), each)])
-            labels, names = _present(np.concatenate([task.labels, named]), task.classes)
+            rows = np.concatenate([known.rows, new[at]])
+            weights = np.concatenate([known.weights, np.full(len(at), each)])
+            labels, names = _present(np.concatenate([known.labels, named]), task.classes)
             head = refit(self.head, rows, labels, names, mapped.fit, seed=task.seed, image_weights=weights)
         return head
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Mapped rows with a label, what each counts, and all mapped rows of the target."""
+
+    rows: Rows
+    labels: Labels
+    weights: Rows
+    new: Rows
 
 
 def surest(probabilities: Probabilities, share: float, quota: str) -> tuple[Labels, Labels]:

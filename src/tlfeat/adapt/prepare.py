@@ -35,6 +35,8 @@ class Prepared:
     groups : int array of shape (n_scored,) or None
     adapt_at : int array of shape (n_adapt,)
         Position in `DomainSplit.adapt` of each row of ``task.target``.
+    scored_keys : list of str
+        Content keys of the test images that count.
     """
 
     task: Task
@@ -43,6 +45,7 @@ class Prepared:
     is_scored: Bools
     groups: Labels | None
     adapt_at: Labels
+    scored_keys: list[str]
 
     def right(self, probabilities: Probabilities) -> Bools:
         """Which of the test images that count are right."""
@@ -74,7 +77,8 @@ def prepare(cache: Cache, found: DomainSplit, layers: Sequence[str], leaks: Leak
         seed=split.info.seed,
         is_signed=any(_lowest(rows) < 0 for rows in (source, target)),
     )
-    return Prepared(task, test, split.labels[test_at], is_scored, split.test_groups(is_scored), adapt_at)
+    keys = [split.keys[i] for i in test_at[is_scored]]
+    return Prepared(task, test, split.labels[test_at], is_scored, split.test_groups(is_scored), adapt_at, keys)
 
 
 def _rows(cache: Cache, layers: Sequence[str], keys: list[str]) -> RowSource:

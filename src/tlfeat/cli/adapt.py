@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from tlfeat import workspace
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import CacheOption, LayerOption, OutputOption, SeedOption
+from tlfeat.cli.options import CacheOption, FreshOption, LayerOption, OutputOption, SeedOption
+from tlfeat.errors import UsageError
 from tlfeat.text import counted
 
 
@@ -28,6 +30,22 @@ def run_adapt(
             "--methods", help="Comma-separated methods, or all. The head as it is (none) is always among them."
         ),
     ] = "all",
+    labels: Annotated[
+        str,
+        typer.Option(
+            "--labels",
+            metavar="1,5,...",
+            help="Labelled images of the target per class to compare with, or none: what adapting is worth in labels.",
+        ),
+    ] = "1,5,20",
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Random draws of each of these numbers.")] = 5,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Take every domain as the target in turn; saves no model.")
+    ] = False,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="With --leave-one-out: splits of each target, from --seed on.")
+    ] = 5,
+    fresh: FreshOption = False,
     layer: LayerOption = None,
     cache: CacheOption = None,
     output: OutputOption = None,
@@ -41,9 +59,18 @@ def run_adapt(
     from tlfeat.heads.table import find_head
     from tlfeat.report.adaptation import adaptation_finding
     from tlfeat.studies.adapt import adapt, save_chosen
+    from tlfeat.studies.adapt_labels import parse_labels
 
     find_head(model)
     find_methods(methods)
+    counts = parse_labels(labels)
+    if leave_one_out:
+        if source or target:
+            raise UsageError("--leave-one-out takes every domain as the target in turn: leave out --source, --target.")
+        _run_leave_one_out(
+            console, cache, output, head=model, layer=layer, methods=methods, seed=seed, n_seeds=seeds, is_fresh=fresh
+        )
+        return
     sources = [name.strip() for name in source.split(",") if name.strip()] if source else None
     with open_cache(cache or workspace.newest_cache()) as opened:
         console.speak_of(opened.table.images.holds, opened.table.images.classes)
@@ -54,8 +81,27 @@ def run_adapt(
             f"From {', '.join(chosen)} ({counted(split.split.info.n_train, 'image')}) to {new} "
             f"({len(split.adapt.keys):,} to adapt to, {split.split.info.n_test:,} to test on) on {opened.path}"
         )
-        found = adapt(opened, split, head=model, layer=layer, methods=methods, on_progress=console.progress)
+        found = adapt(
+            opened, split, head=model, layer=layer, methods=methods, labels=counts, n_draws=draws,
+            on_progress=console.progress,
+        )  # fmt: skip
         result = save_chosen(opened, split, found)
     console.warn(*found.notes, *(f"{name} was not run: {why}" for name, why in found.skipped))
     show_finding(console, adaptation_finding(found), found.cache, output)
     console.say(f"Next: tlfeat predict {result.model} IMAGE...")
+
+
+def _run_leave_one_out(console: Console, cache: Path | None, output: Path | None, **asked: Any) -> None:
+    from tlfeat.cache.store import open_cache
+    from tlfeat.cli.studies import show_finding
+    from tlfeat.report.leave_one_out import leave_one_out_finding
+    from tlfeat.studies.leave_one_out import leave_one_out
+
+    with open_cache(cache or workspace.newest_cache()) as opened:
+        console.speak_of(opened.table.images.holds, opened.table.images.classes)
+        console.say(*opened.notes)
+        found = leave_one_out(opened, on_progress=console.progress, **asked)
+    console.warn(*found.notes, *(f"{name} was not run: {why}" for name, why in found.skipped))
+    if found.n_reused:
+        console.say(f"{counted(found.n_reused, 'split')} reused from earlier commands (--fresh computes them again)")
+    show_finding(console, leave_one_out_finding(found), found.cache, output)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, UsageError, nearest
-from tlfeat.evaluate.copies import find_copies
+from tlfeat.evaluate.copies import Copies, find_copies
 from tlfeat.evaluate.leaks import LeakedImages, leaked_images
 from tlfeat.evaluate.split import Split, join_groups
 from tlfeat.images.image_set import ImageTable
@@ -67,7 +67,10 @@ class DomainSplit:
 
     def leaks(self, cache: Cache, *, on_progress: OnProgress = silent) -> LeakedImages:
         """Return the test images that show a picture of the sources, or one that is adapted to."""
-        copies = find_copies(cache, on_progress=on_progress)
+        return self.leaks_among(find_copies(cache, on_progress=on_progress))
+
+    def leaks_among(self, copies: Copies) -> LeakedImages:
+        """Return the same where the copies of the cache are known."""
         roles = [*self.split.roles, *(["train"] * len(self.adapt.keys))]
         paths, keys = [*self.split.paths, *self.adapt.paths], [*self.split.keys, *self.adapt.keys]
         return LeakedImages(leaked_images(copies, paths, keys, roles), copies.notes)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from tlfeat.evaluate.intervals import mean_interval
 from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.records import Environment
 from tlfeat.report.charts import Chart, Mark, percent_axis, tick_axis
 from tlfeat.report.finding import Finding
 from tlfeat.studies.adapt import SIGNIFICANCE, Adaptation, Line
+from tlfeat.studies.adapt_labels import worth_in_labels
 from tlfeat.text import counted, interval_text, percent, seconds
 
 
@@ -31,7 +35,35 @@ def sentences(found: Adaptation) -> list[str]:
             f"{len(found.lines)} looks at the same test images, which flatters it, and nobody could have chosen it "
             f"without labels."
         )
-    return told
+    return [*told, *_worth(found)]
+
+
+def _worth(found: Adaptation) -> list[str]:
+    """Say what labels of the target would bring, and what adapting is worth in them."""
+    if not found.labelled:
+        return []
+    accuracy = found.lines[found.chosen].accuracy
+    told = [
+        f"Or label {one.count} a class of {found.target}: {_mean(one.target_only)} from these alone, {_mean(one.both)} "
+        f"with the sources."
+        for one in found.labelled
+    ]
+    worth = worth_in_labels(found.labelled, accuracy)
+    most = found.labelled[-1].count
+    if worth is None:
+        return told
+    amount = "fewer than" if not worth else "more than" if worth == float("inf") else "about"
+    number = found.labelled[0].count if not worth else most if worth == float("inf") else max(1, round(worth))
+    return [
+        f"Without a label, {percent(accuracy)} is what {amount} {counted(number, 'label')} a class of {found.target} "
+        f"alone would give.",
+        *told,
+    ]
+
+
+def _mean(accuracies: list[float]) -> str:
+    low, high = mean_interval(accuracies)
+    return f"{percent(float(np.mean(accuracies)))} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def verdict(found: Adaptation) -> str:
@@ -119,6 +151,14 @@ def _legend(found: Adaptation) -> list[str]:
         f"{SIGNIFICANCE:g} tells them apart (McNemar; in the table with Holm's correction, "
         "as somebody may look for the best; above for the chosen method alone).",
         "Times are wall seconds on cached rows: fit, and the way there and back.",
+        *(
+            [
+                f"Labels: means of {len(found.labelled[0].both)} random draws among the images that were adapted to, "
+                f"with 95 % t-intervals over draws; with the sources means that both sides count the same."
+            ]
+            if found.labelled
+            else []
+        ),
     ]
     leaks = _leak_sentence(found.leaks)
     return [
@@ -158,6 +198,8 @@ def _about(found: Adaptation) -> dict[str, Any]:
         "best_in_hindsight": found.lines[found.best].method.name,
         "helped": found.helped,
         "estimated_priors": found.priors,
+        "labelled": [one.to_record() for one in found.labelled],
+        "worth_in_labels_a_class": worth_in_labels(found.labelled, found.lines[found.chosen].accuracy),
         "split": found.split.to_dict(),
         "skipped": [list(pair) for pair in found.skipped],
         "notes": found.notes,

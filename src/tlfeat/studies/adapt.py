@@ -26,6 +26,7 @@ from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.heads.table import find_head
 from tlfeat.models.fit_adapted import save_adapted
 from tlfeat.records import Result, SplitInfo
+from tlfeat.studies.adapt_labels import N_DRAWS, Labelled, label_some
 from tlfeat.types import Bools, OnProgress, silent
 
 #: What is not adapted, and what all others are compared with.
@@ -95,6 +96,8 @@ class Adaptation:
     adapted : Adapted
         The chosen method, fitted.
     prepared : Prepared
+    labelled : list of Labelled
+        What some labels of the target would bring.
     """
 
     cache: Path
@@ -117,6 +120,7 @@ class Adaptation:
     leaks: LeakedImages | None = None
     adapted: Adapted | None = None
     prepared: Prepared | None = None
+    labelled: list[Labelled] = field(default_factory=list)
 
     @property
     def helped(self) -> str:
@@ -135,6 +139,8 @@ def adapt(
     layer: Sequence[str] | str | None = None,
     methods: str = "all",
     leaks: LeakedImages | None = None,
+    labels: Sequence[int] = (),
+    n_draws: int = N_DRAWS,
     on_progress: OnProgress = silent,
 ) -> Adaptation:
     """Fit every method, choose one by circular validation, and test all once.
@@ -151,6 +157,10 @@ def adapt(
         Comma-separated names of ``adapt.methods.METHODS``.
     leaks : LeakedImages, optional
         Where they are known already.
+    labels : sequence of int, optional
+        Images a class of the target that are labelled after all, to compare with.
+    n_draws : int, default=5
+        Of each such number.
     """
     asked, entry = find_methods(methods), find_head(head)
     layers = choose_layers(cache, layer)
@@ -201,6 +211,11 @@ def adapt(
         leaks=leaks,
         adapted=fitted[lines[chosen].method.name],
         prepared=prepared,
+        labelled=label_some(
+            found, prepared, fitter, lines[chosen].method, counts=labels, n_draws=n_draws, on_progress=on_progress
+        )
+        if labels
+        else [],
     )
 
 
