@@ -149,7 +149,10 @@ def _domains(lines: Sequence[Line], in_words: Callable[[str], str]) -> dict[str,
         known = {of["domain"]: of for of in line.result.by_domain}
         found = [known.get(of["domain"]) for of in shown]
         rows.append((line.name, [(percent(of["accuracy"]), interval_text(of["ci95"])) if of else None for of in found]))
-    few = f"The {len(shown)} domains, of {len(best):,}, in which {lines[0].name} is surest to be poor (their intervals end lowest); all: comparison.json."
+    few = (
+        f"The {len(shown)} domains, of {len(best):,}, in which the interval of {lines[0].name} ends lowest; "
+        f"all: comparison.json."
+    )
     return {
         "headings": [
             (domain_name(of), in_words(f"{of['n']:,} test {'image' if of['n'] == 1 else 'images'}")) for of in shown
