@@ -42,4 +42,7 @@ def test_every_line_is_one_line_whatever_names_hold() -> None:
 
 def test_domains_have_a_line_where_there_are_some() -> None:
     about = {**ABOUT, "images": {**ABOUT["images"], "domains": {"Haus\nSüd": 1099, "x": 1}}}
+    many = {**ABOUT, "images": {**ABOUT["images"], "domains": {f"d{i:03}": 2 for i in range(500)}}}
+    assert cache_text(many).splitlines()[6].endswith("d018 (2), d019 (2) and 480 more (-v shows all)")
+    assert cache_text(many, is_long=True).splitlines()[6].endswith("d499 (2)")
     assert cache_text(about).splitlines()[6] == "  domains   Haus\\nSüd (1,099), x (1)"

@@ -143,6 +143,32 @@ def test_how_labels_were_read_is_recorded_and_taken_up_again() -> None:
     assert run("extract", "--cache", "c.h5").stdout.startswith("0 embedded, 6 known")
 
 
+def test_domains_are_recorded_taken_up_again_and_in_the_command_of_a_page() -> None:
+    paint(*(f"{domain}/{name}/{i}.png" for domain in ("Haus Süd", "x") for name in ("cat", "dog") for i in "123"))
+    ran = run("extract", "data", "--domains", *PIXELS, "--cache", "c.h5")
+    assert "12 images, 2 classes, 2 domains (Haus Süd, x) from" in ran.stderr
+    assert plan_extraction(cache=Path("c.h5")).images.domains == ["Haus Süd"] * 6 + ["x"] * 6
+    with open_cache(Path("c.h5")) as cache:
+        assert cache.source["domains"] is True
+        assert "--domains" in shlex.split(commands(cache, [a_result("knn")])[0])
+    again = run("extract", "data", *PIXELS, "--cache", "c.h5")  # another way of reading the same files
+    assert again.stdout.startswith("0 embedded, 12 known")
+    with open_cache(Path("c.h5")) as cache:
+        assert cache.table.images.domains == [""] * 12
+        assert "--domains" not in shlex.split(commands(cache, [a_result("knn")])[0])
+
+
+def test_another_column_of_domains_is_recorded_too() -> None:
+    paint(*(f"pics/{i}.png" for i in range(6)))
+    Path("data/t.csv").write_text(
+        "path,label,camera\n" + "".join(f"pics/{i}.png,{'ab'[i % 2]},{i // 3}\n" for i in range(6))
+    )
+    run("extract", "data/t.csv", "--domain-column", "camera", *PIXELS, "--cache", "c.h5")
+    assert plan_extraction(cache=Path("c.h5")).images.domains == ["0"] * 3 + ["1"] * 3
+    with open_cache(Path("c.h5")) as cache:
+        assert "--domain-column camera" in commands(cache, [a_result("knn")])[0]
+
+
 def test_the_commands_of_a_page_repeat_how_labels_were_read() -> None:
     data = flat()
     named = ["--classes", 'dog,"ca,t"', "--label-from", r"([a-z]+)\.\d"]

@@ -45,4 +45,8 @@ def test_lines_are_said_for_two_domains_or_more_and_of_many_for_the_worst() -> N
     many = accuracy_by_domain([f"camera {i:02}" for i in range(40)], right)
     assert [of["domain"] for of in shown_domains(many)] == [f"camera {i:02}" for i in range(12)]
     assert domain_lines(many)[0] == "camera 00  0.0 %  (1 test image, 95 % interval 0.0 to 79.3)"
-    assert domain_lines(many)[12:] == ["and 28 more, which are more accurate"]
+    assert domain_lines(many)[12:] == ["and 28 more"]
+    large = accuracy_by_domain(["large"] * 20 + [f"camera {i:02}" for i in range(20)], right[::-1])
+    assert shown_domains(large)[0]["domain"] == "camera 00"
+    poor = accuracy_by_domain(["large"] * 20 + [f"camera {i:02}" for i in range(20)], np.arange(40) % 4 == 0)
+    assert shown_domains(poor)[0]["domain"] == "large"  # 25 % of 20 is shown to be poor, 0 % of one is not

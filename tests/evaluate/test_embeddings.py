@@ -203,3 +203,15 @@ def test_a_string_is_taken_wherever_a_path_is(make_photos: MakePhotos) -> None:
     for use in (tlfeat.Model, partial(tlfeat.export_model, to="onnx", output="a.onnx")):
         with pytest.raises(ModelError, match="nowhere"):
             use("nowhere")
+
+
+def test_domains_come_along_and_have_a_column_where_there_are_some(tmp_path: Path) -> None:
+    names = ["Süd", "", "photo", "photo"] * 5
+    path = made_cache(tmp_path / "c.h5", ["cat", "dog"] * 10, domains=names)
+    rows = load(path, layer="one")
+    assert rows.domains.tolist() == names
+    assert rows[[2, 0]].domains.tolist() == ["photo", "Süd"]
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    assert rows.frame(has_rows=False)["domain"].tolist() == names
+    plain = load(made_cache(tmp_path / "plain.h5", ["cat", "dog"] * 10), layer="one")
+    assert set(plain.domains) == {""} and "domain" not in plain.frame(has_rows=False)

@@ -34,7 +34,7 @@ def test_first_folders_are_domains_and_those_below_classes(tmp_path: Path) -> No
     assert images.labels == ["cat", "dog", "dog"]
     assert images.domains == ["Klinik Süd", "Klinik Süd", "art"]
     assert images.splits == [""] * 3
-    assert images.notes == ["1 class in one domain only: cat"]
+    assert images.notes == ["1 domain with fewer than two classes: art", "1 class in one domain only: cat"]
 
 
 def test_images_beside_the_domains_and_beside_their_classes_are_kept_without_domain_or_label(tmp_path: Path) -> None:
@@ -149,6 +149,10 @@ def test_what_is_said_of_domains_is_short_for_500_of_them() -> None:
     assert domains_text(["", ""]) == ""
     assert domain_notes(names, [f"c{i}" for i in range(500)]) == [
         "no class is in two domains: are the domains the classes?"
+    ]
+    assert domain_notes(["x", "x", "y", "z"], ["cat", "dog", "dog", ""]) == [
+        "2 domains with fewer than two classes: y, z",
+        "1 class in one domain only: cat",
     ]
     assert domain_notes(["x", "x"], ["cat", "dog"]) == [
         "there is only one domain, so nothing can be compared between domains"

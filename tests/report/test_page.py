@@ -54,7 +54,7 @@ def write_page(folder: Path, labels: list[str], *, n: int = 30, is_hostile: bool
                 name = f"{MARKED[i % 4]}{c}-{i}.png" if is_hostile else f"{c}-{i}.png"
                 pixels = rng.integers(0, 256, (24, 32, 3)) // 2 + (60 if i % 3 else 0) * np.eye(3)[c % 3]
                 Image.fromarray(pixels.astype(np.uint8)).resize((64, 48)).save(folder / name)
-                writer.writerow([name, label, HOSTILE[i % 4] if is_hostile else ("north", "south", "")[i % 3]])
+                writer.writerow([name, label, HOSTILE[i % 4] if is_hostile else ("north", "south", "")[i % 4 % 3]])
     cache = plan_extraction(folder / "t.csv", backbone="pixels").run().cache
     with open_data(cache, seed=0) as data:
         found = compare_candidates(data, heads=("knn", "lda"), keras_modes=(), has_pixels=False)
@@ -204,7 +204,9 @@ def test_colours_of_the_map_follow_the_choice(visit: Opener, plain: Path) -> Non
     by_class = colours(page)
     assert len(by_class) == 3 and page.locator("#key button").count() == 3
     page.get_by_label("domain", exact=True).check()
-    assert page.locator("#key button").all_inner_texts() == ["(no domain) (30)", "north (30)", "south (30)"]
+    assert page.locator("#key button").all_inner_texts() == ["(no domain) (21)", "north (45)", "south (24)"]
+    fills = page.eval_on_selector_all("#points path", "paths => paths.map((p) => getComputedStyle(p).fill)")
+    assert sorted(map(fills.count, set(fills))) == [21, 24, 45]
     assert page.locator("#domains ~ .scroll th").all_inner_texts()[1].startswith("(no domain)")
     page.get_by_label("split", exact=True).check()
     assert len(colours(page)) == 3 and colours(page) != by_class

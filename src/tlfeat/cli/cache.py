@@ -114,6 +114,9 @@ def run_clean(
         console.say("Deleted." if yes else "Nothing was deleted. To delete it: tlfeat cache clean --yes")
 
 
+#: Domains that are named without -v; a table may have one for each patient.
+_MAX_DOMAINS = 20
+
 #: How pixels reach the network, of a fingerprint.
 _FED = ("input_size", "resize", "preprocess")
 
@@ -127,7 +130,7 @@ def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
         "            " + ", ".join(f"{n:,} {status}" for status, n in images["status"].items()),
         *(f"            {split}: {n:,}" for split, n in images["splits"].items()),
         f"  classes   {', '.join(f'{one_line(name)} ({n:,})' for name, n in images['classes'].items()) or 'none'}",
-        *_domain_lines(images.get("domains", {})),
+        *_domain_lines(images.get("domains", {}), is_long=is_long),
         f"  encoder   {encoder.get('backbone')}, weights {encoder.get('weights')}",
         *(f"            {name.replace('_', ' ')} {encoder[name]}" for name in _FED if name in encoder),
         *(
@@ -144,6 +147,8 @@ def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _domain_lines(domains: Mapping[str, int]) -> list[str]:
+def _domain_lines(domains: Mapping[str, int], *, is_long: bool) -> list[str]:
     named = [f"{one_line(name)} ({n:,})" for name, n in domains.items()]
-    return [f"  domains   {', '.join(named)}"] if named else []
+    shown = named if is_long else named[:_MAX_DOMAINS]
+    more = f" and {len(named) - len(shown):,} more (-v shows all)" if len(named) > len(shown) else ""
+    return [f"  domains   {', '.join(shown)}{more}"] if named else []

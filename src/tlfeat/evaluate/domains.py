@@ -15,7 +15,7 @@ from tlfeat.types import Labels
 #: How images without a domain are called beside others that have one.
 NO_DOMAIN = "(no domain)"
 
-#: Domains that a text names; of more, those with the lowest accuracy.
+#: Domains that a text names; of more, those whose interval ends lowest: poor, and with images enough to show it.
 MAX_NAMED = 12
 
 
@@ -48,10 +48,10 @@ def accuracy_by_domain(
 
 
 def shown_domains(by_domain: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the domains that a text names: all in order of name, or those with the lowest accuracy."""
+    """Return the domains that a text names: all in order of name, or those whose interval ends lowest."""
     if len(by_domain) <= MAX_NAMED:
         return list(by_domain)
-    return sorted(by_domain, key=lambda of: (of["accuracy"], -of["n"]))[:MAX_NAMED]
+    return sorted(by_domain, key=lambda of: float(of["ci95"][1]))[:MAX_NAMED]
 
 
 def domain_name(found: Mapping[str, Any]) -> str:
@@ -71,7 +71,7 @@ def domain_lines(by_domain: Sequence[Mapping[str, Any]]) -> list[str]:
         for of in shown
     ]
     if n_more := len(by_domain) - len(lines):
-        lines.append(f"and {n_more:,} more, which are more accurate")
+        lines.append(f"and {n_more:,} more")
     return lines
 
 

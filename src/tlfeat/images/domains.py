@@ -102,14 +102,20 @@ def domain_notes(domains: Sequence[str], labels: Sequence[str], *, noun: str = "
         notes.append(f"{n:,} of {counted(len(domains), noun)} have no domain")
     if len(names) == 1 and not n:
         notes.append("there is only one domain, so nothing can be compared between domains")
-    found: dict[str, set[str]] = defaultdict(set)
+    domains_of: dict[str, set[str]] = defaultdict(set)
+    classes_of: dict[str, set[str]] = {name: set() for name in names}
     for label, domain in zip(labels, domains, strict=True):
         if label and domain:
-            found[label].add(domain)
-    single = sorted(label for label, of in found.items() if len(of) == 1) if len(names) > 1 else []
-    if single and len(single) == len(found):
-        notes.append("no class is in two domains: are the domains the classes?")
-    elif single:
+            domains_of[label].add(domain)
+            classes_of[domain].add(label)
+    if len(names) < 2 or len(domains_of) < 2:
+        return notes
+    single = [label for label, of in domains_of.items() if len(of) == 1]
+    if len(single) == len(domains_of):
+        return [*notes, "no class is in two domains: are the domains the classes?"]
+    if poor := [name for name, of in classes_of.items() if len(of) < 2]:
+        notes.append(f"{counted(len(poor), 'domain')} with fewer than two classes: {_named(poor)}")
+    if single:
         notes.append(f"{counted(len(single), 'class', 'classes')} in one domain only: {_named(single)}")
     return notes
 

@@ -190,7 +190,7 @@ def notes_on_columns(
     ]
     options = " ".join(f"--{role}-column," for role in asked if role != "domain").rstrip(",")
     notes = [f"{source.name}: {', '.join(guessed)} (others: {options})"] if guessed else []
-    free = [name for name in header if name.strip().lower() in _DOMAIN_LIKE and name not in columns.values()]
+    free = [name.strip() for name in header if name.strip().lower() in _DOMAIN_LIKE and name not in columns.values()]
     if free and "domain" not in columns:
         notes.append(f"{source.name}: if '{free[0]}' says where the images come from, add --domain-column {free[0]}")
     return notes

@@ -221,7 +221,7 @@ def domain_table(lines: Sequence[Line]) -> tuple[tuple[str, ...], list[tuple[str
         cells = (f"{of['n']:,}", percent(of["accuracy"]), interval_text(of["ci95"]))
         rows.append((domain_name(of), *cells, percent(min(others)), percent(max(others))))
     if n_more := len(best.by_domain) - len(rows):
-        rows.append((f"and {n_more:,} more, more accurate", *[""] * 5))
+        rows.append((f"and {n_more:,} more", *[""] * 5))
     return ("domain", "test images", lines[0].name, "95 % interval", "lowest of all", "highest of all"), rows
 
 

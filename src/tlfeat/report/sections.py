@@ -150,7 +150,8 @@ def _domains(lines: Sequence[Line], in_words: Callable[[str], str]) -> dict[str,
         found = [known.get(of["domain"]) for of in shown]
         rows.append((line.name, [(percent(of["accuracy"]), interval_text(of["ci95"])) if of else None for of in found]))
     few = (
-        f"The {len(shown)} domains, of {len(best):,}, in which {lines[0].name} is least accurate; all: comparison.json."
+        f"The {len(shown)} domains, of {len(best):,}, in which the interval of {lines[0].name} ends lowest; "
+        f"all: comparison.json."
     )
     return {
         "headings": [
