@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 import re
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from sklearn.pipeline import Pipeline
 
 from tlfeat import Coral, DomainStandardiser, LinearTransport, PooledStandardiser, SubspaceAlignment
 from tlfeat.adapt.domain_maps import DomainMap
-from tlfeat.adapt.moments import columns_by_domain, moments_of
+from tlfeat.adapt.moments import columns_by_domain, moments_of, principal_axes
 from tlfeat.errors import DataError, TlfeatError, UsageError
+from tlfeat.heads.blocks import steady_threads
 from tlfeat.types import Floats, Rows
 
 #: Of `make_reference.py`; mapped rows are every fourth.
@@ -36,6 +38,7 @@ class Blocks:
     """Rows that are given a block at a time, as from a file."""
 
     rows: Rows
+    readers: set[int] = field(default_factory=set)  # threads that a block was read in
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,6 +46,7 @@ class Blocks:
 
     def __getitem__(self, block: slice, /) -> Rows:
         assert block.stop - block.start <= 1024
+        self.readers.add(threading.get_ident())
         return self.rows[block].copy()
 
 
@@ -145,6 +149,25 @@ def test_a_domain_far_away_costs_no_digits() -> None:
     assert found.mean(axis=0, dtype=np.float64) == pytest.approx(np.zeros(20), abs=1e-7)
 
 
+def test_a_column_that_is_constant_in_a_domain_has_no_variance() -> None:
+    """Its sum of squares is not always that of its mean, to the last digit."""
+    rng = np.random.default_rng(5)
+    numbers = rng.integers(0, 3, 777)
+    rows = (rng.normal(size=(3, 50)) * 10.0 ** rng.integers(-4, 5, 50)).astype(np.float32)[numbers]
+    rows[:, 7] += np.float32(1e-4) * rng.normal(size=777).astype(np.float32) * rows[:, 7]
+    assert np.flatnonzero(columns_by_domain(rows, numbers, 3)[2].any(axis=0)).tolist() == [7]
+
+
+def test_directions_are_the_principal_components_of_all_rows_that_are_taken() -> None:
+    rows, domains = made(2500)
+    taken = domains != "film"
+    found = principal_axes(rows, taken, 3)
+    inside = rows[taken].astype(np.float64)
+    values, vectors = np.linalg.eigh(inside.T @ inside)
+    assert np.abs(np.diag(found @ vectors[:, :-4:-1])) == pytest.approx(np.ones(3), abs=1e-8)
+    assert np.square(inside @ found.T).sum(axis=0) == pytest.approx(values[:-4:-1], rel=1e-6)
+
+
 @every_map
 def test_blocks_and_arrays_give_the_same_digits_at_1_and_4_threads(
     untrained: DomainMap, monkeypatch: pytest.MonkeyPatch
@@ -155,6 +178,20 @@ def test_blocks_and_arrays_give_the_same_digits_at_1_and_4_threads(
         monkeypatch.setattr("joblib.cpu_count", lambda n=n_threads: n)
         found.append(clone(untrained).fit_transform(given, domains=domains, target="scan").tobytes())
     assert len(set(found)) == 1
+
+
+def test_blocks_are_read_in_steady_threads_those_of_the_caller_where_there_are_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, domains = made(5000, width=4)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    given, mapped, inside = Blocks(rows), Blocks(rows), Blocks(rows)
+    fitted = Coral(2).fit(given, domains=domains, target="scan")
+    fitted.transform(mapped, domains)
+    with steady_threads(1):
+        DomainStandardiser().fit(inside, domains=domains, target="scan").transform(inside, domains)
+    assert given.readers - {threading.get_ident()} and threading.get_ident() not in mapped.readers
+    assert len(inside.readers - {threading.get_ident()}) == 1
 
 
 def test_moments_of_two_shards_add_up() -> None:
