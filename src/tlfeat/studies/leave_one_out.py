@@ -168,7 +168,7 @@ def leave_one_out(
             leaks = split.leaks_among(copies)
             found = adapt(cache, split, head=head, layer=layer, methods=methods, leaks=leaks)
             skipped |= {f"{name} on {target}": why for name, why in found.skipped}
-            known = _round(found, split.split.info.seed, target)
+            known = round_of(found, split.split.info.seed, target)
             write_json(file, known.to_dict())
         else:
             n_reused += 1
@@ -183,7 +183,7 @@ def leave_one_out(
         head=head,
         targets=kept,
         n_seeds=n_seeds,
-        rows=_rows(rounds, kept),
+        rows=rows_of(rounds, kept),
         times_chosen={name: chosen.count(name) for name in dict.fromkeys(chosen)},
         n_reused=n_reused,
         skipped=list(skipped.items()),
@@ -191,7 +191,8 @@ def leave_one_out(
     )
 
 
-def _round(found: Adaptation, seed: int, target: str) -> Round:
+def round_of(found: Adaptation, seed: int, target: str) -> Round:
+    """Return what is kept of an adaptation."""
     prepared = found.prepared
     if prepared is None:
         raise ModelError("Only an adaptation that was just made can be kept.")
@@ -208,7 +209,8 @@ def _round(found: Adaptation, seed: int, target: str) -> Round:
     )
 
 
-def _rows(rounds: Sequence[Round], targets: Sequence[str]) -> list[Row]:
+def rows_of(rounds: Sequence[Round], targets: Sequence[str]) -> list[Row]:
+    """Return the lines of the table: every method that ran in all rounds, the chosen one and the best in hindsight."""
     common = [name for name in rounds[0].right if all(name in one.right for one in rounds)] if rounds else []
     rows = [_row(name, rounds, targets) for name in (*common, CHOSEN, BEST)] if rounds else []
     tested = [i for i, row in enumerate(rows) if row.p_value is not None and row.name != CHOSEN]

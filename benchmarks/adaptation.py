@@ -1,0 +1,214 @@
+"""What adapting to another domain brings, as JSON and as Markdown tables: PACS, every domain as the target in turn.
+
+Two real networks, splits of the target by seed, and three kinds of target: as it is (every class as often), uneven
+(classes thinned out geometrically down to a tenth, another order in each split) and lacking three of the seven classes.
+Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``).
+
+    python benchmarks/adaptation.py                          # all that the JSON lacks, an hour of one core
+    python benchmarks/adaptation.py --cases v2@uneven        # one part again
+    python benchmarks/adaptation.py --tables-only            # the tables from the JSON, runs nothing
+
+A round is written to the JSON when it is finished; a script that was stopped goes on after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+import common
+from common import Record
+from tlfeat.cache.store import Cache, open_cache
+from tlfeat.evaluate.copies import find_copies
+from tlfeat.evaluate.domain_split import find_domains, make_domain_split
+from tlfeat.extract.plan import plan_extraction
+from tlfeat.images.image_set import ImageTable
+from tlfeat.studies.adapt import adapt
+from tlfeat.studies.leave_one_out import BEST, CHOSEN, Round, round_of, rows_of
+from tlfeat.text import markdown_table
+
+KINDS = {"even": 5, "uneven": 3, "lacking": 3}
+CASES = tuple(f"{network}@{kind}" for network in common.BACKBONES for kind in KINDS)
+COUNTS = (1, 5, 20)
+#: Splits of an even target in which labels are counted, and draws of each number.
+LABEL_SEEDS, N_DRAWS = 2, 3
+THINNEST = 0.1
+N_LACKING = 3
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options."""
+    parser = common.parser_for("adaptation", __doc__)
+    parser.add_argument("--cases", type=common.chosen_from(CASES), default=(), help="NETWORK@KIND,... to run again")
+    parser.add_argument("--seeds", type=common.positive, help="splits of each target; default: 5 even, 3 of others")
+    common.add_data(parser)
+    return common.read_arguments(parser, arguments)
+
+
+def cache_of(network: str, args: argparse.Namespace) -> Any:
+    """Embed PACS with a network unless that was done."""
+    path = args.work / f"pacs-{network}.h5"
+    data = common.unpack("pacs_sample", args.shared, args.work)
+    job = plan_extraction(data, cache=path, domains=True, **common.backbone_options(network, args.shared))
+    job.run()
+    return path
+
+
+def thinned(table: ImageTable, target: str, kind: str, seed: int) -> ImageTable:
+    """Return the images with some of the target's left out."""
+    if kind == "even":
+        return table
+    images = table.images
+    classes = sorted(set(images.labels) - {""})
+    order = np.random.default_rng([7, seed]).permutation(classes).tolist()
+    if kind == "lacking":
+        share = {name: float(i >= N_LACKING) for i, name in enumerate(order)}
+    else:
+        share = dict(zip(order, np.geomspace(1, THINNEST, len(order)).tolist(), strict=True))
+    kept = np.array([domain != target for domain in images.domains])
+    for name in classes:
+        places = enumerate(zip(images.labels, images.domains, strict=True))
+        own = [i for i, place in places if place == (name, target)]
+        own = np.random.default_rng([8, seed]).permutation(own).tolist()
+        kept[own[: round(share[name] * len(own))]] = True
+    names = ("paths", "labels", "splits", "groups", "domains")
+    columns: dict[str, Any] = {name: list(compress(getattr(images, name), kept)) for name in names}
+    parts = (list(compress(getattr(table, part.name), kept)) for part in fields(table) if part.name != "images")
+    return ImageTable(replace(images, **columns), *parts)
+
+
+def measure(case: str, known: Record | None, args: argparse.Namespace, save: Any) -> None:
+    """Run the rounds of a case that are missing; `save` is called with the record after each."""
+    network, kind = case.split("@")
+    record = known or {"case": case, "rounds": [], "labelled": [], "is_complete": False}
+    done = {(r["target"], r["seed"]) for r in record["rounds"]}
+    path = cache_of(network, args)
+    with open_cache(path) as cache:
+        copies = find_copies(cache)
+        targets = find_domains(cache.table)
+        for seed in range(args.seeds or KINDS[kind]):
+            for target in targets:
+                if (target, seed) in done:
+                    continue
+                with common.stage(f"{case}: {target}, split {seed}"):
+                    one, labelled = run_round(cache, copies, targets, target, kind, seed)
+                record["rounds"].append(one.to_dict())
+                record["labelled"] += labelled
+                save({**record, **common.conditions(), "load_average": common.load_average()})
+    save({**record, **common.conditions(), "load_average": common.load_average(), "is_complete": True})
+
+
+def run_round(
+    cache: Cache, copies: Any, targets: list[str], target: str, kind: str, seed: int
+) -> tuple[Round, list[Record]]:
+    """Adapt once; labels are counted in some splits of an even target."""
+    table = thinned(cache.table, target, kind, seed)
+    split = make_domain_split(table, [name for name in targets if name != target], target, seed=seed)
+    has_labels = kind == "even" and seed < LABEL_SEEDS
+    found = adapt(cache, split, leaks=split.leaks_among(copies), labels=COUNTS if has_labels else (), n_draws=N_DRAWS)
+    return round_of(found, seed, target), [{"target": target, **one.to_record()} for one in found.labelled]
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def tables(records: Sequence[Record]) -> str:
+    """Return all tables."""
+    parts = []
+    for record in records:
+        network, kind = record["case"].split("@")
+        rounds = [Round.from_dict(one) for one in record["rounds"]]
+        if not rounds:
+            continue
+        n_seeds = len({one.seed for one in rounds})
+        parts += [
+            f"### {common.BACKBONES[network]}, target {kind} ({n_seeds} splits)",
+            f"{common.machine_of(record)}, {record['date']}, load {record['load_average']}; "
+            f"{common.versions_of(record['environment'])}",
+            method_table(rounds),
+            choice_sentence(rounds),
+        ]
+        if record["labelled"]:
+            parts += ["Labels of the target (means over targets, splits and draws):", label_table(record, rounds)]
+    return "\n\n".join(parts)
+
+
+def method_table(rounds: Sequence[Round]) -> str:
+    """Return accuracy by target of every method."""
+    targets = list(dict.fromkeys(one.target for one in rounds))
+    lines = []
+    for row in rows_of(rounds, targets):
+        ci95 = row.difference_ci95
+        lines.append(
+            (
+                row.name,
+                *(f"{100 * share:.1f}" for share in row.by_target),
+                f"{100 * row.mean:.1f}",
+                f"{100 * row.difference:+.1f}",
+                f"{100 * ci95[0]:+.1f} to {100 * ci95[1]:+.1f}" if ci95 else "",
+                "" if row.p_value is None else "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}",
+            )
+        )
+    return markdown_table(("method", *targets, "mean", "to none", "95 % interval", "p"), lines)
+
+
+def choice_sentence(rounds: Sequence[Round]) -> str:
+    """Say what was chosen, and what would have been if covariance maps could be chosen."""
+    targets = list(dict.fromkeys(one.target for one in rounds))
+    rows = {row.name: row for row in rows_of(rounds, targets)}
+    names = [one.chosen for one in rounds]
+    free = [max(one.circular, key=lambda name: one.circular[name]) for one in rounds]
+    gain = float(np.mean([one.accuracy(name) - one.accuracy("none") for one, name in zip(rounds, free, strict=True)]))
+    least = min(rows[CHOSEN].differences)
+    chosen = ", ".join(f"{name} {names.count(name)}" for name in dict.fromkeys(names))
+    other = ", ".join(f"{name} {free.count(name)}" for name in dict.fromkeys(free))
+    return (
+        f"Chosen: {chosen}. The least gain on a target is {100 * least:+.1f} points, the distance to the best in "
+        f"hindsight {100 * (rows[BEST].mean - rows[CHOSEN].mean):.1f}. If CORAL, linear transport and subspaces could "
+        f"be chosen, too: {other}; {100 * gain:+.1f} points to none."
+    )
+
+
+def label_table(record: Record, rounds: Sequence[Round]) -> str:
+    """Return accuracy with labels of the target."""
+    seeds = [one for one in rounds if one.seed < LABEL_SEEDS]
+
+    def mean(method: str) -> float:
+        return float(np.mean([one.accuracy(one.named(method)) for one in seeds]))
+
+    lines = [("0", "–", f"{100 * mean(CHOSEN):.1f} (none: {100 * mean('none'):.1f})")]
+    for count in COUNTS:
+        own = [one for one in record["labelled"] if one["labels_a_class"] == count]
+        alone, both = (float(np.mean([one[side] for one in own])) for side in ("target_only", "both"))
+        lines.append((str(count), f"{100 * alone:.1f}", f"{100 * both:.1f}"))
+    return markdown_table(("labels a class", "these alone", "with the sources"), lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is asked for and write the tables."""
+    args = parse_arguments(arguments)
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    records = {record["case"]: record for record in common.read_records(args.json)}
+
+    def save(record: Record) -> None:
+        records[record["case"]] = record
+        common.write_records(args.json, [records[case] for case in CASES if case in records])
+
+    with common.work_folder(args):
+        for case in [] if args.tables_only else CASES:
+            known = records.get(case)
+            if case in args.cases or (not args.cases and not (known and known["is_complete"])):
+                measure(case, None if case in args.cases else known, args, save)
+    common.publish(args, tables([records[case] for case in CASES if case in records]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
