@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat.adapt.domain_maps import Coral, DomainMap, DomainStandardiser, LinearTransport, SubspaceAlignment
 from tlfeat.adapt.priors import bias_corrected, em_priors, with_offsets
@@ -129,13 +130,33 @@ class Adapted:
         Probability of the class named for each image of the target, by the head that had not trained on them.
     priors : array of shape (n_classes,), optional
         The target's estimated mix of classes.
+    domain_map : DomainMap, optional
+    mapped_head : sklearn.pipeline.Pipeline
+        Takes mapped rows, of any of the domains.
     """
 
     method: Method
     head: Any
     fit: Fit
     certainty: Floats
-    priors: Floats | None = None
+    priors: Floats | None
+    domain_map: DomainMap | None
+    mapped_head: Any
+
+    def probabilities(self, task: Task, rows: RowSource, domains: npt.NDArray[np.str_]) -> Probabilities:
+        """Return probabilities of all classes of the task for rows of any of its domains.
+
+        Parameters
+        ----------
+        task : Task
+        rows : RowSource of shape (n_images, width)
+        domains : array of str, shape (n_images,)
+        """
+        mapped = rows if self.domain_map is None else self.domain_map.mapped(task.mapped_by_row(rows), domains)
+        found = np.zeros((rows.shape[0], len(task.classes)))
+        at = [task.classes.index(str(name)) for name in self.mapped_head.classes_]
+        found[:, at] = predict_probabilities(self.mapped_head, mapped)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +202,8 @@ class Fitter:
             nothing = np.empty(0, dtype=np.int64)
             known = self._known(mapped, nothing, nothing)
             head = self._self_trained(mapped, method.quota, head, known, np.arange(len(known.new)))
-        return Adapted(method, _pipeline(self._steps(mapped.domain_map), head), mapped.fit, certainty, priors)
+        pipeline = _pipeline(self._steps(mapped.domain_map), head)
+        return Adapted(method, pipeline, mapped.fit, certainty, priors, mapped.domain_map, head)
 
     def _of_map(self, make: Callable[[], DomainMap] | None, on_progress: OnProgress) -> _Mapped:
         if make in self._mapped:

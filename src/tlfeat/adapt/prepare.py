@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from tlfeat.adapt.methods import Method
+from tlfeat.adapt.methods import Adapted, Method
 from tlfeat.adapt.task import Task
 from tlfeat.cache.contents import StoredRows, read_rows
 from tlfeat.cache.store import Cache
@@ -37,6 +38,7 @@ class Prepared:
         Position in `DomainSplit.adapt` of each row of ``task.target``.
     scored_keys : list of str
         Content keys of the test images that count.
+    test_domains : array of str, shape (n_test,)
     """
 
     task: Task
@@ -46,6 +48,13 @@ class Prepared:
     groups: Labels | None
     adapt_at: Labels
     scored_keys: list[str]
+    test_domains: npt.NDArray[np.str_]
+
+    def answers(self, adapted: Adapted) -> Probabilities:
+        """Return the probabilities of the test images, each from its own domain, of shape (n_test, n_classes)."""
+        if (self.test_domains == self.task.target_name).all():
+            return probabilities_of(adapted.head, self.test, self.task.classes)
+        return adapted.probabilities(self.task, self.test, self.test_domains)
 
     def right(self, probabilities: Probabilities) -> Bools:
         """Which of the test images that count are right."""
@@ -78,7 +87,8 @@ def prepare(cache: Cache, found: DomainSplit, layers: Sequence[str], leaks: Leak
         is_signed=any(_lowest(rows) < 0 for rows in (source, target)),
     )
     keys = [split.keys[i] for i in test_at[is_scored]]
-    return Prepared(task, test, split.labels[test_at], is_scored, split.test_groups(is_scored), adapt_at, keys)
+    domains = np.array([split.domains[i] for i in test_at])
+    return Prepared(task, test, split.labels[test_at], is_scored, split.test_groups(is_scored), adapt_at, keys, domains)
 
 
 def _rows(cache: Cache, layers: Sequence[str], keys: list[str]) -> RowSource:

@@ -22,6 +22,9 @@ from tlfeat.types import Bools, Labels, OnProgress, silent
 #: Of the labelled images of the target; the others adapt.
 TEST_SHARE = 0.5
 
+#: Of the sources, where no image of the target has a label.
+HELD_SHARE = 0.2
+
 #: With fewer images to adapt to, moments and pseudo-labels are rough.
 FEW_IMAGES = 20
 
@@ -58,12 +61,15 @@ class DomainSplit:
     adapt : Unlabelled
     sources : list of str
     target : str
+    is_tested_on_target : bool
+        False where no image of the target has a label: the test images are of the sources, held out.
     """
 
     split: Split
     adapt: Unlabelled
     sources: list[str]
     target: str
+    is_tested_on_target: bool = True
 
     def leaks(self, cache: Cache, *, on_progress: OnProgress = silent) -> LeakedImages:
         """Return the test images that show a picture of the sources, or one that is adapted to."""
@@ -123,7 +129,8 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     """Split the target's images once, seeded, without a look at labels: half to adapt to, half to test on.
 
     Groups and copies stay on one side. Images of the target without a label adapt; where the user gave test images in
-    the target, these are tested on and all others adapt.
+    the target, these are tested on and all others adapt. Where no image of the target has a label, a fifth of the
+    sources is held out and tested on in its place: what becomes of the target is then not known.
 
     Raises
     ------
@@ -149,11 +156,9 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     can_test = np.array([new and label in classes for label, new in zip(labels, is_target, strict=True)], dtype=bool)
     is_test = _tests(can_test, splits, groups, seed)
     is_adapt = is_target & ~is_test
-    if not is_test.any():
-        raise DataError(
-            f"No labelled image of {target} is left to test on: label some of them, in classes that "
-            f"{', '.join(sources)} have. What was not measured is not handed out."
-        )
+    is_tested_on_target = bool(is_test.any())
+    if not is_tested_on_target:
+        is_test = _tests(~is_target, [""] * len(splits), groups, seed, share=HELD_SHARE)
     number = {name: i for i, name in enumerate(classes)}
     kept = np.flatnonzero(~is_adapt & (~is_target | is_test))
     adapt = np.flatnonzero(is_adapt)
@@ -175,7 +180,10 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
         groups=np.array([groups[i] for i in kept], dtype=np.int64),
         roles=roles,
         info=info,
-        notes=_notes(classes, labels, is_target, is_test, is_adapt, target, groups),
+        notes=[
+            *_untested(is_tested_on_target, target),
+            *_notes(classes, labels, is_target, is_adapt, target, groups),
+        ],
         domains=[domains[i] for i in kept],
     )
     adapted = Unlabelled(
@@ -184,7 +192,7 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
         numbers[adapt],
         np.array([groups[i] for i in adapt], dtype=np.int64),
     )
-    return DomainSplit(split, adapted, list(sources), target)
+    return DomainSplit(split, adapted, list(sources), target, is_tested_on_target)
 
 
 def _check(classes: list[str], sources: Sequence[str], target: str, n_target: int) -> None:
@@ -198,14 +206,16 @@ def _check(classes: list[str], sources: Sequence[str], target: str, n_target: in
         )
 
 
-def _tests(can_test: Bools, splits: Sequence[str], groups: Sequence[int], seed: int) -> Bools:
-    """Return which images test: the given ones, else whole groups until half of those that can."""
+def _tests(
+    can_test: Bools, splits: Sequence[str], groups: Sequence[int], seed: int, share: float = TEST_SHARE
+) -> Bools:
+    """Return which images test: the given ones, else whole groups until the share of those that can."""
     is_given = np.array([split == "test" for split in splits], dtype=bool) & can_test
     if is_given.any():
         return is_given
     numbers = np.array(groups, dtype=np.int64)
     sizes = np.bincount(numbers[can_test], minlength=1)
-    wanted, n, drawn = TEST_SHARE * can_test.sum(), 0, []
+    wanted, n, drawn = share * can_test.sum(), 0, []
     for group in np.random.default_rng(seed).permutation(np.flatnonzero(sizes)).tolist():
         # a group that overshoots is taken only if that lands nearer to the goal than leaving it
         if n + sizes[group] / 2 <= wanted:
@@ -214,11 +224,20 @@ def _tests(can_test: Bools, splits: Sequence[str], groups: Sequence[int], seed: 
     return can_test & np.isin(numbers, drawn)
 
 
+def _untested(is_tested_on_target: bool, target: str) -> list[str]:
+    if is_tested_on_target:
+        return []
+    return [
+        f"NO TEST: no image of {target} has a label of a class that the sources have, so whether adapting helped is "
+        f"not known (accuracies are of held-out images of the sources, each from its own domain). Label a few of each "
+        f"class to know"
+    ]
+
+
 def _notes(
     classes: list[str],
     labels: Sequence[str],
     is_target: Bools,
-    is_test: Bools,
     is_adapt: Bools,
     target: str,
     groups: Sequence[int],

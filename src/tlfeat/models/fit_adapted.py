@@ -73,7 +73,7 @@ def save_adapted(
     reference = read_reference(cache.path, cache.fingerprint, layers)
     rejector = _rejector(new, adapted.certainty[some], found, prepared.adapt_at[some], reference)
     started_s = time.perf_counter()
-    probabilities = probabilities_of(adapted.head, prepared.test, split.classes)
+    probabilities = prepared.answers(adapted)
     predict_s = time.perf_counter() - started_s
     embedding = cache.timing
     n_embedded = embedding["n_embedded"]
@@ -119,9 +119,10 @@ def save_adapted(
 
 def used_of_target(found: DomainSplit) -> str:
     """Say what was known of the target, for the Result and the card."""
+    tested = f"its other {found.split.info.n_test:,} images tested once" if found.is_tested_on_target else "none tested"
     return (
-        f"adapted to {found.target}: {len(found.adapt.keys):,} of its images without their labels; its other "
-        f"{found.split.info.n_test:,} images tested once. Labels are of {', '.join(found.sources)}"
+        f"adapted to {found.target}: {len(found.adapt.keys):,} of its images without their labels; {tested}. Labels "
+        f"are of {', '.join(found.sources)}"
     )
 
 

@@ -20,6 +20,13 @@ def sentences(found: Adaptation) -> list[str]:
     """Return the answer in words."""
     line, best, before = found.lines[found.chosen], found.lines[found.best], found.lines[0]
     sources = ", ".join(found.sources)
+    if not found.is_tested_on_target:
+        return [
+            f"From {sources} to {found.target}: {line.method.name}, chosen without a label of {found.target}. Whether "
+            f"that helped is not known: no image of {found.target} has a label to test on. Held-out images of the "
+            f"sources, each from its own domain: {percent(line.accuracy)} are right (95 % interval "
+            f"{interval_text(line.ci95)}), {percent(before.accuracy)} with {found.head} as it is."
+        ]
     told = [
         f"From {sources} to {found.target}: {line.method.name}, chosen without a label of {found.target}, is right on "
         f"{percent(line.accuracy)} of {counted(found.n_test, 'test image')} (95 % interval "
@@ -132,7 +139,7 @@ def _chart(found: Adaptation) -> Chart:
         for i, line in enumerate(found.lines)
     ]
     return Chart(
-        f"Accuracy on {found.target}",
+        f"Accuracy on {found.target}" if found.is_tested_on_target else "Accuracy on held-out images of the sources",
         tick_axis("method", [(i, line.method.name) for i, line in enumerate(found.lines)]),
         percent_axis("accuracy", [end for line in found.lines for end in line.ci95]),
         marks,

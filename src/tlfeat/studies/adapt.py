@@ -16,7 +16,7 @@ import numpy as np
 
 from tlfeat.adapt.circular import circular_accuracy
 from tlfeat.adapt.methods import Adapted, Fitter, Method, find_methods
-from tlfeat.adapt.prepare import Prepared, check_room, prepare, probabilities_of
+from tlfeat.adapt.prepare import Prepared, check_room, prepare
 from tlfeat.cache.contents import choose_layers, encoder_name
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, ModelError
@@ -98,6 +98,8 @@ class Adaptation:
     prepared : Prepared
     labelled : list of Labelled
         What some labels of the target would bring.
+    is_tested_on_target : bool
+        See `DomainSplit`.
     """
 
     cache: Path
@@ -121,10 +123,13 @@ class Adaptation:
     adapted: Adapted | None = None
     prepared: Prepared | None = None
     labelled: list[Labelled] = field(default_factory=list)
+    is_tested_on_target: bool = True
 
     @property
     def helped(self) -> str:
-        """What became of the chosen method on the test images: "yes", "no", or "within noise"."""
+        """What became of the chosen method on the test images: "yes", "no", "within noise" or "not known"."""
+        if not self.is_tested_on_target:
+            return "not known"
         line = self.lines[self.chosen]
         if line.p_alone >= SIGNIFICANCE:
             return "within noise"
@@ -183,7 +188,7 @@ def adapt(
             skipped.append((method.name, str(error)))
             continue
         spent_s = time.perf_counter() - started_s
-        right = prepared.right(probabilities_of(adapted.head, prepared.test, found.split.classes))
+        right = prepared.right(prepared.answers(adapted))
         tried.append((method, right, score, spent_s))
         fitted[method.name] = adapted
     on_progress("adapting", len(asked), len(asked))
@@ -214,8 +219,9 @@ def adapt(
         labelled=label_some(
             found, prepared, fitter, lines[chosen].method, counts=labels, n_draws=n_draws, on_progress=on_progress
         )
-        if labels
+        if labels and found.is_tested_on_target
         else [],
+        is_tested_on_target=found.is_tested_on_target,
     )
 
 
