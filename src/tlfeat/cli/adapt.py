@@ -8,7 +8,7 @@ import typer
 
 from tlfeat import workspace
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import CacheOption, LayerOption, OutputOption, SeedOption
+from tlfeat.cli.options import CacheOption, EpochsOption, LayerOption, OutputOption, SeedOption, parse_list
 from tlfeat.text import counted
 
 
@@ -28,6 +28,27 @@ def run_adapt(
             "--methods", help="Comma-separated methods, or all. The head as it is (none) is always among them."
         ),
     ] = "all",
+    keras: Annotated[
+        str, typer.Option("--keras", help="Networks beside the methods: adabn, finetuned; or all, or none.")
+    ] = "none",
+    epochs: EpochsOption = None,
+    head_epochs: Annotated[
+        int,
+        typer.Option(
+            "--head-epochs",
+            min=0,
+            help="--keras finetuned trains the linear head alone for N epochs, then the layers of --unfreeze-last too.",
+        ),
+    ] = 5,
+    unfreeze_last: Annotated[
+        int | None,
+        typer.Option(
+            "--unfreeze-last",
+            min=1,
+            help="Layers that --keras finetuned fine-tunes, or blocks of a transformer. Default: 20 layers or 2 "
+            "blocks.",
+        ),
+    ] = None,
     layer: LayerOption = None,
     cache: CacheOption = None,
     output: OutputOption = None,
@@ -41,9 +62,12 @@ def run_adapt(
     from tlfeat.heads.table import find_head
     from tlfeat.report.adaptation import adaptation_finding
     from tlfeat.studies.adapt import adapt, save_chosen
+    from tlfeat.studies.adapt_keras import MODES, Networks
 
     find_head(model)
     find_methods(methods)
+    modes = parse_list(keras, MODES)
+    networks = Networks(modes, epochs or 0, head_epochs, unfreeze_last) if modes else None
     sources = [name.strip() for name in source.split(",") if name.strip()] if source else None
     with open_cache(cache or workspace.newest_cache()) as opened:
         console.speak_of(opened.table.images.holds, opened.table.images.classes)
@@ -54,7 +78,15 @@ def run_adapt(
             f"From {', '.join(chosen)} ({counted(split.split.info.n_train, 'image')}) to {new} "
             f"({len(split.adapt.keys):,} to adapt to, {split.split.info.n_test:,} to test on) on {opened.path}"
         )
-        found = adapt(opened, split, head=model, layer=layer, methods=methods, on_progress=console.progress)
+        found = adapt(
+            opened,
+            split,
+            head=model,
+            layer=layer,
+            methods=methods,
+            networks=networks,
+            on_progress=console.progress,
+        )
         result = save_chosen(opened, split, found)
     console.warn(*found.notes, *(f"{name} was not run: {why}" for name, why in found.skipped))
     show_finding(console, adaptation_finding(found), found.cache, output)

@@ -9,6 +9,7 @@ from tlfeat.records import Environment
 from tlfeat.report.charts import Chart, Mark, percent_axis, tick_axis
 from tlfeat.report.finding import Finding
 from tlfeat.studies.adapt import SIGNIFICANCE, Adaptation, Line
+from tlfeat.studies.adapt_keras import NETWORKS
 from tlfeat.text import counted, interval_text, percent, seconds
 
 
@@ -82,7 +83,7 @@ def _row(found: Adaptation, i: int) -> tuple[str, ...]:
         "" if is_baseline else f"{100 * line.difference:+.1f}".replace("-", "−"),
         "" if is_baseline else f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−"),
         "" if is_baseline else "< 0.001" if line.p_value < 0.001 else f"{line.p_value:.3f}",
-        percent(line.circular),
+        "–" if line.circular is None else percent(line.circular),
         seconds(line.spent_s),
     )
 
@@ -123,6 +124,7 @@ def _legend(found: Adaptation) -> list[str]:
     leaks = _leak_sentence(found.leaks)
     return [
         *told,
+        *_network_sentences(found),
         *([leaks] if leaks else []),
         *(
             f"{line.method.name}: {line.method.what} ({line.method.source})"
@@ -132,6 +134,25 @@ def _legend(found: Adaptation) -> list[str]:
         *(f"not run: {name}: {why}" for name, why in found.skipped),
         *(f"note: {note}" for note in found.notes),
     ]
+
+
+def _network_sentences(found: Adaptation) -> list[str]:
+    """Say what the rows of networks are, where there are some."""
+    names = [line.method.name for line in found.lines if line.method in NETWORKS]
+    labelled = [line.method for line in found.lines if line.method.n_labelled]
+    told = []
+    if names:
+        told.append(
+            f"Networks ({', '.join(names)}) are shown beside the others and never chosen: the saved model is one of "
+            f"the methods on cached rows. –: no way there and back. Their times have embedding and training in them; "
+            f"what an earlier run had embedded with such a network is not embedded again."
+        )
+    told += [
+        f"{method.name} knows {method.n_labelled} labels a class of {found.target}, as many as there were; no other "
+        f"row does, and it is not counted for the best in hindsight."
+        for method in labelled
+    ]
+    return told
 
 
 def _leak_sentence(leaks: LeakedImages | None) -> str:
