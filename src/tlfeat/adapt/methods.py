@@ -42,6 +42,8 @@ class Method:
     what : str
         In a few words.
     source : str
+    n_labelled : int
+        Labelled images of the target a class that it trains on; 0 of all that adapts.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Method:
     is_choosable: bool = True
     what: str = ""
     source: str = ""
+    n_labelled: int = 0
 
 
 _CBST = "class-balanced self-training: Zou, Yu, Kumar and Wang 2018, ECCV"

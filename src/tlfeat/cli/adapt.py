@@ -9,7 +9,15 @@ import typer
 
 from tlfeat import workspace
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import CacheOption, FreshOption, LayerOption, OutputOption, SeedOption
+from tlfeat.cli.options import (
+    CacheOption,
+    EpochsOption,
+    FreshOption,
+    LayerOption,
+    OutputOption,
+    SeedOption,
+    parse_list,
+)
 from tlfeat.errors import UsageError
 from tlfeat.text import counted
 
@@ -30,6 +38,27 @@ def run_adapt(
             "--methods", help="Comma-separated methods, or all. The head as it is (none) is always among them."
         ),
     ] = "all",
+    keras: Annotated[
+        str, typer.Option("--keras", help="Networks beside the methods: adabn, finetuned; or all, or none.")
+    ] = "none",
+    epochs: EpochsOption = None,
+    head_epochs: Annotated[
+        int,
+        typer.Option(
+            "--head-epochs",
+            min=0,
+            help="--keras finetuned trains the linear head alone for N epochs, then the layers of --unfreeze-last too.",
+        ),
+    ] = 5,
+    unfreeze_last: Annotated[
+        int | None,
+        typer.Option(
+            "--unfreeze-last",
+            min=1,
+            help="Layers that --keras finetuned fine-tunes, or blocks of a transformer. Default: 20 layers or 2 "
+            "blocks.",
+        ),
+    ] = None,
     labels: Annotated[
         str,
         typer.Option(
@@ -59,14 +88,19 @@ def run_adapt(
     from tlfeat.heads.table import find_head
     from tlfeat.report.adaptation import adaptation_finding
     from tlfeat.studies.adapt import adapt, save_chosen
+    from tlfeat.studies.adapt_keras import MODES, Networks
     from tlfeat.studies.adapt_labels import parse_labels
 
     find_head(model)
     find_methods(methods)
-    counts = parse_labels(labels)
+    counts, modes = parse_labels(labels), parse_list(keras, MODES)
+    networks = Networks(modes, epochs or 0, head_epochs, unfreeze_last) if modes else None
     if leave_one_out:
-        if source or target:
-            raise UsageError("--leave-one-out takes every domain as the target in turn: leave out --source, --target.")
+        if source or target or modes:
+            raise UsageError(
+                "--leave-one-out takes every domain as the target in turn, on cached rows: leave out --source, "
+                "--target and --keras."
+            )
         _run_leave_one_out(
             console, cache, output, head=model, layer=layer, methods=methods, seed=seed, n_seeds=seeds, is_fresh=fresh
         )
@@ -82,7 +116,7 @@ def run_adapt(
             f"({len(split.adapt.keys):,} to adapt to, {split.split.info.n_test:,} to test on) on {opened.path}"
         )
         found = adapt(
-            opened, split, head=model, layer=layer, methods=methods, labels=counts, n_draws=draws,
+            opened, split, head=model, layer=layer, methods=methods, networks=networks, labels=counts, n_draws=draws,
             on_progress=console.progress,
         )  # fmt: skip
         result = save_chosen(opened, split, found)

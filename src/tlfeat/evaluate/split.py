@@ -244,11 +244,11 @@ def _draw_roles(labelled: _Labelled, test_fraction: float, rng: np.random.Genera
     if "test" not in roles:
         held = {groups[i] for i, role in enumerate(roles) if role == "val"}
         free = [i for i in range(len(roles)) if groups[i] not in held]  # no copy of a validation image either
-        for i in _draw(free, labels, groups, test_fraction, rng):
+        for i in draw_groups(free, labels, groups, test_fraction, rng):
             roles[i] = "test"
     if "val" not in roles:
         free = [i for i, role in enumerate(roles) if role != "test"]
-        for i in _draw(free, labels, groups, VAL_FRACTION, rng):
+        for i in draw_groups(free, labels, groups, VAL_FRACTION, rng):
             roles[i] = "val"
     return [role or "train" for role in roles]
 
@@ -278,7 +278,7 @@ def join_groups(keys: Sequence[str], user_groups: Sequence[str]) -> list[int]:
     return [numbers.setdefault(find("key " + key), len(numbers)) for key in keys]
 
 
-def _draw(
+def draw_groups(
     free: Sequence[int],
     labels: Sequence[str],
     groups: Sequence[int],

@@ -12,6 +12,7 @@ from tlfeat.records import Environment
 from tlfeat.report.charts import Chart, Mark, percent_axis, tick_axis
 from tlfeat.report.finding import Finding
 from tlfeat.studies.adapt import SIGNIFICANCE, Adaptation, Line
+from tlfeat.studies.adapt_keras import NETWORKS
 from tlfeat.studies.adapt_labels import worth_in_labels
 from tlfeat.text import counted, interval_text, percent, seconds
 
@@ -121,7 +122,7 @@ def _row(found: Adaptation, i: int) -> tuple[str, ...]:
         "" if is_baseline else f"{100 * line.difference:+.1f}".replace("-", "−"),
         "" if is_baseline else f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−"),
         "" if is_baseline else "< 0.001" if line.p_value < 0.001 else f"{line.p_value:.3f}",
-        percent(line.circular),
+        "–" if line.circular is None else percent(line.circular),
         seconds(line.spent_s),
     )
 
@@ -152,6 +153,7 @@ def _legend(found: Adaptation) -> list[str]:
     told = [
         "*: chosen by the accuracy there and back: the target is named, and a head of these names has to find the "
         "labels of the sources again. It takes no label of the target, and is no estimate of the accuracy there.",
+        *_of_those_not_chosen(found),
         f"{counted(found.n_source, 'image')} of {', '.join(found.sources)} with labels, "
         f"{counted(found.n_adapt, 'image')} of {found.target} without; the test images are others and were seen once.",
         f"To none: percentage points to the head of the sources as it is, on the same test images; p below "
@@ -170,6 +172,7 @@ def _legend(found: Adaptation) -> list[str]:
     leaks = _leak_sentence(found.leaks)
     return [
         *told,
+        *_network_sentences(found),
         *([leaks] if leaks else []),
         *(
             f"{line.method.name}: {line.method.what} ({line.method.source})"
@@ -178,6 +181,36 @@ def _legend(found: Adaptation) -> list[str]:
         ),
         *(f"not run: {name}: {why}" for name, why in found.skipped),
         *(f"note: {note}" for note in found.notes),
+    ]
+
+
+def _network_sentences(found: Adaptation) -> list[str]:
+    """Say what the rows of networks are, where there are some."""
+    names = [line.method.name for line in found.lines if line.method in NETWORKS]
+    labelled = [line.method for line in found.lines if line.method.n_labelled]
+    told = []
+    if names:
+        told.append(
+            f"Networks ({', '.join(names)}) are shown beside the others and never chosen: the saved model is one of "
+            f"the methods on cached rows. –: no way there and back. Their times have embedding and training in them; "
+            f"what an earlier run had embedded with such a network is not embedded again."
+        )
+    told += [
+        f"{method.name} knows {method.n_labelled} labels a class of {found.target}, as many as there were; no other "
+        f"row does, and it is not counted for the best in hindsight."
+        for method in labelled
+    ]
+    return told
+
+
+def _of_those_not_chosen(found: Adaptation) -> list[str]:
+    networks = {method.name for method in NETWORKS}
+    shown = [m.name for m in (line.method for line in found.lines) if not m.is_choosable and m.name not in networks]
+    if not shown:
+        return []
+    return [
+        f"{', '.join(shown)}: shown, never chosen. They match how rows spread both ways, so that wrong names come back "
+        f"right, the more so where the target has another mix of classes."
     ]
 
 

@@ -26,6 +26,7 @@ from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.heads.table import find_head
 from tlfeat.models.fit_adapted import save_adapted
 from tlfeat.records import Result, SplitInfo
+from tlfeat.studies.adapt_keras import Networks, Tried, try_networks
 from tlfeat.studies.adapt_labels import N_DRAWS, Labelled, label_some
 from tlfeat.types import Bools, OnProgress, silent
 
@@ -51,10 +52,10 @@ class Line:
         are groups), Holm-adjusted for the number of methods; 1 for source only.
     p_alone : float
         Not adjusted: for the chosen method, which no test image had a say in.
-    circular : float
-        Accuracy there and back, 0 to 1: what the choice was made by.
+    circular : float or None
+        Accuracy there and back, 0 to 1: what the choice was made by. None of a network that was trained.
     spent_s : float
-        Wall seconds of fit and circular validation.
+        Wall seconds of fit and circular validation; of networks with what they embedded.
     """
 
     method: Method
@@ -65,7 +66,7 @@ class Line:
     difference_ci95: tuple[float, float]
     p_value: float
     p_alone: float
-    circular: float
+    circular: float | None
     spent_s: float
 
     def to_record(self) -> dict[str, Any]:
@@ -90,7 +91,8 @@ class Adaptation:
     Attributes
     ----------
     chosen, best : int
-        The line chosen without labels of the target, and the one that turned out best on the test images.
+        The line chosen without labels of the target, and the one that turned out best on the test images of those that
+        took none.
     priors : dict of class to share, or empty
         The target's estimated mix of classes, where that was estimated.
     adapted : Adapted
@@ -143,6 +145,7 @@ def adapt(
     head: str = "logreg",
     layer: Sequence[str] | str | None = None,
     methods: str = "all",
+    networks: Networks | None = None,
     leaks: LeakedImages | None = None,
     labels: Sequence[int] = (),
     n_draws: int = N_DRAWS,
@@ -160,6 +163,8 @@ def adapt(
         `avg_pool` by default, or the only layer.
     methods : str, default="all"
         Comma-separated names of ``adapt.methods.METHODS``.
+    networks : Networks, optional
+        Rows of networks beside them, which cannot be chosen.
     leaks : LeakedImages, optional
         Where they are known already.
     labels : sequence of int, optional
@@ -173,7 +178,7 @@ def adapt(
     prepared = prepare(cache, found, layers, leaks)
     fitter = Fitter(prepared.task, entry)
     skipped: list[tuple[str, str]] = []
-    tried: list[tuple[Method, Bools, float, float]] = []
+    tried: list[Tried] = []
     fitted: dict[str, Adapted] = {}
     for i, method in enumerate(asked):
         on_progress("adapting", i, len(asked))
@@ -192,8 +197,15 @@ def adapt(
         tried.append((method, right, score, spent_s))
         fitted[method.name] = adapted
     on_progress("adapting", len(asked), len(asked))
+    if networks is not None and not found.is_tested_on_target:
+        skipped.append(("--keras", "no image of the target has a label to test on"))
+    elif networks is not None:
+        more, not_run = try_networks(
+            networks, cache, found, prepared, head=head, layers=layers, on_progress=on_progress
+        )
+        tried, skipped = [*tried, *more], [*skipped, *not_run]
     lines = _lines(tried, prepared)
-    chosen = int(np.argmax([line.circular if line.method.is_choosable else -1.0 for line in lines]))
+    chosen = int(np.argmax([_promise(line) for line in lines]))
     priors = next((one.priors for one in fitted.values() if one.priors is not None), None)
     return Adaptation(
         cache=cache.path,
@@ -209,7 +221,7 @@ def adapt(
         n_test=int(prepared.is_scored.sum()),
         lines=lines,
         chosen=chosen,
-        best=int(np.argmax([line.accuracy for line in lines])),
+        best=int(np.argmax([-1.0 if line.method.n_labelled else line.accuracy for line in lines])),
         skipped=skipped,
         notes=[*found.split.notes, *leaks.notes],
         priors={} if priors is None else dict(zip(found.split.classes, priors.tolist(), strict=True)),
@@ -243,7 +255,12 @@ def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Res
     )
 
 
-def _lines(tried: Sequence[tuple[Method, Bools, float, float]], prepared: Prepared) -> list[Line]:
+def _promise(line: Line) -> float:
+    """Return what a method is chosen by; -1 of one that may not be."""
+    return -1.0 if line.circular is None or not line.method.is_choosable else line.circular
+
+
+def _lines(tried: Sequence[Tried], prepared: Prepared) -> list[Line]:
     before, groups = tried[0][1], prepared.groups
     true = np.ones(len(before), dtype=np.int64)
     lines = []

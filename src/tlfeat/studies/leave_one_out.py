@@ -203,7 +203,7 @@ def round_of(found: Adaptation, seed: int, target: str) -> Round:
         keys=prepared.scored_keys,
         groups=groups.tolist(),
         right={line.method.name: "".join("01"[int(right)] for right in line.right) for line in found.lines},
-        circular={line.method.name: line.circular for line in found.lines},
+        circular={line.method.name: line.circular for line in found.lines if line.circular is not None},
         chosen=found.lines[found.chosen].method.name,
         notes=found.notes,
     )
