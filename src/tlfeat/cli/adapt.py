@@ -12,7 +12,6 @@ from tlfeat.cli.console import Console
 from tlfeat.cli.options import (
     CacheOption,
     EpochsOption,
-    FreshOption,
     LayerOption,
     OutputOption,
     SeedOption,
@@ -74,7 +73,9 @@ def run_adapt(
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="With --leave-one-out: splits of each target, from --seed on.")
     ] = 5,
-    fresh: FreshOption = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="With --leave-one-out: compute again what an earlier command has computed.")
+    ] = False,
     layer: LayerOption = None,
     cache: CacheOption = None,
     output: OutputOption = None,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tlfeat.adapt.methods import Adapted
-from tlfeat.adapt.prepare import Prepared, probabilities_of
 from tlfeat.cache.contents import encoder_name
 from tlfeat.cache.store import Cache
 from tlfeat.evaluate.data import Data
@@ -22,6 +21,7 @@ from tlfeat.heads.domain_check import MAX_ROWS, DomainRows, save_domain
 from tlfeat.heads.fit import N_FOLDS, predict_probabilities
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, refused_share, save_rejector
 from tlfeat.heads.saved import save_head
+from tlfeat.models.adapted_rows import Prepared, probabilities_of
 from tlfeat.models.saved import Fitted, model_folder, write_model
 from tlfeat.records import Result, Timing, side_by_side
 from tlfeat.types import Floats, Labels, Rows

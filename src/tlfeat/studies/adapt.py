@@ -16,7 +16,6 @@ import numpy as np
 
 from tlfeat.adapt.circular import circular_accuracy
 from tlfeat.adapt.methods import Adapted, Fitter, Method, find_methods
-from tlfeat.adapt.prepare import Prepared, check_room, prepare
 from tlfeat.cache.contents import choose_layers, encoder_name
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, ModelError
@@ -24,6 +23,7 @@ from tlfeat.evaluate.domain_split import DomainSplit
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar, proportion_interval
 from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.heads.table import find_head
+from tlfeat.models.adapted_rows import Prepared, check_room, prepare
 from tlfeat.models.fit_adapted import save_adapted
 from tlfeat.records import Result, SplitInfo
 from tlfeat.studies.adapt_keras import Networks, Tried, try_networks

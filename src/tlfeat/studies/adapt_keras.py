@@ -13,7 +13,6 @@ import numpy as np
 from tlfeat.adapt.circular import circular_accuracy
 from tlfeat.adapt.domain_maps import DomainStandardiser
 from tlfeat.adapt.methods import Fitter, Method
-from tlfeat.adapt.prepare import Prepared, probabilities_of
 from tlfeat.adapt.task import Task
 from tlfeat.cache.contents import choose_layers, read_rows
 from tlfeat.cache.store import Cache
@@ -25,6 +24,7 @@ from tlfeat.extract.adapted import open_adapted
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.table import Head, find_head
 from tlfeat.memory import available_memory
+from tlfeat.models.adapted_rows import Prepared, probabilities_of
 from tlfeat.models.fit_keras import fit_keras
 from tlfeat.types import Bools, Labels, OnProgress, Rows, silent
 
