@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tlfeat.adapt.circular import circular_accuracy
 from tlfeat.adapt.methods import Adapted, Fitter, Method, find_methods
 from tlfeat.adapt.prepare import Prepared, check_room, prepare, probabilities_of
 from tlfeat.cache.contents import choose_layers, encoder_name
-from tlfeat.cache.store import Cache
+from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.domain_split import DomainSplit
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar, proportion_interval
@@ -97,6 +98,9 @@ class Adaptation:
     adapted : Adapted
         The chosen method, fitted.
     prepared : Prepared
+        The rows that it takes.
+    rows : Path, optional
+        The cache of these rows of the target, where they come from another network.
     """
 
     cache: Path
@@ -119,6 +123,7 @@ class Adaptation:
     leaks: LeakedImages | None = None
     adapted: Adapted | None = None
     prepared: Prepared | None = None
+    rows: Path | None = None
 
     @property
     def helped(self) -> str:
@@ -153,7 +158,7 @@ def adapt(
     methods : str, default="all"
         Comma-separated names of ``adapt.methods.METHODS``.
     networks : Networks, optional
-        Rows of networks beside them, which cannot be chosen.
+        Networks beside them.
     leaks : LeakedImages, optional
         Where they are known already.
     """
@@ -164,7 +169,6 @@ def adapt(
     fitter = Fitter(prepared.task, entry)
     skipped: list[tuple[str, str]] = []
     tried: list[Tried] = []
-    fitted: dict[str, Adapted] = {}
     for i, method in enumerate(asked):
         on_progress("adapting", i, len(asked))
         started_s = time.perf_counter()
@@ -179,8 +183,7 @@ def adapt(
             continue
         spent_s = time.perf_counter() - started_s
         right = prepared.right(probabilities_of(adapted.head, prepared.test, found.split.classes))
-        tried.append((method, right, score, spent_s))
-        fitted[method.name] = adapted
+        tried.append(Tried(method, right, score, spent_s, adapted, prepared))
     on_progress("adapting", len(asked), len(asked))
     if networks is not None:
         more, not_run = try_networks(
@@ -189,7 +192,7 @@ def adapt(
         tried, skipped = [*tried, *more], [*skipped, *not_run]
     lines = _lines(tried, prepared)
     chosen = int(np.argmax([_promise(line) for line in lines]))
-    priors = next((one.priors for one in fitted.values() if one.priors is not None), None)
+    priors = next((one.adapted.priors for one in tried if one.adapted and one.adapted.priors is not None), None)
     return Adaptation(
         cache=cache.path,
         backbone=encoder_name(cache),
@@ -209,8 +212,9 @@ def adapt(
         notes=[*found.split.notes, *leaks.notes],
         priors={} if priors is None else dict(zip(found.split.classes, priors.tolist(), strict=True)),
         leaks=leaks,
-        adapted=fitted[lines[chosen].method.name],
-        prepared=prepared,
+        adapted=tried[chosen].adapted,
+        prepared=tried[chosen].prepared,
+        rows=tried[chosen].rows,
     )
 
 
@@ -219,17 +223,19 @@ def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Res
     if adaptation.adapted is None or adaptation.prepared is None or adaptation.leaks is None:
         raise ModelError("Only an adaptation that was just made can be saved.")
     line = adaptation.lines[adaptation.chosen]
-    return save_adapted(
-        cache,
-        found,
-        adaptation.prepared,
-        adaptation.adapted,
-        head=adaptation.head,
-        layers=adaptation.layers,
-        leaks=adaptation.leaks,
-        chosen={"circular_accuracy": line.circular},
-        fit_s=line.spent_s,
-    )
+    with open_cache(adaptation.rows) if adaptation.rows else nullcontext(cache) as rows:
+        return save_adapted(
+            cache,
+            found,
+            adaptation.prepared,
+            adaptation.adapted,
+            head=adaptation.head,
+            layers=adaptation.layers,
+            leaks=adaptation.leaks,
+            chosen={"circular_accuracy": line.circular},
+            fit_s=line.spent_s,
+            rows=rows,
+        )
 
 
 def _promise(line: Line) -> float:
@@ -238,10 +244,11 @@ def _promise(line: Line) -> float:
 
 
 def _lines(tried: Sequence[Tried], prepared: Prepared) -> list[Line]:
-    before, groups = tried[0][1], prepared.groups
+    before, groups = tried[0].right, prepared.groups
     true = np.ones(len(before), dtype=np.int64)
     lines = []
-    for method, right, circular, spent_s in tried:
+    for one in tried:
+        method, right = one.method, one.right
         sides = true, right.astype(np.int64), before.astype(np.int64), groups
         is_baseline = method.name == BASELINE
         lines.append(
@@ -254,8 +261,8 @@ def _lines(tried: Sequence[Tried], prepared: Prepared) -> list[Line]:
                 difference_ci95=(0.0, 0.0) if is_baseline else difference_interval(*sides),
                 p_value=1.0,
                 p_alone=1.0 if is_baseline else mcnemar(*sides),
-                circular=circular,
-                spent_s=spent_s,
+                circular=one.circular,
+                spent_s=one.spent_s,
             )
         )
     others = [i for i, line in enumerate(lines) if line.method.name != BASELINE]
