@@ -22,7 +22,7 @@ from tlfeat.cache import clean as cache_clean
 from tlfeat.cache import contents, repair, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
-from tlfeat.errors import DataError
+from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate import data, domain_split, together
 from tlfeat.extract import plan, transfer
 from tlfeat.finetune import recipes, saved
@@ -533,3 +533,9 @@ def test_the_keras_candidates_of_a_comparison_have_its_seed(monkeypatch: pytest.
     assert [(s.seed, s.epochs) for s in seen[:3]] == [(7, 6)] * 3
     assert seen[1].unfreeze_last == 9
     assert [(s.seed, s.name) for s in seen[3:]] == [(7, RECIPE), (7, f"{RECIPE}-as-written")]
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--head-epochs", "--unfreeze-last"])
+def test_how_networks_train_is_refused_where_adapt_trains_none(option: str) -> None:
+    with pytest.raises(UsageError, match=r"add --keras finetuned"):
+        COMMANDS.main(["adapt", "--keras", "adabn", option, "6"], standalone_mode=False)

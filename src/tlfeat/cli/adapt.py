@@ -8,7 +8,8 @@ import typer
 
 from tlfeat import workspace
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import CacheOption, EpochsOption, LayerOption, OutputOption, SeedOption, parse_list
+from tlfeat.cli.options import CacheOption, EpochsOption, LayerOption, OutputOption, SeedOption, given_of, parse_list
+from tlfeat.errors import UsageError
 from tlfeat.text import counted
 
 
@@ -33,13 +34,14 @@ def run_adapt(
     ] = "none",
     epochs: EpochsOption = None,
     head_epochs: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--head-epochs",
             min=0,
-            help="--keras finetuned trains the linear head alone for N epochs, then the layers of --unfreeze-last too.",
+            help="--keras finetuned trains the linear head alone for N epochs, then the layers of --unfreeze-last too. "
+            "Default: 5.",
         ),
-    ] = 5,
+    ] = None,
     unfreeze_last: Annotated[
         int | None,
         typer.Option(
@@ -67,7 +69,10 @@ def run_adapt(
     find_head(model)
     find_methods(methods)
     modes = parse_list(keras, MODES)
-    networks = Networks(modes, epochs or 0, head_epochs, unfreeze_last) if modes else None
+    given = {"epochs": epochs, "head_epochs": head_epochs, "unfreeze_last": unfreeze_last}
+    networks = Networks(modes, **given_of(given)) if modes else None
+    if given_of(given) and "finetuned" not in modes:
+        raise UsageError("--epochs, --head-epochs and --unfreeze-last say how networks train: add --keras finetuned.")
     sources = [name.strip() for name in source.split(",") if name.strip()] if source else None
     with open_cache(cache or workspace.newest_cache()) as opened:
         console.speak_of(opened.table.images.holds, opened.table.images.classes)
