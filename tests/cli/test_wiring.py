@@ -22,20 +22,21 @@ from tlfeat.cache import clean as cache_clean
 from tlfeat.cache import contents, repair, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
-from tlfeat.errors import DataError
-from tlfeat.evaluate import data, together
+from tlfeat.errors import DataError, UsageError
+from tlfeat.evaluate import data, domain_split, together
 from tlfeat.extract import plan, transfer
 from tlfeat.finetune import recipes, saved
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.reject import COVERAGE
 from tlfeat.models import export, fit_keras, fit_sklearn, listing, predict
+from tlfeat.report import adaptation as adaptation_report
 from tlfeat.report import audit as audit_report
 from tlfeat.report import choice as choice_report
 from tlfeat.report import cluster_map, finding, page, plots
 from tlfeat.report import curve as curve_report
 from tlfeat.report import similar as similar_report
 from tlfeat.report import sweep as sweep_report
-from tlfeat.studies import audit, choice, clean, compare, contenders, curve, similar, sweep
+from tlfeat.studies import adapt, audit, choice, clean, compare, contenders, curve, similar, sweep
 from tlfeat.studies.compare import compare_candidates
 
 WATCHED: dict[ModuleType, tuple[str, ...]] = {
@@ -57,6 +58,9 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     finding: ("write_finding",),
     curve: ("learning_curve",),
     curve_report: ("keras_hint", "curve_finding"),
+    domain_split: ("choose_domains", "make_domain_split"),
+    adapt: ("adapt", "save_chosen"),
+    adaptation_report: ("adaptation_finding",),
     audit: ("audit",),
     clean: ("write_clean_table",),
     audit_report: ("write_reports",),
@@ -101,6 +105,7 @@ class Watch:
         patch.setattr(
             contents, "choose_layers", lambda _, asked: [asked or "x"] if isinstance(asked, str | None) else asked
         )
+        self.returned["domain_split.choose_domains"] = (["photo"], "sketch")
         patch.setattr(fit_keras, "other_backbone", lambda *_: "")
         patch.setattr(cli_fit, "_show", lambda *_: None)
 
@@ -364,6 +369,21 @@ CASES = [
         ("fresh", "--fresh", "curve.learning_curve is_fresh", True),
     ),
     *cases_of(
+        "adapt",
+        FINDING,
+        ("source", "--source photo,art", "domain_split.choose_domains sources", ["photo", "art"]),
+        ("target", "--target sketch", "domain_split.choose_domains target", "sketch"),
+        ("model", "--model ridge", "adapt.adapt head", "ridge"),
+        ("methods", "--methods coral", "adapt.adapt methods", "coral"),
+        ("keras", "--keras adabn", "adapt.adapt networks.modes", ("adabn",)),
+        ("epochs", "--keras all --epochs 6", "adapt.adapt networks.epochs", 6),
+        ("head_epochs", "--keras all --head-epochs 4", "adapt.adapt networks.head_epochs", 4),
+        ("unfreeze_last", "--keras all --unfreeze-last 9", "adapt.adapt networks.unfreeze_last", 9),
+        ("layer", "--layer one", "adapt.adapt layer", "one"),
+        ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
+        ("seed", "--seed 7", "domain_split.make_domain_split seed", 7),
+    ),
+    *cases_of(
         "audit",
         ("layer", "--layer one", "audit.audit layer", "one"),
         ("seed", "--seed 7", "audit.audit seed", 7),
@@ -513,3 +533,9 @@ def test_the_keras_candidates_of_a_comparison_have_its_seed(monkeypatch: pytest.
     assert [(s.seed, s.epochs) for s in seen[:3]] == [(7, 6)] * 3
     assert seen[1].unfreeze_last == 9
     assert [(s.seed, s.name) for s in seen[3:]] == [(7, RECIPE), (7, f"{RECIPE}-as-written")]
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--head-epochs", "--unfreeze-last"])
+def test_how_networks_train_is_refused_where_adapt_trains_none(option: str) -> None:
+    with pytest.raises(UsageError, match=r"add --keras finetuned"):
+        COMMANDS.main(["adapt", "--keras", "adabn", option, "6"], standalone_mode=False)

@@ -21,9 +21,12 @@ from tlfeat.evaluate.domain_split import DomainSplit, make_domain_split
 from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.extract import adapted as adapted_module
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.models.listing import saved_models
+from tlfeat.models.predict import Model
 from tlfeat.report.adaptation import adaptation_finding
+from tlfeat.studies import adapt as adapt_module
 from tlfeat.studies import adapt_keras
-from tlfeat.studies.adapt import Adaptation, adapt
+from tlfeat.studies.adapt import Adaptation, adapt, save_chosen
 from tlfeat.studies.adapt_keras import Networks, training_split
 
 SOURCES = ["day", "dusk"]
@@ -126,7 +129,9 @@ def test_a_target_without_labels_has_none_to_draw(cache: Cache) -> None:
         training_split(found, 2)
 
 
-def test_networks_are_shown_beside_the_others_and_never_chosen(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_that_train_are_shown_beside_the_others_and_never_chosen(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     n_test = to_night(cache).split.info.n_test
     calls = fake_training(monkeypatch, {30: n_test - 1, 40: n_test})
     found = with_networks(cache, Networks(("finetuned",), epochs=7, head_epochs=3, unfreeze_last=9))
@@ -142,7 +147,7 @@ def test_networks_are_shown_beside_the_others_and_never_chosen(cache: Cache, mon
     records = json.loads(json.dumps(finding.records))
     assert [record["circular_accuracy"] for record in records][1:] == [None, None]
     told = " ".join(finding.legend)
-    assert "Networks (finetuned, finetuned+5) are shown beside the others and never chosen" in told
+    assert "finetuned and finetuned+5 cannot be taken there and back, and are never chosen" in told
     assert "finetuned+5 knows 5 labels a class of night" in told
     assert "finetuned+5" not in " ".join(finding.sentences)
 
@@ -170,7 +175,9 @@ def test_rows_of_adabn_are_of_each_domains_network_and_no_test_image_is_measured
         domain = given["domain"]
         seen[domain] = [paths[i] for i in measured], [paths[i] for i in embedded]
         yield SimpleNamespace(
-            layers=cache.layers, read=lambda layer, keys: cache.read(layer, keys) * 0 + value[domain] + own(keys)
+            path=Path(domain),
+            layers=cache.layers,
+            read=lambda layer, keys: cache.read(layer, keys) * 0 + value[domain] + own(keys),
         )
 
     def own(keys: Sequence[str]) -> Any:
@@ -178,13 +185,14 @@ def test_rows_of_adabn_are_of_each_domains_network_and_no_test_image_is_measured
 
     monkeypatch.setattr(adapt_keras, "open_adapted", open_adapted)
     layers = list(cache.layers)
-    source, target, test = adapt_keras._adapted_rows(cache, found, layers, lambda *_: None)
+    source, target, test, path = adapt_keras._adapted_rows(cache, found, layers, lambda *_: None)
     split, at, test_at = found.split, found.split.where("train"), found.split.where("test")
     of = np.array([value[split.domains[i]] for i in at])[:, None]
     np.testing.assert_allclose(source[:, :1], of + own([split.keys[i] for i in at]), rtol=1e-6)
     np.testing.assert_allclose(target[:, :1], 4 + own(found.adapt.keys), rtol=1e-6)
     np.testing.assert_allclose(test[:, :1], 4 + own([split.keys[i] for i in test_at]), rtol=1e-6)
     tested = {split.paths[i] for i in test_at}
+    assert path == Path("night")
     assert seen["night"][0] == found.adapt.paths
     assert set(seen["night"][1]) == {*found.adapt.paths, *tested}
     for domain in SOURCES:
@@ -193,16 +201,26 @@ def test_rows_of_adabn_are_of_each_domains_network_and_no_test_image_is_measured
 
 
 @pytest.mark.keras
-def test_every_network_runs_on_real_pictures(
+def test_what_a_network_of_the_target_gives_can_be_chosen_saved_and_predicted_with(
     photos: Path, small_network: Path, monkeypatch: pytest.MonkeyPatch, eagerly: None
 ) -> None:
     monkeypatch.setattr(adapted_module, "MIN_IMAGES", 8)
     monkeypatch.setattr(adapt_keras, "open_adapted", partial(adapted_module.open_adapted, runtime="tensorflow"))
     monkeypatch.setattr(adapt_keras, "TRAINED", (adapt_keras.FINETUNED_FEW,))  # one training is enough
+    monkeypatch.setattr(adapt_module, "_promise", lambda line: float(line.method.name == "adabn+self"))
     job = plan_extraction(photos, backbone=str(small_network), preprocess="tf", runtime="tensorflow", domains=True)
     with open_cache(job.run().cache) as opened:
-        found = with_networks(opened, Networks(("adabn", "finetuned"), epochs=1, head_epochs=1, unfreeze_last=3))
+        split = make_domain_split(opened.table, ["day"], "night", seed=3)  # two networks, not three
+        networks = Networks(("adabn", "finetuned"), epochs=1, head_epochs=1, unfreeze_last=3)
+        found = adapt(opened, split, head="ridge", methods="none", networks=networks)
         assert found.skipped == []
         assert [line.method.name for line in found.lines] == ["none", "adabn", "adabn+self", "finetuned+5"]
         assert [line.circular is None for line in found.lines] == [False, False, False, True]
-        assert found.chosen == 0
+        result = save_chosen(opened, split, found)
+        models = saved_models(opened.path)
+    assert result.score.accuracy == found.lines[2].accuracy
+    assert result.backbone.startswith("small-night-")
+    assert {model.result.candidate for model in models} == {"adapted-ridge", "keras-finetuned"}
+    model = Model(result.model)
+    answers = model.predict([photos / path for path in result.test_paths])
+    assert [answer.label for answer in answers] == [result.classes[i] for i in result.predicted]

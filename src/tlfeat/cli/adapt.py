@@ -9,14 +9,7 @@ import typer
 
 from tlfeat import workspace
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import (
-    CacheOption,
-    EpochsOption,
-    LayerOption,
-    OutputOption,
-    SeedOption,
-    parse_list,
-)
+from tlfeat.cli.options import CacheOption, EpochsOption, LayerOption, OutputOption, SeedOption, given_of, parse_list
 from tlfeat.errors import UsageError
 from tlfeat.text import counted
 
@@ -42,13 +35,14 @@ def run_adapt(
     ] = "none",
     epochs: EpochsOption = None,
     head_epochs: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--head-epochs",
             min=0,
-            help="--keras finetuned trains the linear head alone for N epochs, then the layers of --unfreeze-last too.",
+            help="--keras finetuned trains the linear head alone for N epochs, then the layers of --unfreeze-last too. "
+            "Default: 5.",
         ),
-    ] = 5,
+    ] = None,
     unfreeze_last: Annotated[
         int | None,
         typer.Option(
@@ -95,7 +89,10 @@ def run_adapt(
     find_head(model)
     find_methods(methods)
     counts, modes = parse_labels(labels), parse_list(keras, MODES)
-    networks = Networks(modes, epochs or 0, head_epochs, unfreeze_last) if modes else None
+    given = given_of({"epochs": epochs, "head_epochs": head_epochs, "unfreeze_last": unfreeze_last})
+    networks = Networks(modes, **given) if modes else None
+    if given and "finetuned" not in modes:
+        raise UsageError("--epochs, --head-epochs and --unfreeze-last say how networks train: add --keras finetuned.")
     if leave_one_out:
         if source or target or modes:
             raise UsageError(

@@ -41,6 +41,7 @@ def save_adapted(
     leaks: LeakedImages,
     chosen: Mapping[str, Any],
     fit_s: float,
+    rows: Cache | None = None,
 ) -> Result:
     """Write the model of one method, and return its Result on the target's test images.
 
@@ -57,7 +58,10 @@ def save_adapted(
         How the method was chosen, for the Result.
     fit_s : float
         Wall seconds of its fit and its choice.
+    rows : Cache, optional
+        Whose rows the head takes, where that is another network than that of `cache`.
     """
+    encoded = cache if rows is None else rows
     split, data = found.split, Data(cache, found.split, found.split.info.seed)
     settings = {
         "model": f"adapted-{head}",
@@ -70,21 +74,21 @@ def save_adapted(
     }
     some = np.unique(np.linspace(0, len(found.adapt.keys) - 1, min(len(found.adapt.keys), _MAX_REJECT)).astype(int))
     new = View(prepared.task.target, (0, prepared.task.target.shape[1])).take(some)[slice(0, len(some))]
-    reference = read_reference(cache.path, cache.fingerprint, layers)
+    reference = read_reference(encoded.path, encoded.fingerprint, layers)
     rejector = _rejector(new, adapted.certainty[some], found, prepared.adapt_at[some], reference)
     started_s = time.perf_counter()
     probabilities = prepared.answers(adapted)
     predict_s = time.perf_counter() - started_s
-    embedding = cache.timing
+    embedding = encoded.timing
     n_embedded = embedding["n_embedded"]
     fitted = Fitted(
         candidate=f"adapted-{head}",
         kind="head",
-        backbone=encoder_name(cache),
+        backbone=encoder_name(encoded),
         layer=side_by_side(list(layers)),
         settings=settings,
-        fingerprint=cache.fingerprint,
-        encoder=cache.source.get("encoder", {}),
+        fingerprint=encoded.fingerprint,
+        encoder=encoded.source.get("encoder", {}),
         chosen={**adapted.fit.chosen, "method": adapted.method.name, **chosen},
         probabilities=probabilities,
         timing=Timing(
@@ -113,7 +117,7 @@ def save_adapted(
         if rejector:
             save_rejector(rejector, to)
 
-    folder = model_folder(data, f"adapted-{head}", settings, cache.fingerprint)
+    folder = model_folder(data, f"adapted-{head}", settings, encoded.fingerprint)
     return write_model(folder, fitted, data, leaks, save)
 
 

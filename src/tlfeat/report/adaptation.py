@@ -187,13 +187,18 @@ def _legend(found: Adaptation) -> list[str]:
 def _network_sentences(found: Adaptation) -> list[str]:
     """Say what the rows of networks are, where there are some."""
     names = [line.method.name for line in found.lines if line.method in NETWORKS]
+    trained = [line.method.name for line in found.lines if line.circular is None]
     labelled = [line.method for line in found.lines if line.method.n_labelled]
     told = []
     if names:
         told.append(
-            f"Networks ({', '.join(names)}) are shown beside the others and never chosen: the saved model is one of "
-            f"the methods on cached rows. –: no way there and back. Their times have embedding and training in them; "
-            f"what an earlier run had embedded with such a network is not embedded again."
+            f"Networks ({', '.join(names)}): their times have embedding and training in them; what an earlier run had "
+            f"embedded with such a network is not embedded again."
+        )
+    if trained:
+        told.append(
+            f"–: {' and '.join(trained)} cannot be taken there and back, and are never chosen. They are saved as "
+            f"models, as fit-keras does it: tlfeat models."
         )
     told += [
         f"{method.name} knows {method.n_labelled} labels a class of {found.target}, as many as there were; no other "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from tlfeat.adapt.circular import circular_accuracy
-from tlfeat.adapt.methods import Adapted, Fitter, Method, find_methods
+from tlfeat.adapt.methods import METHODS, Adapted, Fitter, Method, find_methods
 from tlfeat.cache.contents import choose_layers, encoder_name
-from tlfeat.cache.store import Cache
+from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.domain_split import DomainSplit
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar, proportion_interval
@@ -98,6 +99,9 @@ class Adaptation:
     adapted : Adapted
         The chosen method, fitted.
     prepared : Prepared
+        The rows that it takes.
+    rows : Path, optional
+        The cache of these rows of the target, where they come from another network.
     labelled : list of Labelled
         What some labels of the target would bring.
     is_tested_on_target : bool
@@ -126,6 +130,7 @@ class Adaptation:
     prepared: Prepared | None = None
     labelled: list[Labelled] = field(default_factory=list)
     is_tested_on_target: bool = True
+    rows: Path | None = None
 
     @property
     def helped(self) -> str:
@@ -164,7 +169,7 @@ def adapt(
     methods : str, default="all"
         Comma-separated names of ``adapt.methods.METHODS``.
     networks : Networks, optional
-        Rows of networks beside them, which cannot be chosen.
+        Networks beside them.
     leaks : LeakedImages, optional
         Where they are known already.
     labels : sequence of int, optional
@@ -179,7 +184,6 @@ def adapt(
     fitter = Fitter(prepared.task, entry)
     skipped: list[tuple[str, str]] = []
     tried: list[Tried] = []
-    fitted: dict[str, Adapted] = {}
     for i, method in enumerate(asked):
         on_progress("adapting", i, len(asked))
         started_s = time.perf_counter()
@@ -194,8 +198,7 @@ def adapt(
             continue
         spent_s = time.perf_counter() - started_s
         right = prepared.right(prepared.answers(adapted))
-        tried.append((method, right, score, spent_s))
-        fitted[method.name] = adapted
+        tried.append(Tried(method, right, score, spent_s, adapted, prepared))
     on_progress("adapting", len(asked), len(asked))
     if networks is not None and not found.is_tested_on_target:
         skipped.append(("--keras", "no image of the target has a label to test on"))
@@ -206,7 +209,7 @@ def adapt(
         tried, skipped = [*tried, *more], [*skipped, *not_run]
     lines = _lines(tried, prepared)
     chosen = int(np.argmax([_promise(line) for line in lines]))
-    priors = next((one.priors for one in fitted.values() if one.priors is not None), None)
+    priors = next((one.adapted.priors for one in tried if one.adapted and one.adapted.priors is not None), None)
     return Adaptation(
         cache=cache.path,
         backbone=encoder_name(cache),
@@ -226,15 +229,29 @@ def adapt(
         notes=[*found.split.notes, *leaks.notes],
         priors={} if priors is None else dict(zip(found.split.classes, priors.tolist(), strict=True)),
         leaks=leaks,
-        adapted=fitted[lines[chosen].method.name],
-        prepared=prepared,
-        labelled=label_some(
-            found, prepared, fitter, lines[chosen].method, counts=labels, n_draws=n_draws, on_progress=on_progress
-        )
-        if labels and found.is_tested_on_target
-        else [],
+        adapted=tried[chosen].adapted,
+        prepared=tried[chosen].prepared,
+        rows=tried[chosen].rows,
+        labelled=_labelled(found, prepared, fitter, lines, labels, n_draws, on_progress),
         is_tested_on_target=found.is_tested_on_target,
     )
+
+
+def _labelled(
+    found: DomainSplit,
+    prepared: Prepared,
+    fitter: Fitter,
+    lines: Sequence[Line],
+    counts: Sequence[int],
+    n_draws: int,
+    on_progress: OnProgress,
+) -> list[Labelled]:
+    """Label some images after all, with the method on cached rows that promises most."""
+    if not counts or not found.is_tested_on_target:
+        return []
+    on_rows = {method.name for method in METHODS}
+    method = max((line for line in lines if line.method.name in on_rows), key=_promise).method
+    return label_some(found, prepared, fitter, method, counts=counts, n_draws=n_draws, on_progress=on_progress)
 
 
 def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Result:
@@ -242,17 +259,19 @@ def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Res
     if adaptation.adapted is None or adaptation.prepared is None or adaptation.leaks is None:
         raise ModelError("Only an adaptation that was just made can be saved.")
     line = adaptation.lines[adaptation.chosen]
-    return save_adapted(
-        cache,
-        found,
-        adaptation.prepared,
-        adaptation.adapted,
-        head=adaptation.head,
-        layers=adaptation.layers,
-        leaks=adaptation.leaks,
-        chosen={"circular_accuracy": line.circular},
-        fit_s=line.spent_s,
-    )
+    with open_cache(adaptation.rows) if adaptation.rows else nullcontext(cache) as rows:
+        return save_adapted(
+            cache,
+            found,
+            adaptation.prepared,
+            adaptation.adapted,
+            head=adaptation.head,
+            layers=adaptation.layers,
+            leaks=adaptation.leaks,
+            chosen={"circular_accuracy": line.circular},
+            fit_s=line.spent_s,
+            rows=rows,
+        )
 
 
 def _promise(line: Line) -> float:
@@ -261,10 +280,11 @@ def _promise(line: Line) -> float:
 
 
 def _lines(tried: Sequence[Tried], prepared: Prepared) -> list[Line]:
-    before, groups = tried[0][1], prepared.groups
+    before, groups = tried[0].right, prepared.groups
     true = np.ones(len(before), dtype=np.int64)
     lines = []
-    for method, right, circular, spent_s in tried:
+    for one in tried:
+        method, right = one.method, one.right
         sides = true, right.astype(np.int64), before.astype(np.int64), groups
         is_baseline = method.name == BASELINE
         lines.append(
@@ -277,8 +297,8 @@ def _lines(tried: Sequence[Tried], prepared: Prepared) -> list[Line]:
                 difference_ci95=(0.0, 0.0) if is_baseline else difference_interval(*sides),
                 p_value=1.0,
                 p_alone=1.0 if is_baseline else mcnemar(*sides),
-                circular=circular,
-                spent_s=spent_s,
+                circular=one.circular,
+                spent_s=one.spent_s,
             )
         )
     others = [i for i, line in enumerate(lines) if line.method.name != BASELINE]

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from tlfeat.adapt.circular import circular_accuracy
-from tlfeat.adapt.domain_maps import DomainStandardiser
-from tlfeat.adapt.methods import Fitter, Method
+from tlfeat.adapt.methods import Adapted, Fitter, Method
 from tlfeat.adapt.task import Task
 from tlfeat.cache.contents import choose_layers, read_rows
 from tlfeat.cache.store import Cache
@@ -40,20 +40,10 @@ N_LABELLED = 5
 _LI = "Li, Wang, Shi, Liu and Hou 2016, Revisiting batch normalization for practical domain adaptation"
 _LP_FT = "linear probe, then fine-tuning: Kumar, Raghunathan, Jones, Ma and Liang 2022, ICLR"
 
-ADABN = Method(
-    "adabn",
-    is_choosable=False,
-    what="the head on rows of networks that have each domain's own BatchNorm statistics",
-    source=_LI,
-)
+ADABN = Method("adabn", what="the head on rows of networks with each domain's own BatchNorm statistics", source=_LI)
 
 ADABN_SELF = Method(
-    "adabn+self",
-    DomainStandardiser,
-    "equal",
-    is_choosable=False,
-    what="and what standardise+self does, on these rows",
-    source=_LI,
+    "adabn+self", quota="equal", what="and trained on its own surest answers, as many of each class", source=_LI
 )
 
 FINETUNED = Method(
@@ -72,9 +62,32 @@ TRAINED = (FINETUNED, FINETUNED_FEW)
 
 NETWORKS = (ADABN, ADABN_SELF, *TRAINED)
 
-#: A row before it is compared: the method, which of the test images that count are right, the accuracy there and back
-#: (None where there is no way back), wall seconds.
-Tried = tuple[Method, Bools, float | None, float]
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A row before it is compared.
+
+    Attributes
+    ----------
+    method : Method
+    right : bool array of shape (n_scored,)
+    circular : float or None
+        None where there is no way back.
+    spent_s : float
+    adapted : Adapted, optional
+        What can be saved where it is chosen, and what it was fitted on.
+    prepared : Prepared, optional
+    rows : Path, optional
+        The cache of the target's rows, where another network than that of the cache made them.
+    """
+
+    method: Method
+    right: Bools
+    circular: float | None
+    spent_s: float
+    adapted: Adapted | None = None
+    prepared: Prepared | None = None
+    rows: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +176,7 @@ def _adabn(
 ) -> Iterator[Tried]:
     """Rows of every domain come from a network of its own, there and on the way back."""
     started_s = time.perf_counter()
-    source, target, test = _adapted_rows(cache, found, layers, on_progress)
+    source, target, test, path = _adapted_rows(cache, found, layers, on_progress)
     rows_s = time.perf_counter() - started_s
     split, train_at = found.split, found.split.where("train")
     task = Task(
@@ -177,20 +190,23 @@ def _adabn(
         seed=split.info.seed,
         is_signed=bool(min(source.min(), target.min()) < 0),
     )
+    new = replace(prepared, task=task, test=test, adapt_at=np.arange(len(target)))
     fitter = Fitter(task, head)
     for method in (ADABN, ADABN_SELF):
         on_progress(f"adapting {method.name}", 0, 0)
         started_s = time.perf_counter()
         adapted = fitter.fit(method)
         score = circular_accuracy(fitter, adapted)
-        right = prepared.right(probabilities_of(adapted.head, test, split.classes))
-        yield method, right, score, rows_s + time.perf_counter() - started_s
+        right = new.right(probabilities_of(adapted.head, test, split.classes))
+        yield Tried(method, right, score, rows_s + time.perf_counter() - started_s, adapted, new, path)
 
 
 def _adapted_rows(
     cache: Cache, found: DomainSplit, layers: Sequence[str], on_progress: OnProgress
-) -> tuple[Rows, Rows, Rows]:
+) -> tuple[Rows, Rows, Rows, Path]:
     """Return rows of the sources, of the target's images that are adapted to, and of its test images, in their order.
+
+    And the cache of those of the target.
 
     The statistics of the target are those of the images that are adapted to alone.
     """
@@ -207,20 +223,20 @@ def _adapted_rows(
     domains = np.array([split.domains[i] for i in train_at])
     at_of = {domain: np.flatnonzero(domains == domain) for domain in np.unique(domains).tolist()}
 
-    def embedded(domain: str, keys: list[str], paths: list[str], n_measured: int) -> Rows:
+    def embedded(domain: str, keys: list[str], paths: list[str], n_measured: int) -> tuple[Rows, Path]:
         at = [line[path] for path in paths]
         with open_adapted(cache, at[:n_measured], at, layers=layers, domain=domain, on_progress=on_progress) as adapted:
-            return read_rows(adapted, layers, keys)
+            return read_rows(adapted, layers, keys), adapted.path
 
     n_adapt = len(found.adapt.keys)
     new = [split.keys[i] for i in test_at], [split.paths[i] for i in test_at]
-    target = embedded(found.target, [*found.adapt.keys, *new[0]], [*found.adapt.paths, *new[1]], n_adapt)
+    target, path = embedded(found.target, [*found.adapt.keys, *new[0]], [*found.adapt.paths, *new[1]], n_adapt)
     source = np.empty((len(train_at), width), np.float32)
     for domain, at in sorted(at_of.items(), key=lambda pair: len(pair[1])):  # too few images are told early
-        source[at] = embedded(
+        source[at], _ = embedded(
             domain, [split.keys[i] for i in train_at[at]], [split.paths[i] for i in train_at[at]], len(at)
         )
-    return source, target[:n_adapt], target[n_adapt:]
+    return source, target[:n_adapt], target[n_adapt:], path
 
 
 def _finetuned(
@@ -236,7 +252,7 @@ def _finetuned(
     result = fit_keras(Data(cache, split, seed), networks.settings(seed), on_progress=on_progress).result
     spent_s = (result.timing.extract_s or 0.0) + (result.timing.fit_s or 0.0)
     right = np.array(result.predicted) == np.array(result.true)
-    yield method, np.asarray(right[prepared.is_scored]), None, spent_s
+    yield Tried(method, np.asarray(right[prepared.is_scored]), None, spent_s)
 
 
 def training_split(found: DomainSplit, n_labelled: int = 0, *, seed: int = 0) -> Split:
