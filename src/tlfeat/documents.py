@@ -50,6 +50,7 @@ class Source(TypedDict, total=False):
     domains: bool
     text_column: str | None
     holds: str
+    parts: list[str]
 
 
 class Pass(TypedDict):

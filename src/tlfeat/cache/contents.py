@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from tlfeat.backbones.encoder import resolve_embedding
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.text_catalog import is_text_backbone
-from tlfeat.cache.store import Cache
+from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import CacheError, DataError, TlfeatError
 from tlfeat.text import printable
 from tlfeat.texts.read import keyed_text, snippet
@@ -117,12 +118,34 @@ def holds_texts(cache: Cache) -> bool:
     return cache.source.get("holds") == "texts"
 
 
+def parts_of(cache: Cache) -> list[Path]:
+    """Return the caches that a cache was joined from (`cache.joined`); none of any other."""
+    return [Path(part) for part in cache.source.get("parts", [])]
+
+
+def check_not_joined(cache: Cache) -> None:
+    """Raise where a cache was joined from others: images are embedded into these."""
+    if parts := parts_of(cache):
+        raise DataError(
+            f"{cache.path} was joined from {', '.join(map(str, parts))}. Run tlfeat extract on each of these; tlfeat "
+            f"adapt joins them again."
+        )
+
+
 def read_texts(cache: Cache, keys: Sequence[str]) -> dict[str, str]:
     """Return the texts of these content keys that can be read again; one that has changed is another text.
 
     A cache keeps no text. They are looked for where they were: in the files, or in the table, in whatever line they are
-    by now.
+    by now. Of a cache that was joined its parts know where that is.
     """
+    found: dict[str, str] = {}
+    for part in parts_of(cache):
+        with suppress(CacheError), open_cache(part) as opened:
+            found |= _own_texts(opened, keys)
+    return found | _own_texts(cache, [key for key in keys if key not in found])
+
+
+def _own_texts(cache: Cache, keys: Sequence[str]) -> dict[str, str]:
     wanted, images = set(keys), cache.table.images
     if images.source.is_file():
         source = cache.source

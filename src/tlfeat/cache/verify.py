@@ -104,3 +104,9 @@ def encoder_difference(path: Path, held: Mapping[str, Any], asked: Mapping[str, 
         f"{path} holds rows of another encoder ({held.get('backbone')}, not {asked.get('backbone')}). "
         f"Differing: {'; '.join(differing)}. Name another --cache, or leave it out and one is chosen."
     )
+
+
+def differing_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return in words how two fingerprints differ, the values of each in the order given."""
+    names = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+    return "; ".join(f"{name}: {one.get(name)!r} and {other.get(name)!r}" for name in names)

@@ -9,9 +9,19 @@ import typer
 
 from tlfeat import workspace
 from tlfeat.cli.console import Console
-from tlfeat.cli.options import CacheOption, EpochsOption, LayerOption, OutputOption, SeedOption, given_of, parse_list
+from tlfeat.cli.options import EpochsOption, LayerOption, OutputOption, SeedOption, given_of, parse_list
 from tlfeat.errors import UsageError
 from tlfeat.text import counted
+
+CachesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--cache",
+        metavar="FILE.h5",
+        help="The cache. May be repeated: caches of one encoder are domains of one set, each named after its file. "
+        "Default: the newest one under cache/.",
+    ),
+]
 
 
 def run_adapt(
@@ -71,7 +81,7 @@ def run_adapt(
         bool, typer.Option("--fresh", help="With --leave-one-out: compute again what an earlier command has computed.")
     ] = False,
     layer: LayerOption = None,
-    cache: CacheOption = None,
+    cache: CachesOption = None,
     output: OutputOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -100,11 +110,19 @@ def run_adapt(
                 "--target and --keras."
             )
         _run_leave_one_out(
-            console, cache, output, head=model, layer=layer, methods=methods, seed=seed, n_seeds=seeds, is_fresh=fresh
+            console,
+            _one_cache(console, cache),
+            output,
+            head=model,
+            layer=layer,
+            methods=methods,
+            seed=seed,
+            n_seeds=seeds,
+            is_fresh=fresh,
         )
         return
     sources = [name.strip() for name in source.split(",") if name.strip()] if source else None
-    with open_cache(cache or workspace.newest_cache()) as opened:
+    with open_cache(_one_cache(console, cache)) as opened:
         console.speak_of(opened.table.images.holds, opened.table.images.classes)
         console.say(*opened.notes)
         chosen, new = choose_domains(opened.table, sources, target)
@@ -123,13 +141,26 @@ def run_adapt(
     console.say(f"Next: tlfeat predict {result.model} IMAGE...")
 
 
-def _run_leave_one_out(console: Console, cache: Path | None, output: Path | None, **asked: Any) -> None:
+def _one_cache(console: Console, caches: list[Path] | None) -> Path:
+    """Return the cache to work on: the one named, the newest, or several as one."""
+    from tlfeat.cache.joined import join_caches
+
+    if not caches or len(caches) == 1:
+        return caches[0] if caches else workspace.newest_cache()
+    joined = join_caches(caches)
+    console.warn(*joined.notes)
+    how = "as they were joined before" if joined.is_reused else "their rows were copied"
+    console.say(f"{', '.join(joined.names)}: joined in {joined.path} ({how}), the newest cache from now on")
+    return joined.path
+
+
+def _run_leave_one_out(console: Console, cache: Path, output: Path | None, **asked: Any) -> None:
     from tlfeat.cache.store import open_cache
     from tlfeat.cli.studies import show_finding
     from tlfeat.report.leave_one_out import leave_one_out_finding
     from tlfeat.studies.leave_one_out import leave_one_out
 
-    with open_cache(cache or workspace.newest_cache()) as opened:
+    with open_cache(cache) as opened:
         console.speak_of(opened.table.images.holds, opened.table.images.classes)
         console.say(*opened.notes)
         found = leave_one_out(opened, on_progress=console.progress, **asked)

@@ -95,7 +95,8 @@ def find_domains(table: ImageTable) -> list[str]:
     if not found:
         raise DataError(
             "The images of this cache have no domains. Say where each comes from: a column domain in the table, or "
-            "folders DOMAIN/CLASS/... with tlfeat extract --domains (embeddings are reused)."
+            "folders DOMAIN/CLASS/... with tlfeat extract --domains (embeddings are reused). Or name a cache for each "
+            "domain: --cache A.h5 --cache B.h5."
         )
     if len(found) < 2:
         raise DataError(f"All images are of one domain ({found[0]}): there is nothing to adapt from, or to.")

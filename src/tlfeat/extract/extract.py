@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones.encoder import Encoder
+from tlfeat.cache.contents import check_not_joined
 from tlfeat.cache.passes import Pass, is_a_measurement, with_pass
 from tlfeat.cache.store import Cache, create_cache, open_cache
 from tlfeat.errors import CacheError, DataError, Interrupted
@@ -118,6 +119,7 @@ def extract_rows(
     else:
         cache = open_cache(cache_path, writable=True, fingerprint=encoder.fingerprint)
     with cache, _removed_if_empty(cache, is_new=is_new):
+        check_not_joined(cache)
         known = KnownRows(cache, encoder.layers, others, n_threads, say, on_progress)
         run = _Run(images, encoder, cache, known, n_threads=n_threads, on_progress=on_progress)
         if cache.source != source:

@@ -18,7 +18,7 @@ from tlfeat.backbones.network import DIGITS, BackboneSpec
 from tlfeat.backbones.text_catalog import is_text_backbone
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec, check_text_options
 from tlfeat.backbones.weights_files import check_weights_file, layer_names
-from tlfeat.cache.contents import Origin, origin_of
+from tlfeat.cache.contents import Origin, check_not_joined, origin_of
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError, UsageError, nearest, unknown_layer
 from tlfeat.extract.extract import ExtractReport, extract_rows
@@ -149,6 +149,7 @@ def plan_extraction(
     reading |= {"domain_column": domain_column, "domains": domains}
     if data is None and cache is not None and cache.exists():
         with open_cache(cache) as existing:
+            check_not_joined(existing)
             source, held = existing.source, existing.fingerprint
         options["resize"] = options.get("resize") or held.get("resize")
         options["dtype"] = options.get("dtype") or held.get("dtype")
