@@ -50,6 +50,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/encoder_speed.py
 	$(BIN)/python benchmarks/text.py
+	$(BIN)/python benchmarks/adaptation.py
 	$(BIN)/python benchmarks/adabn.py
 	test -z "$(PHOTOGRAPHS)" || $(BIN)/python benchmarks/encoder_finetune.py $(PHOTOGRAPHS)  # a folder of class folders
 	$(BIN)/python benchmarks/page.py
