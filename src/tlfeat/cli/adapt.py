@@ -37,7 +37,9 @@ def run_adapt(
     methods: Annotated[
         str,
         typer.Option(
-            "--methods", help="Comma-separated methods, or all. The head as it is (none) is always among them."
+            "--methods",
+            help="Comma-separated none, standardise, coral, linear-ot, subspace, prior, self, standardise+self, "
+            "standardise+self-share; or all. none, the head as it is, is always among them.",
         ),
     ] = "all",
     keras: Annotated[
