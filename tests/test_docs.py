@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
     ["extract", "fit-sklearn", "fit-keras", "recipes", "summary", "compare", "report"]
-    + ["sweep", "curve", "audit", "similar", "map", "models", "predict", "export", "backbones", "layers"]
+    + ["sweep", "curve", "adapt", "audit", "similar", "map", "models", "predict", "export", "backbones", "layers"]
     + [f"cache {name}" for name in ("info", "verify", "export", "import", "clean")]
 )  # fmt: skip
 
