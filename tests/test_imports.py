@@ -48,9 +48,10 @@ LEAD_IN = {
 SEES = {"heads": {"evaluate"}, "adapt": {"evaluate", "heads"}}
 
 #: The commands and their options.
-CLI = ("app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
+CLI = ("adapt", "app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
 
 _COMMANDS = (
+    "adapt",
     "app",
     "cache",
     "extract",
@@ -75,6 +76,7 @@ HEAVY = {
     "sklearnex": {"heads.kernel"},
     "sklearn": {
         "adapt.domain_maps",
+        "adapt.methods",
         "heads.kernel",
         "heads.family",
         "heads.fit",

@@ -29,14 +29,14 @@ from tlfeat.finetune import recipes, saved
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.reject import COVERAGE
 from tlfeat.models import export, fit_keras, fit_sklearn, listing, predict
-from tlfeat.report import adaptation as adaptation_report
+from tlfeat.report import adaptation, cluster_map, finding, page, plots
 from tlfeat.report import audit as audit_report
 from tlfeat.report import choice as choice_report
-from tlfeat.report import cluster_map, finding, page, plots
 from tlfeat.report import curve as curve_report
+from tlfeat.report import leave_one_out as leave_one_out_report
 from tlfeat.report import similar as similar_report
 from tlfeat.report import sweep as sweep_report
-from tlfeat.studies import adapt, audit, choice, clean, compare, contenders, curve, similar, sweep
+from tlfeat.studies import adapt, audit, choice, clean, compare, contenders, curve, leave_one_out, similar, sweep
 from tlfeat.studies.compare import compare_candidates
 
 WATCHED: dict[ModuleType, tuple[str, ...]] = {
@@ -60,7 +60,9 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     curve_report: ("keras_hint", "curve_finding"),
     domain_split: ("choose_domains", "make_domain_split"),
     adapt: ("adapt", "save_chosen"),
-    adaptation_report: ("adaptation_finding",),
+    adaptation: ("adaptation_finding",),
+    leave_one_out: ("leave_one_out",),
+    leave_one_out_report: ("leave_one_out_finding",),
     audit: ("audit",),
     clean: ("write_clean_table",),
     audit_report: ("write_reports",),
@@ -101,6 +103,7 @@ class Watch:
         for module, names in WATCHED.items():
             for name in names:
                 self._watch(patch, module, name)
+        self.returned["domain_split.choose_domains"] = (["left"], "right")
         patch.setattr(workspace, "newest_cache", lambda: Path("newest.h5"))
         patch.setattr(
             contents, "choose_layers", lambda _, asked: [asked or "x"] if isinstance(asked, str | None) else asked
@@ -374,14 +377,27 @@ CASES = [
         ("source", "--source photo,art", "domain_split.choose_domains sources", ["photo", "art"]),
         ("target", "--target sketch", "domain_split.choose_domains target", "sketch"),
         ("model", "--model ridge", "adapt.adapt head", "ridge"),
-        ("methods", "--methods coral", "adapt.adapt methods", "coral"),
+        ("methods", "--methods self,prior", "adapt.adapt methods", "self,prior"),
+        ("labels", "--labels 9,3", "adapt.adapt labels", [3, 9]),
+        ("draws", "--draws 9", "adapt.adapt n_draws", 9),
+        ("layer", "--layer one", "adapt.adapt layer", "one"),
+        ("source", "--source photo", "domain_split.make_domain_split sources", ["left"]),
+        ("target", "--target sketch", "domain_split.make_domain_split target", "right"),
+        ("seed", "--seed 7", "domain_split.make_domain_split seed", 7),
+        ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
+        ("leave_one_out", "--leave-one-out", "leave_one_out.leave_one_out head", "logreg"),
+        ("model", "--leave-one-out --model ridge", "leave_one_out.leave_one_out head", "ridge"),
+        ("methods", "--leave-one-out --methods self,prior", "leave_one_out.leave_one_out methods", "self,prior"),
+        ("seeds", "--leave-one-out --seeds 9", "leave_one_out.leave_one_out n_seeds", 9),
+        ("seed", "--leave-one-out --seed 7", "leave_one_out.leave_one_out seed", 7),
+        ("fresh", "--leave-one-out --fresh", "leave_one_out.leave_one_out is_fresh", True),
+        ("layer", "--leave-one-out --layer one", "leave_one_out.leave_one_out layer", "one"),
+        ("cache", "--leave-one-out --cache my.h5", "store.open_cache path", Path("my.h5")),
+        ("output", "--leave-one-out --output reports", "finding.write_finding folder", Path("reports")),
         ("keras", "--keras adabn", "adapt.adapt networks.modes", ("adabn",)),
         ("epochs", "--keras all --epochs 6", "adapt.adapt networks.epochs", 6),
         ("head_epochs", "--keras all --head-epochs 4", "adapt.adapt networks.head_epochs", 4),
         ("unfreeze_last", "--keras all --unfreeze-last 9", "adapt.adapt networks.unfreeze_last", 9),
-        ("layer", "--layer one", "adapt.adapt layer", "one"),
-        ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
-        ("seed", "--seed 7", "domain_split.make_domain_split seed", 7),
     ),
     *cases_of(
         "audit",
