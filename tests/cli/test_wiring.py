@@ -22,7 +22,7 @@ from tlfeat.cache import clean as cache_clean
 from tlfeat.cache import contents, repair, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
-from tlfeat.errors import DataError, UsageError
+from tlfeat.errors import DataError
 from tlfeat.evaluate import data, domain_split, together
 from tlfeat.extract import plan, transfer
 from tlfeat.finetune import recipes, saved
@@ -552,6 +552,7 @@ def test_the_keras_candidates_of_a_comparison_have_its_seed(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--head-epochs", "--unfreeze-last"])
-def test_how_networks_train_is_refused_where_adapt_trains_none(option: str) -> None:
-    with pytest.raises(UsageError, match=r"add --keras finetuned"):
+def test_how_networks_train_is_refused_where_adapt_trains_none(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
         COMMANDS.main(["adapt", "--keras", "adabn", option, "6"], standalone_mode=False)
+    assert "add --keras finetuned" in capsys.readouterr().err
