@@ -108,7 +108,6 @@ class Watch:
         patch.setattr(
             contents, "choose_layers", lambda _, asked: [asked or "x"] if isinstance(asked, str | None) else asked
         )
-        self.returned["domain_split.choose_domains"] = (["photo"], "sketch")
         patch.setattr(fit_keras, "other_backbone", lambda *_: "")
         patch.setattr(cli_fit, "_show", lambda *_: None)
 
