@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tlfeat.records import Environment
-from tlfeat.report.charts import Chart, Mark, percent_axis, series, tick_axis
+from tlfeat.report.charts import SHAPES, Chart, Key, Mark, percent_axis, tick_axis
 from tlfeat.report.finding import Finding
 from tlfeat.studies.adapt import BASELINE, SIGNIFICANCE
 from tlfeat.studies.leave_one_out import BEST, CHOSEN, LeaveOneOut, Row
@@ -23,7 +23,7 @@ def sentences(found: LeaveOneOut) -> list[str]:
         f"Mean of {counted(len(found.targets), 'target')}, {counted(found.n_seeds, 'split')} of each: "
         f"{percent(chosen.mean)} with the method chosen without labels of the target, {percent(before.mean)} with "
         f"{found.head} of the sources alone. {verdict(chosen)} ({points(chosen.difference)} points, 95 % interval "
-        f"{points(low)} to {points(high)}, {_p_text(chosen.p_value)}).",
+        f"{points(low)} to {points(high)}, {p_text(chosen.p_value)}).",
         f"The least it brought is {points(chosen.differences[worst])} points, on {found.targets[worst]}. Chosen: "
         f"{picked}.",
         f"Best in hindsight, the highest of all methods in each split: {percent(best.mean)}, "
@@ -43,7 +43,8 @@ def points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
-def _p_text(p: float | None) -> str:
+def p_text(p: float | None) -> str:
+    """Return a p-value as it is written."""
     return "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
@@ -54,8 +55,8 @@ def leave_one_out_finding(found: LeaveOneOut) -> Finding:
         title=f"{found.cache.stem}: every domain from the others",
         sentences=sentences(found),
         chart=_chart(found),
-        headings=("method", *found.targets, "mean", "to none", "95 % interval", "p"),
-        droppable=("p", "95 % interval"),
+        headings=("method", *found.targets, "mean", "to none (p)", "95 % interval"),
+        droppable=("95 % interval",),
         rows=[_row(row) for row in found.rows],
         legend=_legend(found),
         records=[row.to_record(found.targets) for row in found.rows],
@@ -67,38 +68,36 @@ def leave_one_out_finding(found: LeaveOneOut) -> Finding:
 def _row(row: Row) -> tuple[str, ...]:
     ci95 = row.difference_ci95
     cells = [
-        percent(share) + ("" if p is None or p >= SIGNIFICANCE else " +" if difference > 0 else " −")
+        f"{100 * share:.1f}" + ("" if p is None or p >= SIGNIFICANCE else " +" if difference > 0 else " −")
         for share, difference, p in zip(row.by_target, row.differences, row.p_by_target, strict=True)
     ]
     return (
         f"{row.name}{' *' if row.name == CHOSEN else ''}",
         *cells,
         percent(row.mean),
-        "" if row.name == BASELINE else points(row.difference),
+        ""
+        if row.name == BASELINE
+        else points(row.difference)
+        + (f" ({p_text(row.p_value).removeprefix('p ')})" if row.p_value is not None else ""),
         f"{points(ci95[0])} to {points(ci95[1])}" if ci95 else "",
-        "" if row.p_value is None else "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}",
     )
 
 
 def _chart(found: LeaveOneOut) -> Chart:
-    shown = [row for row in found.rows if row.name in (BASELINE, CHOSEN, BEST)]
-    drawn = [
-        series(
-            {BASELINE: "sources alone"}.get(row.name, row.name),
-            i,
-            [
-                Mark(x, share, f"{row.name} on {target}: {percent(share)}")
-                for x, (target, share) in enumerate(zip(found.targets, row.by_target, strict=True))
-            ],
-        )
+    names = {BASELINE: "sources alone", CHOSEN: "chosen without labels", BEST: BEST}
+    shown = [row for row in found.rows if row.name in names]
+    shapes = list(SHAPES)
+    marks = [
+        Mark(x, share, f"{names[row.name]} on {target}: {percent(share)}", f"c{i}", shapes[i])
         for i, row in enumerate(shown)
+        for x, (target, share) in enumerate(zip(found.targets, row.by_target, strict=True))
     ]
     return Chart(
         "Accuracy on each target",
         tick_axis("target", list(enumerate(found.targets))),
         percent_axis("accuracy", [share for row in shown for share in row.by_target]),
-        [mark for _, marks in drawn for mark in marks],
-        [line for line, _ in drawn],
+        marks,
+        keys=[Key(names[row.name], f"c{i}", shapes[i]) for i, row in enumerate(shown)],
         width=760,
         height=380,
     )
@@ -106,11 +105,12 @@ def _chart(found: LeaveOneOut) -> Chart:
 
 def _legend(found: LeaveOneOut) -> list[str]:
     return [
+        "Accuracies in percent, means over splits; differences in percentage points.",
         "*: what a user would have got: in each split the method with the highest accuracy there and back, which sees "
         "no label of the target.",
         "+ and − mark a target where a method is better or worse than none for certain (McNemar on the same images, "
         f"p below {SIGNIFICANCE:g}, not adjusted).",
-        "p of the last column: over all targets and splits, an image that tests in several splits counted as one; with "
+        "p: over all targets and splits, an image that tests in several splits counted as one; with "
         "Holm's correction, but for the chosen one, which no test image had a say in.",
         "Half of each target's images were adapted to without labels, half tested; another half in each split.",
         *(f"not run: {name}: {why}" for name, why in found.skipped),
