@@ -74,7 +74,7 @@ def _row(row: Row) -> tuple[str, ...]:
     return (
         f"{row.name}{' *' if row.name == CHOSEN else ''}",
         *cells,
-        percent(row.mean),
+        f"{100 * row.mean:.1f}",
         ""
         if row.name == BASELINE
         else points(row.difference)
