@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tlfeat import workspace
 from tlfeat.cache.contents import choose_layers, encoder_name
@@ -18,6 +17,7 @@ from tlfeat.errors import KnownError, ModelError
 from tlfeat.evaluate.copies import Copies, find_copies
 from tlfeat.evaluate.domain_split import find_domains, make_domain_split
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
+from tlfeat.evaluate.split import join_groups
 from tlfeat.records import Record, distribution_version
 from tlfeat.studies.adapt import BASELINE, Adaptation, adapt
 from tlfeat.types import Labels, OnProgress, silent
@@ -248,21 +248,11 @@ def _marks(right: str) -> Labels:
     return np.array([mark == "1" for mark in right], dtype=np.int64)
 
 
-def _groups(rounds: Sequence[Round]) -> npt.NDArray[np.int64]:
+def _groups(rounds: Sequence[Round]) -> Labels:
     """Number the images, with the user's groups and over splits: what hangs together has one number."""
-    parent: dict[Any, Any] = {}
-
-    def find(node: Any) -> Any:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for i, one in enumerate(rounds):
-        for key, group in zip(one.keys, one.groups, strict=True):
-            parent[find(key)] = find((i, group))
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(find(key), len(numbers)) for one in rounds for key in one.keys], dtype=np.int64)
+    keys = [key for one in rounds for key in one.keys]
+    groups = [f"{i}/{group}" for i, one in enumerate(rounds) for group in one.groups]
+    return np.array(join_groups(keys, groups), dtype=np.int64)
 
 
 def _file(cache: Cache, split: str, head: str, layers: Sequence[str], methods: str) -> Path:
