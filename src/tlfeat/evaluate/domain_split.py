@@ -130,11 +130,7 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     DataError
         Fewer than two classes in the sources, or too few images of the target.
     """
-    if table.count("pending"):
-        raise DataError(
-            f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. Run the same tlfeat "
-            f"extract again; it goes on where it stopped."
-        )
+    _check_embedded(table)
     images = table.images
     rows = sorted(
         (table.keys[i], images.paths[i], images.labels[i], images.groups[i], images.splits[i], images.domains[i])
@@ -149,11 +145,7 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     can_test = np.array([new and label in classes for label, new in zip(labels, is_target, strict=True)], dtype=bool)
     is_test = _tests(can_test, splits, groups, seed)
     is_adapt = is_target & ~is_test
-    if not is_test.any():
-        raise DataError(
-            f"No labelled image of {target} is left to test on: label some of them, in classes that "
-            f"{', '.join(sources)} have. What was not measured is not handed out."
-        )
+    _check_sides(is_test, is_adapt, sources, target)
     number = {name: i for i, name in enumerate(classes)}
     kept = np.flatnonzero(~is_adapt & (~is_target | is_test))
     adapt = np.flatnonzero(is_adapt)
@@ -187,6 +179,14 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     return DomainSplit(split, adapted, list(sources), target)
 
 
+def _check_embedded(table: ImageTable) -> None:
+    if table.count("pending"):
+        raise DataError(
+            f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. Run the same tlfeat "
+            f"extract again; it goes on where it stopped."
+        )
+
+
 def _check(classes: list[str], sources: Sequence[str], target: str, n_target: int) -> None:
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
@@ -195,6 +195,19 @@ def _check(classes: list[str], sources: Sequence[str], target: str, n_target: in
         raise DataError(
             f"{target} has {counted(n_target, 'image')}: at least {_LEAST_TARGET} are needed, some to adapt to and "
             f"some to test on."
+        )
+
+
+def _check_sides(is_test: Bools, is_adapt: Bools, sources: Sequence[str], target: str) -> None:
+    if not is_test.any():
+        raise DataError(
+            f"No labelled image of {target} is left to test on: label some of them, in classes that "
+            f"{', '.join(sources)} have. What was not measured is not handed out."
+        )
+    if not is_adapt.any():
+        raise DataError(
+            f"No image of {target} is left to adapt to: all test, as given, or as one group. Give it other images, "
+            f"with or without labels."
         )
 
 
@@ -236,8 +249,8 @@ def _notes(
     if beyond:
         n = sum(found[name] for name in beyond)
         notes.append(
-            f"{counted(n, 'image')} of {target} are of classes that no source has ({', '.join(beyond[:10])}): they "
-            f"test nothing"
+            f"{counted(n, 'image')} of {target} cannot test, as no source has the class: {', '.join(beyond[:10])}"
+            f"{' and more' if len(beyond) > 10 else ''}"
         )
     if is_adapt.sum() < FEW_IMAGES:
         notes.append(
@@ -246,7 +259,7 @@ def _notes(
     numbers = np.array(groups)
     shared = set(numbers[is_target].tolist()) & set(numbers[~is_target].tolist())
     if shared:
-        notes.append(f"{counted(len(shared), 'group')} of images or copies are in {target} and in a source")
+        notes.append(f"in {target} and in a source at once: {counted(len(shared), 'group')} of images or copies")
     return notes
 
 
