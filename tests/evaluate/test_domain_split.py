@@ -105,7 +105,7 @@ def test_groups_and_copies_stay_on_one_side() -> None:
     groups = [f"patient {i // 3}" if domain == "xray" else "" for i, (_, domain, _) in enumerate(lines)]
     lines += [(name, domain, key) for name, domain, key in lines if domain == "xray"][:7]  # the same bytes again
     found = split_of(lines, seed=6, groups=[*groups, *[""] * 7])
-    side = {key: "test" for key in keys_of_tests(found)} | {key: "adapt" for key in found.adapt.keys}
+    side = dict.fromkeys(keys_of_tests(found), "test") | dict.fromkeys(found.adapt.keys, "adapt")
     by_group: dict[str, set[str]] = {}
     for (_, domain, key), group in zip(lines, [*groups, *[""] * 7], strict=True):
         if domain == "xray" and group:
@@ -154,7 +154,7 @@ def test_images_that_failed_take_no_part() -> None:
 
 
 def test_no_domains_says_where_to_say_them() -> None:
-    with pytest.raises(DataError, match="have no domains. .* a column domain in the table, or folders DOMAIN/CLASS/"):
+    with pytest.raises(DataError, match=r"have no domains\. .* a column domain in the table, or folders DOMAIN/CLASS/"):
         find_domains(make_table(["a", "b"]))
     with pytest.raises(DataError, match="have no domains"):
         find_domains(table_of(lines_of(1), status=["failed"] * 6))
@@ -198,7 +198,7 @@ def test_other_names_of_domains_are_refused(sources: list[str] | None, target: s
 
 
 def test_pending_images_are_embedded_first() -> None:
-    with pytest.raises(DataError, match="2 of 120 images are not embedded yet. Run the same tlfeat extract again"):
+    with pytest.raises(DataError, match=r"2 of 120 images are not embedded yet\. Run the same tlfeat extract again"):
         split_of(lines_of(), status=["pending"] * 2 + ["ok"] * 118)
 
 
@@ -222,7 +222,7 @@ def test_a_target_of_three_images_is_too_small_and_one_of_five_is_said_to_be() -
 
 def test_a_target_without_labels_can_not_be_tested_on() -> None:
     lines = [("" if domain == "xray" else name, domain, key) for name, domain, key in lines_of()]
-    with pytest.raises(DataError, match="No labelled image of xray is left to test on: .* that ct, mri have"):
+    with pytest.raises(DataError, match=r"No labelled image of xray is left to test on: .* that ct, mri have"):
         split_of(lines)
 
 
