@@ -138,11 +138,7 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     DataError
         Fewer than two classes in the sources, or too few images of the target.
     """
-    if table.count("pending"):
-        raise DataError(
-            f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. Run the same tlfeat "
-            f"extract again; it goes on where it stopped."
-        )
+    _check_embedded(table)
     images = table.images
     rows = sorted(
         (table.keys[i], images.paths[i], images.labels[i], images.groups[i], images.splits[i], images.domains[i])
@@ -157,6 +153,7 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     can_test = np.array([new and label in classes for label, new in zip(labels, is_target, strict=True)], dtype=bool)
     is_test = _tests(can_test, splits, groups, seed)
     is_adapt = is_target & ~is_test
+    _check_adapt(is_adapt, target)
     is_tested_on_target = bool(is_test.any())
     if not is_tested_on_target:
         is_test = _tests(~is_target, [""] * len(splits), groups, seed, share=HELD_SHARE)
@@ -196,6 +193,14 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     return DomainSplit(split, adapted, list(sources), target, is_tested_on_target)
 
 
+def _check_embedded(table: ImageTable) -> None:
+    if table.count("pending"):
+        raise DataError(
+            f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. Run the same tlfeat "
+            f"extract again; it goes on where it stopped."
+        )
+
+
 def _check(classes: list[str], sources: Sequence[str], target: str, n_target: int) -> None:
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
@@ -204,6 +209,14 @@ def _check(classes: list[str], sources: Sequence[str], target: str, n_target: in
         raise DataError(
             f"{target} has {counted(n_target, 'image')}: at least {_LEAST_TARGET} are needed, some to adapt to and "
             f"some to test on."
+        )
+
+
+def _check_adapt(is_adapt: Bools, target: str) -> None:
+    if not is_adapt.any():
+        raise DataError(
+            f"No image of {target} is left to adapt to: all test, as given, or as one group. Give it other images, "
+            f"with or without labels."
         )
 
 
@@ -256,8 +269,8 @@ def _notes(
     if beyond:
         n = sum(found[name] for name in beyond)
         notes.append(
-            f"{counted(n, 'image')} of {target} are of classes that no source has ({', '.join(beyond[:10])}): they "
-            f"test nothing"
+            f"{counted(n, 'image')} of {target} cannot test, as no source has the class: {', '.join(beyond[:10])}"
+            f"{' and more' if len(beyond) > 10 else ''}"
         )
     if is_adapt.sum() < FEW_IMAGES:
         notes.append(
@@ -266,7 +279,7 @@ def _notes(
     numbers = np.array(groups)
     shared = set(numbers[is_target].tolist()) & set(numbers[~is_target].tolist())
     if shared:
-        notes.append(f"{counted(len(shared), 'group')} of images or copies are in {target} and in a source")
+        notes.append(f"in {target} and in a source at once: {counted(len(shared), 'group')} of images or copies")
     return notes
 
 
