@@ -19,7 +19,7 @@ import typer.main
 from tlfeat import workspace
 from tlfeat.backbones import figures, graph
 from tlfeat.cache import clean as cache_clean
-from tlfeat.cache import contents, repair, store
+from tlfeat.cache import contents, joined, repair, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
 from tlfeat.errors import DataError
@@ -69,6 +69,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     graph: ("list_layers",),
     figures: ("alike", "ordered"),
     store: ("open_cache",),
+    joined: ("join_caches",),
     repair: ("repair_cache",),
     cache_clean: ("find_leftovers", "remove"),
     transfer: ("export_rows", "import_rows"),
@@ -362,6 +363,11 @@ CASES = [
         ("keras_draws", "--keras-draws 8", "curve.keras_hint n_draws", 8),
         ("epochs", "--epochs 6", "curve.learning_curve keras_options.epochs", 6),
         ("fresh", "--fresh", "curve.learning_curve is_fresh", True),
+    ),
+    *cases_of(
+        "adapt",
+        ("cache", "--target b --cache a.h5 --cache b.h5", "joined.join_caches paths", [Path("a.h5"), Path("b.h5")]),
+        ("cache", "--target b --cache my.h5", "store.open_cache path", Path("my.h5")),
     ),
     *cases_of(
         "audit",
