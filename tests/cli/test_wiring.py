@@ -365,11 +365,6 @@ CASES = [
         ("fresh", "--fresh", "curve.learning_curve is_fresh", True),
     ),
     *cases_of(
-        "adapt",
-        ("cache", "--target b --cache a.h5 --cache b.h5", "joined.join_caches paths", [Path("a.h5"), Path("b.h5")]),
-        ("cache", "--target b --cache my.h5", "store.open_cache path", Path("my.h5")),
-    ),
-    *cases_of(
         "audit",
         ("layer", "--layer one", "audit.audit layer", "one"),
         ("seed", "--seed 7", "audit.audit seed", 7),
@@ -378,6 +373,10 @@ CASES = [
         ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
         ("output", "--output reports", "audit.write_reports folder", Path("reports")),
         ("write", "--write lists/my.csv", "clean.write_clean_table file", Path("lists/my.csv")),
+    ),
+    *cases_of(
+        "adapt",
+        ("cache", "--target b --cache a.h5 --cache b.h5", "joined.join_caches paths", [Path("a.h5"), Path("b.h5")]),
     ),
     *cases_of(
         "similar",

@@ -77,9 +77,16 @@ def run_adapt(
     if leave_one_out:
         if source or target:
             raise UsageError("--leave-one-out takes every domain as the target in turn: leave out --source, --target.")
-        one = _one_cache(console, cache)
         _run_leave_one_out(
-            console, one, output, head=model, layer=layer, methods=methods, seed=seed, n_seeds=seeds, is_fresh=fresh
+            console,
+            _one_cache(console, cache),
+            output,
+            head=model,
+            layer=layer,
+            methods=methods,
+            seed=seed,
+            n_seeds=seeds,
+            is_fresh=fresh,
         )
         return
     sources = [name.strip() for name in source.split(",") if name.strip()] if source else None
