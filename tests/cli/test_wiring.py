@@ -19,7 +19,7 @@ import typer.main
 from tlfeat import workspace
 from tlfeat.backbones import figures, graph
 from tlfeat.cache import clean as cache_clean
-from tlfeat.cache import contents, repair, store
+from tlfeat.cache import contents, joined, repair, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
 from tlfeat.errors import DataError
@@ -75,6 +75,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     graph: ("list_layers",),
     figures: ("alike", "ordered"),
     store: ("open_cache",),
+    joined: ("join_caches",),
     repair: ("repair_cache",),
     cache_clean: ("find_leftovers", "remove"),
     transfer: ("export_rows", "import_rows"),
@@ -407,6 +408,10 @@ CASES = [
         ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),
         ("output", "--output reports", "audit.write_reports folder", Path("reports")),
         ("write", "--write lists/my.csv", "clean.write_clean_table file", Path("lists/my.csv")),
+    ),
+    *cases_of(
+        "adapt",
+        ("cache", "--target b --cache a.h5 --cache b.h5", "joined.join_caches paths", [Path("a.h5"), Path("b.h5")]),
     ),
     *cases_of(
         "similar",

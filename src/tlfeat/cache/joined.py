@@ -246,7 +246,7 @@ def _joined_table(parts: Sequence[_Part], images: ImageSet) -> ImageTable:
         _all(parts, lambda table: table.status),
         _all(parts, lambda table: table.errors),
         array("q", _all(parts, lambda table: table.sizes)),
-        array("q", _all(parts, lambda table: table.mtimes_ns)),
+        array("q", [0] * len(images)),  # for `extract`, which does not write here
     )
 
 
@@ -348,7 +348,7 @@ def _is_current(
 def _columns(table: ImageTable) -> list[Any]:
     images = table.images
     texts = [images.paths, images.labels, images.splits, images.groups, images.domains]
-    return [*texts, table.keys, table.status, table.errors, list(table.sizes), list(table.mtimes_ns)]
+    return [*texts, table.keys, table.status, table.errors, list(table.sizes)]
 
 
 def _write(

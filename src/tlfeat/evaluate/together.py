@@ -90,13 +90,12 @@ def _once(paths: Sequence[Path]) -> list[Path]:
 def _nothing_common(caches: Sequence[Cache], held: Sequence[set[str]]) -> str:
     counts = ", ".join(f"{cache.path} {len(keys):,}" for cache, keys in zip(caches, held, strict=True))
     why = "Images are told by their bytes: run tlfeat extract on the same files with each backbone."
-    if len(caches) > 1 and all(cache.fingerprint == caches[0].fingerprint for cache in caches):
-        words = " ".join(f"--cache {cache.path}" for cache in caches)
-        why = f"All were made by one encoder: as domains of one set they are compared by tlfeat adapt {words}"
-        return f"No image is in all of these caches (pictures in each: {counts}). {why} --leave-one-out"
     imported = [str(cache.path) for cache in caches if origin(cache) is Origin.IMPORTED]
     if imported:
         why = f"The rows of {', '.join(imported)} were imported, without images by which they could be told."
+    if all(cache.fingerprint == caches[0].fingerprint for cache in caches[1:]):
+        words = " ".join(f"--cache {cache.path}" for cache in caches)
+        why += f" If these are domains of one set (one encoder made all): tlfeat adapt {words} --leave-one-out"
     return f"No image is in all of these caches (pictures in each: {counts}). {why}"
 
 
