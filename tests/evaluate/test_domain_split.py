@@ -220,10 +220,16 @@ def test_a_target_of_three_images_is_too_small_and_one_of_five_is_said_to_be() -
     assert f"{n} images to adapt to: few, so that what is learned of xray is rough" in found.split.notes
 
 
-def test_a_target_without_labels_can_not_be_tested_on() -> None:
+def test_of_a_target_without_labels_all_images_are_adapted_to_and_a_fifth_of_the_sources_tests() -> None:
     lines = [("" if domain == "xray" else name, domain, key) for name, domain, key in lines_of()]
-    with pytest.raises(DataError, match=r"No labelled image of xray is left to test on: .* that ct, mri have"):
-        split_of(lines)
+    found, tested = split_of(lines, seed=5), split_of(lines_of(), seed=5)
+    split = found.split
+    assert (found.is_tested_on_target, tested.is_tested_on_target) == (False, True)
+    assert set(found.adapt.keys) == {key for _, domain, key in lines if domain == "xray"}
+    assert (found.adapt.hidden == -1).all()
+    assert (split.info.n_train, split.info.n_test) == (64, 16)
+    assert {split.domains[i] for i in split.where("test")} == {"ct", "mri"}
+    assert split.notes[0].startswith("NO TEST: no image of xray has a label")
 
 
 @pytest.mark.parametrize("columns", [{"splits": ["test"] * 120}, {"groups": ["one"] * 120}], ids=["given", "one group"])
