@@ -206,7 +206,7 @@ def adapt(
         chosen=chosen,
         best=int(np.argmax([line.accuracy for line in lines])),
         skipped=skipped,
-        notes=[*found.split.notes, *leaks.notes],
+        notes=[*found.split.notes, *_fit_notes(fitter), *leaks.notes],
         priors={} if priors is None else dict(zip(found.split.classes, priors.tolist(), strict=True)),
         leaks=leaks,
         adapted=fitted[lines[chosen].method.name],
@@ -235,6 +235,11 @@ def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Res
         chosen={"circular_accuracy": line.circular},
         fit_s=line.spent_s,
     )
+
+
+def _fit_notes(fitter: Fitter) -> list[str]:
+    """Return what the user should know of the fits, each once."""
+    return list(dict.fromkeys(note for fit in fitter.fits.values() for note in fit.notes))
 
 
 def _lines(tried: Sequence[tuple[Method, Bools, float, float]], prepared: Prepared) -> list[Line]:
