@@ -226,7 +226,7 @@ def adapt(
         chosen=chosen,
         best=int(np.argmax([-1.0 if line.method.n_labelled else line.accuracy for line in lines])),
         skipped=skipped,
-        notes=[*found.split.notes, *leaks.notes],
+        notes=[*found.split.notes, *_fit_notes(fitter), *leaks.notes],
         priors={} if priors is None else dict(zip(found.split.classes, priors.tolist(), strict=True)),
         leaks=leaks,
         adapted=tried[chosen].adapted,
@@ -277,6 +277,11 @@ def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Res
 def _promise(line: Line) -> float:
     """Return what a method is chosen by; -1 of one that may not be."""
     return -1.0 if line.circular is None or not line.method.is_choosable else line.circular
+
+
+def _fit_notes(fitter: Fitter) -> list[str]:
+    """Return what the user should know of the fits, each once."""
+    return list(dict.fromkeys(note for fit in fitter.fits.values() for note in fit.notes))
 
 
 def _lines(tried: Sequence[Tried], prepared: Prepared) -> list[Line]:
