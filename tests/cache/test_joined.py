@@ -69,7 +69,7 @@ def test_joined_caches_are_what_the_same_folders_are_as_domains_of_one(
         files = picture_files(cache, cache.table.images.paths)
         assert files is not None and all(file.exists() for file in files)
         assert find_copies(cache).pairs == find_copies(other).pairs
-        assert cache.timing["n_embedded"] == sum(open_cache(path).timing["n_embedded"] for path in caches)
+        assert cache.timing["n_embedded"] == 20
     assert encoder.n_encoded == 0
 
 

@@ -307,6 +307,22 @@ def test_the_command_of_an_extraction_has_every_option_that_is_not_usual(
     )
 
 
+def test_the_commands_of_a_joined_cache_make_its_parts_and_join_them(tmp_path: Path) -> None:
+    parts = []
+    for name in ("a", "b"):
+        part, source = tmp_path / f"{name}.h5", {"source": f"photos-{name}", "encoder": {"backbone": "pixels"}}
+        create_cache(part, {"backbone": "pixels"}, source).close()
+        parts.append(str(part))
+    one, other = parts
+    with create_cache(tmp_path / "c.h5", {}, {"parts": [*parts, "gone.h5"]}) as cache:
+        lines = commands(cache, [a_result("knn")])
+    assert lines[:3] == [
+        f"tlfeat extract photos-a --backbone pixels --cache {one}",
+        f"tlfeat extract photos-b --backbone pixels --cache {other}",
+        f"tlfeat adapt --leave-one-out --methods none --cache {one} --cache {other} --cache gone.h5",
+    ]
+
+
 @pytest.mark.parametrize(("way", "is_said"), [("crop", False), ("antialias", True)])
 def test_the_command_of_an_extraction_says_a_way_of_resizing_that_is_not_the_networks_own(
     way: str, is_said: bool, tmp_path: Path, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch

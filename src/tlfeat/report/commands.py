@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
 from tlfeat.backbones.catalog import own_resize
-from tlfeat.cache.contents import Origin, origin
-from tlfeat.cache.store import Cache
+from tlfeat.cache.contents import Origin, origin, parts_of
+from tlfeat.cache.store import Cache, open_cache
+from tlfeat.errors import CacheError
 from tlfeat.evaluate.split import TEST_FRACTION
 from tlfeat.finetune.recipes import recipe_of
 from tlfeat.finetune.settings import TrainSettings
@@ -28,7 +30,7 @@ _RENAMED = {"plateau": "--reduce-on-plateau", "trains_batchnorm": "--train-batch
 def commands(cache: Cache, results: Iterable[Result]) -> list[str]:
     """Return the command lines, each quoted for a shell: extraction, every candidate, the report."""
     results = list(results)
-    lines = [_extract(cache), *dict.fromkeys(_fit(cache, result) for result in results)]
+    lines = [*_extractions(cache), *dict.fromkeys(_fit(cache, result) for result in results)]
     return [shlex.join(words) for words in (*lines, ("tlfeat", "report", *_common(cache, results[0].split)))]
 
 
@@ -40,6 +42,19 @@ def _common(cache: Cache, split: SplitInfo) -> tuple[str, ...]:
     if split.test_split is not None:
         words += ["--test-split", split.test_split]
     return tuple(words)
+
+
+def _extractions(cache: Cache) -> list[tuple[str, ...]]:
+    """Return what makes a cache: of one that was joined, what makes the parts that are there, and joins them."""
+    parts = parts_of(cache)
+    if not parts:
+        return [_extract(cache)]
+    lines = []
+    for part in parts:
+        with suppress(CacheError), open_cache(part) as opened:
+            lines.append(_extract(opened))
+    named = (word for part in parts for word in ("--cache", str(part)))
+    return [*lines, ("tlfeat", "adapt", "--leave-one-out", "--methods", "none", *named)]
 
 
 def _extract(cache: Cache) -> tuple[str, ...]:
