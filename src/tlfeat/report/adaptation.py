@@ -201,8 +201,8 @@ def _network_sentences(found: Adaptation) -> list[str]:
             f"models, as fit-keras does it: tlfeat models."
         )
     told += [
-        f"{method.name} knows {method.n_labelled} labels a class of {found.target}, as many as there were; no other "
-        f"row does, and it is not counted for the best in hindsight."
+        f"{method.name} knows {method.n_labelled} labels a class of {found.target}, or as many as there were; no other "
+        f"row of the table does, and it is not counted for the best in hindsight."
         for method in labelled
     ]
     return told
