@@ -18,7 +18,7 @@ def sentences(found: LeaveOneOut) -> list[str]:
     chosen, before, best = rows[CHOSEN], rows[BASELINE], rows[BEST]
     low, high = chosen.difference_ci95 or (0.0, 0.0)
     worst = min(range(len(found.targets)), key=lambda i: chosen.differences[i])
-    picked = ", ".join(f"{name} {n} times" for name, n in found.times_chosen.items())
+    picked = ", ".join(f"{name} {counted(n, 'time')}" for name, n in found.times_chosen.items())
     return [
         f"Mean of {counted(len(found.targets), 'target')}, {counted(found.n_seeds, 'split')} of each: "
         f"{percent(chosen.mean)} with the method chosen without labels of the target, {percent(before.mean)} with "

@@ -13,7 +13,7 @@ import numpy as np
 from tlfeat import workspace
 from tlfeat.cache.contents import choose_layers, encoder_name
 from tlfeat.cache.store import Cache
-from tlfeat.errors import KnownError, ModelError
+from tlfeat.errors import DataError, KnownError, ModelError
 from tlfeat.evaluate.copies import Copies, find_copies
 from tlfeat.evaluate.domain_split import find_domains, make_domain_split
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
@@ -147,6 +147,11 @@ def leave_one_out(
     n_seeds : int, default=5
     is_fresh : bool, default=False
         Compute again what an earlier command has computed.
+
+    Raises
+    ------
+    DataError
+        There are fewer than two domains, or none of them can be a target.
     """
     targets, layers = find_domains(cache.table), choose_layers(cache, layer)
     rounds: list[Round] = []
@@ -174,6 +179,8 @@ def leave_one_out(
             n_reused += 1
         rounds.append(known)
     on_progress("splits", len(plan), len(plan))
+    if not rounds:
+        raise DataError(f"No domain can be a target. {next(iter(skipped.values()))}")
     kept = [target for target in targets if any(one.target == target for one in rounds)]
     chosen = [one.chosen for one in rounds]
     return LeaveOneOut(
