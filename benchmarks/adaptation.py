@@ -99,7 +99,7 @@ def measure(case: str, known: Record | None, args: argparse.Namespace, save: Any
                     continue
                 with common.stage(f"{case}: {target}, split {seed}"):
                     one, labelled = run_round(cache, copies, targets, target, kind, seed)
-                record["rounds"].append(one.to_dict())
+                record["rounds"].append({**one.to_dict(), "keys": [key[:12] for key in one.keys]})
                 record["labelled"] += labelled
                 save({**record, **common.conditions(), "load_average": common.load_average()})
     save({**record, **common.conditions(), "load_average": common.load_average(), "is_complete": True})

@@ -20,6 +20,7 @@ from tlfeat.evaluate.domain_split import DomainSplit, make_domain_split
 from tlfeat.evaluate.intervals import difference_interval, mcnemar, proportion_interval
 from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.images.image_set import ImageTable
+from tlfeat.models import adapted_rows
 from tlfeat.report.adaptation import adaptation_finding, sentences
 from tlfeat.studies.adapt import Adaptation, adapt
 from tlfeat.types import Rows
@@ -169,9 +170,8 @@ def test_a_method_that_can_not_run_is_skipped_with_its_reason(made: tuple[Path, 
 def test_self_training_beyond_memory_is_skipped_and_the_rest_runs(
     made: tuple[Path, Rows, ImageTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlfeat.adapt import prepare
 
-    monkeypatch.setattr(prepare, "available_memory", lambda: 900)
+    monkeypatch.setattr(adapted_rows, "available_memory", lambda: 900)
     found, _ = run(made[0], methods="standardise,self")
     assert [line.method.name for line in found.lines] == ["none", "standardise"]
     assert found.skipped[0][0] == "self" and "holds all rows in memory" in found.skipped[0][1]
@@ -180,10 +180,9 @@ def test_self_training_beyond_memory_is_skipped_and_the_rest_runs(
 def test_rows_that_are_read_from_the_file_give_the_same_as_rows_in_memory(
     made: tuple[Path, Rows, ImageTable], first: tuple[Adaptation, DomainSplit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlfeat.adapt import prepare
     from tlfeat.cache.contents import StoredRows
 
-    monkeypatch.setattr(prepare, "available_memory", lambda: 900)
+    monkeypatch.setattr(adapted_rows, "available_memory", lambda: 900)
     found, _ = run(made[0], methods="standardise")
     assert found.prepared is not None and isinstance(found.prepared.task.source, StoredRows)
     before = [(line.accuracy, line.circular) for line in first[0].lines[:2]]

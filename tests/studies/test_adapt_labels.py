@@ -10,12 +10,12 @@ import pytest
 
 from made_domains import domain_table, write_cache
 from tlfeat.adapt.methods import Fitter, Method, find_methods
-from tlfeat.adapt.prepare import Prepared, prepare
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import UsageError
 from tlfeat.evaluate.domain_split import DomainSplit, Unlabelled, make_domain_split
 from tlfeat.evaluate.intervals import mean_interval
 from tlfeat.evaluate.leaks import LeakedImages
+from tlfeat.models.adapted_rows import Prepared, prepare
 from tlfeat.report.adaptation import _worth
 from tlfeat.studies import adapt_labels
 from tlfeat.studies.adapt_labels import Labelled, label_some, parse_labels, worth_in_labels

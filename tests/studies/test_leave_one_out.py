@@ -19,7 +19,7 @@ from tlfeat.evaluate.copies import Copies
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.report.leave_one_out import leave_one_out_finding, sentences, verdict
 from tlfeat.studies import leave_one_out as study
-from tlfeat.studies.leave_one_out import BEST, CHOSEN, LeaveOneOut, Round, _groups, _rows, leave_one_out
+from tlfeat.studies.leave_one_out import BEST, CHOSEN, LeaveOneOut, Round, _groups, leave_one_out, rows_of
 
 METHODS = "standardise,coral"
 
@@ -78,7 +78,7 @@ def test_every_domain_is_the_target_with_each_seed_and_one_that_can_not_be_is_sa
         return SimpleNamespace(skipped=[("prior", "it cannot")])
 
     monkeypatch.setattr(study, "adapt", adapted)
-    monkeypatch.setattr(study, "_round", lambda _, seed, target: replace(ROUNDS[0], target=target, seed=seed))
+    monkeypatch.setattr(study, "round_of", lambda _, seed, target: replace(ROUNDS[0], target=target, seed=seed))
     found = run(write_cache(tmp_path / "c.h5", rows, table), n_seeds=2)
     assert found.targets == ["film", "phone", "scan"]
     assert dict(found.skipped)["tiny"].startswith("tiny has 2 images: at least 4 are needed")
@@ -110,7 +110,7 @@ ROUNDS = [
 
 
 def test_rows_are_means_over_splits_and_then_over_targets() -> None:
-    rows = {row.name: row for row in _rows(ROUNDS, ["ct", "mri"])}
+    rows = {row.name: row for row in rows_of(ROUNDS, ["ct", "mri"])}
     assert rows["none"].by_target == [0.375, 0.0] and rows["none"].mean == 0.1875
     assert rows["a"].by_target == [0.625, 0.75]
     assert rows[CHOSEN].by_target == [(0.75 + 0.25) / 2, 0.75]
@@ -122,7 +122,7 @@ def test_rows_are_means_over_splits_and_then_over_targets() -> None:
 
 def test_intervals_and_p_values_count_an_image_of_two_splits_once() -> None:
     """Images r and s test in both splits of the first target."""
-    rows = {row.name: row for row in _rows(ROUNDS, ["ct", "mri"])}
+    rows = {row.name: row for row in rows_of(ROUNDS, ["ct", "mri"])}
     a, none = (np.array([int(mark) for one in ROUNDS for mark in one.right[name]]) for name in ("a", "none"))
     groups, true = np.array([0, 1, 2, 3, 2, 3, 4, 5, 6, 7, 8, 9]), np.ones(12, dtype=np.int64)
     assert rows["a"].difference_ci95 == difference_interval(true, a, none, groups)
@@ -142,12 +142,12 @@ def test_what_hangs_together_over_splits_has_one_number() -> None:
 
 def test_a_method_that_failed_in_one_split_has_no_row() -> None:
     right = {name: marks for name, marks in ROUNDS[2].right.items() if name != "b"}
-    rows = [row.name for row in _rows([*ROUNDS[:2], replace(ROUNDS[2], right=right)], ["ct", "mri"])]
+    rows = [row.name for row in rows_of([*ROUNDS[:2], replace(ROUNDS[2], right=right)], ["ct", "mri"])]
     assert rows == ["none", "a", CHOSEN, BEST]
 
 
 def test_the_table_says_what_helped_and_what_did_not() -> None:
-    rows = _rows(ROUNDS, ["ct", "mri"])
+    rows = rows_of(ROUNDS, ["ct", "mri"])
     found = LeaveOneOut(
         Path("c.h5"), "net", ["pooled"], "ridge", ["ct", "mri"], 2, rows, {"a": 2, "b": 1}, 0, [("x", "why")], ["n"]
     )
