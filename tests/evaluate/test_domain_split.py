@@ -100,6 +100,14 @@ def test_labels_of_what_is_adapted_to_change_nothing_but_what_is_hidden() -> Non
     assert (one.adapt.hidden == 1 - other.adapt.hidden).all()
 
 
+def test_groups_are_part_of_the_digest_and_the_origin_is_said() -> None:
+    """What was kept of an earlier adaptation is not taken where its intervals would be others."""
+    given = ["test" if 80 <= i < 90 else "" for i in range(120)]
+    one, other = (split_of(lines_of(), splits=given, groups=groups) for groups in ([""] * 120, ["", "", *["g"] * 118]))
+    assert one.adapt.keys == other.adapt.keys and one.split.info.digest != other.split.info.digest
+    assert (one.split.info.origin, split_of(lines_of()).split.info.origin) == ("given", "seeded")
+
+
 def test_groups_and_copies_stay_on_one_side() -> None:
     lines = lines_of(30)
     groups = [f"patient {i // 3}" if domain == "xray" else "" for i, (_, domain, _) in enumerate(lines)]

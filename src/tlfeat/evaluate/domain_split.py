@@ -163,8 +163,8 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     numbers = np.array([number.get(label, -1) for label in labels], dtype=np.int64)
     roles = ["test" if is_test[i] else "train" for i in kept]
     info = SplitInfo(
-        digest=_digest(keys, numbers, kept, adapt, is_test, domains),
-        origin="given",
+        digest=_digest(keys, numbers, kept, adapt, is_test, domains, groups),
+        origin="given" if any(splits[i] == "test" for i in np.flatnonzero(is_test)) else "seeded",
         seed=seed,
         n_train=roles.count("train"),
         n_val=0,
@@ -290,8 +290,9 @@ def _digest(
     adapt: Labels,
     is_test: Bools,
     domains: Sequence[str],
+    groups: Sequence[int],
 ) -> str:
-    """Return what is equal exactly where every image has the same label, domain and part."""
-    lines = [f"{keys[i]} {numbers[i]} {domains[i]} {'test' if is_test[i] else 'train'}" for i in kept]
-    lines += [f"{keys[i]} adapt" for i in adapt]
+    """Return what is equal exactly where every image has the same label, domain, part and group."""
+    lines = [f"{keys[i]} {numbers[i]} {domains[i]} {'test' if is_test[i] else 'train'} {groups[i]}" for i in kept]
+    lines += [f"{keys[i]} adapt {groups[i]}" for i in adapt]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]

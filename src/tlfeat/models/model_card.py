@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tlfeat.adapt.methods import METHODS
 from tlfeat.backbones.hub_catalog import FAMILIES, HUB_BACKBONES
 from tlfeat.backbones.preprocess import PREPROCESS
 from tlfeat.cache.store import open_cache
@@ -27,7 +28,7 @@ from tlfeat.images.resizing import CROPPED, covered_size
 from tlfeat.models.licences import Credits, credits_of
 from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
-from tlfeat.text import in_markdown, markdown_table, page, percent, size, value_text
+from tlfeat.text import counted, in_markdown, markdown_table, page, percent, size, value_text
 
 ROLES = ("train", "val", "test")
 
@@ -175,9 +176,25 @@ def model_card(result: Result, data: DataSet, exported: Exported) -> str:
             chosen=", ".join(f"{name} {value_text(value)}" for name, value in result.chosen.items()),
             percent=percent,
             reference=reference_text(result.reference),
+            adapted=_adapted(result),
         )
         + "\n"
     )
+
+
+def _adapted(result: Result) -> dict[str, str]:
+    """Say what was used of which domains, where the model was adapted to one; empty elsewhere."""
+    said = result.settings
+    if not result.candidate.startswith("adapted-") or "target" not in said:
+        return {}
+    method = next((one.what for one in METHODS if one.name == said.get("method")), "")
+    return {
+        "target": in_markdown(str(said["target"])),
+        "sources": ", ".join(in_markdown(str(name)) for name in said.get("source", [])),
+        "images": counted(int(said.get("n_adapt", 0)), "image"),
+        "method": in_markdown(str(said.get("method"))),
+        "what": method,
+    }
 
 
 def _class_table(data: DataSet, labels: Sequence[str]) -> str:
