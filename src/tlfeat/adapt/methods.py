@@ -19,6 +19,9 @@ from tlfeat.heads.table import Head, find_head
 from tlfeat.records import SplitInfo
 from tlfeat.types import Floats, Labels, OnProgress, Probabilities, Rows, RowSource, silent
 
+#: Below this `evenness` of what "share" names, "equal" is not taken: it would force classes upon images of others.
+EVEN = 0.95
+
 #: Rounds of self-training: in round r the surest r quarters take part.
 N_ROUNDS = 4
 
@@ -133,6 +136,8 @@ class Adapted:
         Probability of the class named for each image of the target, by the head that had not trained on them.
     priors : array of shape (n_classes,), optional
         The target's estimated mix of classes.
+    named : array of shape (n_classes,)
+        The share of each class among the names that the head gives to the target's images.
     domain_map : DomainMap, optional
     mapped_head : sklearn.pipeline.Pipeline
         Takes mapped rows, of any of the domains.
@@ -143,6 +148,7 @@ class Adapted:
     fit: Fit
     certainty: Floats
     priors: Floats | None
+    named: Floats
     domain_map: DomainMap | None
     mapped_head: Any
 
@@ -206,7 +212,9 @@ class Fitter:
             known = self._known(mapped, nothing, nothing)
             head = self._self_trained(mapped, method.quota, head, known, np.arange(len(known.new)))
         pipeline = _pipeline(self._steps(mapped.domain_map), head)
-        return Adapted(method, pipeline, mapped.fit, certainty, priors, mapped.domain_map, head)
+        answers = self._probabilities(head, mapped.target).argmax(axis=1)
+        named = np.bincount(answers, minlength=len(self.task.classes)) / len(answers)
+        return Adapted(method, pipeline, mapped.fit, certainty, priors, named, mapped.domain_map, head)
 
     def _of_map(self, make: Callable[[], DomainMap] | None, on_progress: OnProgress) -> _Mapped:
         if make in self._mapped:
@@ -328,6 +336,12 @@ class _Known:
     labels: Labels
     weights: Rows
     new: Rows
+
+
+def evenness(shares: Floats) -> float:
+    """Return the entropy of shares of classes, over its largest possible value: 1 where all are equal."""
+    present = shares[shares > 0]
+    return float(-(present * np.log(present)).sum() / np.log(len(shares)))
 
 
 def surest(probabilities: Probabilities, share: float, quota: str) -> tuple[Labels, Labels]:

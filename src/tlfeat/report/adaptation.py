@@ -152,7 +152,8 @@ def _chart(found: Adaptation) -> Chart:
 def _legend(found: Adaptation) -> list[str]:
     told = [
         "*: chosen by the accuracy there and back: the target is named, and a head of these names has to find the "
-        "labels of the sources again. It takes no label of the target, and is no estimate of the accuracy there.",
+        "labels of the sources again. It takes no label of the target, and is no estimate of the accuracy there. Where "
+        "the target seems to have another mix of classes, self-training takes the same share of each.",
         *_of_those_not_chosen(found),
         f"{counted(found.n_source, 'image')} of {', '.join(found.sources)} with labels, "
         f"{counted(found.n_adapt, 'image')} of {found.target} without; the test images are others and were seen once.",

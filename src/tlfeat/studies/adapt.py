@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.adapt.circular import circular_accuracy
-from tlfeat.adapt.methods import METHODS, Adapted, Fitter, Method, find_methods
+from tlfeat.adapt.methods import EVEN, METHODS, Adapted, Fitter, Method, evenness, find_methods
 from tlfeat.cache.contents import choose_layers, encoder_name
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import DataError, ModelError
@@ -208,7 +208,7 @@ def adapt(
         )
         tried, skipped = [*tried, *more], [*skipped, *not_run]
     lines = _lines(tried, prepared)
-    chosen = int(np.argmax([_promise(line) for line in lines]))
+    chosen = _chosen(lines, tried)
     priors = next((one.adapted.priors for one in tried if one.adapted and one.adapted.priors is not None), None)
     return Adaptation(
         cache=cache.path,
@@ -232,7 +232,7 @@ def adapt(
         adapted=tried[chosen].adapted,
         prepared=tried[chosen].prepared,
         rows=tried[chosen].rows,
-        labelled=_labelled(found, prepared, fitter, lines, labels, n_draws, on_progress),
+        labelled=_labelled(found, prepared, fitter, lines, chosen, labels, n_draws, on_progress),
         is_tested_on_target=found.is_tested_on_target,
     )
 
@@ -242,15 +242,19 @@ def _labelled(
     prepared: Prepared,
     fitter: Fitter,
     lines: Sequence[Line],
+    chosen: int,
     counts: Sequence[int],
     n_draws: int,
     on_progress: OnProgress,
 ) -> list[Labelled]:
-    """Label some images after all, with the method on cached rows that promises most."""
+    """Label some images after all, with the chosen method, or that on cached rows which promises most."""
     if not counts or not found.is_tested_on_target:
         return []
     on_rows = {method.name for method in METHODS}
-    method = max((line for line in lines if line.method.name in on_rows), key=_promise).method
+    method = max(
+        (line for line in lines if line.method.name in on_rows),
+        key=lambda line: (line is lines[chosen], _promise(line)),
+    ).method
     return label_some(found, prepared, fitter, method, counts=counts, n_draws=n_draws, on_progress=on_progress)
 
 
@@ -272,6 +276,20 @@ def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Res
             fit_s=line.spent_s,
             rows=rows,
         )
+
+
+def _chosen(lines: Sequence[Line], tried: Sequence[Tried]) -> int:
+    """Return the line of the highest accuracy there and back.
+
+    One that takes as many images of each class gives way to one that takes the same share, where the names that this
+    one gives are of an uneven mix.
+    """
+    chosen = int(np.argmax([_promise(line) for line in lines]))
+    if lines[chosen].method.quota == "equal":
+        for i, one in enumerate(tried):
+            if one.method.quota == "share" and one.adapted and evenness(one.adapted.named) < EVEN:
+                return i
+    return chosen
 
 
 def _promise(line: Line) -> float:
