@@ -10,7 +10,7 @@ import pytest
 
 from made_domains import CLASSES, made_task
 from tlfeat.adapt.circular import circular_accuracy
-from tlfeat.adapt.methods import METHODS, Fitter, Method, find_methods, surest
+from tlfeat.adapt.methods import METHODS, Fitter, Method, evenness, find_methods, surest
 from tlfeat.adapt.task import Stacked, Task
 from tlfeat.errors import UsageError
 from tlfeat.heads.saved import load_head, save_head
@@ -216,3 +216,16 @@ def test_stacked_rows_are_read_as_if_they_were_one(block: slice) -> None:
     stacked = Stacked(rows[:4], rows[4:])
     assert stacked.shape == (9, 2)
     np.testing.assert_array_equal(stacked[block], rows[block])
+
+
+def test_evenness_is_one_for_equal_shares_and_counts_classes_that_are_missing() -> None:
+    assert evenness(np.full(4, 0.25)) == pytest.approx(1)
+    assert evenness(np.array([0.5, 0.5, 0, 0])) == pytest.approx(0.5)
+    assert evenness(np.array([0.0, 1.0])) == pytest.approx(0)
+
+
+def test_what_a_head_names_is_counted_over_all_classes() -> None:
+    task, _ = made_task()
+    adapted = Fitter(task, "ridge").fit(find_methods("standardise+self-share")[1])
+    answers = adapted.head.predict(task.target[slice(0, task.target.shape[0])])
+    assert adapted.named.tolist() == [float(np.mean(answers == name)) for name in CLASSES]

@@ -22,6 +22,7 @@ from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.images.image_set import ImageTable
 from tlfeat.models import adapted_rows
 from tlfeat.report.adaptation import adaptation_finding, sentences
+from tlfeat.studies import adapt as study
 from tlfeat.studies.adapt import Adaptation, adapt
 from tlfeat.types import Rows
 
@@ -284,3 +285,22 @@ def test_the_document_has_every_method_and_how_it_was_chosen(first: tuple[Adapta
     assert made.rows[found.chosen][0].endswith(" *")
     assert made.about["split"]["digest"] == found.split.digest
     assert sum(made.about["estimated_priors"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("first", "shares", "chosen"),
+    [
+        ("standardise+self", [0.6, 0.3, 0.1], "standardise+self-share"),
+        ("standardise+self", [0.4, 0.3, 0.3], "standardise+self"),
+        ("standardise", [0.6, 0.3, 0.1], "standardise"),
+    ],
+)
+def test_as_many_of_each_class_gives_way_where_the_target_seems_to_have_another_mix(
+    made: tuple[Path, Rows, ImageTable], monkeypatch: pytest.MonkeyPatch, first: str, shares: list[float], chosen: str
+) -> None:
+    monkeypatch.setattr(study, "circular_accuracy", lambda _, adapted: 0.9 if adapted.method.name == first else 0.5)
+    fit = study.Fitter.fit
+    monkeypatch.setattr(study.Fitter, "fit", lambda *a: replace(fit(*a), named=np.array(shares)))
+    found, _ = run(made[0], methods="standardise,standardise+self,standardise+self-share")
+    assert found.lines[found.chosen].method.name == chosen
+    assert found.adapted is not None and found.adapted.method.name == chosen
