@@ -46,7 +46,7 @@ def test_words_say_the_choice_the_page_and_what_comes_next(work: Path) -> None:
         (["--target", "scan", "--model", "logrog"], "No head 'logrog'. Did you mean 'logreg'?"),
         (["--target", "scan", "--methods", "coralle"], "No method 'coralle'. Did you mean 'coral'?"),
         (["--target", "scan", "--labels", "some"], "--labels wants numbers of images a class such as 1,5,20, or none"),
-        (["--leave-one-out", "--target", "scan"], "leave out --source, --target."),
+        (["--leave-one-out", "--target", "scan"], "leave out --source, --target and --keras."),
         (["--target", "scan", "--layer", "pool"], "No layer 'pool'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -15,7 +15,6 @@ from tlfeat.evaluate.domain_split import make_domain_split
 from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.heads.domain_check import FILE_NAME
-from tlfeat.models.adapted_rows import probabilities_of
 from tlfeat.models.model_card import Check, DataSet, Exported, model_card
 from tlfeat.models.predict import Model
 from tlfeat.records import Result
