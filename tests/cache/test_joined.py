@@ -55,7 +55,6 @@ def test_joined_caches_are_what_the_same_folders_are_as_domains_of_one(
     encoder.n_encoded = 0
     found = join_caches(caches)
     assert (found.names, found.notes, found.is_reused) == (["photo", "sketch"], [], False)
-    assert workspace.newest_cache() == found.path
     with open_cache(found.path) as cache, open_cache(together) as other:
         assert joined._columns(cache.table) == joined._columns(other.table)
         assert cache.table.images.root == other.table.images.root
@@ -76,10 +75,12 @@ def test_joined_caches_are_what_the_same_folders_are_as_domains_of_one(
 def test_it_is_made_again_only_where_it_would_hold_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     caches = [cache_of("a.h5", two(0)), cache_of("b.h5", two(10))]
     first = join_caches(caches)
+    cache_of("cache/later.h5", two(20))
     with monkeypatch.context() as patch:
         patch.setattr(joined, "_copy", None)  # a row that is copied is an error
         again = join_caches(caches[::-1])
     assert (again.path, again.is_reused) == (first.path, True)
+    assert workspace.newest_cache() == first.path
     with open_cache(caches[1], writable=True) as cache:
         cache.write_table(two(10, groups=["x", "x", "y", "y"]))
     assert not join_caches(caches).is_reused
