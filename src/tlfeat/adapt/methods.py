@@ -20,7 +20,7 @@ from tlfeat.records import SplitInfo
 from tlfeat.types import Floats, Labels, OnProgress, Probabilities, Rows, RowSource, silent
 
 #: Below this `evenness` of what "share" names, "equal" is not taken: it would force classes upon images of others.
-EVEN = 0.95
+EVEN = 0.94
 
 #: Rounds of self-training: in round r the surest r quarters take part.
 N_ROUNDS = 4
