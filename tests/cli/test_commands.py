@@ -37,6 +37,7 @@ WORDS = {
     "report": "--map none",
     "sweep": "photos",
     "curve": "--heads knn --no-pixels --counts 2 --draws 1",
+    "adapt": "--cache sites.h5 --target right --model ridge --methods standardise --labels none",
     "audit": "",
     "similar": "cat/0.png",
     "map": "--kind pca",
@@ -66,18 +67,24 @@ def commands() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with photos of two classes, embedded as pixels, a head, and rows to import."""
+    """A folder with photos of two classes, embedded as pixels, some of two sites, a head, and rows to import."""
     folder = tmp_path_factory.mktemp("commands")
     rng = np.random.default_rng(5)
-    for i in range(16):
-        path = folder / "photos" / ("cat", "dog")[i % 2] / f"{i // 2}.png"
+    names = [f"photos/{('cat', 'dog')[i % 2]}/{i // 2}.png" for i in range(16)]
+    names += [f"sites/{('left', 'right')[i // 20]}/{('cat', 'dog')[i % 2]}/{i}.png" for i in range(40)]
+    for i, name in enumerate(names):
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 200, (12, 10, 3), dtype=np.uint8) + np.uint8(i % 2 * 50)).save(path)
     np.save(folder / "rows.npy", rng.standard_normal((8, 3), dtype=np.float32))
     (folder / "table.csv").write_text("label\n" + "a\nb\n" * 4)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for words in (["extract", "photos", "--backbone", "pixels"], ["fit-sklearn", "--model", "knn"]):
+        for words in (
+            ["extract", "sites", "--domains", "--backbone", "pixels", "--cache", "sites.h5"],
+            ["extract", "photos", "--backbone", "pixels"],
+            ["fit-sklearn", "--model", "knn"],
+        ):
             run = CliRunner().invoke(app, [*words, "--json"])
             assert run.exit_code == 0, run.output
     (folder / "model.txt").write_text(json.loads(run.stdout)["path"])
