@@ -17,8 +17,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -78,10 +76,7 @@ def thinned(table: ImageTable, target: str, kind: str, seed: int) -> ImageTable:
         own = [i for i, place in places if place == (name, target)]
         own = np.random.default_rng([8, seed]).permutation(own).tolist()
         kept[own[: round(share[name] * len(own))]] = True
-    names = ("paths", "labels", "splits", "groups", "domains")
-    columns: dict[str, Any] = {name: list(compress(getattr(images, name), kept)) for name in names}
-    parts = (list(compress(getattr(table, part.name), kept)) for part in fields(table) if part.name != "images")
-    return ImageTable(replace(images, **columns), *parts)
+    return table.at(np.flatnonzero(kept).tolist())
 
 
 def measure(case: str, known: Record | None, args: argparse.Namespace, save: Any) -> None:

@@ -148,11 +148,7 @@ def _check_encoder(caches: Sequence[Cache]) -> None:
 
 def _complete(cache: Cache) -> ImageTable:
     table = cache.table
-    if n := table.count("pending"):
-        raise DataError(
-            f"{cache.path}: {n:,} of {len(table.keys):,} images are not embedded yet. Run the same tlfeat extract "
-            f"again; it goes on where it stopped."
-        )
+    table.check_embedded(cache.path)
     if not table.count("ok"):
         raise DataError(f"{cache.path} has no image with a row: there is nothing of it to join.")
     return table

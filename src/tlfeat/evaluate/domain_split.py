@@ -120,10 +120,9 @@ def choose_domains(table: ImageTable, sources: Sequence[str] | None, target: str
         if not sources or len(rest) != 1:
             raise UsageError(f"Say which domain is the new one: --target {known[-1]}. There are: {', '.join(known)}.")
         target = rest[0]
-    chosen = [name for name in sources or known if name != target or sources]
-    if target in chosen:
+    if target in (sources or []):
         raise UsageError(f"{target} is the target and a source. Leave it out of --source.")
-    return list(dict.fromkeys(chosen)), target
+    return list(dict.fromkeys(sources or [name for name in known if name != target])), target
 
 
 def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *, seed: int = 0) -> DomainSplit:
@@ -138,7 +137,7 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
     DataError
         Fewer than two classes in the sources, or too few images of the target.
     """
-    _check_embedded(table)
+    table.check_embedded()
     images = table.images
     rows = sorted(
         (table.keys[i], images.paths[i], images.labels[i], images.groups[i], images.splits[i], images.domains[i])
@@ -191,14 +190,6 @@ def make_domain_split(table: ImageTable, sources: Sequence[str], target: str, *,
         np.array([groups[i] for i in adapt], dtype=np.int64),
     )
     return DomainSplit(split, adapted, list(sources), target, is_tested_on_target)
-
-
-def _check_embedded(table: ImageTable) -> None:
-    if table.count("pending"):
-        raise DataError(
-            f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. Run the same tlfeat "
-            f"extract again; it goes on where it stopped."
-        )
 
 
 def _check(classes: list[str], sources: Sequence[str], target: str, n_target: int) -> None:

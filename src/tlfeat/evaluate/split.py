@@ -163,11 +163,7 @@ def make_split(
 def _check_asked(table: ImageTable, test_fraction: float) -> None:
     if not 0 < test_fraction < 1:
         raise UsageError(f"The test fraction is {test_fraction}, expected between 0 and 1.")
-    if table.count("pending"):
-        raise DataError(
-            f"{table.count('pending'):,} of {len(table.keys):,} images are not embedded yet. "
-            f"Run the same tlfeat extract again; it goes on where it stopped."
-        )
+    table.check_embedded()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
-from itertools import compress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tlfeat.cache.contents import Origin, origin
 from tlfeat.cache.store import Cache, open_cache
@@ -101,11 +99,7 @@ def _nothing_common(caches: Sequence[Cache], held: Sequence[set[str]]) -> str:
 
 def _complete(cache: Cache) -> ImageTable:
     table = cache.table
-    if n := table.count("pending"):
-        raise DataError(
-            f"{cache.path}: {n:,} of {len(table.keys):,} images are not embedded yet. Run the same tlfeat extract "
-            f"again; it goes on where it stopped."
-        )
+    table.check_embedded(cache.path)
     return table
 
 
@@ -139,12 +133,8 @@ def _named(labels: set[str]) -> str:
 
 def _only(table: ImageTable, keys: set[str]) -> ImageTable:
     """Return the part of a table that is embedded and of these keys."""
-    kept = [key in keys and status == "ok" for key, status in zip(table.keys, table.status, strict=True)]
-    images = table.images
-    names = ("paths", "labels", "splits", "groups", "domains")
-    columns: dict[str, Any] = {name: list(compress(getattr(images, name), kept)) for name in names}
-    parts = (list(compress(getattr(table, part.name), kept)) for part in fields(table) if part.name != "images")
-    return ImageTable(replace(images, **columns), *parts)
+    states = zip(table.keys, table.status, strict=True)
+    return table.at([i for i, (key, status) in enumerate(states) if key in keys and status == "ok"])
 
 
 def _own_paths(split: Split, table: ImageTable) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import BadImage, CacheError, DataError, TlfeatError, UsageError
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.decode import Decoded, Picture, decode_all, read_file
-from tlfeat.images.image_set import ImageSet, content_key
+from tlfeat.images.image_set import content_key
 from tlfeat.types import OnProgress, silent
 
 #: Changes when the way of measuring does, so that networks of an older tlfeat are measured again.
@@ -215,7 +215,7 @@ def open_adapted(
     path = Path(adapted.spec.backbone).with_name(f"{workspace.safe_name(cache.stem)}-{adapted.spec.name[-8:]}.h5")
     encoder = KerasEncoder(adapted.spec, names, runtime=runtime, resize=held["resize"], dtype=held["dtype"])
     described = {"encoder": {**adapted.spec.to_dict(), "adapted": adapted.made_of}}
-    extract_rows(_some(table.images, rows_at), encoder, path, origin=described, on_progress=on_progress)
+    extract_rows(table.images.at(rows_at), encoder, path, origin=described, on_progress=on_progress)
     with open_cache(path, fingerprint=encoder.fingerprint) as opened:
         wanted = {table.keys[i]: table.images.paths[i] for i in rows_at}
         if lost := [wanted[key] for key in wanted if any(key not in opened.known(name) for name in names)]:
@@ -249,14 +249,6 @@ def _decode(
         on_progress("decoding", len(found), len(some))
         found.append(decoded)
     return found
-
-
-def _some(images: ImageSet, at: Sequence[int]) -> ImageSet:
-    """Return the images at these places; every list with an entry an image has one a place."""
-    columns = [field.name for field in fields(images) if field.name not in ("passed_over", "notes")]
-    lists = {name: values for name in columns if isinstance(values := getattr(images, name), list | tuple) and values}
-    some: dict[str, Any] = {name: [values[i] for i in at] for name, values in lists.items()}
-    return replace(images, **some)
 
 
 def _read_description(spec: BackboneSpec) -> dict[str, Any] | None:

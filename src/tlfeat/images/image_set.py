@@ -90,6 +90,12 @@ class ImageSet:
         """A short name for files: the folder's or the table's own name."""
         return self.source.stem if self.source.is_file() else self.source.name
 
+    def at(self, places: Sequence[int]) -> ImageSet:
+        """Return the images at these places, in this order."""
+        columns = ("paths", "labels", "splits", "groups", "domains", *(("contents",) if self.contents else ()))
+        some: dict[str, Any] = {name: [getattr(self, name)[i] for i in places] for name in columns}
+        return replace(self, **some)
+
     def file(self, i: int) -> Path:
         """The absolute path of image `i`."""
         return self.root / self.paths[i]
@@ -269,16 +275,8 @@ def only(images: ImageSet, classes: Collection[str]) -> ImageSet:
     check_classes(images.labels, classes)
     chosen = [i for i, label in enumerate(images.labels) if label in set(classes)]
     n_left_out = len(images) - len(chosen)
-    return replace(
-        images,
-        paths=[images.paths[i] for i in chosen],
-        labels=[images.labels[i] for i in chosen],
-        splits=[images.splits[i] for i in chosen],
-        groups=[images.groups[i] for i in chosen],
-        domains=[images.domains[i] for i in chosen],
-        contents=[images.contents[i] for i in chosen] if images.contents else (),
-        notes=[*images.notes, f"{counted(n_left_out, images.holds[:-1])} of other classes left out (--classes)"],
-    )
+    note = f"{counted(n_left_out, images.holds[:-1])} of other classes left out (--classes)"
+    return replace(images.at(chosen), notes=[*images.notes, note])
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,15 +305,19 @@ class ImageTable:
         """How many images have this status."""
         return self.status.count(status)
 
+    def at(self, places: Sequence[int]) -> ImageTable:
+        """Return the lines at these places, in this order."""
+        columns: tuple[Any, ...] = (self.keys, self.status, self.errors, self.sizes, self.mtimes_ns)
+        return ImageTable(self.images.at(places), *([column[i] for i in places] for column in columns))
+
     def without(self, status: str) -> ImageTable:
         """Return the table of the images that have another status."""
-        at = [i for i, each in enumerate(self.status) if each != status]
+        return self.at([i for i, each in enumerate(self.status) if each != status])
 
-        def some(values: Sequence[Any]) -> list[Any]:
-            return [values[i] for i in at]
-
-        images: dict[str, Any] = {
-            name: some(getattr(self.images, name)) for name in ("paths", "labels", "splits", "groups", "domains")
-        }
-        columns = (self.keys, self.status, self.errors, self.sizes, self.mtimes_ns)
-        return ImageTable(replace(self.images, **images), *map(some, columns))
+    def check_embedded(self, where: object = "") -> None:
+        """Raise `DataError` where images are not embedded yet; `where` says of which cache."""
+        if n := self.count("pending"):
+            raise DataError(
+                f"{f'{where}: ' if where else ''}{n:,} of {len(self.keys):,} images are not embedded yet. Run the same "
+                f"tlfeat extract again; it goes on where it stopped."
+            )
