@@ -10,12 +10,11 @@ import pytest
 
 from made_domains import CLASSES, made_task
 from tlfeat.adapt.circular import circular_accuracy
-from tlfeat.adapt.methods import METHODS, Fitter, Method, evenness, find_methods, surest
+from tlfeat.adapt.methods import METHODS, Fitter, Method, evenness, find_methods, probabilities_of, surest
 from tlfeat.adapt.task import Stacked, Task
 from tlfeat.errors import UsageError
 from tlfeat.heads.saved import load_head, save_head
 from tlfeat.heads.table import find_head
-from tlfeat.models.adapted_rows import probabilities_of
 from tlfeat.types import Labels, Probabilities
 
 NAMES = [method.name for method in METHODS]

@@ -110,7 +110,7 @@ def test_the_shares_of_a_target_are_told_to_the_head() -> None:
     """Few of the second class in the target: the corrected head names fewer images so, and is right more often."""
     import tlfeat.adapt.methods as methods
     from made_domains import made_task
-    from tlfeat.models.adapted_rows import probabilities_of
+    from tlfeat.adapt.methods import probabilities_of
 
     shares = (0.05, 0.15, 0.8)
     task, hidden = made_task(200, 300, far=0.0, shares=shares, strength=0.45)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tlfeat.adapt.methods import Adapted, Fitter
+from tlfeat.adapt.methods import Adapted, Fitter, probabilities_of
 from tlfeat.adapt.task import Task
 from tlfeat.heads.blocks import View
-from tlfeat.heads.fit import predict_probabilities
 from tlfeat.types import Labels, Rows, RowSource
 
 #: Images of one domain that take part in the choice; of more, so many are drawn.
@@ -32,8 +31,7 @@ def circular_accuracy(fitter: Fitter, adapted: Adapted) -> float:
     """
     task = fitter.task
     new = _taken(task.target, _some(np.arange(task.target.shape[0]), task.seed))
-    named = [task.classes.index(str(name)) for name in adapted.head.classes_]
-    labels = np.array(named, dtype=np.int64)[predict_probabilities(adapted.head, new).argmax(axis=1)]
+    labels = probabilities_of(adapted.head, new, task.classes).argmax(axis=1)
     if len(np.unique(labels)) < 2:
         return 0.0
     found = []
@@ -54,9 +52,7 @@ def circular_accuracy(fitter: Fitter, adapted: Adapted) -> float:
             is_signed=task.is_signed,
         )
         head = Fitter(back, fitter.head, fitter.fits).fit(adapted.method).head
-        names = [task.classes.index(str(name)) for name in head.classes_]
-        answers = np.array(names, dtype=np.int64)[predict_probabilities(head, known).argmax(axis=1)]
-        found.append(float((answers == task.labels[at]).mean()))
+        found.append(float((probabilities_of(head, known, task.classes).argmax(axis=1) == task.labels[at]).mean()))
     return float(np.mean(found)) if found else 0.0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -162,10 +162,7 @@ class Adapted:
         domains : array of str, shape (n_images,)
         """
         mapped = rows if self.domain_map is None else self.domain_map.mapped(task.mapped_by_row(rows), domains)
-        found = np.zeros((rows.shape[0], len(task.classes)))
-        at = [task.classes.index(str(name)) for name in self.mapped_head.classes_]
-        found[:, at] = predict_probabilities(self.mapped_head, mapped)
-        return found
+        return probabilities_of(self.mapped_head, mapped, task.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +251,8 @@ class Fitter:
             step.n_features_in_ = self.task.source.shape[1]
         return [("adapt_root", root), ("adapt_unit", unit), *domain_map.target_steps()]
 
-    def _probabilities(self, head: Any, target: RowSource) -> Probabilities:
-        """Of all classes of the task, those that the head does not know at 0."""
-        found = np.zeros((target.shape[0], len(self.task.classes)))
-        at = [self.task.classes.index(str(name)) for name in head.classes_]
-        found[:, at] = predict_probabilities(head, target)
-        return found
+    def _probabilities(self, head: Any, rows: RowSource) -> Probabilities:
+        return probabilities_of(head, rows, self.task.classes)
 
     def _with_priors(self, mapped: _Mapped) -> tuple[Any, Floats]:
         """Return the head with the target's shares of classes in place of the source's, and these shares."""
@@ -336,6 +329,13 @@ class _Known:
     labels: Labels
     weights: Rows
     new: Rows
+
+
+def probabilities_of(head: Any, rows: RowSource, classes: Sequence[str]) -> Probabilities:
+    """Return probabilities of all classes, of shape (n_images, n_classes); 0 for those that the head does not know."""
+    found = np.zeros((rows.shape[0], len(classes)))
+    found[:, [classes.index(str(name)) for name in head.classes_]] = predict_probabilities(head, rows)
+    return found
 
 
 def evenness(shares: Floats) -> float:

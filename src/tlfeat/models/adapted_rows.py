@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.adapt.methods import Adapted, Method
+from tlfeat.adapt.methods import Adapted, Method, probabilities_of
 from tlfeat.adapt.task import Task
 from tlfeat.cache.contents import StoredRows, read_rows
 from tlfeat.cache.store import Cache
@@ -17,7 +16,6 @@ from tlfeat.errors import DataError
 from tlfeat.evaluate.domain_split import DomainSplit
 from tlfeat.evaluate.leaks import LeakedImages, scored_tests
 from tlfeat.heads.blocks import blocks_of
-from tlfeat.heads.fit import predict_probabilities
 from tlfeat.heads.table import Head
 from tlfeat.memory import available_memory
 from tlfeat.types import Bools, Labels, Probabilities, RowSource
@@ -75,7 +73,16 @@ def prepare(cache: Cache, found: DomainSplit, layers: Sequence[str], leaks: Leak
     source, target = (_rows(cache, layers, keys) for keys in parts)
     test = _rows(cache, layers, [split.keys[i] for i in test_at])
     is_scored = scored_tests(leaks, split)
-    task = Task(
+    task = task_of(found, source_at, source, target)
+    keys = [split.keys[i] for i in test_at[is_scored]]
+    domains = np.array([split.domains[i] for i in test_at])
+    return Prepared(task, test, split.labels[test_at], is_scored, split.test_groups(is_scored), adapt_at, keys, domains)
+
+
+def task_of(found: DomainSplit, source_at: Labels, source: RowSource, target: RowSource) -> Task:
+    """Return the task of these rows; `source_at` are the positions of the sources' in the split."""
+    split = found.split
+    return Task(
         source=source,
         labels=split.labels[source_at],
         domains=np.array([split.domains[i] for i in source_at]),
@@ -86,9 +93,6 @@ def prepare(cache: Cache, found: DomainSplit, layers: Sequence[str], leaks: Leak
         seed=split.info.seed,
         is_signed=any(_lowest(rows) < 0 for rows in (source, target)),
     )
-    keys = [split.keys[i] for i in test_at[is_scored]]
-    domains = np.array([split.domains[i] for i in test_at])
-    return Prepared(task, test, split.labels[test_at], is_scored, split.test_groups(is_scored), adapt_at, keys, domains)
 
 
 def _rows(cache: Cache, layers: Sequence[str], keys: list[str]) -> RowSource:
@@ -111,10 +115,3 @@ def check_room(method: Method, task: Task, head: Head) -> None:
         raise DataError(
             f"self-training holds all rows in memory: about {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB free"
         )
-
-
-def probabilities_of(head: Any, rows: RowSource, classes: Sequence[str]) -> Probabilities:
-    """Return probabilities of all classes, of shape (n_images, n_classes); 0 for those that the head does not know."""
-    found = np.zeros((rows.shape[0], len(classes)))
-    found[:, [classes.index(str(name)) for name in head.classes_]] = predict_probabilities(head, rows)
-    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.adapt.methods import Adapted
+from tlfeat.adapt.methods import Adapted, probabilities_of
 from tlfeat.cache.contents import encoder_name
 from tlfeat.cache.store import Cache
 from tlfeat.evaluate.data import Data
@@ -18,10 +18,11 @@ from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.extract.reference import read_reference
 from tlfeat.heads.blocks import View
 from tlfeat.heads.domain_check import MAX_ROWS, DomainRows, save_domain
-from tlfeat.heads.fit import N_FOLDS, predict_probabilities
-from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, refused_share, save_rejector
+from tlfeat.heads.fit import N_FOLDS
+from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, save_rejector
 from tlfeat.heads.saved import save_head
-from tlfeat.models.adapted_rows import Prepared, probabilities_of
+from tlfeat.models.adapted_rows import Prepared
+from tlfeat.models.fit_sklearn import refused_reference
 from tlfeat.models.saved import Fitted, model_folder, write_model
 from tlfeat.records import Result, Timing, side_by_side
 from tlfeat.types import Floats, Labels, Rows
@@ -101,12 +102,7 @@ def save_adapted(
         coverage=coverage_table(rejector, prepared.test, probabilities, prepared.true, prepared.is_scored)
         if rejector
         else [],
-        reference={
-            kind: refused_share(rejector, rows, predict_probabilities(adapted.head, rows))
-            for kind, rows in (("drawings", reference.drawings), ("photographs", reference.photographs))
-        }
-        if rejector and reference
-        else {},
+        reference=refused_reference(rejector, reference, adapted.head) if rejector and reference else {},
     )
     sample = new[np.random.default_rng(split.info.seed).permutation(len(new))[:MAX_ROWS]]
     named = probabilities_of(adapted.head, sample, split.classes).argmax(axis=1)

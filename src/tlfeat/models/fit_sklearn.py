@@ -246,14 +246,14 @@ def _test(candidate: _Candidate, data: Data, learned: _Learned, leaks_s: float) 
         else [],
         held_out=learned.held_out,
         auc=None if learned.sample is None else tell_apart(learned.sample, some_rows(rows, seed=split.info.seed)),
-        reference=_refused_reference(rejector, reference, head) if rejector and reference else {},
+        reference=refused_reference(rejector, reference, head.head) if rejector and reference else {},
     )
 
 
-def _refused_reference(rejector: Rejector, reference: ReferenceRows, head: Fit) -> dict[str, Any]:
+def refused_reference(rejector: Rejector, reference: ReferenceRows, head: Any) -> dict[str, Any]:
     """Return what is refused of drawings that the rejector has not seen, and of photographs."""
     kinds = {"drawings": reference.drawings, "photographs": reference.photographs}
-    return {kind: refused_share(rejector, rows, predict_probabilities(head.head, rows)) for kind, rows in kinds.items()}
+    return {kind: refused_share(rejector, rows, predict_probabilities(head, rows)) for kind, rows in kinds.items()}
 
 
 def _fit_rejector(

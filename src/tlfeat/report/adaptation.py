@@ -8,9 +8,8 @@ import numpy as np
 
 from tlfeat.evaluate.intervals import mean_interval
 from tlfeat.evaluate.leaks import LeakedImages
-from tlfeat.records import Environment
 from tlfeat.report.charts import Chart, Mark, percent_axis, tick_axis
-from tlfeat.report.finding import Finding
+from tlfeat.report.finding import Finding, about, p_text, points, remarks
 from tlfeat.studies.adapt import SIGNIFICANCE, Adaptation, Line
 from tlfeat.studies.adapt_keras import NETWORKS
 from tlfeat.studies.adapt_labels import worth_in_labels
@@ -85,10 +84,8 @@ def verdict(found: Adaptation) -> str:
 
 def difference_text(line: Line) -> str:
     """Return the difference to source only with its interval and the p-value of this one method."""
-    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in line.difference_ci95)
-    points = f"{100 * line.difference:+.1f}".replace("-", "−")
-    p = "p < 0.001" if line.p_alone < 0.001 else f"p {line.p_alone:.3f}"
-    return f"{points} points, 95 % interval {low} to {high}, {p}"
+    low, high = map(points, line.difference_ci95)
+    return f"{points(line.difference)} points, 95 % interval {low} to {high}, {p_text(line.p_alone)}"
 
 
 def adaptation_finding(found: Adaptation) -> Finding:
@@ -119,9 +116,9 @@ def _row(found: Adaptation, i: int) -> tuple[str, ...]:
         f"{line.method.name}{' *' if i == found.chosen else ''}",
         percent(line.accuracy),
         interval_text(line.ci95),
-        "" if is_baseline else f"{100 * line.difference:+.1f}".replace("-", "−"),
-        "" if is_baseline else f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−"),
-        "" if is_baseline else "< 0.001" if line.p_value < 0.001 else f"{line.p_value:.3f}",
+        "" if is_baseline else points(line.difference),
+        "" if is_baseline else f"{points(low)} to {points(high)}",
+        "" if is_baseline else p_text(line.p_value).removeprefix("p "),
         "–" if line.circular is None else percent(line.circular),
         seconds(line.spent_s),
     )
@@ -180,8 +177,7 @@ def _legend(found: Adaptation) -> list[str]:
             for line in found.lines
             if line.method.source
         ),
-        *(f"not run: {name}: {why}" for name, why in found.skipped),
-        *(f"note: {note}" for note in found.notes),
+        *remarks(found, "not run"),
     ]
 
 
@@ -230,24 +226,20 @@ def _leak_sentence(leaks: LeakedImages | None) -> str:
 
 
 def _about(found: Adaptation) -> dict[str, Any]:
-    return {
-        "cache": str(found.cache),
-        "backbone": found.backbone,
-        "layers": found.layers,
-        "head": found.head,
-        "sources": found.sources,
-        "target": found.target,
-        "n_source": found.n_source,
-        "n_adapt": found.n_adapt,
-        "n_test": found.n_test,
-        "chosen": found.lines[found.chosen].method.name,
-        "best_in_hindsight": found.lines[found.best].method.name,
-        "helped": found.helped,
-        "estimated_priors": found.priors,
-        "labelled": [one.to_record() for one in found.labelled],
-        "worth_in_labels_a_class": worth_in_labels(found.labelled, found.lines[found.chosen].accuracy),
-        "split": found.split.to_dict(),
-        "skipped": [list(pair) for pair in found.skipped],
-        "notes": found.notes,
-        "environment": Environment.current().to_dict(),
-    }
+    return about(
+        found,
+        layers=found.layers,
+        head=found.head,
+        sources=found.sources,
+        target=found.target,
+        n_source=found.n_source,
+        n_adapt=found.n_adapt,
+        n_test=found.n_test,
+        chosen=found.lines[found.chosen].method.name,
+        best_in_hindsight=found.lines[found.best].method.name,
+        helped=found.helped,
+        estimated_priors=found.priors,
+        labelled=[one.to_record() for one in found.labelled],
+        worth_in_labels_a_class=worth_in_labels(found.labelled, found.lines[found.chosen].accuracy),
+        notes=found.notes,
+    )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlfeat.records import Environment
 from tlfeat.report.charts import Chart, to_svg, to_svg_file
@@ -14,6 +14,10 @@ from tlfeat.studies.curve import Curve
 from tlfeat.studies.sweep import Sweep
 from tlfeat.text import csv_text, in_markdown, markdown_table, page
 from tlfeat.workspace import write_forms
+
+if TYPE_CHECKING:  # these import scikit-learn
+    from tlfeat.studies.adapt import Adaptation
+    from tlfeat.studies.leave_one_out import LeaveOneOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Finding:
     n_left: int = 1
 
 
-def about(study: Curve | Sweep, **more: Any) -> dict[str, Any]:
+def about(study: Curve | Sweep | Adaptation, **more: Any) -> dict[str, Any]:
     """Return how a study was made, for ``Finding.about``; `more` is what only this one has."""
     return {
         "cache": str(study.cache),
@@ -68,9 +72,19 @@ def about(study: Curve | Sweep, **more: Any) -> dict[str, Any]:
     }
 
 
-def remarks(study: Curve | Sweep, missing: str) -> list[str]:
+def remarks(study: Curve | Sweep | Adaptation | LeaveOneOut, missing: str) -> list[str]:
     """Return what a study could not do, and its notes; `missing` is "not run", or what else befell the skipped ones."""
     return [*(f"{missing}: {name}: {why}" for name, why in study.skipped), *(f"note: {note}" for note in study.notes)]
+
+
+def points(share: float) -> str:
+    """Return a difference in percentage points with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value as it is written."""
+    return "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def to_markdown(finding: Finding) -> str:

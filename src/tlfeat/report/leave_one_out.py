@@ -6,7 +6,7 @@ from typing import Any
 
 from tlfeat.records import Environment
 from tlfeat.report.charts import SHAPES, Chart, Key, Mark, percent_axis, tick_axis
-from tlfeat.report.finding import Finding
+from tlfeat.report.finding import Finding, p_text, points, remarks
 from tlfeat.studies.adapt import BASELINE, SIGNIFICANCE
 from tlfeat.studies.leave_one_out import BEST, CHOSEN, LeaveOneOut, Row
 from tlfeat.text import counted, percent
@@ -36,16 +36,6 @@ def verdict(row: Row) -> str:
     if row.p_value is None or row.p_value >= SIGNIFICANCE:
         return "Adapting did not help for certain: the difference is within noise"
     return "Adapting helped" if row.difference > 0 else "Adapting did not help: it made things worse"
-
-
-def points(share: float) -> str:
-    """Return a difference in percentage points with its sign."""
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def p_text(p: float | None) -> str:
-    """Return a p-value as it is written."""
-    return "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def leave_one_out_finding(found: LeaveOneOut) -> Finding:
@@ -113,8 +103,7 @@ def _legend(found: LeaveOneOut) -> list[str]:
         "p: over all targets and splits, an image that tests in several splits counted as one; with "
         "Holm's correction, but for the chosen one, which no test image had a say in.",
         "Half of each target's images were adapted to without labels, half tested; another half in each split.",
-        *(f"not run: {name}: {why}" for name, why in found.skipped),
-        *(f"note: {note}" for note in found.notes),
+        *remarks(found, "not run"),
     ]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from tlfeat.adapt.circular import circular_accuracy
 from tlfeat.adapt.methods import Adapted, Fitter, Method
-from tlfeat.adapt.task import Task
 from tlfeat.cache.contents import choose_layers, read_rows
 from tlfeat.cache.store import Cache
 from tlfeat.errors import CacheError, DataError, UsageError, WeightsError, nearest
@@ -24,7 +23,7 @@ from tlfeat.extract.adapted import open_adapted
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.table import Head, find_head
 from tlfeat.memory import available_memory
-from tlfeat.models.adapted_rows import Prepared, probabilities_of
+from tlfeat.models.adapted_rows import Prepared, task_of
 from tlfeat.models.fit_keras import fit_keras
 from tlfeat.types import Bools, Labels, OnProgress, Rows, silent
 
@@ -178,18 +177,7 @@ def _adabn(
     started_s = time.perf_counter()
     source, target, test, path = _adapted_rows(cache, found, layers, on_progress)
     rows_s = time.perf_counter() - started_s
-    split, train_at = found.split, found.split.where("train")
-    task = Task(
-        source=source,
-        labels=split.labels[train_at],
-        domains=np.array([split.domains[i] for i in train_at]),
-        target=target,
-        target_name=found.target,
-        classes=split.classes,
-        groups=split.groups[train_at],
-        seed=split.info.seed,
-        is_signed=bool(min(source.min(), target.min()) < 0),
-    )
+    task = task_of(found, found.split.where("train"), source, target)
     new = replace(prepared, task=task, test=test, adapt_at=np.arange(len(target)))
     fitter = Fitter(task, head)
     for method in (ADABN, ADABN_SELF):
@@ -197,7 +185,7 @@ def _adabn(
         started_s = time.perf_counter()
         adapted = fitter.fit(method)
         score = circular_accuracy(fitter, adapted)
-        right = new.right(probabilities_of(adapted.head, test, split.classes))
+        right = new.right(new.answers(adapted))
         yield Tried(method, right, score, rows_s + time.perf_counter() - started_s, adapted, new, path)
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlfeat.adapt.methods import Fitter, Method
+from tlfeat.adapt.methods import Fitter, Method, probabilities_of
 from tlfeat.adapt.task import Task
 from tlfeat.errors import UsageError
 from tlfeat.evaluate.domain_split import DomainSplit
 from tlfeat.evaluate.intervals import mean_interval
-from tlfeat.models.adapted_rows import Prepared, probabilities_of
+from tlfeat.models.adapted_rows import Prepared
 from tlfeat.types import Labels, OnProgress, silent
 
 #: Labelled images a class that are tried.
