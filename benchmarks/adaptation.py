@@ -23,17 +23,27 @@ import numpy as np
 
 import common
 from common import Record
+from tlfeat.adapt.methods import EVEN, METHODS, Fitter, find_methods, probabilities_of
+from tlfeat.cache.contents import choose_layers
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.evaluate.copies import find_copies
 from tlfeat.evaluate.domain_split import find_domains, make_domain_split
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.heads.domain_check import APART, DomainRows
 from tlfeat.images.image_set import ImageTable
+from tlfeat.models.adapted_rows import prepare
 from tlfeat.studies.adapt import adapt
 from tlfeat.studies.leave_one_out import BEST, CHOSEN, Round, round_of, rows_of
 from tlfeat.text import markdown_table
 
 KINDS = {"even": 5, "uneven": 3, "lacking": 3}
-CASES = tuple(f"{network}@{kind}" for network in common.BACKBONES for kind in KINDS)
+#: Batches of new pictures, of the domain that was adapted to and of others.
+BATCHES = "batches"
+CASES = tuple(f"{network}@{kind}" for network in common.BACKBONES for kind in (*KINDS, BATCHES))
+#: Limits of evenness that are compared; `EVEN` is the one in use.
+LIMITS = (0.0, 0.9, 0.92, EVEN, 0.95, 0.96, 2.0)
+BATCH_SIZES = (25, 50, 140)
+BATCH_SEEDS = 3
 COUNTS = (1, 5, 20)
 #: Splits of an even target in which labels are counted, and draws of each number.
 LABEL_SEEDS, N_DRAWS = 2, 3
@@ -82,6 +92,12 @@ def thinned(table: ImageTable, target: str, kind: str, seed: int) -> ImageTable:
 def measure(case: str, known: Record | None, args: argparse.Namespace, save: Any) -> None:
     """Run the rounds of a case that are missing; `save` is called with the record after each."""
     network, kind = case.split("@")
+    if kind == BATCHES:
+        with common.stage(case), open_cache(cache_of(network, args)) as cache:
+            batches = [one for seed in range(BATCH_SEEDS) for one in measure_batches(cache, seed)]
+        save({"case": case, "batches": batches, **common.conditions(), "load_average": common.load_average(),
+              "is_complete": True})  # fmt: skip
+        return
     record = known or {"case": case, "rounds": [], "labelled": [], "is_complete": False}
     done = {(r["target"], r["seed"]) for r in record["rounds"]}
     path = cache_of(network, args)
@@ -111,6 +127,34 @@ def run_round(
     return round_of(found, seed, target), [{"target": target, **one.to_record()} for one in found.labelled]
 
 
+def measure_batches(cache: Cache, seed: int) -> list[Record]:
+    """Return how well batches are told from the images that were adapted to, with the names that the head gives."""
+    copies, targets, found = find_copies(cache), find_domains(cache.table), []
+    method = find_methods("standardise+self")[1]
+    for target in targets:
+        split = make_domain_split(cache.table, [name for name in targets if name != target], target, seed=seed)
+        prepared = prepare(cache, split, choose_layers(cache, None), split.leaks_among(copies))
+        head = Fitter(prepared.task).fit(method).head
+        source, new, test = (np.asarray(r[:]) for r in (prepared.task.source, prepared.task.target, prepared.test))
+        rng = np.random.default_rng(seed)
+        known = DomainRows(target, new, named(head, new, split.split.classes))
+        one_class = int(rng.choice(np.unique(prepared.true)))
+        kinds = {"the same domain": [test], "one class of it": [test[prepared.true == one_class]]}
+        kinds["another domain"] = [source[prepared.task.domains == name] for name in split.sources]
+        for kind, batches in kinds.items():
+            for rows in batches:
+                for size in BATCH_SIZES:
+                    batch = rows[rng.permutation(len(rows))[:size]]
+                    auc = known.apart(batch, named(head, batch, split.split.classes))
+                    found.append({"kind": kind, "size": size, "auc": auc})
+    return found
+
+
+def named(head: Any, rows: Any, classes: list[str]) -> Any:
+    """Return the classes that a head names, as numbers."""
+    return probabilities_of(head, rows, classes).argmax(axis=1)
+
+
 # --- tables -------------------------------------------------------------------------------------------------
 
 
@@ -119,6 +163,9 @@ def tables(records: Sequence[Record]) -> str:
     parts = []
     for record in records:
         network, kind = record["case"].split("@")
+        if kind == BATCHES:
+            parts += [f"### {common.BACKBONES[network]}, batches of new pictures", batch_table(record["batches"])]
+            continue
         rounds = [Round.from_dict(one) for one in record["rounds"]]
         if not rounds:
             continue
@@ -129,6 +176,7 @@ def tables(records: Sequence[Record]) -> str:
             f"{common.versions_of(record['environment'])}",
             method_table(rounds),
             choice_sentence(rounds),
+            limit_sentence(rounds),
         ]
         if record["labelled"]:
             parts += ["Labels of the target (means over targets, splits and draws):", label_table(record, rounds)]
@@ -169,6 +217,39 @@ def choice_sentence(rounds: Sequence[Round]) -> str:
         f"hindsight {100 * (rows[BEST].mean - rows[CHOSEN].mean):.1f}. If CORAL, linear transport and subspaces could "
         f"be chosen, too: {other}; {100 * gain:+.1f} points to none."
     )
+
+
+def limit_sentence(rounds: Sequence[Round]) -> str:
+    """Say what the limit of evenness does to the gain."""
+    gains = [
+        np.mean([one.accuracy(chosen_at(one, limit)) - one.accuracy("none") for one in rounds]) for limit in LIMITS
+    ]
+    told = ", ".join(f"{limit:g}: {100 * gain:+.1f}" for limit, gain in zip(LIMITS, gains, strict=True))
+    return (
+        f"Gain by the limit of evenness below which the same share of each class is taken (0 never, 2 always): {told}."
+    )
+
+
+def chosen_at(one: Round, limit: float) -> str:
+    """Return the method that is chosen with another limit of evenness; see ``studies.adapt``."""
+    known = [method for method in METHODS if method.is_choosable and method.name in one.circular]
+    best = max(known, key=lambda method: one.circular[method.name])
+    shares = [method.name for method in known if method.quota == "share" and one.evenness[method.name] < limit]
+    return shares[0] if shares and best.quota == "equal" else best.name
+
+
+def batch_table(batches: Sequence[Record]) -> str:
+    """Return quantiles of the area under the ROC curve by which a batch is told apart."""
+    lines = []
+    for kind in dict.fromkeys(one["kind"] for one in batches):
+        for size in BATCH_SIZES:
+            own = [one["auc"] for one in batches if (one["kind"], one["size"]) == (kind, size)]
+            judged = [auc for auc in own if auc is not None]
+            ends = [f"{q:.2f}" for q in np.quantile(judged, (0, 0.5, 1))] if judged else ["–"] * 3
+            warned = sum(auc >= APART for auc in judged)
+            lines.append((kind, str(size), *ends, f"{warned} of {len(judged)}", str(len(own) - len(judged))))
+    headings = ("batch", "pictures at most", "least AUC", "median", "largest", "warned of", "too few to judge")
+    return markdown_table(headings, lines)
 
 
 def label_table(record: Record, rounds: Sequence[Round]) -> str:

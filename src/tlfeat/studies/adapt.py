@@ -57,6 +57,8 @@ class Line:
         Accuracy there and back, 0 to 1: what the choice was made by. None of a network that was trained.
     spent_s : float
         Wall seconds of fit and circular validation; of networks with what they embedded.
+    evenness : float, optional
+        Of the mix of classes that the method names among the images that are adapted to.
     """
 
     method: Method
@@ -69,6 +71,7 @@ class Line:
     p_alone: float
     circular: float | None
     spent_s: float
+    evenness: float | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Return one flat record for scripts."""
@@ -82,6 +85,7 @@ class Line:
             "p_value_alone": self.p_alone,
             "circular_accuracy": self.circular,
             "spent_s": self.spent_s,
+            "evenness_of_names": self.evenness,
         }
 
 
@@ -208,7 +212,7 @@ def adapt(
         )
         tried, skipped = [*tried, *more], [*skipped, *not_run]
     lines = _lines(tried, prepared)
-    chosen = _chosen(lines, tried)
+    chosen = _chosen(lines)
     priors = next((one.adapted.priors for one in tried if one.adapted and one.adapted.priors is not None), None)
     return Adaptation(
         cache=cache.path,
@@ -278,7 +282,7 @@ def save_chosen(cache: Cache, found: DomainSplit, adaptation: Adaptation) -> Res
         )
 
 
-def _chosen(lines: Sequence[Line], tried: Sequence[Tried]) -> int:
+def _chosen(lines: Sequence[Line]) -> int:
     """Return the line of the highest accuracy there and back.
 
     One that takes as many images of each class gives way to one that takes the same share, where the names that this
@@ -286,8 +290,8 @@ def _chosen(lines: Sequence[Line], tried: Sequence[Tried]) -> int:
     """
     chosen = int(np.argmax([_promise(line) for line in lines]))
     if lines[chosen].method.quota == "equal":
-        for i, one in enumerate(tried):
-            if one.method.quota == "share" and one.adapted and evenness(one.adapted.named) < EVEN:
+        for i, line in enumerate(lines):
+            if line.method.quota == "share" and line.evenness is not None and line.evenness < EVEN:
                 return i
     return chosen
 
@@ -322,6 +326,7 @@ def _lines(tried: Sequence[Tried], prepared: Prepared) -> list[Line]:
                 p_alone=1.0 if is_baseline else mcnemar(*sides),
                 circular=one.circular,
                 spent_s=one.spent_s,
+                evenness=evenness(one.adapted.named) if one.adapted else None,
             )
         )
     others = [i for i, line in enumerate(lines) if line.method.name != BASELINE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Round(Record):
     circular: dict[str, float]
     chosen: str
     notes: list[str]
+    evenness: dict[str, float] = field(default_factory=dict)  # method to that of the classes it names
 
     def accuracy(self, method: str) -> float:
         """Share of the test images."""
@@ -213,6 +214,7 @@ def round_of(found: Adaptation, seed: int, target: str) -> Round:
         circular={line.method.name: line.circular for line in found.lines if line.circular is not None},
         chosen=found.lines[found.chosen].method.name,
         notes=found.notes,
+        evenness={line.method.name: line.evenness for line in found.lines if line.evenness is not None},
     )
 
 
