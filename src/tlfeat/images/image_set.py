@@ -19,6 +19,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tlfeat.images.classes import check_class_map, check_classes, check_same_cla
 from tlfeat.images.domains import check_domain_folders, check_no_domain_folders, domain_notes, find_parts
 from tlfeat.images.folders import Walk, heic_notes, image_suffixes, is_visible_folder, left_out_text
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
+from tlfeat.images.stores import Store
 from tlfeat.images.tables import below_one_folder, find_files, read_table
 from tlfeat.text import composed, counted
 from tlfeat.types import StrPath
@@ -52,6 +54,8 @@ class ImageSet:
         "images", or "texts": files or lines of a table that a text encoder reads.
     contents : list of str
         The texts of a table, whose `paths` are then its lines, as ``reviews.csv:2``; empty where there are files.
+    store : Store, optional
+        Where the images lie if they are no files: `paths` are those of the store.
     """
 
     root: Path
@@ -65,6 +69,7 @@ class ImageSet:
     holds: str = "images"
     contents: Sequence[str] = field(default=(), repr=False)
     domains: list[str] = field(default_factory=list)
+    store: Store | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.domains:
@@ -101,7 +106,9 @@ class ImageSet:
         return self.root / self.paths[i]
 
     def content(self, i: int) -> Path | Callable[[], bytes]:
-        """What is read of image or text `i`: its file, or what gives the bytes of a text in a table."""
+        """What is read of image or text `i`: its file, or what gives the bytes from a store or a table of texts."""
+        if self.store is not None:
+            return partial(self.store.read, self.paths[i])
         if not self.contents:
             return self.file(i)
         text = self.contents[i]
