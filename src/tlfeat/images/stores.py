@@ -1,0 +1,47 @@
+"""Where images lie that are no files of a folder: a bucket, a server, an archive, a table with a column of bytes.
+
+A store is known by its URL. Its paths are those of an `ImageSet`, and what it reads has the same content key as a file
+with the same bytes: rows do not depend on where an image lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Store(Protocol):
+    """Images by path. Making one reads nothing; every method may be called from several threads.
+
+    Attributes
+    ----------
+    url : str
+        By which it is opened again; caches record it, so it holds no password, key or signature.
+    n_ahead : int
+        Reads that are best under way at once, since each waits for a network; 0 where reading is as fast as from a
+        disk.
+    """
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def n_ahead(self) -> int: ...
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of one image.
+
+        Raises
+        ------
+        BadImage
+            They cannot be had; the message says why. What passes by itself (a server that is busy, a body cut short)
+            was tried again.
+        """
+        ...
+
+    def stamps(self, paths: Sequence[str]) -> list[tuple[int, int]]:
+        """Return size and stamp of each image, without reading any: (0, 0) where nothing is known.
+
+        The stamp is a number of 63 bits that changes with the content: of an ETag, a generation, a checksum, or size
+        and time.
+        """
+        ...
