@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from tlfeat.backbones.encoder import PixelEncoder as PixelEncoder
     from tlfeat.backbones.keras_encoder import KerasEncoder as KerasEncoder
     from tlfeat.backbones.network import BackboneSpec as BackboneSpec
-    from tlfeat.cache.store import Cache as Cache
+    from tlfeat.cache.reader import Cache as Cache
     from tlfeat.cache.store import open_cache as open_cache
     from tlfeat.errors import TlfeatError as TlfeatError
     from tlfeat.evaluate.data import open_data as open_data

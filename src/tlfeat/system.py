@@ -24,8 +24,13 @@ from typing import Any
 
 try:
     import fcntl
+    import resource
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]
+
+#: Files that a process has open beside those of a cache.
+_OWN_FILES = 512
 
 #: Windows locks bytes, and what is locked cannot be read by others: this one lies behind the end of any file.
 _LOCKED_BYTE = 1 << 62
@@ -51,6 +56,18 @@ class _Overlapped(ctypes.Structure):
         ("OffsetHigh", ctypes.c_uint32),
         ("hEvent", ctypes.c_void_p),
     ]
+
+
+def allow_open_files(n: int) -> None:
+    """Let this process have `n` files open beside its own few, as far as the system lets it."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n + _OWN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def processor_name() -> str:

@@ -34,6 +34,12 @@ CUTS_DIR = CACHE_DIR / "cuts"
 COPIES_DIR = CACHE_DIR / "copies"
 
 
+#: Names the shards in a folder, which are one cache then.
+MANIFEST = "manifest.json"
+
+#: Of the cache of a shard; by itself it is none that a command should take.
+_SHARD = re.compile(r"shard-\d{5}-of-\d{5}\.h5")
+
 #: What is not whole yet: ``.NAME.PID.tmp`` and the ending of NAME, of a cache with its journal; before 0.2, and of the
 #: built-in example, a name of eight random letters.
 _ASIDE = re.compile(r"\..+\.(?P<pid>\d{1,9})\.(tmp|salvaged)(\..+)?|\.(.+-|converting|exporting)[a-z0-9_]{8}")
@@ -101,8 +107,9 @@ def other_caches(cache: Path) -> list[Path]:
 
 
 def _caches(folder: Path) -> list[Path]:
-    """Return the caches in a folder, the newest first."""
-    found = [path for path in folder.glob("*.h5") if not path.name.startswith(".")]
+    """Return the caches in a folder, the newest first: files, and folders of shards that are joined."""
+    found = [path for path in folder.glob("*.h5") if not path.name.startswith(".") and not _SHARD.fullmatch(path.name)]
+    found += [path.parent for path in folder.glob(f"*/{MANIFEST}")]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from tlfeat.backbones.encoder import resolve_embedding
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.text_catalog import is_text_backbone
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheError, DataError, TlfeatError
 from tlfeat.text import printable
 from tlfeat.texts.read import keyed_text, snippet

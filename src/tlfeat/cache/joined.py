@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from tlfeat import workspace
+from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.contents import Origin, encoder_name, origin, parts_of
-from tlfeat.cache.row_table import RowTable
-from tlfeat.cache.store import Cache, create_cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.cache.verify import differing_values
 from tlfeat.errors import CacheDamaged, CacheError, DataError, FingerprintError, UsageError
 from tlfeat.images.classes import matching_class_map
@@ -365,19 +366,22 @@ def _write(
         raise CacheError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
-def _copy(part: _Part, layer: str, joined: Cache) -> None:
+def _copy(part: _Part, layer: str, joined: CacheFile) -> None:
     """Append the rows of a part's images as they are stored, in the order of the file; what is there is left out."""
-    rows_of: RowTable = part.cache.row_table(layer)
     wanted = part.keys
-    for start in range(0, rows_of.n_rows, _STEP):
-        stop = min(start + _STEP, rows_of.n_rows)
-        rows = rows_of.stored(start, stop)
-        digests, checksums = rows_of.keys_and_checksums(start, stop)
-        keys = [digest.tobytes().hex() for digest in digests]
-        at = [i for i, key in enumerate(keys) if key in wanted]
-        if any(rows_of.checksum(rows[i], digests[i]) != checksums[i] for i in at) or not np.isfinite(rows[at]).all():
-            raise CacheDamaged(f"{part.cache.path}: rows of layer '{layer}' are damaged. Run: tlfeat cache verify")
-        joined.append({layer: rows[at]}, [keys[i] for i in at])
+    for rows_of in part.cache.row_tables(layer):
+        for start in range(0, rows_of.n_rows, _STEP):
+            stop = min(start + _STEP, rows_of.n_rows)
+            rows = rows_of.stored(start, stop)
+            digests, checksums = rows_of.keys_and_checksums(start, stop)
+            keys = [digest.tobytes().hex() for digest in digests]
+            at = [i for i, key in enumerate(keys) if key in wanted]
+            if (
+                any(rows_of.checksum(rows[i], digests[i]) != checksums[i] for i in at)
+                or not np.isfinite(rows[at]).all()
+            ):
+                raise CacheDamaged(f"{part.cache.path}: rows of layer '{layer}' are damaged. Run: tlfeat cache verify")
+            joined.append({layer: rows[at]}, [keys[i] for i in at])
 
 
 def _timing(parts: Sequence[_Part]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,18 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
         domains=text.get("domain", []),
     )
     return ImageTable(images, text["key"], text["status"], text["error"], numbers["size"], numbers["mtime_ns"])
+
+
+def count_status(file: h5py.File) -> Counter[str]:
+    """Return how many images have which status, without reading anything else; empty where there is no path table."""
+    found: Counter[str] = Counter()
+    name = next((name for name in reversed(PATH_TABLES) if name in file and is_complete(file[name])), None)
+    if name is not None:
+        column = file[name]["status"]
+        for start in range(0, len(column), 64 * _CHUNK_LINES):
+            values, counts = np.unique(column[start : start + 64 * _CHUNK_LINES], return_counts=True)
+            found.update({value.decode(): int(n) for value, n in zip(values, counts, strict=True)})
+    return found
 
 
 def write_path_table(file: h5py.File, table: ImageTable) -> None:

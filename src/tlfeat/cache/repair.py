@@ -9,12 +9,15 @@ from pathlib import Path
 
 import h5py
 
+from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.checks import attribute, document, foreign_names, h5_errors, in_child, layer_datasets
 from tlfeat.cache.hdf5_file import Hdf5File
 from tlfeat.cache.journal import JournalledFile, journal_of
+from tlfeat.cache.manifest import is_manifest, read_manifest
 from tlfeat.cache.path_table import drop_path_table, read_path_table
+from tlfeat.cache.reader import NO_TIMING
 from tlfeat.cache.row_table import RowTable
-from tlfeat.cache.store import NO_TIMING, Cache, create_cache, open_cache
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.cache.verify import describe_bad_rows, find_bad_rows, row_problems, strangers
 from tlfeat.errors import CacheDamaged, CacheError
 from tlfeat.types import ROW_TYPES
@@ -35,6 +38,10 @@ def repair_cache(path: Path) -> list[str]:
     CacheError
         Nothing can be kept.
     """
+    if is_manifest(path):
+        manifest = read_manifest(path)
+        of_shards = ((shard.file, repair_cache(manifest.folder / shard.file)) for shard in manifest.shards)
+        return [f"{name}: {what}" for name, dropped in of_shards for what in dropped]
     if not path.is_file():
         open_cache(path)  # says what it is instead
     repair = partial(_repair_in_place, path)
@@ -61,7 +68,7 @@ def _repair_in_place(path: Path) -> list[str]:
         return [*dropped, *_drop_foreign(cache), *_drop_damaged_path_table(cache)]
 
 
-def _drop_foreign(cache: Cache) -> list[str]:
+def _drop_foreign(cache: CacheFile) -> list[str]:
     with cache.changing() as file:
         sentences = strangers(file)
         for name in foreign_names(file):
@@ -73,7 +80,7 @@ def _drop_foreign(cache: Cache) -> list[str]:
     return sentences
 
 
-def _drop_damaged_path_table(cache: Cache) -> list[str]:
+def _drop_damaged_path_table(cache: CacheFile) -> list[str]:
     try:
         _ = cache.table
     except CacheError as error:
@@ -144,7 +151,7 @@ def _copy_sound(path: Path, journal: JournalledFile, to: Path) -> list[str]:
     return lost
 
 
-def _copy_layers(old: Hdf5File, row_type: str, new: Cache) -> list[str]:
+def _copy_layers(old: Hdf5File, row_type: str, new: CacheFile) -> list[str]:
     layers, lost = old.content["layers"], []
     version = int(old.content.attrs["format_version"])
     for layer in layers:
@@ -158,7 +165,7 @@ def _copy_layers(old: Hdf5File, row_type: str, new: Cache) -> list[str]:
     return lost
 
 
-def _copy_rows(table: RowTable, to: Cache) -> list[str]:
+def _copy_rows(table: RowTable, to: CacheFile) -> list[str]:
     """Append the sound rows to another cache; return what is wrong with the others."""
     found = find_bad_rows(table)
     bad = {number for numbers in found.values() for number in numbers}

@@ -9,6 +9,7 @@ Works on an h5py group. Transactions, the disk and the file's name are the busin
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -203,6 +204,11 @@ class RowTable:
             group = self._layers[self.layer]
             return group["keys"][start:stop], group["crc32"][start:stop]
 
+    def keys(self) -> npt.NDArray[np.uint8]:
+        """Return the keys of all rows in their order, (n, 32)."""
+        with self._guard():
+            return np.ascontiguousarray(self._layers[self.layer]["keys"][: self.n_rows])
+
     def drop(self, numbers: Sequence[int]) -> None:
         """Remove rows, and whatever lies beyond the recorded number; the last rows move to where they were.
 
@@ -225,6 +231,11 @@ class RowTable:
                 group[name].resize(n_kept, axis=0)
             group["n_rows"][()] = n_kept
         self._n_rows, self._known = n_kept, None
+
+
+def digest_of(keys: npt.NDArray[np.uint8]) -> str:
+    """Return the sha256 of keys, (n, 32), as 64 hexadecimal digits."""
+    return hashlib.sha256(keys.data).hexdigest()
 
 
 def complete_chunks(layers: h5py.Group) -> list[tuple[int, int]]:

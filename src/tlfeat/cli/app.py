@@ -40,6 +40,7 @@ COMMANDS: Commands = (
 
 CACHE_COMMANDS: Commands = (
     ("info", cache.run_info, "Show what a cache holds."),
+    ("join", cache.run_join, "Make one cache of the shards in a folder."),
     ("verify", cache.run_verify, "Check every stored embedding, and repair."),
     ("export", cache.run_export, "Write embeddings and labels to a file."),
     ("import", cache.run_import, "Make a cache from other embeddings."),

@@ -36,11 +36,14 @@ def run_verify(
 ) -> None:
     """Read and check every stored embedding; exit code 3 if one is damaged and was not repaired."""
     from tlfeat import workspace
+    from tlfeat.cache.manifest import is_manifest
     from tlfeat.cache.repair import repair_cache
     from tlfeat.cache.store import open_cache
 
     path = cache or workspace.newest_cache()
     dropped = repair_cache(path) if repair else []
+    if is_manifest(path):
+        console.say(*(f"dropped: {what}" for what in dropped))  # what is read next may be an error: join again
     with open_cache(path) as opened:
         console.say(*opened.notes)
         problems = opened.verify()
@@ -52,6 +55,32 @@ def run_verify(
     )
     if problems and not repair:
         raise CacheError(f"{counted(len(problems), 'problem')} in {path}.")
+
+
+def run_join(
+    console: Console,
+    folder: Annotated[Path, typer.Argument(help="Folder of shards, as extract --shard K/N --cache FOLDER wrote them.")],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Join what is there, where shards are missing or not finished.")
+    ] = False,
+) -> None:
+    """Make one cache of all shards in a folder; nothing is copied."""
+    from tlfeat.cache.manifest import join_shards
+
+    joined = join_shards(folder, is_partial=partial, on_progress=console.progress)
+    console.warn(*joined.notes)
+    layers = ", ".join(f"{name} ({n:,} rows)" for name, n in joined.layers.items())
+    console.result(
+        f"{counted(len(joined.shards), 'shard')}, {joined.n_images:,} images: {layers}",
+        {
+            "cache": str(folder),
+            "n_shards": len(joined.shards),
+            "n_images": joined.n_images,
+            "layers": joined.layers,
+            "notes": joined.notes,
+        },
+    )
+    console.say(f"Next: tlfeat fit-sklearn --model svm --cache {folder}")
 
 
 def run_export(

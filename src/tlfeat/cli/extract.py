@@ -53,6 +53,14 @@ def run_extract(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at an unreadable image. Default: skip it and list it.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="K/N",
+            help="Only the images of shard K of N, for many machines; --cache is then the folder of all shards.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of --weights random.")] = 0,
 ) -> None:
     """Run images once through a frozen backbone and cache their embeddings."""
@@ -64,6 +72,7 @@ def run_extract(
         batch_size=batch_size,
         n_threads=threads,
         seed=seed,
+        shard=shard,
         **embedding.given(),
     )
     console.speak_of(job.images.holds, job.images.classes)
@@ -71,9 +80,11 @@ def run_extract(
     left_out = left_out_text(job.images.passed_over)
     console.say(
         f"{counted(len(job.images), 'image')}, {counted(len(job.images.classes), 'class', 'classes')}"
-        f"{domains_text(job.images.domains)} from {job.images.source}" + (f" ({left_out})" if left_out else "")
+        f"{domains_text(job.images.domains)} from {job.images.source}"
+        + (f", shard {job.shard}" if job.shard else "")
+        + (f" ({left_out})" if left_out else "")
     )
-    if job.advice.why:
+    if job.advice.why and not job.shard:
         console.warn(f"{job.advice.why}. Embeddings are computed all the same")
     console.detail(f"Fingerprint: {dict(job.encoder.fingerprint)}")
     console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
@@ -81,7 +92,8 @@ def run_extract(
         n_threads=threads, is_compressed=compress, is_strict=strict, say=console.say, on_progress=console.progress
     )
     _say_how_it_went(console, report, with_profile=profile)
-    _look_for_copies(console, report.cache)
+    if not job.shard:
+        _look_for_copies(console, report.cache)
     console.result(_report_text(report), _document(report))
     _say_what_next(console, job, ["--cache", str(embedding.cache)] if embedding.cache else [])
 
@@ -99,6 +111,9 @@ def embed_first(console: Console, job: ExtractionJob, doing: str) -> ExtractRepo
 
 
 def _say_what_next(console: Console, job: ExtractionJob, cache: Sequence[str]) -> None:
+    if job.shard:
+        console.say(f"When all shards are done: {command_line('cache', 'join', job.cache_path.parent)}")
+        return
     if not job.advice.why:
         console.say(f"Next: {command_line('fit-sklearn', '--model', 'svm', *cache)}")
         return

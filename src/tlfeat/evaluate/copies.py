@@ -21,7 +21,7 @@ from typing import Any, TypedDict
 
 from tlfeat import workspace
 from tlfeat.cache.contents import Origin, holds_texts, origin, picture_files, read_texts
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.documents import misfit
 from tlfeat.errors import DataError
 from tlfeat.images.duplicates import Pair, connected, find_duplicates

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.leaks import LeakedImages, find_leaks, renamed, scored_tests
 from tlfeat.evaluate.split import TEST_FRACTION, Split, make_split
 from tlfeat.types import OnProgress, StrPath, silent

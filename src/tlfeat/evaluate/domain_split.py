@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import DataError, UsageError, nearest
 from tlfeat.evaluate.copies import Copies, find_copies
 from tlfeat.evaluate.leaks import LeakedImages, leaked_images

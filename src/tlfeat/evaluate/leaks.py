@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.evaluate.copies import EXACT, Copies, find_copies
 from tlfeat.evaluate.intervals import proportion_interval
 from tlfeat.evaluate.split import Split

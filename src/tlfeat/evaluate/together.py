@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlfeat.cache.contents import Origin, origin
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import TEST_FRACTION, Split, make_split

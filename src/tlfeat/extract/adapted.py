@@ -20,7 +20,8 @@ from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec, build_base, weights_digest
 from tlfeat.backbones.network_file import save_network
 from tlfeat.cache.contents import Origin, choose_layers, origin, spec_of
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import BadImage, CacheError, DataError, TlfeatError, UsageError
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.decode import Decoded, Picture, decode_all, read_file

@@ -10,8 +10,10 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import Encoder
+from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.contents import read_rows
-from tlfeat.cache.store import Cache, create_cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import DataError
 from tlfeat.extract.embed import embed_files
 from tlfeat.extract.encoders import make_encoder
@@ -81,7 +83,7 @@ def embed(
         return embed_pictures(pictures_of(images), encoder, on_progress=on_progress)
     path = _kept_path(encoder) if cache is True else Path(cache)
     with _open_kept(path, encoder) as kept:
-        return embed_pictures(pictures_of(images), encoder, kept, is_kept=True, on_progress=on_progress)
+        return embed_pictures(pictures_of(images), encoder, kept, keep_in=kept, on_progress=on_progress)
 
 
 def embed_pictures(
@@ -89,7 +91,7 @@ def embed_pictures(
     encoder: Encoder,
     cache: Cache | None = None,
     *,
-    is_kept: bool = False,
+    keep_in: CacheFile | None = None,
     on_progress: OnProgress = silent,
 ) -> Rows:
     """Return the rows of pictures in their order, the layers of the encoder side by side.
@@ -101,8 +103,8 @@ def embed_pictures(
     encoder : Encoder
     cache : Cache, optional
         Rows that it has are read from it.
-    is_kept : bool, default=False
-        Append the others to it, which is open for writing.
+    keep_in : CacheFile, optional
+        The same one where it is open for writing: the others are appended to it.
 
     Raises
     ------
@@ -114,8 +116,8 @@ def embed_pictures(
     files = embed_files(walk, encoder, is_wanted=walk.is_wanted, is_known=walk.is_known, on_progress=on_progress)
     blocks: list[Rows] = []
     for batch in files:
-        if cache and is_kept:
-            cache.append(batch.rows, [decoded.key for decoded in batch.files])
+        if keep_in is not None:
+            keep_in.append(batch.rows, [decoded.key for decoded in batch.files])
         else:
             blocks.append(np.concatenate([batch.rows[name] for name in encoder.layers], axis=1))
     if not walk.keys:
@@ -174,7 +176,7 @@ def _kept_path(encoder: Encoder) -> Path:
     return workspace.CACHE_DIR / "embedded" / f"{workspace.safe_name(encoder.name)}-{identity}.h5"
 
 
-def _open_kept(path: Path, encoder: Encoder) -> Cache:
+def _open_kept(path: Path, encoder: Encoder) -> CacheFile:
     """Open a cache for writing; a new one has rows by content alone, and no table of images."""
     if path.exists():
         return open_cache(path, writable=True, fingerprint=encoder.fingerprint)

@@ -13,7 +13,7 @@ from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.text_catalog import is_text_backbone
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec, check_text_options
 from tlfeat.cache.contents import Origin, origin, spec_of
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import DataError, FingerprintError, UsageError
 
 

@@ -19,15 +19,17 @@ from typing import Any
 import numpy as np
 
 from tlfeat.backbones.encoder import Encoder
+from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.contents import check_not_joined
 from tlfeat.cache.passes import Pass, is_a_measurement, with_pass
-from tlfeat.cache.store import Cache, create_cache, open_cache
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.extract.embed import Embedded, Profile, embed_files
 from tlfeat.extract.known import KnownRows
 from tlfeat.extract.recognise import differ, recognise, without_unsettled
 from tlfeat.images.decode import Decoded, n_cores
 from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.images.shards import shard_named
 from tlfeat.system import processor_name
 from tlfeat.types import OnProgress, StrPath, silent
 from tlfeat.workspace import make_newest
@@ -125,10 +127,11 @@ def extract_rows(
         if cache.source != source:
             cache.write_document("source", source)
         report = run.execute()
-    if len(report.failures) == report.n_images:
+    if 0 < report.n_images == len(report.failures):
         path, reason = report.failures[0]
         raise DataError(f"No image of {report.n_images:,} could be read; the first: {path}: {reason}.")
-    make_newest(cache_path)  # "the newest cache" is the one that extract ended with last, changed or not
+    if shard_named(cache_path.name) is None:
+        make_newest(cache_path)  # "the newest cache" is the one that extract ended with last, changed or not
     if is_strict and report.failures:
         path, reason = report.failures[0]
         raise DataError(
@@ -139,7 +142,7 @@ def extract_rows(
 
 
 @contextmanager
-def _removed_if_empty(cache: Cache, *, is_new: bool) -> Iterator[None]:
+def _removed_if_empty(cache: CacheFile, *, is_new: bool) -> Iterator[None]:
     """Leave no empty file behind when a run fails before its first row: it would be the newest cache."""
     try:
         yield
@@ -149,7 +152,7 @@ def _removed_if_empty(cache: Cache, *, is_new: bool) -> Iterator[None]:
         raise
 
 
-def _remove_open(cache: Cache) -> None:
+def _remove_open(cache: CacheFile) -> None:
     """Remove the file while its lock is held; Windows removes no open file, and afterwards none that another opened."""
     try:
         cache.path.unlink(missing_ok=True)
@@ -166,7 +169,7 @@ class _Run:
         self,
         images: ImageSet,
         encoder: Encoder,
-        cache: Cache,
+        cache: CacheFile,
         known: KnownRows,
         *,
         n_threads: int | None,

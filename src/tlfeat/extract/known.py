@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.cache_file import CacheFile
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import BadImage, CacheError
 from tlfeat.images.decode import n_cores, read_file
 from tlfeat.images.image_set import ImageTable, content_key
@@ -25,7 +27,7 @@ class KnownRows:
 
     Attributes
     ----------
-    cache : Cache
+    cache : CacheFile
         Open for writing; what is copied into it is committed as embedded rows are.
     layers : sequence of str
         A row is taken where another cache has one in each of these.
@@ -33,7 +35,7 @@ class KnownRows:
         Those of another encoder, in use or damaged are passed over.
     """
 
-    cache: Cache
+    cache: CacheFile
     layers: Sequence[str]
     others: Sequence[Path]
     n_threads: int | None
@@ -88,7 +90,7 @@ class KnownRows:
         if not keys:
             return
         try:
-            found = {layer: other.row_table(layer).read_sound(keys) for layer in self.layers}
+            found = {layer: other.read_sound(layer, keys) for layer in self.layers}
         except CacheError:
             return  # a damaged chunk: these are embedded
         is_sound = np.all([sound for _, sound in found.values()], axis=0)  # (n,)

@@ -28,10 +28,14 @@ from tlfeat.images.classes import parse_class_map
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.images.labels import Advice, advise
 from tlfeat.images.resizing import RESIZES
+from tlfeat.images.shards import Shard, parse_shard
 from tlfeat.text import counted
 from tlfeat.texts.text_set import load_texts, looks_like_texts
 from tlfeat.types import ROW_TYPES, StrPath
 from tlfeat.workspace import CACHE_DIR, digest, safe_name
+
+#: Of a folder of shards that has the name of what would be one cache.
+SHARDS_SUFFIX = ".shards"
 
 DEFAULT_BACKBONE = "mobilenet_v2"  # 14 MB of weights, 1,280 columns, the fastest per image that is still good
 
@@ -45,6 +49,7 @@ class ExtractionJob:
     origin: dict[str, Any]
     cache_path: Path
     notes: list[str] = field(default_factory=list)
+    shard: Shard | None = None
 
     @property
     def advice(self) -> Advice:
@@ -103,6 +108,7 @@ def plan_extraction(
     domains: bool = False,
     text_column: str | None = None,
     cache: StrPath | None = None,
+    shard: str | None = None,
     **options: Unpack[EncoderOptions],
 ) -> ExtractionJob:
     r"""Decide what to embed, with what, into which file.
@@ -126,6 +132,8 @@ def plan_extraction(
         Whether the first folders are domains: DOMAIN/CLASS/...
     cache : str or path, optional
         A name under ``cache/`` by default, made from the data and the encoder.
+    shard : str, optional
+        Such as "3/64": only the images whose paths belong to that shard. `cache` is then the folder of all shards.
     **options
         Of the encoder; see `EncoderOptions`.
 
@@ -143,19 +151,23 @@ def plan_extraction(
     _check(options, layers)
     data = None if data is None else Path(data)
     cache = None if cache is None else Path(cache)
+    part = parse_shard(shard) if shard is not None else None
+    if part and cache and (cache.is_file() or cache.suffix == ".h5"):
+        raise UsageError(f"With --shard, --cache names the folder of all shards; {cache} is a file.")
+    held_by = cache / part.file_name if part and cache else cache
     source: dict[str, Any] = {}
     reading: dict[str, Any] = {"class_map": list(class_map), "classes": list(classes), "label_from": label_from}
     reading |= {"path_column": path_column, "label_column": label_column, "text_column": text_column}
     reading |= {"domain_column": domain_column, "domains": domains}
-    if data is None and cache is not None and cache.exists():
-        with open_cache(cache) as existing:
+    if data is None and held_by is not None and held_by.exists():
+        with open_cache(held_by) as existing:
             check_not_joined(existing)
             source, held = existing.source, existing.fingerprint
         options["resize"] = options.get("resize") or held.get("resize")
         options["dtype"] = options.get("dtype") or held.get("dtype")
         if not source.get("source"):
             raise DataError(
-                f"{cache} does not say where its images are: name them, tlfeat extract DATA --cache {cache}."
+                f"{held_by} does not say where its images are: name them, tlfeat extract DATA --cache {cache}."
             )
         data = Path(source["source"])
         reading = {name: value or source.get(name) for name, value in reading.items()}
@@ -167,10 +179,13 @@ def plan_extraction(
     images = _read_texts(data, reading) if is_of_texts else _read(data, reading)
     encoder, encoder_source = _make_encoder(options, layers, known=known)
     path = cache or default_cache_path(images, encoder.name, encoder.fingerprint)
+    if part:
+        folder = cache or path.with_suffix(SHARDS_SUFFIX)
+        images, path = part.of(images), folder / part.file_name
     origin = {"encoder": encoder_source, "class_map": [], **{name: value for name, value in reading.items() if value}}
     if is_of_texts:
         origin["holds"] = images.holds
-    return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])
+    return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)], part)
 
 
 def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:

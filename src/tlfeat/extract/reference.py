@@ -27,8 +27,8 @@ class ReferenceRows:
 
 
 def reference_file(cache: Path, fingerprint: Mapping[str, Any]) -> Path:
-    """Return where the rows of an encoder lie: beside the caches, one file for all caches of this encoder."""
-    return cache.parent / "reference" / f"{digest(dict(fingerprint))}.npz"
+    """Return where the rows of an encoder lie: beside the caches, one file for all of this encoder."""
+    return (cache if cache.is_dir() else cache.parent) / "reference" / f"{digest(dict(fingerprint))}.npz"
 
 
 def embed_reference(encoder: Encoder, cache: Path) -> None:

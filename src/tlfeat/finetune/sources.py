@@ -18,7 +18,8 @@ from tlfeat import workspace
 from tlfeat.backbones.graph import Cut
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.split import Split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.finetune.augment import Augmentation, augment

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tlfeat.adapt.methods import Adapted, Method, probabilities_of
 from tlfeat.adapt.task import Task
 from tlfeat.cache.contents import StoredRows, read_rows
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.domain_split import DomainSplit
 from tlfeat.evaluate.leaks import LeakedImages, scored_tests

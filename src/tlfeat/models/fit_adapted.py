@@ -11,7 +11,7 @@ import numpy as np
 
 from tlfeat.adapt.methods import Adapted, probabilities_of
 from tlfeat.cache.contents import encoder_name
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.domain_split import FEW_IMAGES, DomainSplit
 from tlfeat.evaluate.leaks import LeakedImages

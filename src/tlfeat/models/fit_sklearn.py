@@ -14,7 +14,8 @@ import numpy as np
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.contents import Origin, StoredRows, choose_layers, encoder_name, origin, read_rows
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.split import Split, folds

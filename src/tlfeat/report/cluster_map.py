@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.cache.contents import Origin, choose_layers, origin, snippets
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import DataError, UsageError, nearest
 from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.memory import available_memory

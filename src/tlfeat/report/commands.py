@@ -10,7 +10,8 @@ from typing import Any
 
 from tlfeat.backbones.catalog import own_resize
 from tlfeat.cache.contents import Origin, origin, parts_of
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheError
 from tlfeat.evaluate.split import TEST_FRACTION
 from tlfeat.finetune.recipes import recipe_of

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat import workspace
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import UsageError, nearest
 from tlfeat.evaluate.split import Split
 from tlfeat.files import open_regular

@@ -18,7 +18,8 @@ import numpy as np
 from tlfeat.adapt.circular import circular_accuracy
 from tlfeat.adapt.methods import EVEN, METHODS, Adapted, Fitter, Method, evenness, find_methods
 from tlfeat.cache.contents import choose_layers, encoder_name
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError, ModelError
 from tlfeat.evaluate.domain_split import DomainSplit
 from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar, proportion_interval

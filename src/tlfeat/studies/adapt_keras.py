@@ -14,7 +14,7 @@ import numpy as np
 from tlfeat.adapt.circular import circular_accuracy
 from tlfeat.adapt.methods import Adapted, Fitter, Method
 from tlfeat.cache.contents import choose_layers, read_rows
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import CacheError, DataError, UsageError, WeightsError, nearest
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.domain_split import DomainSplit

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.cache.contents import picture_files, snippets
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.copies import find_copies, layer_for_duplicates
 from tlfeat.evaluate.split import Split, make_split

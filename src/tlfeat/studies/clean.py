@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlfeat.cache.contents import holds_texts, read_texts
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import DataError
 from tlfeat.images.duplicates import connected
 from tlfeat.studies.findings import Audit

@@ -16,7 +16,7 @@ from tlfeat.backbones.graph import POOLS
 from tlfeat.backbones.network import DIGITS, DIGITS_PARAMETERS
 from tlfeat.cache.contents import Origin, encoder_name, origin
 from tlfeat.cache.passes import Cost, cost_of, passes_of
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import UsageError, nearest
 from tlfeat.evaluate.data import Data
 from tlfeat.evaluate.together import Together

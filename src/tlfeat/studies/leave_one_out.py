@@ -12,7 +12,7 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.cache.contents import choose_layers, encoder_name
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import DataError, KnownError, ModelError
 from tlfeat.evaluate.copies import Copies, find_copies
 from tlfeat.evaluate.domain_split import find_domains, make_domain_split

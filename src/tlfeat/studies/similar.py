@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tlfeat.cache.contents import Origin, StoredRows, choose_layers, origin, snippets
-from tlfeat.cache.store import Cache
+from tlfeat.cache.reader import Cache
 from tlfeat.errors import BadImage, DataError, UsageError
 from tlfeat.extract.arrays import embed_pictures
 from tlfeat.extract.encoders import encoder_of

@@ -17,7 +17,8 @@ from tlfeat.backbones.graph import POOLS, CutPoint, list_cut_points
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.contents import Origin, choose_layers, encoder_name, origin
-from tlfeat.cache.store import Cache, open_cache
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
 from tlfeat.documents import misfit
 from tlfeat.errors import DataError, Interrupted, KnownError, UsageError, nearest
 from tlfeat.evaluate.data import Data

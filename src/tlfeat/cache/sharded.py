@@ -1,0 +1,212 @@
+"""Shards that a manifest names, read as one cache."""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tlfeat.cache.cache_file import CacheFile
+from tlfeat.cache.hdf5_file import open_file
+from tlfeat.cache.manifest import Manifest, check_shard, read_manifest
+from tlfeat.cache.passes import merged_passes
+from tlfeat.cache.reader import NO_TIMING, Cache
+from tlfeat.cache.row_table import RowTable, Stored, digest_of
+from tlfeat.errors import CacheError
+from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.system import allow_open_files
+from tlfeat.types import Rows, StrPath
+
+_TIMES = ("extract_s", "embed_s", "n_embedded")
+
+
+class ShardedCache(Cache):
+    """An open manifest and its shards, in order of their numbers. Use `store.open_cache`.
+
+    Of a key that is in two shards, the row of the first counts. Row numbers run through all shards.
+    """
+
+    def __init__(self, manifest: Manifest, files: Sequence[CacheFile]) -> None:
+        self.path = manifest.folder
+        self._manifest = manifest
+        self._files = list(files)
+        self._known: dict[str, Mapping[str, int]] = {}
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as closing:
+            for file in self._files:
+                closing.callback(file.close)
+
+    # --- what it is -------------------------------------------------------------------------------------
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        return self._files[0].fingerprint
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return self._files[0].environment
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return self._files[0].source
+
+    @property
+    def timing(self) -> dict[str, Any]:
+        found = [file.timing for file in self._files]
+        latest: dict[str, Any] = next((each for each in found if each["n_embedded"]), NO_TIMING)
+        passes = merged_passes(found)
+        summed = {name: sum(each[name] for each in found) for name in _TIMES}
+        return {**latest, **summed, **({"passes": passes} if passes else {})}
+
+    @property
+    def layers(self) -> dict[str, tuple[int, int]]:
+        widths = {name: layer.width for shard in self._manifest.shards for name, layer in shard.layers.items()}
+        return {name: (n, widths[name]) for name, n in sorted(self._manifest.layers.items())}
+
+    @property
+    def notes(self) -> list[str]:
+        return [*self._manifest.notes, *(note for file in self._files for note in file.notes)]
+
+    @property
+    def format_version(self) -> int:
+        return max(file.format_version for file in self._files)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(file.n_bytes for file in self._files)
+
+    @property
+    def files(self) -> list[CacheFile]:
+        """The shards."""
+        return list(self._files)
+
+    # --- rows and images --------------------------------------------------------------------------------
+
+    def row_tables(self, layer: str) -> list[RowTable]:
+        return [file.row_table(layer) for file in self._files if layer in file.layers]
+
+    def n_rows(self, layer: str) -> int:
+        return self._manifest.layers[layer]
+
+    def known(self, layer: str) -> Mapping[str, int]:
+        if layer not in self._known:
+            found: dict[str, int] = {}
+            for start, table in zip(self._starts(layer), self.row_tables(layer), strict=False):
+                for key, row in table.known.items():
+                    found.setdefault(key, start + row)
+            self._known[layer] = found
+        return self._known[layer]
+
+    def read(self, layer: str, keys: Sequence[str]) -> Rows:
+        known = self.known(layer)
+        if n_missing := sum(key not in known for key in keys):
+            raise CacheError(
+                f"{self.path}: {n_missing} of {len(keys)} images have no row in layer '{layer}'. Run tlfeat extract "
+                f"--shard again for all shards, and tlfeat cache join {self.path}."
+            )
+        rows: Rows = np.empty((len(keys), self.layers[layer][1]), np.float32)
+        for table, at in self._of_tables(layer, keys):
+            rows[at] = table.read([keys[i] for i in at])
+        return rows
+
+    def read_sound(self, layer: str, keys: Sequence[str]) -> tuple[Stored, npt.NDArray[np.bool_]]:
+        parts = [(at, table.read_sound([keys[i] for i in at])) for table, at in self._of_tables(layer, keys)]
+        rows = np.concatenate([stored for _, (stored, _) in parts])
+        is_sound = np.concatenate([sound for _, (_, sound) in parts])
+        back = np.argsort(np.concatenate([at for at, _ in parts]))
+        return rows[back], is_sound[back]
+
+    def _starts(self, layer: str) -> list[int]:
+        """The number of the first row of each shard that has the layer, and the number behind the last one."""
+        return [0, *accumulate(table.n_rows for table in self.row_tables(layer))]
+
+    def _of_tables(self, layer: str, keys: Sequence[str]) -> list[tuple[RowTable, npt.NDArray[np.int64]]]:
+        """Return the tables that hold rows of `keys`, each with the positions of those in `keys`."""
+        known = self.known(layer)
+        numbers = np.array([known[key] for key in keys], np.int64)
+        starts = self._starts(layer)
+        of_table = np.searchsorted(starts, numbers, side="right") - 1
+        tables = self.row_tables(layer)
+        return [(tables[int(t)], np.flatnonzero(of_table == t)) for t in np.unique(of_table)]
+
+    @cached_property
+    def _table(self) -> ImageTable:
+        tables = [file.table for file in self._files]
+        first = tables[0].images
+
+        def all_of(column: Callable[[ImageTable], Sequence[Any]]) -> list[Any]:
+            return [value for table in tables for value in column(table)]
+
+        images = ImageSet(
+            root=first.root,
+            source=first.source,
+            paths=all_of(lambda table: table.images.paths),
+            labels=all_of(lambda table: table.images.labels),
+            splits=all_of(lambda table: table.images.splits),
+            groups=all_of(lambda table: table.images.groups),
+            holds=first.holds,
+            domains=all_of(lambda table: table.images.domains),
+            store=first.store,
+        )
+        sizes, mtimes_ns = all_of(lambda table: table.sizes), all_of(lambda table: table.mtimes_ns)
+        return ImageTable(
+            images,
+            all_of(lambda table: table.keys),
+            all_of(lambda table: table.status),
+            all_of(lambda table: table.errors),
+            array("q", sizes),
+            array("q", mtimes_ns),
+        ).without("pending")
+
+    @property
+    def table(self) -> ImageTable:
+        return self._table
+
+    def verify(self) -> list[str]:
+        problems = [f"{file.path.name}: {problem}" for file in self._files for problem in file.verify()]
+        for shard, file in zip(self._manifest.shards, self._files, strict=True):
+            problems += [
+                f"{shard.file}: layer '{name}' has other keys than when it was joined"
+                for name, layer in shard.layers.items()
+                if digest_of(file.row_table(name).keys()) != layer.keys
+            ]
+        return problems
+
+
+def open_shards(path: StrPath) -> ShardedCache:
+    """Open the shards of a manifest.
+
+    Raises
+    ------
+    CacheError
+        A shard has gone, or has other rows than when it was joined.
+    FingerprintError
+        A shard is of another encoder by now.
+    """
+    manifest = read_manifest(path)
+    allow_open_files(2 * len(manifest.shards))
+    with contextlib.ExitStack() as opened:
+        files: list[CacheFile] = []
+        for shard in manifest.shards:
+            file = manifest.folder / shard.file
+            if not file.exists():
+                raise CacheError(f"{file} has gone, and the manifest names it. {_again(manifest)}")
+            cache = opened.enter_context(CacheFile(open_file(file, is_writable=False)))
+            check_shard(cache, manifest.folder, manifest.fingerprint, files[0].source if files else cache.source)
+            held = {name: (n, width) for name, (n, width) in cache.layers.items()}
+            if held != {name: (layer.rows, layer.width) for name, layer in shard.layers.items()}:
+                raise CacheError(f"{file} has other rows than when it was joined. {_again(manifest)}")
+            files.append(cache)
+        opened.pop_all()
+    return ShardedCache(manifest, files)
+
+
+def _again(manifest: Manifest) -> str:
+    return f"Join again, nothing is copied: tlfeat cache join {manifest.folder}"
