@@ -44,7 +44,7 @@ from tlfeat.workspace import write_json
 WRITER = """
 import os, sys, time
 from pathlib import Path
-from tlfeat.cache import store as cache
+from tlfeat.cache import cache_file as cache
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.extract.extract import extract_rows
 from tlfeat.text import markdown_table
@@ -56,12 +56,12 @@ class Slow(PixelEncoder):
         time.sleep(0.01)
         return super().encode(pixels)
 
-commit = cache.Cache.commit
+commit = cache.CacheFile.commit
 def commit_and_tell(self):
     n = {name: n for name, (n, _) in self.layers.items()}.get("pixels", 0)
     commit(self)
     os.write(1, b"%d\\n" % n)
-cache.Cache.commit = commit_and_tell
+cache.CacheFile.commit = commit_and_tell
 cache._COMMIT_S = float(sys.argv[3])
 print("ready", flush=True)
 extract_rows(load_images(Path(sys.argv[1])), Slow((8, 8)), Path(sys.argv[2]), is_compressed=sys.argv[4] == "1")

@@ -24,7 +24,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
     ["extract", "fit-sklearn", "fit-keras", "recipes", "summary", "compare", "report"]
     + ["sweep", "curve", "adapt", "audit", "similar", "map", "models", "predict", "export", "backbones", "layers"]
-    + [f"cache {name}" for name in ("info", "verify", "export", "import", "clean")]
+    + [f"cache {name}" for name in ("info", "join", "verify", "export", "import", "clean")]
 )  # fmt: skip
 
 

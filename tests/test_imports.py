@@ -94,12 +94,12 @@ HEAVY = {
     "h5py": {
         "backbones.stored_weights",
         "backbones.weights_files",
+        "cache.cache_file",
         "cache.checks",
         "cache.hdf5_file",
         "cache.path_table",
         "cache.repair",
         "cache.row_table",
-        "cache.store",
         "cache.verify",
     },
     "umap": {"report.embedding_map"},

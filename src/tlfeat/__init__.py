@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 #: Public name to the module it lives in. ``tests/test_imports.py`` holds the block below to it.
 _HOME = {
     "BackboneSpec": "backbones.network",
-    "Cache": "cache.store",
+    "Cache": "cache.reader",
     "Coral": "adapt.domain_maps",
     "DomainStandardiser": "adapt.domain_maps",
     "Embeddings": "evaluate.embeddings",

@@ -16,9 +16,9 @@ from pathlib import Path
 import h5py
 import pytest
 
+import tlfeat.cache.cache_file
 import tlfeat.cache.hdf5_file
 import tlfeat.cache.journal
-import tlfeat.cache.store
 import windows
 from made_data import FINGERPRINT, filled_cache, some_rows, table_of
 from tlfeat import system
@@ -47,7 +47,7 @@ def writing_in_a_loop(path: Path, *, is_compressed: bool) -> Iterator[None]:
     pid = os.fork()
     if pid == 0:
         try:
-            tlfeat.cache.store._COMMIT_S = 1e9
+            tlfeat.cache.cache_file._COMMIT_S = 1e9
             with open_cache(path, writable=True) as cache:
                 for start in range(STEP, N, STEP):
                     stop = min(start + STEP, N)

@@ -189,7 +189,7 @@ def test_a_disk_with_too_little_room_is_seen_before_anything_is_written(
     usage = shutil.disk_usage(filled.parent)
     before = filled.read_bytes()
     with open_cache(filled, writable=True) as cache:
-        monkeypatch.setattr("tlfeat.cache.store.shutil.disk_usage", lambda path: usage._replace(free=5_000_000))
+        monkeypatch.setattr("tlfeat.cache.cache_file.shutil.disk_usage", lambda path: usage._replace(free=5_000_000))
         with pytest.raises(CacheError, match="disk is full"):
             cache.reserve({"pooled": 6}, 1_000_000)
     assert filled.read_bytes() == before
@@ -197,13 +197,13 @@ def test_a_disk_with_too_little_room_is_seen_before_anything_is_written(
 
 def test_rows_that_wait_need_room_in_the_journal_and_in_the_file(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, keys = some_rows(2000, 1000)  # 8 MB
-    monkeypatch.setattr("tlfeat.cache.store._COMMIT_S", 3600.0)
+    monkeypatch.setattr("tlfeat.cache.cache_file._COMMIT_S", 3600.0)
     free = shutil.disk_usage(filled.parent)
     with open_cache(filled, writable=True) as cache:
         cache.append({"wide": rows[:1500]}, keys[:1500])
         spare, new, waiting = 4 << 20, rows[1500:].nbytes, rows[:1500].nbytes
         room = {"free": spare + new + 2 * waiting - 1}
-        monkeypatch.setattr("tlfeat.cache.store.shutil.disk_usage", lambda path: free._replace(**room))
+        monkeypatch.setattr("tlfeat.cache.cache_file.shutil.disk_usage", lambda path: free._replace(**room))
         with pytest.raises(CacheError, match="disk is full"):
             cache.append({"wide": rows[1500:]}, keys[1500:])
         room["free"] += 1

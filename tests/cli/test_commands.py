@@ -47,6 +47,7 @@ WORDS = {
     "backbones": "",
     "layers": "",
     "cache info": "",
+    "cache join": "shards",
     "cache verify": "",
     "cache export": "out.csv",
     "cache import": "rows.npy table.csv --cache mine.h5",
@@ -82,6 +83,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         for words in (
             ["extract", "sites", "--domains", "--backbone", "pixels", "--cache", "sites.h5"],
+            ["extract", "photos", "--backbone", "pixels", "--shard", "1/1", "--cache", "shards"],
             ["extract", "photos", "--backbone", "pixels"],
             ["fit-sklearn", "--model", "knn"],
         ):

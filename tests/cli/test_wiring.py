@@ -19,7 +19,7 @@ import typer.main
 from tlfeat import workspace
 from tlfeat.backbones import figures, graph
 from tlfeat.cache import clean as cache_clean
-from tlfeat.cache import contents, joined, repair, store
+from tlfeat.cache import contents, joined, manifest, repair, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
 from tlfeat.errors import DataError
@@ -78,6 +78,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     joined: ("join_caches",),
     repair: ("repair_cache",),
     cache_clean: ("find_leftovers", "remove"),
+    manifest: ("join_shards",),
     transfer: ("export_rows", "import_rows"),
 }
 
@@ -237,6 +238,7 @@ CASES = [
         ("seed", "--seed 7", "plan.plan_extraction seed", 7),
         ("compress", "--compress", "plan.plan_extraction().run is_compressed", True),
         ("strict", "--strict", "plan.plan_extraction().run is_strict", True),
+        ("shard", "--shard 3/4", "plan.plan_extraction shard", "3/4"),
     ),
     *cases_of(
         "fit-sklearn",
@@ -470,6 +472,11 @@ CASES = [
         ("sort", "--sort top-1", "figures.ordered column", "top-1"),
     ),
     *cases_of("cache info", ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5"))),
+    *cases_of(
+        "cache join",
+        ("folder", "mine", "manifest.join_shards folder", Path("mine")),
+        ("partial", "mine --partial", "manifest.join_shards is_partial", True),
+    ),
     *cases_of(
         "cache verify",
         ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5")),

@@ -26,7 +26,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from typing import Any
-from tlfeat.cache import store as cache
+from tlfeat.cache import cache_file as cache
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.image_set import load_images

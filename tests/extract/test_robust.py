@@ -272,7 +272,7 @@ def test_a_disk_that_fills_up_or_fails_under_extract_loses_no_committed_row(
         def __getattr__(self, name: str) -> object:
             return full if name == call else getattr(os, name)
 
-    monkeypatch.setattr("tlfeat.cache.store._COMMIT_S", 0)
+    monkeypatch.setattr("tlfeat.cache.cache_file._COMMIT_S", 0)
     monkeypatch.setattr(tlfeat.cache.journal, "os", Os())
     with pytest.raises(CacheError, match="disk is full"):
         extract_rows(load_images(photos), CountingEncoder(batch_size=4), path)

@@ -256,8 +256,8 @@ class CacheFile(Cache):
             table = read_path_table(self.path, self._file.content)
         return table.without("pending") if self._file.is_beside_writer else table
 
-    def count_status(self) -> Counter[str]:
-        """How many images have which status, without reading the path table; empty where there is none."""
+    def count_status(self) -> Counter[str] | None:
+        """How many images have which status, without reading the path table; None where there is none."""
         with self._file.guard():
             return count_status(self._file.content)
 

@@ -145,10 +145,10 @@ def join_shards(folder: StrPath, *, is_partial: bool = False, on_progress: OnPro
             first = first or (path, cache.fingerprint, cache.source)
             check_shard(cache, *first)
             status = cache.count_status()
-            if not status or status.get("pending"):
+            if status is None or status["pending"]:
                 unfinished.append(str(shard))
             held = {name: _read_layer(cache, name, prefixes.setdefault(name, [])) for name in cache.layers}
-            shards.append(ShardFile(path.name, status.get("ok", 0), held))
+            shards.append(ShardFile(path.name, status["ok"] if status else 0, held))
     on_progress("joining", len(named), len(named))
     n_shards = named[0][0].n_shards
     notes = _check_all_there(folder, n_shards, [shard.number for shard, _ in named], unfinished, is_partial=is_partial)
@@ -189,7 +189,9 @@ def read_manifest(path: StrPath) -> Manifest:
     except FileNotFoundError:
         if any(shard_named(each.name) for each in folder.iterdir()):
             raise CacheError(f"{folder} holds shards that are not joined: tlfeat cache join {folder}") from None
-        raise CacheError(f"{folder} is a folder without shards. A cache is a file FILE.h5.") from None
+        raise CacheError(
+            f"{folder} is not a file at all, but a folder without shards. Name a cache: FILE.h5."
+        ) from None
     except DataError as error:
         raise CacheDamaged(str(error)) from error
     if wrong := misfit(found, _Document, MANIFEST):

@@ -80,15 +80,16 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
     return ImageTable(images, text["key"], text["status"], text["error"], numbers["size"], numbers["mtime_ns"])
 
 
-def count_status(file: h5py.File) -> Counter[str]:
-    """Return how many images have which status, without reading anything else; empty where there is no path table."""
-    found: Counter[str] = Counter()
+def count_status(file: h5py.File) -> Counter[str] | None:
+    """Return how many images have which status, without reading anything else; None where there is no path table."""
     name = next((name for name in reversed(PATH_TABLES) if name in file and is_complete(file[name])), None)
-    if name is not None:
-        column = file[name]["status"]
-        for start in range(0, len(column), 64 * _CHUNK_LINES):
-            values, counts = np.unique(column[start : start + 64 * _CHUNK_LINES], return_counts=True)
-            found.update({value.decode(): int(n) for value, n in zip(values, counts, strict=True)})
+    if name is None:
+        return None
+    found: Counter[str] = Counter()
+    column = file[name]["status"]
+    for start in range(0, len(column), 64 * _CHUNK_LINES):
+        values, counts = np.unique(column[start : start + 64 * _CHUNK_LINES], return_counts=True)
+        found.update({value.decode(): int(n) for value, n in zip(values, counts, strict=True)})
     return found
 
 

@@ -29,7 +29,6 @@ from tlfeat.extract.known import KnownRows
 from tlfeat.extract.recognise import differ, recognise, without_unsettled
 from tlfeat.images.decode import Decoded, n_cores
 from tlfeat.images.image_set import ImageSet, ImageTable
-from tlfeat.images.shards import shard_named
 from tlfeat.system import processor_name
 from tlfeat.types import OnProgress, StrPath, silent
 from tlfeat.workspace import make_newest
@@ -130,8 +129,7 @@ def extract_rows(
     if 0 < report.n_images == len(report.failures):
         path, reason = report.failures[0]
         raise DataError(f"No image of {report.n_images:,} could be read; the first: {path}: {reason}.")
-    if shard_named(cache_path.name) is None:
-        make_newest(cache_path)  # "the newest cache" is the one that extract ended with last, changed or not
+    make_newest(cache_path)  # "the newest cache" is the one that extract ended with last, changed or not
     if is_strict and report.failures:
         path, reason = report.failures[0]
         raise DataError(
