@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from tlfeat.cache.checks import FORMAT, FORMAT_VERSION, attribute, document
 from tlfeat.cache.hdf5_file import Hdf5File, create_file, open_file
+from tlfeat.cache.key_index import KeyIndex
 from tlfeat.cache.path_table import read_path_table, write_path_table
 from tlfeat.cache.row_table import RowTable
 from tlfeat.cache.verify import encoder_difference, missing_rows, row_problems, strangers
@@ -155,14 +156,16 @@ class Cache:
     def row_table(self, layer: str) -> RowTable:
         """The row table of a layer, which may not have been begun; good until a change fails."""
         if layer not in self._tables:
-            self._tables[layer] = RowTable(self._file.content["layers"], layer, self._version, self._file.guard)
+            self._tables[layer] = RowTable(
+                self._file.content["layers"], layer, self._version, self._file.guard, self._tables.values
+            )
         return self._tables[layer]
 
     def n_rows(self, layer: str) -> int:
         """The number of valid rows of a layer."""
         return self.row_table(layer).n_rows
 
-    def known(self, layer: str) -> dict[str, int]:
+    def known(self, layer: str) -> KeyIndex:
         """Content key to row number of every valid row; empty for a layer that is not there."""
         return self.row_table(layer).known
 
@@ -248,7 +251,7 @@ class Cache:
         """
         self._commit_waiting()
         table = self.row_table(layer)
-        if n_missing := sum(key not in table.known for key in keys):
+        if n_missing := int((table.known.numbers(keys) < 0).sum()):
             raise CacheError(
                 f"{self.path}: {n_missing} of {len(keys)} images have no row in layer '{layer}'. "
                 f"Run tlfeat extract again."
