@@ -25,10 +25,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.blocks import BLOCK_LINES
 from tlfeat.cache.checks import FORMAT, FORMAT_VERSION, attribute, document
 from tlfeat.cache.hdf5_file import Hdf5File, create_file, open_file
 from tlfeat.cache.key_index import KeyIndex
-from tlfeat.cache.path_table import read_path_table, write_path_table
+from tlfeat.cache.path_table import path_table_pieces, read_path_table
 from tlfeat.cache.row_table import RowTable
 from tlfeat.cache.verify import encoder_difference, missing_rows, row_problems, strangers
 from tlfeat.errors import CacheError, FingerprintError
@@ -71,6 +72,7 @@ class Cache:
         self._committed_s = time.monotonic()
         self._tables: dict[str, RowTable] = {}
         self._n_waiting_bytes = 0
+        self._written: ImageTable | None = None  # the path table in the file, of packed columns, where it is known
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +105,7 @@ class Cache:
             with self._file.changing() as content:
                 yield content
         except BaseException:
-            self._tables, self._n_waiting_bytes = {}, 0
+            self._tables, self._n_waiting_bytes, self._written = {}, 0, None
             raise
 
     # --- what it is -------------------------------------------------------------------------------------
@@ -270,14 +272,30 @@ class Cache:
         """The path table, beside a writer of what is done; a `CacheError` where no `extract` got to write one."""
         with self._file.guard():
             table = read_path_table(self.path, self._file.content)
+        if self._file.is_changeable:
+            self._written = table.packed()
         return table.without("pending") if self._file.is_beside_writer else table
 
     def write_table(self, table: ImageTable) -> None:
-        """Replace the path table and commit."""
+        """Write the path table and commit, a large one in several commits.
+
+        Where images were only added at the end only what differs is written; if the process is killed meanwhile, every
+        line is as before or as it was to be. Otherwise the table is replaced whole, and stays as it was until then.
+        """
         self._check_disk(_LINE_BYTES * len(table.images))
-        with self.changing() as file:
-            write_path_table(file, table)
-        self.commit()
+        new = table.packed()
+        if self._written is None and len(new.images) >= BLOCK_LINES:
+            with contextlib.suppress(CacheError):
+                _ = self.table
+        before, self._written = self._written, None
+        pieces = path_table_pieces(self._file.content, new, before)
+        is_done = False
+        while not is_done:
+            with self.changing():
+                is_done = next(pieces, self) is self
+            if is_done or self._file.n_waiting_bytes >= _COMMIT_BYTES:
+                self.commit()
+        self._written = new
 
     def write_document(self, name: str, document: Mapping[str, Any]) -> None:
         """Replace one of the JSON attributes (`source`, `timing`)."""
