@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,11 @@ class Paths(Column[str]):
         shared, lengths = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
         starts = np.concatenate([[0], np.cumsum(lengths)])[:-1:_WHOLE_EVERY]
         return endings, _narrow(shared), _narrow(lengths), _narrow(starts)
+
+    @property
+    def most_bytes(self) -> int:
+        """The bytes of the longest text."""
+        return max((int((_wide(shared) + _wide(ends)).max()) for _, shared, ends, _ in self._blocks), default=0)
 
     def _values(self, block: Any) -> list[str]:
         endings, shared, lengths, _ = block
@@ -96,6 +102,12 @@ def _narrow(values: npt.NDArray[Any]) -> Any:
     raise ValueError("a block of more than 4 GB of text")
 
 
+def _wide(narrow: bytes | array[int]) -> npt.NDArray[np.int64]:
+    """Return what `_narrow` was given."""
+    dtype = np.uint8 if isinstance(narrow, bytes) else narrow.typecode
+    return np.frombuffer(narrow, dtype).astype(np.int64)
+
+
 class Codes(Column[str]):
     """Texts of which few differ (labels, splits, status, errors), as numbers; they can be changed."""
 
@@ -135,6 +147,8 @@ class Codes(Column[str]):
         return len(self._texts)
 
     def _pack(self, values: Sequence[str]) -> Any:
+        if values[0] == values[-1] and list(values).count(values[0]) == len(values):
+            return _constant(self._code(values[0]), len(values))
         known = self._codes
         found = [known[value] if value in known else self._code(value) for value in values]
         return _compact(np.array(found, np.int64))
@@ -163,6 +177,11 @@ class Codes(Column[str]):
         block = self._blocks[number]
         code = self._codes.get(text)
         return np.zeros(len(block), np.bool_) if code is None else np.asarray(block == code)
+
+    def coded(self, number: int) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """Return the different texts of a block, and which of them each line is."""
+        codes, at = np.unique(self._blocks[number], return_inverse=True)
+        return [self._texts[code] for code in codes.tolist()], at
 
     def set_some(self, number: int, is_set: npt.NDArray[np.bool_], text: str) -> None:
         """Set lines of a block to `text`."""
@@ -350,8 +369,11 @@ class Collected:
 
     def extend(self, texts: Iterable[str]) -> None:
         """Add lines."""
-        for text in texts:
-            self.append(text)
+        left = iter(texts)
+        while some := list(islice(left, BLOCK_LINES - len(self._waiting))):
+            self._waiting += some
+            if len(self._waiting) == BLOCK_LINES:
+                self._flush()
 
     def _flush(self) -> None:
         column, self._waiting = self._waiting, []

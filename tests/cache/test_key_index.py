@@ -32,7 +32,6 @@ def test_an_index_answers_as_a_dictionary(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(key_index, "_MAX_RECENT", 7)
         patch.setattr(key_index, "_SEGMENT_ROWS", 23)
-        patch.setattr(key_index, "_JOINED_ROWS", 40)
         patch.setattr(key_index, "_READ_ROWS", 5)
         stored = as_array(in_file)
         index = KeyIndex.read(len(stored), lambda start, stop: stored[start:stop])

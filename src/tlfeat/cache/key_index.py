@@ -19,8 +19,8 @@ KEY_BYTES = 32
 #: Keys in the dictionary at most: with so few it is faster than a segment, and 15 MB do not matter.
 _MAX_RECENT = 1 << 16
 
-#: Rows of a segment that is read, and of one that smaller ones are put together to: sorting needs 12 bytes a row more.
-_SEGMENT_ROWS, _JOINED_ROWS = 1 << 24, 1 << 22
+#: Rows of a segment at most: sorting them needs 12 bytes a row more for a moment, and every segment is searched.
+_SEGMENT_ROWS = 1 << 22
 
 #: Keys in a stretch that is searched by halves, on average.
 _PER_BUCKET = 8
@@ -107,7 +107,7 @@ class KeyIndex(Mapping[str, int]):
     def _add(self, new: _Segment) -> None:
         self._n_keys += new.n_keys
         kept = list(self._segments)
-        while kept and len(kept[-1].digests) <= len(new.digests) <= _JOINED_ROWS - len(kept[-1].digests):
+        while kept and len(kept[-1].digests) <= len(new.digests) <= _SEGMENT_ROWS - len(kept[-1].digests):
             last = kept.pop()
             self._n_keys -= last.n_keys + new.n_keys
             new = _Segment(last.first, np.concatenate([last.digests, new.digests]))

@@ -236,7 +236,15 @@ def _block(column: Column[Any], name: str, start: int, stop: int) -> npt.NDArray
     """Return lines as they are stored; of an error the beginning."""
     if isinstance(column, Numbers):
         return column.numbers(start // _CHUNK_LINES)
+    number = start // _CHUNK_LINES
+    if isinstance(column, Keys):
+        digests, is_there = column.digests(number)
+        digits = np.frombuffer(digests.tobytes().hex().encode(), "S64")
+        return np.where(is_there, digits, b"") if is_there.any() else np.full(stop - start, b"", "S1")
     most = _MAX_ERROR if name == "error" else None
+    if isinstance(column, Codes):
+        texts, at = column.coded(number)
+        return np.array([_encoded(text[:most]) for text in texts])[at]
     return np.array([_encoded(text[:most]) for text in column[start:stop]])
 
 
@@ -244,6 +252,8 @@ def _width(column: Column[Any], name: str) -> int:
     """Return the bytes of the longest text, 1 at least."""
     if isinstance(column, Keys):
         return 64 if column.has_any else 1
+    if isinstance(column, Paths) and name != "error":
+        return column.most_bytes or 1
     most = _MAX_ERROR if name == "error" else None
     return max((len(_encoded(text[:most])) for text in _texts_of(column)), default=0) or 1
 
