@@ -33,7 +33,20 @@ WINGS = [
 
 LEVEL = {wing: level for level, wings in enumerate(WINGS, start=1) for wing in wings}
 
-GROUND = ["errors", "types", "text", "records", "workspace", "memory", "system", "files", "documents", "notebook"]
+GROUND = [
+    "errors",
+    "types",
+    "text",
+    "blocks",
+    "columns",
+    "records",
+    "workspace",
+    "memory",
+    "system",
+    "files",
+    "documents",
+    "notebook",
+]
 
 #: Files at the root that lead to a class of a wing, for what was saved before 0.2; and the start of the program.
 LEAD_IN = {

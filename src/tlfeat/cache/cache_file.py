@@ -24,9 +24,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.blocks import BLOCK_LINES
 from tlfeat.cache.checks import attribute, document
 from tlfeat.cache.hdf5_file import Hdf5File
-from tlfeat.cache.path_table import count_status, read_path_table, write_path_table
+from tlfeat.cache.key_index import KeyIndex
+from tlfeat.cache.path_table import count_status, path_table_pieces, read_path_table
 from tlfeat.cache.reader import NO_TIMING, Cache
 from tlfeat.cache.row_table import RowTable, Stored
 from tlfeat.cache.verify import missing_rows, row_problems, strangers
@@ -66,6 +68,7 @@ class CacheFile(Cache):
         self._committed_s = time.monotonic()
         self._tables: dict[str, RowTable] = {}
         self._n_waiting_bytes = 0
+        self._written: ImageTable | None = None  # the path table in the file, of packed columns, where it is known
 
     def close(self) -> None:
         """Commit and close; of a change that failed half-way nothing is kept."""
@@ -92,7 +95,7 @@ class CacheFile(Cache):
             with self._file.changing() as content:
                 yield content
         except BaseException:
-            self._tables, self._n_waiting_bytes = {}, 0
+            self._tables, self._n_waiting_bytes, self._written = {}, 0, None
             raise
 
     # --- what it is -------------------------------------------------------------------------------------
@@ -150,7 +153,9 @@ class CacheFile(Cache):
     def row_table(self, layer: str) -> RowTable:
         """The row table of a layer, which may not have been begun; good until a change fails."""
         if layer not in self._tables:
-            self._tables[layer] = RowTable(self._file.content["layers"], layer, self._version, self._file.guard)
+            self._tables[layer] = RowTable(
+                self._file.content["layers"], layer, self._version, self._file.guard, self._tables.values
+            )
         return self._tables[layer]
 
     def row_tables(self, layer: str) -> list[RowTable]:
@@ -161,7 +166,7 @@ class CacheFile(Cache):
         """The number of valid rows of a layer."""
         return self.row_table(layer).n_rows
 
-    def known(self, layer: str) -> dict[str, int]:
+    def known(self, layer: str) -> KeyIndex:
         """Content key to row number of every valid row; empty for a layer that is not there."""
         return self.row_table(layer).known
 
@@ -230,7 +235,7 @@ class CacheFile(Cache):
         """Return the rows of `keys`, in their order, float32 of shape (len(keys), width)."""
         self._commit_waiting()
         table = self.row_table(layer)
-        if n_missing := sum(key not in table.known for key in keys):
+        if n_missing := int((table.known.numbers(keys) < 0).sum()):
             raise CacheError(
                 f"{self.path}: {n_missing} of {len(keys)} images have no row in layer '{layer}'. "
                 f"Run tlfeat extract again."
@@ -254,6 +259,8 @@ class CacheFile(Cache):
         """The path table, beside a writer of what is done; a `CacheError` where no `extract` got to write one."""
         with self._file.guard():
             table = read_path_table(self.path, self._file.content)
+        if self._file.is_changeable:
+            self._written = table.packed()
         return table.without("pending") if self._file.is_beside_writer else table
 
     def count_status(self) -> Counter[str] | None:
@@ -262,11 +269,25 @@ class CacheFile(Cache):
             return count_status(self._file.content)
 
     def write_table(self, table: ImageTable) -> None:
-        """Replace the path table and commit."""
+        """Write the path table and commit, a large one in several commits.
+
+        Where images were only added at the end only what differs is written; if the process is killed meanwhile, every
+        line is as before or as it was to be. Otherwise the table is replaced whole, and stays as it was until then.
+        """
         self._check_disk(_LINE_BYTES * len(table.images))
-        with self.changing() as file:
-            write_path_table(file, table)
-        self.commit()
+        new = table.packed()
+        if self._written is None and len(new.images) >= BLOCK_LINES:
+            with contextlib.suppress(CacheError):
+                _ = self.table
+        before, self._written = self._written, None
+        pieces = path_table_pieces(self._file.content, new, before)
+        is_done = False
+        while not is_done:
+            with self.changing():
+                is_done = next(pieces, self) is self
+            if is_done or self._file.n_waiting_bytes >= _COMMIT_BYTES:
+                self.commit()
+        self._written = new
 
     def write_document(self, name: str, document: Mapping[str, Any]) -> None:
         """Replace one of the JSON attributes (`source`, `timing`)."""

@@ -51,7 +51,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 ROOT_ATTRIBUTES = ("format", "format_version", "fingerprint", "environment", "source", "timing", "compression")
 
-#: The path table, and the name under which version 1 wrote it before it was complete.
+#: The path table, and the name under which a long one, and in version 1 any, is written before it is complete.
 PATH_TABLES = ("images", "images_new")
 
 LAYER_DATASETS = ("rows", "keys", "crc32", "n_rows")
@@ -153,8 +153,6 @@ def foreign_names(file: h5py.File) -> list[str]:
     """Return the objects and attributes (after ``@``) that no tlfeat has written."""
     found = [f"/@{name}" for name in file.attrs if name not in ROOT_ATTRIBUTES]
     found += [f"/{name}" for name in file if name not in ("layers", *PATH_TABLES)]
-    if "images_new" in file and not is_complete(file["images_new"]):
-        found.append("/images_new")
     inside = [(f"layers/{layer}", LAYER_DATASETS, ()) for layer in file["layers"]]
     tables = [(name, text_columns(file) + NUMBER_COLUMNS, ("is_complete",)) for name in PATH_TABLES]
     for place, names, attributes in [("layers", None, ()), *inside, *(t for t in tables if t[0] in file)]:

@@ -102,6 +102,11 @@ class Hdf5File:
         self.content = h5py.File(self._journal, "r+", libver=_LIBVER)
         self._is_torn = False
 
+    @property
+    def n_waiting_bytes(self) -> int:
+        """Bytes that HDF5 has written since the last commit; they are held in memory."""
+        return self._journal.n_dirty_bytes
+
     def commit(self) -> None:
         """Make every change so far permanent; call it inside `changing`."""
         self.content.flush()

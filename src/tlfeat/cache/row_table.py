@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.cache.key_index import KEY_BYTES, KeyIndex
 from tlfeat.types import Rows
 
 #: A chunk of rows has at most this many, and as few as keep it inside HDF5's chunk cache of 1 MiB.
@@ -49,17 +50,25 @@ class RowTable:
         Of the file format: in version 1 a checksum covers the row alone, and room was reserved beyond the rows.
     guard : callable
         Gives a context manager; HDF5 is touched inside it only. It maps errors, and holds Ctrl-C back.
+    alike : callable, optional
+        Gives other layers' tables: where they have the same keys, memory is shared with them.
     """
 
     def __init__(
-        self, layers: h5py.Group, layer: str, version: int, guard: Callable[[], AbstractContextManager[None]]
+        self,
+        layers: h5py.Group,
+        layer: str,
+        version: int,
+        guard: Callable[[], AbstractContextManager[None]],
+        alike: Callable[[], Iterable[RowTable]] = tuple,
     ) -> None:
         self.layer = layer
         self._layers = layers
         self._version = version
         self._guard = guard
+        self._alike = alike
         self._n_rows: int | None = None
-        self._known: dict[str, int] | None = None
+        self._known: KeyIndex | None = None
         self._waiting: list[tuple[Stored, npt.NDArray[np.uint8]]] = []
 
     @property
@@ -100,17 +109,20 @@ class RowTable:
             return int(self._layers[self.layer]["rows"].chunks[0])
 
     @property
-    def known(self) -> dict[str, int]:
-        """Content key to row number of every valid row; the same dict grows with the table."""
+    def known(self) -> KeyIndex:
+        """Content key to row number of every valid row; the same index grows with the table."""
         if self._known is None:
-            found: dict[str, int] = {}
+            found = KeyIndex()
             if self.is_begun:
-                n_rows = self.n_rows
-                with self._guard():
-                    keys = self._layers[self.layer]["keys"][:n_rows]  # (n, 32)
-                found = {key.tobytes().hex(): row for row, key in enumerate(keys)}
+                alike = [other._known for other in self._alike() if other._known is not None]
+                found = KeyIndex.read(self.n_rows, self._keys, alike)
             self._known = found
         return self._known
+
+    def _keys(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        with self._guard():
+            found: npt.NDArray[np.uint8] = self._layers[self.layer]["keys"][start:stop]  # (n, 32)
+            return found
 
     def begin(self, width: int, row_type: str, *, is_compressed: bool) -> None:
         """Create the empty table of a layer that the file does not have."""
@@ -134,9 +146,9 @@ class RowTable:
     def append(self, rows: Stored, keys: Sequence[str]) -> None:
         """Add rows under keys that have none; they wait in memory until `write`."""
         start, known = self.n_rows, self.known
-        known.update((key, row) for row, key in enumerate(keys, start=start))
+        digests = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        known.append(digests)
         self._n_rows = start + len(rows)
-        digests = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 32)
         self._waiting.append((rows, digests))
 
     @property
@@ -167,8 +179,9 @@ class RowTable:
 
     def read(self, keys: Sequence[str]) -> Rows:
         """Return the rows of `keys` in their order, float32 of shape (len(keys), width); each key must be known."""
-        known = self.known
-        numbers = np.array([known[key] for key in keys], dtype=np.int64)
+        numbers = self.known.numbers(keys)
+        if (numbers < 0).any():
+            raise KeyError(keys[int(np.argmin(numbers))])
         order = np.argsort(numbers, kind="stable")
         with self._guard():
             dataset = self._layers[self.layer]["rows"]
@@ -188,7 +201,7 @@ class RowTable:
             row_type = self._layers[self.layer]["rows"].dtype
         rows = np.ascontiguousarray(self.read(keys), dtype=row_type)
         digests, checksums = self.keys_and_checksums(0, self.n_rows)
-        numbers = [self.known[key] for key in keys]
+        numbers = self.known.numbers(keys)
         fits = [self.checksum(row, digests[n]) == checksums[n] for row, n in zip(rows, numbers, strict=True)]
         return rows, np.array(fits, dtype=np.bool_) & np.isfinite(rows).all(axis=1)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.hdf5_file import open_file
+from tlfeat.cache.key_index import KeyIndex
 from tlfeat.cache.manifest import Manifest, check_shard, read_manifest
 from tlfeat.cache.passes import merged_passes
 from tlfeat.cache.reader import NO_TIMING, Cache
 from tlfeat.cache.row_table import RowTable, Stored, digest_of
+from tlfeat.columns import chained
 from tlfeat.errors import CacheError
-from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.images.image_set import ImageTable
 from tlfeat.system import allow_open_files
 from tlfeat.types import Rows, StrPath
 
@@ -36,7 +38,7 @@ class ShardedCache(Cache):
         self.path = manifest.folder
         self._manifest = manifest
         self._files = list(files)
-        self._known: dict[str, Mapping[str, int]] = {}
+        self._known: dict[str, KeyIndex] = {}
 
     def close(self) -> None:
         with contextlib.ExitStack() as closing:
@@ -95,18 +97,14 @@ class ShardedCache(Cache):
     def n_rows(self, layer: str) -> int:
         return self._manifest.layers[layer]
 
-    def known(self, layer: str) -> Mapping[str, int]:
+    def known(self, layer: str) -> KeyIndex:
         if layer not in self._known:
-            found: dict[str, int] = {}
-            for start, table in zip(self._starts(layer), self.row_tables(layer), strict=False):
-                for key, row in table.known.items():
-                    found.setdefault(key, start + row)
-            self._known[layer] = found
+            parts = (table.keys() for table in self._numbered(layer))
+            self._known[layer] = KeyIndex.of_parts(parts, self._manifest.layers.get(layer, 0))
         return self._known[layer]
 
     def read(self, layer: str, keys: Sequence[str]) -> Rows:
-        known = self.known(layer)
-        if n_missing := sum(key not in known for key in keys):
+        if n_missing := int((self.known(layer).numbers(keys) < 0).sum()):
             raise CacheError(
                 f"{self.path}: {n_missing} of {len(keys)} images have no row in layer '{layer}'. Run tlfeat extract "
                 f"--shard again for all shards, and tlfeat cache join {self.path}."
@@ -123,47 +121,27 @@ class ShardedCache(Cache):
         back = np.argsort(np.concatenate([at for at, _ in parts]))
         return rows[back], is_sound[back]
 
-    def _starts(self, layer: str) -> list[int]:
-        """The number of the first row of each shard that has the layer, and the number behind the last one."""
-        return [0, *accumulate(table.n_rows for table in self.row_tables(layer))]
+    def _numbered(self, layer: str) -> list[RowTable]:
+        """The tables in the order in which their rows are numbered: of a key that is in two the last one counts."""
+        return self.row_tables(layer)[::-1]
 
     def _of_tables(self, layer: str, keys: Sequence[str]) -> list[tuple[RowTable, npt.NDArray[np.int64]]]:
         """Return the tables that hold rows of `keys`, each with the positions of those in `keys`."""
-        known = self.known(layer)
-        numbers = np.array([known[key] for key in keys], np.int64)
-        starts = self._starts(layer)
-        of_table = np.searchsorted(starts, numbers, side="right") - 1
-        tables = self.row_tables(layer)
+        tables = self._numbered(layer)
+        starts = [0, *accumulate(table.n_rows for table in tables)]
+        of_table = np.searchsorted(starts, self.known(layer).numbers(keys), side="right") - 1
         return [(tables[int(t)], np.flatnonzero(of_table == t)) for t in np.unique(of_table)]
 
     @cached_property
     def _table(self) -> ImageTable:
-        tables = [file.table for file in self._files]
+        tables = [file.table.packed() for file in self._files]
         first = tables[0].images
-
-        def all_of(column: Callable[[ImageTable], Sequence[Any]]) -> list[Any]:
-            return [value for table in tables for value in column(table)]
-
-        images = ImageSet(
-            root=first.root,
-            source=first.source,
-            paths=all_of(lambda table: table.images.paths),
-            labels=all_of(lambda table: table.images.labels),
-            splits=all_of(lambda table: table.images.splits),
-            groups=all_of(lambda table: table.images.groups),
-            holds=first.holds,
-            domains=all_of(lambda table: table.images.domains),
-            store=first.store,
-        )
-        sizes, mtimes_ns = all_of(lambda table: table.sizes), all_of(lambda table: table.mtimes_ns)
-        return ImageTable(
-            images,
-            all_of(lambda table: table.keys),
-            all_of(lambda table: table.status),
-            all_of(lambda table: table.errors),
-            array("q", sizes),
-            array("q", mtimes_ns),
-        ).without("pending")
+        of_images = ("paths", "labels", "splits", "groups", "domains")
+        images: dict[str, Any] = {name: chained([getattr(each.images, name) for each in tables]) for name in of_images}
+        columns = ("keys", "status", "errors", "sizes", "mtimes_ns")
+        others: dict[str, Any] = {name: chained([getattr(each, name) for each in tables]) for name in columns}
+        table = ImageTable(replace(first, **images), **others)
+        return table.without("pending") if table.count("pending") else table
 
     @property
     def table(self) -> ImageTable:

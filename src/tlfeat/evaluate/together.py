@@ -153,7 +153,7 @@ def _other_roles(first: Cache, table: ImageTable, other: Cache, own: ImageTable,
     n = sum(ours[key] != theirs[key] for key in common)
     if not n:
         return ""
-    what = "split, group or domain" if any(table.images.domains + own.images.domains) else "split or group"
+    what = "split, group or domain" if any(table.images.domains) or any(own.images.domains) else "split or group"
     return f"{counted(n, 'image')} with another {what} in {other.path}: those of {first.path} count"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def embed_pictures(
     DataError
         A picture cannot be decoded: there is no place for a row that is missing. Or there is none at all.
     """
-    known = [cache.known(name) for name in encoder.layers] if cache else [{}]
+    known: list[Mapping[str, int]] = [cache.known(name) for name in encoder.layers] if cache else [{}]
     walk = _Walk(pictures, lambda key: all(key in of_layer for of_layer in known), on_progress)
     files = embed_files(walk, encoder, is_wanted=walk.is_wanted, is_known=walk.is_known, on_progress=on_progress)
     blocks: list[Rows] = []

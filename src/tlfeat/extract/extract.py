@@ -10,19 +10,21 @@ Three steps with plain data between them, so that another engine can take the pl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat.backbones.encoder import Encoder
 from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.contents import check_not_joined
 from tlfeat.cache.passes import Pass, is_a_measurement, with_pass
 from tlfeat.cache.store import create_cache, open_cache
+from tlfeat.columns import as_codes, pack_keys
 from tlfeat.errors import CacheError, DataError, Interrupted
 from tlfeat.extract.embed import Embedded, Profile, embed_files
 from tlfeat.extract.known import KnownRows
@@ -186,15 +188,17 @@ class _Run:
         self.is_reserved = False
         self.is_table_written = False  # meanwhile: what was there before is not what is there
         self.table_due_s = time.monotonic() + _TABLE_EVERY_S
+        self.unsettled: list[int] = []  # blocks of lines in which something was missing
         self.embedding: set[str] = set()  # keys on their way through the encoder
         self.failed_keys: dict[str, str] = {}  # copies of a picture fail alike
 
     def execute(self) -> ExtractReport:
         previous = self._previous_table()
         table = recognise(self.images, previous)
-        for i, key in enumerate(table.keys):
-            if table.status[i] == "ok" and not self._is_known(key):
-                table.status[i] = "pending"
+        status = as_codes(table.status)
+        for number in range(status.n_blocks):
+            is_lost = status.is_text(number, "ok") & ~self._are_known(table, number, self.encoder.layers, all)
+            status.set_some(number, is_lost, "pending")
         if previous is None:
             self.cache.write_table(table)  # a killed run leaves a cache that knows what it was about
         try:
@@ -202,16 +206,16 @@ class _Run:
             with self._clock():
                 self._embed(table)
         except KeyboardInterrupt:
-            n_done = sum(key != "" and self._is_known(key) for key in table.keys) + table.count("failed")
+            each = range(as_codes(table.status).n_blocks)
+            n_known = sum(int(self._are_known(table, number, self.encoder.layers, all).sum()) for number in each)
+            n_done = n_known + table.count("failed")
             self._save(table, previous)
             raise Interrupted(
                 f"Stopped. {n_done:,} of {len(table.keys):,} images are done and kept in "
                 f"{self.cache.path}. The same command goes on from there."
             ) from None
         self._save(table, previous)
-        failures = [
-            (self.images.paths[i], table.errors[i]) for i, status in enumerate(table.status) if status == "failed"
-        ]
+        failures = [(self.images.paths[i], table.errors[i]) for i in status.where("failed")]
         return ExtractReport(
             cache=self.cache.path,
             layers=self.cache.layers,
@@ -242,6 +246,15 @@ class _Run:
     def _is_known(self, key: str) -> bool:
         return all(key in self.cache.known(layer) for layer in self.encoder.layers)
 
+    def _are_known(
+        self, table: ImageTable, number: int, layers: Iterable[str], of_layers: Callable[[Iterable[bool]], bool]
+    ) -> npt.NDArray[np.bool_]:
+        """Return for each line of a block whether there is a row: in `all` of these layers, or in `any`."""
+        digests, is_there = pack_keys(table.keys).digests(number)
+        found = [self.cache.known(layer).rows_of(digests) >= 0 for layer in layers]
+        combined = np.logical_and if of_layers is all else np.logical_or
+        return is_there & combined.reduce(found) if found else np.full(len(is_there), of_layers is all) & is_there
+
     @property
     def _has_unproven_layers(self) -> bool:
         """Whether the network may lack a layer that was asked for: then it is built before any image is read."""
@@ -258,8 +271,10 @@ class _Run:
         self.profile.n_threads = self.n_threads or n_cores()
         for layer in self.encoder.layers:
             self.cache.known(layer)  # read here, asked in threads
+        status = as_codes(table.status)
+        self.unsettled = [number for number in range(status.n_blocks) if not status.is_text(number, "ok").all()]
         embedded_all = embed_files(
-            ((i, self.images.content(i)) for i, status in enumerate(table.status) if status != "ok"),
+            ((i, self.images.content(i)) for i in status.where_not("ok")),
             self.encoder,
             is_wanted=lambda decoded: self._is_wanted(table, decoded, n_todo),
             is_known=self._needs_no_pixels,
@@ -318,7 +333,7 @@ class _Run:
     def _write_table_meanwhile(self, table: ImageTable) -> None:
         if (started_s := time.monotonic()) < self.table_due_s:
             return
-        so_far = replace(table, keys=list(table.keys), status=list(table.status), errors=list(table.errors))
+        so_far = replace(table, keys=table.keys.copy(), status=table.status.copy(), errors=table.errors.copy())
         self._settle(so_far)
         self.cache.write_table(without_unsettled(so_far))
         self.is_table_written, ended_s = True, time.monotonic()
@@ -326,10 +341,12 @@ class _Run:
 
     def _settle(self, table: ImageTable) -> None:
         """Before the end: "ok" is what has a row in some layer, so that layers that were complete stay usable."""
-        for i, key in enumerate(table.keys):
-            if table.status[i] != "failed":
-                has_row = key != "" and any(key in self.cache.known(name) for name in self.cache.layers)
-                table.status[i] = "ok" if has_row else "pending"
+        status, layers = as_codes(table.status), list(self.cache.layers)
+        for number in self.unsettled:
+            has_row = self._are_known(table, number, layers, any)
+            is_failed = status.is_text(number, "failed")
+            status.set_some(number, has_row & ~is_failed, "ok")
+            status.set_some(number, ~has_row & ~is_failed, "pending")
 
     @staticmethod
     def _fail(table: ImageTable, i: int, reason: str) -> None:

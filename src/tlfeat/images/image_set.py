@@ -16,13 +16,13 @@ the same picture.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tlfeat.columns import Codes, Collected, Editable, as_codes, at, pack, pack_keys, pack_numbers
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
 from tlfeat.images.domains import check_domain_folders, check_no_domain_folders, domain_notes, find_parts
@@ -44,7 +44,7 @@ class ImageSet:
         Absolute; `paths` are relative to it.
     source : Path
         What the user named: the folder (then equal to `root`) or the table.
-    paths, labels, splits, groups, domains : list of str
+    paths, labels, splits, groups, domains : sequence of str
         One entry an image. "" is "no label", "no given split", "no group", "no domain" (all by default).
     passed_over : mapping of str to int
         Files that were seen and are not images, by kind: their ending (".txt"), or "hidden" (a folder counts as one).
@@ -60,20 +60,20 @@ class ImageSet:
 
     root: Path
     source: Path
-    paths: list[str]
-    labels: list[str]
-    splits: list[str]
-    groups: list[str]
+    paths: Sequence[str]
+    labels: Sequence[str]
+    splits: Sequence[str]
+    groups: Sequence[str]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     holds: str = "images"
     contents: Sequence[str] = field(default=(), repr=False)
-    domains: list[str] = field(default_factory=list)
+    domains: Sequence[str] = field(default_factory=list)
     store: Store | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.domains:
-            object.__setattr__(self, "domains", [""] * len(self.paths))
+            object.__setattr__(self, "domains", Codes.filled("", len(self.paths)))
         if len(self.domains) != len(self.paths):
             raise ValueError(f"{len(self.paths)} paths and {len(self.domains)} domains")
 
@@ -98,7 +98,7 @@ class ImageSet:
     def at(self, places: Sequence[int]) -> ImageSet:
         """Return the images at these places, in this order."""
         columns = ("paths", "labels", "splits", "groups", "domains", *(("contents",) if self.contents else ()))
-        some: dict[str, Any] = {name: [getattr(self, name)[i] for i in places] for name in columns}
+        some: dict[str, Any] = {name: at(getattr(self, name), places) for name in columns}
         return replace(self, **some)
 
     def file(self, i: int) -> Path:
@@ -210,27 +210,25 @@ def from_folder(
     has_domains: bool = False,
 ) -> ImageSet:
     """Return the images below a folder, or the files with other endings, with the labels of their folders."""
-    paths: list[str] = []
-    labels: list[str] = []
-    splits: list[str] = []
-    domains: list[str] = []
+    paths, labels, splits, domains = Collected(is_path=True), Collected(), Collected(), Collected()
     walk = Walk(suffixes)
     of_split: dict[str, set[str]] = {}  # class folders, which may be empty, or labels that files were given
     for part in find_parts(root, suffixes, has_domains=has_domains):
         above = part.folder.relative_to(root).as_posix() + "/" if part.folder != root else ""
-        first = len(labels)
+        found = of_split.setdefault(part.split_folder, set())
         for path in walk.files(str(part.folder), is_deep=not part.is_loose):
             label = label_of(above + path, path) if label_of else path.rpartition("/")[0].partition("/")[0]
             paths.append(above + path)
-            labels.append(sys.intern(composed(label)))  # one string for each class, not one for each image
+            labels.append(label := composed(label))
+            found.add(label)
             splits.append(part.split)
             domains.append(part.domain)
         below = () if label_of or part.is_loose else filter(is_visible_folder, part.folder.iterdir())
-        of_split.setdefault(part.split_folder, set()).update(labels[first:], (composed(p.name) for p in below))
+        found.update(composed(p.name) for p in below)
     of_split = {name: found - {""} for name, found in of_split.items()}
     if has_domains:
-        check_domain_folders(root, domains, labels, is_labelled=label_of is not None)
-    new_names = renamed(set(labels).union(*of_split.values()), class_map)
+        check_domain_folders(root, domains.column(), labels.column(), is_labelled=label_of is not None)
+    new_names = renamed(set().union(*of_split.values(), labels.column()), class_map)
     if split_folders := {name: found for name, found in of_split.items() if name}:
         mapped = {name: {new_names[old] for old in found} for name, found in split_folders.items()}
         if classes:
@@ -239,10 +237,17 @@ def from_folder(
         if not label_of or matching_class_map(list(mapped.values())):
             check_same_classes(mapped)
     check_class_map(new_names.keys() - {""}, class_map)
-    labels = [new_names[label] for label in labels]
-    groups = [""] * len(paths)
-    passed_over = dict(walk.passed_over)
-    return ImageSet(root, root, paths, labels, splits, groups, passed_over, walk.notes, domains=domains)
+    return ImageSet(
+        root=root,
+        source=root,
+        paths=paths.column(),
+        labels=pack(new_names[label] for label in labels.column()),
+        splits=splits.column(),
+        groups=Codes.filled("", len(paths)),
+        passed_over=dict(walk.passed_over),
+        notes=walk.notes,
+        domains=domains.column(),
+    )
 
 
 def _from_table(
@@ -266,11 +271,11 @@ def _from_table(
     return ImageSet(
         root=root,
         source=source,
-        paths=paths,
-        labels=[new_names[label] for label in labels],
-        splits=[line["split"] for line in table.lines],
-        groups=[line["group"] for line in table.lines],
-        domains=[line["domain"] for line in table.lines],
+        paths=pack(paths, is_path=True),
+        labels=pack(new_names[label] for label in labels),
+        splits=pack(line["split"] for line in table.lines),
+        groups=pack(line["group"] for line in table.lines),
+        domains=pack(line["domain"] for line in table.lines),
         notes=[*table.notes, *notes],
     )
 
@@ -293,18 +298,18 @@ class ImageTable:
     Attributes
     ----------
     images : ImageSet
-    keys : list of str
+    keys : list of str or column
         Content keys; "" where the file could not be read or has not been looked at.
-    status : list of str
+    status : list of str or column
         "ok", "failed" (then `errors` says why) or "pending" (the run did not get there).
     sizes, mtimes_ns : sequence of int
         Bytes and modification time, by which an unchanged file is recognised without reading it.
     """
 
     images: ImageSet
-    keys: list[str]
-    status: list[str]
-    errors: list[str]
+    keys: Editable
+    status: Editable
+    errors: Editable
     sizes: Sequence[int]
     mtimes_ns: Sequence[int]
 
@@ -315,7 +320,20 @@ class ImageTable:
     def at(self, places: Sequence[int]) -> ImageTable:
         """Return the lines at these places, in this order."""
         columns: tuple[Any, ...] = (self.keys, self.status, self.errors, self.sizes, self.mtimes_ns)
-        return ImageTable(self.images.at(places), *([column[i] for i in places] for column in columns))
+        return ImageTable(self.images.at(places), *(at(column, places) for column in columns))
+
+    def packed(self) -> ImageTable:
+        """Return the same table of columns, which share their memory with this one until either is changed."""
+        columns: dict[str, Any] = {"paths": pack(self.images.paths, is_path=True).copy()}
+        columns |= {name: pack(getattr(self.images, name)).copy() for name in ("labels", "splits", "groups", "domains")}
+        return ImageTable(
+            images=replace(self.images, **columns),
+            keys=pack_keys(self.keys).copy(),
+            status=as_codes(self.status).copy(),
+            errors=as_codes(self.errors).copy(),
+            sizes=pack_numbers(self.sizes),
+            mtimes_ns=pack_numbers(self.mtimes_ns),
+        )
 
     def without(self, status: str) -> ImageTable:
         """Return the table of the images that have another status."""
