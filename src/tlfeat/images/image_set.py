@@ -26,7 +26,7 @@ from typing import Any
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
 from tlfeat.images.domains import check_domain_folders, check_no_domain_folders, domain_notes, find_parts
-from tlfeat.images.folders import Walk, heic_notes, image_suffixes, is_visible_folder, left_out_text
+from tlfeat.images.folders import FolderTree, Tree, heic_notes, image_suffixes, left_out_text
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
 from tlfeat.images.stores import Store
 from tlfeat.images.tables import below_one_folder, find_files, read_table
@@ -210,26 +210,39 @@ def from_folder(
     has_domains: bool = False,
 ) -> ImageSet:
     """Return the images below a folder, or the files with other endings, with the labels of their folders."""
+    images = from_tree(FolderTree(root, suffixes), class_map, classes, label_of, suffixes, has_domains=has_domains)
+    return replace(images, root=root, source=root)
+
+
+def from_tree(
+    tree: Tree,
+    class_map: Mapping[str, str],
+    classes: Collection[str],
+    label_of: Callable[[str, str], str] | None,
+    suffixes: Collection[str] | None = None,
+    *,
+    has_domains: bool = False,
+) -> ImageSet:
+    """Return what `from_folder` does for any tree of folders; its root is yet to be set."""
     paths: list[str] = []
     labels: list[str] = []
     splits: list[str] = []
     domains: list[str] = []
-    walk = Walk(suffixes)
     of_split: dict[str, set[str]] = {}  # class folders, which may be empty, or labels that files were given
-    for part in find_parts(root, suffixes, has_domains=has_domains):
-        above = part.folder.relative_to(root).as_posix() + "/" if part.folder != root else ""
+    for part in find_parts(tree, suffixes, has_domains=has_domains):
+        above = part.inside
         first = len(labels)
-        for path in walk.files(str(part.folder), is_deep=not part.is_loose):
+        for path in tree.files(above, is_deep=not part.is_loose):
             label = label_of(above + path, path) if label_of else path.rpartition("/")[0].partition("/")[0]
             paths.append(above + path)
             labels.append(sys.intern(composed(label)))  # one string for each class, not one for each image
             splits.append(part.split)
             domains.append(part.domain)
-        below = () if label_of or part.is_loose else filter(is_visible_folder, part.folder.iterdir())
-        of_split.setdefault(part.split_folder, set()).update(labels[first:], (composed(p.name) for p in below))
+        below = () if label_of or part.is_loose else tree.folders(above)
+        of_split.setdefault(part.split_folder, set()).update(labels[first:], map(composed, below))
     of_split = {name: found - {""} for name, found in of_split.items()}
     if has_domains:
-        check_domain_folders(root, domains, labels, is_labelled=label_of is not None)
+        check_domain_folders(tree.name, domains, labels, is_labelled=label_of is not None)
     new_names = renamed(set(labels).union(*of_split.values()), class_map)
     if split_folders := {name: found for name, found in of_split.items() if name}:
         mapped = {name: {new_names[old] for old in found} for name, found in split_folders.items()}
@@ -241,8 +254,8 @@ def from_folder(
     check_class_map(new_names.keys() - {""}, class_map)
     labels = [new_names[label] for label in labels]
     groups = [""] * len(paths)
-    passed_over = dict(walk.passed_over)
-    return ImageSet(root, root, paths, labels, splits, groups, passed_over, walk.notes, domains=domains)
+    passed_over = dict(tree.passed_over)
+    return ImageSet(Path(), Path(), paths, labels, splits, groups, passed_over, tree.notes, domains=domains)
 
 
 def _from_table(
