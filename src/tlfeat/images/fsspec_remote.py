@@ -7,6 +7,7 @@ own configuration (``FSSPEC_S3_ANON=true``). tlfeat never sees them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from tlfeat.errors import BadImage, DataError, UsageError, short_reason
@@ -36,6 +37,7 @@ def open_fsspec(url: str) -> Remote:
     try:
         import fsspec
 
+        import_module(package)
         if scheme == "s3":
             from tlfeat.images.s3_remote import S3Remote
 

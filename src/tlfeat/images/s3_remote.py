@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from tlfeat.errors import BadImage
-from tlfeat.images.fsspec_remote import FsspecRemote, listing_error
+from tlfeat.images.fsspec_remote import FsspecRemote, listing_error, read_error
 from tlfeat.images.seen import Entry, stamp_of
-from tlfeat.images.web import Answer, Passing, Web, raise_for
+from tlfeat.images.web import Answer, Passing, Untrusted, Web, raise_for
 
 #: Seconds for which credentials are taken as they are; those of a role are renewed minutes before they end.
 _CREDENTIALS_S = 60.0
@@ -34,7 +34,7 @@ class S3Remote(FsspecRemote):
 
     def __init__(self, url: str, files: Any) -> None:
         super().__init__(url, files)
-        self._web = Web()
+        self._web = Web(os.environ.get("AWS_CA_BUNDLE", ""))
         self._lock = threading.Lock()
         self._signers: dict[str, _Signer] = {}
         self._n_detours = 0
@@ -56,7 +56,12 @@ class S3Remote(FsspecRemote):
 
     def fetch(self, path: str, max_bytes: int) -> tuple[bytes, int]:
         """Read one object."""
-        answer = self._direct(self.full(path), "", max_bytes)
+        try:
+            answer = self._direct(self.full(path), "", max_bytes)
+        except (Passing, BadImage):
+            raise
+        except Exception as error:  # of s3fs, which finds credentials and address
+            raise read_error(error) from error
         if answer is None or answer.status not in (200, 404):
             if answer is not None and answer.status in (429, 500, 502, 503, 504):
                 raise_for(answer.status, answer.headers.get("retry-after", ""))
@@ -96,7 +101,10 @@ class S3Remote(FsspecRemote):
             return None
         url = signer.base + quote(key, safe="/~", errors="surrogateescape")
         url += f"?{query}" if query else ""
-        return self._web.ask(url, signer.headers(url), max_bytes=max_bytes)
+        try:
+            return self._web.ask(url, signer.headers(url), max_bytes=max_bytes)
+        except Untrusted:  # s3fs brings certificates of its own
+            return None
 
 
 class _Signer:
@@ -111,7 +119,7 @@ class _Signer:
     @classmethod
     def of(cls, files: Any, bucket: str) -> _Signer:
         """Ask s3fs how it reaches a bucket; the rare ways (access points, own certificates) are left to it."""
-        is_rare = bucket.startswith("arn:") or bucket.endswith("--x-s3") or os.environ.get("AWS_CA_BUNDLE")
+        is_rare = bucket.startswith("arn:") or bucket.endswith("--x-s3")
         if is_rare or files.client_kwargs.get("verify") is not None or files.req_kw:
             return cls()
         try:

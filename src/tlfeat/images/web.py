@@ -43,6 +43,10 @@ class Passing(Exception):
         self.after_s = after_s
 
 
+class Untrusted(BadImage):
+    """The certificate of a server is not accepted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a server answered: the status, its headers, and the body."""
@@ -61,10 +65,17 @@ class _Kept(dict[str, http.client.HTTPConnection]):
 
 
 class Web:
-    """Requests to web servers; may be used from any number of threads."""
+    """Requests to web servers; may be used from any number of threads.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    ca_file : str
+        Certificates to accept, in place of those of the system.
+    """
+
+    def __init__(self, ca_file: str = "") -> None:
         self._local = threading.local()
+        self._ca_file = ca_file
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, *, max_bytes: int, method: str = "GET") -> Answer:
         """Return the answer of status 200 of a server, redirects within the host followed.
@@ -93,7 +104,7 @@ class Web:
         connection = kept.pop(base, None)
         is_reused = connection is not None
         if connection is None:
-            connection = _connection(base)
+            connection = _connection(base, self._ca_file)
         try:
             try:
                 response = _send(connection, base, path, headers, method)
@@ -111,7 +122,7 @@ class Web:
             raise Passing("cut short") from error
         except ssl.SSLCertVerificationError as error:
             connection.close()
-            raise BadImage(f"its certificate is not accepted: {error.verify_message}") from error
+            raise Untrusted(f"its certificate is not accepted: {error.verify_message}") from error
         except TimeoutError as error:
             connection.close()
             raise Passing("no answer in time") from error
@@ -188,7 +199,7 @@ def _next_hop(url: str, location: str) -> str:
     return target
 
 
-def _connection(base: str) -> http.client.HTTPConnection:
+def _connection(base: str, ca_file: str) -> http.client.HTTPConnection:
     parts = urlsplit(base)
     host, port = parts.hostname or "", parts.port
     if _is_link_local(host):
@@ -196,12 +207,12 @@ def _connection(base: str) -> http.client.HTTPConnection:
     proxy = _proxy_of(parts.scheme, parts.netloc)
     if not proxy:
         if parts.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=_tls())
+            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=_tls(ca_file))
         return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     by = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme == "http":
         return http.client.HTTPConnection(by.hostname or "", by.port or 80, timeout=TIMEOUT_S)
-    tunnel = http.client.HTTPSConnection(by.hostname or "", by.port or 80, timeout=TIMEOUT_S, context=_tls())
+    tunnel = http.client.HTTPSConnection(by.hostname or "", by.port or 80, timeout=TIMEOUT_S, context=_tls(ca_file))
     tunnel.set_tunnel(host, port or 443, headers=_proxy_login(proxy))
     return tunnel
 
@@ -215,8 +226,8 @@ def _is_link_local(host: str) -> bool:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
+def _tls(ca_file: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca_file or None)
 
 
 def _proxy_of(scheme: str, netloc: str) -> str:
