@@ -11,8 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from tlfeat.errors import BadImage, DataError, UsageError, short_reason
-from tlfeat.images.remote import Remote
-from tlfeat.images.seen import Entry, stamp_of
+from tlfeat.images.seen import Entry, Remote, stamp_of
 from tlfeat.images.urls import scheme_of
 from tlfeat.images.web import Passing, raise_for
 
@@ -57,7 +56,7 @@ def open_fsspec(url: str) -> Remote:
 
 
 class FsspecRemote:
-    """The `remote.Remote` of a file system of fsspec."""
+    """The `seen.Remote` of a file system of fsspec."""
 
     lists_stamps = True
 
