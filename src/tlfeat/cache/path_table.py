@@ -34,6 +34,8 @@ from tlfeat.columns import Codes, Collected, Keys, Numbers, Paths, as_codes
 from tlfeat.errors import CacheDamaged, CacheError
 from tlfeat.files import kept_inside
 from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.images.open_store import recorded_store
+from tlfeat.images.urls import is_url
 
 #: Lines in one chunk: those of a block in memory.
 _CHUNK_LINES = BLOCK_LINES
@@ -86,6 +88,8 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
         groups=text["group"],
         holds=str(source.get("holds", "images")),
         domains=text.get("domain", []),
+        store=recorded_store(str(source["store"])) if source.get("store") else None,
+        url=str(source["source"]) if is_url(str(source.get("source", ""))) else "",
     )
     sizes, mtimes_ns = (_read_numbers(group[column]) for column in NUMBER_COLUMNS)
     return ImageTable(images, keys, status, as_codes(text["error"]), sizes, mtimes_ns)

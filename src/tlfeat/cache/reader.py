@@ -148,7 +148,7 @@ class Cache(ABC):
             "cache": str(self.path),
             "bytes": self.n_bytes,
             "format_version": self.format_version,
-            "source": str(images.source),
+            "source": images.named,
             "fingerprint": self.fingerprint,
             "environment": self.environment,
             "layers": self.layers,

@@ -13,7 +13,7 @@ from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.reader import Cache
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import BadImage, CacheError
-from tlfeat.images.decode import n_cores, read_file
+from tlfeat.images.decode import n_cores, read_picture
 from tlfeat.images.image_set import ImageTable, content_key
 from tlfeat.types import OnProgress
 
@@ -125,6 +125,6 @@ def _maybe_known(other: Cache, table: ImageTable) -> list[int]:
 
 def _key_of(content: Path | Callable[[], bytes]) -> str:
     try:
-        return content_key(content() if callable(content) else read_file(content))
+        return content_key(read_picture(content))
     except BadImage:
         return ""  # decoding says why

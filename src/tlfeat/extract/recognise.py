@@ -17,9 +17,14 @@ from tlfeat.images.image_set import ImageSet, ImageTable
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
 _SETTLED_NS = 2_000_000_000
 
+#: The same where it is in whole seconds: clocks of two machines may differ by so much.
+_SETTLED_COARSE_NS = 3600 * 1_000_000_000
+
 
 def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
     """Return the path table before anything is read: known keys where size and time stamp are unchanged.
+
+    Images of a store have its stamps (`Store.stamps`) in place of times.
 
     Images that failed are looked at again (the cause may be gone); so are all others that differ. The table is of
     packed columns, which share the memory of those of `previous` where nothing has changed.
@@ -32,7 +37,7 @@ def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
             images, Keys.none(n), Codes.filled("pending", n), nothing, pack_numbers(sizes), pack_numbers([0] * n)
         )
     before = None
-    if previous is not None and previous.images.root == images.root:
+    if previous is not None and previous.images.place == images.place:
         before = _Before(previous.packed())
         if isinstance(images.paths, Column):
             images.paths.share(before.table.images.paths)
@@ -47,7 +52,10 @@ Stamps = npt.NDArray[np.int64]
 
 
 def _stamps(images: ImageSet, paths: Sequence[str]) -> tuple[Stamps, Stamps]:
-    """Return size and time stamp of each file; zeros where there are none, decoding says why."""
+    """Return size and stamp of each image; zeros where nothing is known of it: decoding says why."""
+    if images.store is not None:
+        stamps = np.array(images.store.stamps(paths), np.int64).reshape(-1, 2)
+        return np.ascontiguousarray(stamps[:, 0]), np.ascontiguousarray(stamps[:, 1])
     root = str(images.root)  # strings, not Paths: this is done for every image of an unchanged set
     sizes, mtimes_ns = [], []
     for path in paths:
@@ -138,6 +146,7 @@ class _Before:
         is_same = as_codes(table.status).are("ok", held)
         is_same &= pack_numbers(table.sizes).take(held) == sizes[is_unchanged]
         is_same &= pack_numbers(table.mtimes_ns).take(held) == mtimes_ns[is_unchanged]
+        is_same &= mtimes_ns[is_unchanged] != 0  # nothing is known of it
         is_unchanged[is_unchanged] = is_same
         return is_unchanged
 
@@ -149,16 +158,27 @@ class _Before:
 
 
 def without_unsettled(table: ImageTable) -> ImageTable:
-    """Forget time stamps of files modified just now (or in the future), so that they are read again next time."""
+    """Forget time stamps of files modified just now (or in the future), so that they are read again next time.
+
+    "Just now" is by the clock of this machine, and a file server has one of its own. Times in whole seconds, as file
+    servers and cards of cameras have them, are forgotten for an hour: a server whose clock is late by less than that
+    hides no change. Finer ones change with every write, whatever the clocks say. Stamps of a store are no times.
+    """
+    if table.images.store is not None:
+        return table
     now_ns, held, mtimes_ns = time.time_ns(), pack_numbers(table.mtimes_ns), Numbers()
     for number in range(held.n_blocks):
         block = held.numbers(number)
-        is_settled = now_ns - block > _SETTLED_NS
+        is_settled = now_ns - block > _settled_ns(block)
         if is_settled.all():
             mtimes_ns.extend_block(held, number)
         else:
             mtimes_ns.extend_array(np.where(is_settled, block, 0))
     return replace(table, mtimes_ns=mtimes_ns)
+
+
+def _settled_ns(mtimes_ns: Stamps) -> Stamps:
+    return np.where(mtimes_ns % 1_000_000_000 == 0, _SETTLED_COARSE_NS, _SETTLED_NS)
 
 
 def differ(one: ImageTable, other: ImageTable) -> bool:

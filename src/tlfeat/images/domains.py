@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images.folders import find_split_folders, is_visible_folder
+from tlfeat.images.folders import Tree, find_split_folders
 from tlfeat.text import composed, counted, one_line
 
 #: Names that a note has.
@@ -28,50 +28,50 @@ class Part:
 
     Attributes
     ----------
-    folder : Path
+    inside : str
+        Its path from the top: "", or with a slash at its end.
     split, split_folder : str
         Role, and what the folder of the split is called; "" where there is none.
     domain : str
         "" where there is none.
     is_loose : bool
-        Only the images right in `folder` belong to it: its subfolders are domains, and parts of their own.
+        Only the images right in the folder belong to it: its subfolders are domains, and parts of their own.
     """
 
-    folder: Path
+    inside: str = ""
     split: str = ""
     split_folder: str = ""
     domain: str = ""
     is_loose: bool = False
 
 
-def find_parts(root: Path, suffixes: Collection[str] | None, *, has_domains: bool) -> list[Part]:
-    """Return the folders whose subfolders are classes, in order: split folders, those of domains, or `root` itself.
+def find_parts(tree: Tree, suffixes: Collection[str] | None, *, has_domains: bool) -> list[Part]:
+    """Return the folders whose subfolders are classes, in order: split folders, those of domains, or the top itself.
 
     Parameters
     ----------
-    root : Path
+    tree : Tree
     suffixes : collection of str, optional
         Endings of what is looked for, where it is not images.
     has_domains : bool
         Whether folders of domains lie above those of classes.
     """
-    tops = [Part(folder, split, folder.name) for folder, split in find_split_folders(root, suffixes)]
-    tops = tops or [Part(root)]
+    tops = [Part(f"{name}/", split, name) for name, split in find_split_folders(tree, "", suffixes)] or [Part()]
     if not has_domains:
         return tops
     parts = []
     for top in tops:
-        parts.append(Part(top.folder, top.split, top.split_folder, is_loose=True))
-        for folder in sorted(p for p in top.folder.iterdir() if is_visible_folder(p)):
-            domain = composed(folder.name)
-            below = find_split_folders(folder, suffixes) if top.folder == root else []
-            parts += [Part(inner, split, inner.name, domain) for inner, split in below]
+        parts.append(Part(top.inside, top.split, top.split_folder, is_loose=True))
+        for folder in tree.folders(top.inside):
+            domain, inside = composed(folder), f"{top.inside}{folder}/"
+            below = find_split_folders(tree, inside, suffixes) if not top.inside else []
+            parts += [Part(f"{inside}{name}/", split, name, domain) for name, split in below]
             if not below:
-                parts.append(Part(folder, top.split, top.split_folder, domain))
+                parts.append(Part(inside, top.split, top.split_folder, domain))
     return parts
 
 
-def check_domain_folders(root: Path, domains: Sequence[str], labels: Sequence[str], *, is_labelled: bool) -> None:
+def check_domain_folders(root: str, domains: Sequence[str], labels: Sequence[str], *, is_labelled: bool) -> None:
     """Raise where a folder is not DOMAIN/CLASS/...; with `is_labelled` class folders are not needed."""
     expected = "--domains expects folders DOMAIN/CLASS/..."
     if domains and not any(domains):

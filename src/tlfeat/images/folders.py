@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 from tlfeat.errors import DataError
 from tlfeat.text import counted, one_line
@@ -33,6 +34,9 @@ SPLIT_NAMES: Mapping[str, str] = {
     "test": "test",
     "testing": "test",
 }
+
+#: Kinds of files: what is looked for, and what begins with a dot. Others are called by their ending.
+IMAGE, HIDDEN = "image", "hidden"
 
 #: Kinds of files that are named; a folder of a software project has dozens.
 _N_KINDS_SHOWN = 8
@@ -63,30 +67,87 @@ def heic_notes(passed_over: Mapping[str, int]) -> list[str]:
     return [f"{counted(n, 'HEIC file is', 'HEIC files are')} left out; {HEIC_ADVICE}"] if n else []
 
 
-def find_split_folders(root: Path, suffixes: Collection[str] | None = None) -> list[tuple[Path, str]]:
-    """Return the split folders and their roles, or nothing where the subfolders are classes.
+class Tree(Protocol):
+    """Folders and the files in them, on a disk or in a list of names.
+
+    Attributes
+    ----------
+    name : str
+        For messages: the folder, or the URL.
+    passed_over : mapping of str to int
+        What `files` has met so far and left out, by kind.
+    notes : list of str
+
+    Notes
+    -----
+    A folder is given by its path from the top, which is "", or ends with a slash.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def passed_over(self) -> Mapping[str, int]: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+    def folders(self, inside: str) -> list[str]:
+        """Return the names of the folders right in this one that are looked into, sorted."""
+        ...
+
+    def files(self, inside: str, *, is_deep: bool = True) -> Iterator[str]:
+        """Give the paths of the images below a folder, or of those right in it, relative to it, in order."""
+        ...
+
+    def has_files(self, inside: str) -> bool:
+        """Whether there is an image below a folder; nothing is counted."""
+        ...
+
+
+def find_split_folders(tree: Tree, inside: str = "", suffixes: Collection[str] | None = None) -> list[tuple[str, str]]:
+    """Return the names of the split folders and their roles, or nothing where the subfolders are classes.
 
     It is a split layout if there is a training folder and nothing beside it but other split folders (a class
     may well be called "train", as in cars, buses, trains).
     """
-    folders = sorted(p for p in root.iterdir() if is_visible_folder(p))
-    roles = [(p, SPLIT_NAMES[p.name.lower()]) for p in folders if p.name.lower() in SPLIT_NAMES]
+    folders = tree.folders(inside)
+    roles = [(name, SPLIT_NAMES[name.lower()]) for name in folders if name.lower() in SPLIT_NAMES]
     found = {role for _, role in roles}
-    others = [p for p in folders if p.name.lower() not in SPLIT_NAMES and any(Walk(suffixes).files(str(p)))]
+    others = [name for name in folders if name.lower() not in SPLIT_NAMES and tree.has_files(f"{inside}{name}/")]
     if "train" not in found or (others and found == {"train"}):
         return []
     if others:
         raise DataError(
-            f"{root} has split folders ({', '.join(p.name for p, _ in roles)}) and beside them folders with "
-            f"{'images' if suffixes is None else 'texts'} ({', '.join(p.name for p in others[:5])}). Move those away, "
-            f"or name a CSV instead."
+            f"{f'{tree.name}/{inside}'.rstrip('/')} has split folders ({', '.join(name for name, _ in roles)}) and "
+            f"beside them folders with {'images' if suffixes is None else 'texts'} ({', '.join(others[:5])}). Move "
+            f"those away, or name a CSV instead."
         )
     return roles
 
 
-def is_visible_folder(path: Path) -> bool:
-    """Whether it is a folder that is looked into."""
-    return path.is_dir() and not path.name.startswith(".")
+class FolderTree:
+    """The `Tree` of a folder on a disk; `suffixes` are the endings of what is looked for, where it is not images."""
+
+    def __init__(self, root: Path, suffixes: Collection[str] | None = None) -> None:
+        self.name = str(root)
+        self._root, self._suffixes = root, suffixes
+        self._walk = Walk(suffixes)
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        return self._walk.passed_over
+
+    @property
+    def notes(self) -> list[str]:
+        return self._walk.notes
+
+    def folders(self, inside: str) -> list[str]:
+        return sorted(p.name for p in (self._root / inside).iterdir() if p.is_dir() and not p.name.startswith("."))
+
+    def files(self, inside: str, *, is_deep: bool = True) -> Iterator[str]:
+        return self._walk.files(str(self._root / inside), is_deep=is_deep)
+
+    def has_files(self, inside: str) -> bool:
+        return any(Walk(self._suffixes).files(str(self._root / inside)))
 
 
 class Walk:
@@ -130,7 +191,7 @@ class Walk:
                     continue
                 below = above | {here}
                 yield from self._files(f"{folder}/{name}", f"{inside}{name}/", below, is_below_link=is_below_link)
-            elif kind == "image":
+            elif kind == IMAGE:
                 yield inside + name
             else:
                 self.passed_over[kind] += 1
@@ -138,13 +199,17 @@ class Walk:
     def _kind(self, entry: os.DirEntry[str]) -> str:
         """Return "folder", "image", or what kind of other file it is: its ending, with the dot, if it has one."""
         if entry.name.startswith("."):
-            return "hidden"
+            return HIDDEN
         if _is_folder(entry):
             return "folder"
-        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
-        if suffix not in self._suffixes:
-            return suffix or "without an ending"
-        return "special" if _is_special(entry) else "image"
+        kind = kind_of_file(entry.name, self._suffixes)
+        return "special" if kind == IMAGE and _is_special(entry) else kind
+
+
+def kind_of_file(name: str, suffixes: Collection[str]) -> str:
+    """Return `IMAGE` where a name has one of these endings, else its ending, with the dot, if it has one."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  strings: once for every file
+    return IMAGE if suffix in suffixes else suffix or "without an ending"
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:

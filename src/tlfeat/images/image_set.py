@@ -16,9 +16,9 @@ the same picture.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from tlfeat.columns import Codes, Collected, Editable, as_codes, at, pack, pack_
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
 from tlfeat.images.domains import check_domain_folders, check_no_domain_folders, domain_notes, find_parts
-from tlfeat.images.folders import Walk, heic_notes, image_suffixes, is_visible_folder, left_out_text
+from tlfeat.images.folders import FolderTree, Tree, heic_notes, image_suffixes, left_out_text
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
-from tlfeat.images.stores import Store
+from tlfeat.images.stores import Store, StoredImage
 from tlfeat.images.tables import below_one_folder, find_files, read_table
+from tlfeat.images.urls import is_url, url_name
 from tlfeat.text import composed, counted
 from tlfeat.types import StrPath
 
@@ -43,7 +44,7 @@ class ImageSet:
     root : Path
         Absolute; `paths` are relative to it.
     source : Path
-        What the user named: the folder (then equal to `root`) or the table.
+        What the user named: the folder (then equal to `root`) or the table; see `named`.
     paths, labels, splits, groups, domains : sequence of str
         One entry an image. "" is "no label", "no given split", "no group", "no domain" (all by default).
     passed_over : mapping of str to int
@@ -56,6 +57,8 @@ class ImageSet:
         The texts of a table, whose `paths` are then its lines, as ``reviews.csv:2``; empty where there are files.
     store : Store, optional
         Where the images lie if they are no files: `paths` are those of the store.
+    url : str
+        What the user named if it was a URL; "" otherwise. `root` and `source` then lead nowhere.
     """
 
     root: Path
@@ -70,6 +73,7 @@ class ImageSet:
     contents: Sequence[str] = field(default=(), repr=False)
     domains: Sequence[str] = field(default_factory=list)
     store: Store | None = field(default=None, compare=False)
+    url: str = ""
 
     def __post_init__(self) -> None:
         if not self.domains:
@@ -93,7 +97,24 @@ class ImageSet:
     @property
     def name(self) -> str:
         """A short name for files: the folder's or the table's own name."""
+        if self.url:
+            return url_name(self.url)
         return self.source.stem if self.source.is_file() else self.source.name
+
+    @property
+    def named(self) -> str:
+        """What the user named, a path or a URL, in words."""
+        return self.url or str(self.source)
+
+    @property
+    def place(self) -> str:
+        """What `paths` count from, a folder or the URL of a store, in words."""
+        return str(self.root) if self.store is None else self.store.url
+
+    @property
+    def home(self) -> Path | Store:
+        """What the bytes of a path are read from (`decode.content_of`): the folder or the store."""
+        return self.root if self.store is None else self.store
 
     def at(self, places: Sequence[int]) -> ImageSet:
         """Return the images at these places, in this order."""
@@ -102,15 +123,17 @@ class ImageSet:
         return replace(self, **some)
 
     def file(self, i: int) -> Path:
-        """The absolute path of image `i`."""
+        """The absolute path of image `i`, where there is no store."""
         return self.root / self.paths[i]
+
+    def picture(self, path: str) -> Path | Callable[[], bytes]:
+        """What is read of the image with this path: its file, or what gives the bytes from the store."""
+        return self.root / path if self.store is None else StoredImage(self.store, path)
 
     def content(self, i: int) -> Path | Callable[[], bytes]:
         """What is read of image or text `i`: its file, or what gives the bytes from a store or a table of texts."""
-        if self.store is not None:
-            return partial(self.store.read, self.paths[i])
         if not self.contents:
-            return self.file(i)
+            return self.picture(self.paths[i])
         text = self.contents[i]
         return lambda: text.encode("utf-8", "surrogateescape")
 
@@ -136,7 +159,8 @@ def load_images(
     Parameters
     ----------
     source : str or path
-        A folder of class folders, of split folders of class folders, or a ``.csv`` or ``.tsv`` file.
+        A folder of class folders, of split folders of class folders, or a ``.csv`` or ``.tsv`` file; or the URL of
+        one in a bucket or on a server.
     class_map : mapping of str to str, optional
         Renames labels, for class folders that differ between splits; see `labels.renamed`.
     classes : collection of str, optional
@@ -155,9 +179,17 @@ def load_images(
         Nothing there, no images in it, class folders that differ between splits, a table that lacks columns, labels
         that are several in one or numbers.
     """
-    source = Path(source)
     class_map = {composed(old): composed(new) for old, new in (class_map or {}).items()}
     classes = [composed(name) for name in classes or ()]
+    if is_url(os.fspath(source)):
+        from tlfeat.images.url_sets import load_url  # late: it makes sets of images
+
+        columns = {"path": path_column, "label": label_column, "domain": domain_column}
+        of_names = labeller(label_from) if label_from else None
+        return load_url(
+            os.fspath(source), class_map, classes, of_names, columns, label_from=label_from, domains=domains
+        )
+    source = Path(source)
     if not source.exists():
         raise DataError(f"{source} does not exist (looked in {Path.cwd()}). Name a folder of images or a CSV.")
     label_of = labeller(label_from) if label_from else None
@@ -210,24 +242,36 @@ def from_folder(
     has_domains: bool = False,
 ) -> ImageSet:
     """Return the images below a folder, or the files with other endings, with the labels of their folders."""
+    images = from_tree(FolderTree(root, suffixes), class_map, classes, label_of, suffixes, has_domains=has_domains)
+    return replace(images, root=root, source=root)
+
+
+def from_tree(
+    tree: Tree,
+    class_map: Mapping[str, str],
+    classes: Collection[str],
+    label_of: Callable[[str, str], str] | None,
+    suffixes: Collection[str] | None = None,
+    *,
+    has_domains: bool = False,
+) -> ImageSet:
+    """Return what `from_folder` does for any tree of folders; its root is yet to be set."""
     paths, labels, splits, domains = Collected(is_path=True), Collected(), Collected(), Collected()
-    walk = Walk(suffixes)
     of_split: dict[str, set[str]] = {}  # class folders, which may be empty, or labels that files were given
-    for part in find_parts(root, suffixes, has_domains=has_domains):
-        above = part.folder.relative_to(root).as_posix() + "/" if part.folder != root else ""
+    for part in find_parts(tree, suffixes, has_domains=has_domains):
+        above = part.inside
         found = of_split.setdefault(part.split_folder, set())
-        for path in walk.files(str(part.folder), is_deep=not part.is_loose):
+        for path in tree.files(above, is_deep=not part.is_loose):
             label = label_of(above + path, path) if label_of else path.rpartition("/")[0].partition("/")[0]
             paths.append(above + path)
             labels.append(label := composed(label))
             found.add(label)
             splits.append(part.split)
             domains.append(part.domain)
-        below = () if label_of or part.is_loose else filter(is_visible_folder, part.folder.iterdir())
-        found.update(composed(p.name) for p in below)
+        found.update(() if label_of or part.is_loose else map(composed, tree.folders(above)))
     of_split = {name: found - {""} for name, found in of_split.items()}
     if has_domains:
-        check_domain_folders(root, domains.column(), labels.column(), is_labelled=label_of is not None)
+        check_domain_folders(tree.name, domains.column(), labels.column(), is_labelled=label_of is not None)
     new_names = renamed(set().union(*of_split.values(), labels.column()), class_map)
     if split_folders := {name: found for name, found in of_split.items() if name}:
         mapped = {name: {new_names[old] for old in found} for name, found in split_folders.items()}
@@ -238,14 +282,14 @@ def from_folder(
             check_same_classes(mapped)
     check_class_map(new_names.keys() - {""}, class_map)
     return ImageSet(
-        root=root,
-        source=root,
+        root=Path(),
+        source=Path(),
         paths=paths.column(),
         labels=pack(new_names[label] for label in labels.column()),
         splits=splits.column(),
         groups=Codes.filled("", len(paths)),
-        passed_over=dict(walk.passed_over),
-        notes=walk.notes,
+        passed_over=dict(tree.passed_over),
+        notes=tree.notes,
         domains=domains.column(),
     )
 
@@ -258,6 +302,10 @@ def _from_table(
 ) -> ImageSet:
     required = ("path",) if label_of else ("path", "label")
     table = read_table(source, required=required, asked=asked)
+    if any(is_url(line["path"]) for line in table.lines):
+        from tlfeat.images.url_sets import from_table_of_urls
+
+        return from_table_of_urls(table, str(source), class_map, label_of)
     for number, line in enumerate(table.lines, start=2):
         if not line["path"]:
             raise DataError(f"{source}, row {number}: the path is empty.")

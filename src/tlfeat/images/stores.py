@@ -7,7 +7,11 @@ with the same bytes: rows do not depend on where an image lies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+from tlfeat.errors import BadImage
+from tlfeat.images.urls import below
 
 
 class Store(Protocol):
@@ -45,3 +49,39 @@ class Store(Protocol):
         and time.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image of a store as what is taken in place of a file: called, it gives its bytes."""
+
+    store: Store
+    path: str
+
+    @property
+    def name(self) -> str:
+        """Where it lies, in words."""
+        return below(self.store.url, self.path)
+
+    def __call__(self) -> bytes:
+        return self.store.read(self.path)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedStore:
+    """A store that cannot be opened here: every image says why."""
+
+    url: str
+    why: str
+    n_ahead: int = 0
+
+    def read(self, path: str) -> bytes:
+        """Raise `BadImage`."""
+        raise BadImage(self.why)
+
+    def stamps(self, paths: Sequence[str]) -> list[tuple[int, int]]:
+        """Return that nothing is known."""
+        return [(0, 0)] * len(paths)
