@@ -18,7 +18,7 @@ from PIL import Image
 
 from conftest import MakePhotos
 from tlfeat.errors import BadImage, DataError, UsageError
-from tlfeat.images import archive_index, archives
+from tlfeat.images import archive_index, archives, zip_index
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.images.packed import archive_store
 
@@ -117,6 +117,30 @@ def test_what_macos_puts_into_a_zip_is_passed_by(tmp_path: Path) -> None:
     names = ["p/cat/1.png", "p/dog/1.png", "__MACOSX/p/cat/._1.png", "p/.DS_Store"]
     images = load_images(write_zip(tmp_path / "p.zip", dict.fromkeys(names, png(1))))
     assert (images.paths, images.labels) == (["p/cat/1.png", "p/dog/1.png"], ["cat", "dog"])
+
+
+def test_large_archives_those_with_a_comment_and_those_behind_a_program_are_read(tmp_path: Path) -> None:
+    source = tmp_path / "p.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        for number, name in enumerate(["a/1.png", "b/1.png"]):
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(png(number))
+        archive.comment = b"PK\5 a comment"
+    source.write_bytes(b"#!/bin/sh\n" * 9 + source.read_bytes())
+    assert contents(load_images(source)) == [png(0), png(1)]
+
+
+@pytest.mark.parametrize("n_members", [3, 70_000])
+def test_the_directory_is_read_as_zipfile_reads_it(tmp_path: Path, n_members: int) -> None:
+    rng = np.random.default_rng(5)
+    names = [f"{'ab'[i % 2]}/{i}.png" for i in range(n_members)]
+    source = write_zip(tmp_path / "p.zip", {name: rng.bytes(int(rng.integers(9))) for name in names})
+    index = zip_index.ZipIndex(source)
+    with zipfile.ZipFile(source) as archive:
+        members = archive.infolist()
+    assert list(index.places) == [member.filename for member in members]
+    assert list(index.at) == [member.header_offset for member in members]
+    assert list(index.sizes) == [member.file_size for member in members]
 
 
 # --- WebDataset -----------------------------------------------------------------------------------------------

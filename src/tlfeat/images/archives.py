@@ -18,12 +18,14 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tlfeat.errors import BadImage, DataError
-from tlfeat.images.archive_index import Index, TarIndex, ZipIndex
+from tlfeat.images.archive_index import Index
 from tlfeat.images.byte_tables import splits_of_names
 from tlfeat.images.classes import check_class_map, check_same_classes, renamed
 from tlfeat.images.folders import SPLIT_NAMES, image_suffixes
 from tlfeat.images.image_set import ImageSet
 from tlfeat.images.listing import from_listing
+from tlfeat.images.tar_index import TarIndex
+from tlfeat.images.zip_index import ZipIndex
 from tlfeat.text import composed
 
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar"})

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from tlfeat.errors import BadImage, DataError, UsageError, short_reason
 from tlfeat.files import kept_inside
 from tlfeat.images.decode import MAX_FILE_BYTES, read_file
-from tlfeat.images.file_parts import KnownFile, stamp
+from tlfeat.images.file_parts import KnownFile, mixed, stamp
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 ARROW_SUFFIXES = frozenset({".arrow", ".feather", ".ipc", ".arrows"})
@@ -73,6 +73,7 @@ class _Part(Protocol):
     """One file: `starts` are the rows at which decoding may begin, ending with the number of rows."""
 
     file: KnownFile
+    stamp: int
     starts: list[int]
 
     def pieces(self, group: int) -> Iterator[Any]:
@@ -141,7 +142,7 @@ class ByteTable:
                 found.append((0, 0))  # reading says why
                 continue
             is_known = part.file.is_settled and row < part.starts[-1] and not part.may_be_missing(row)
-            found.append((part.file.size, stamp(part.file.mtime_ns, part.file.inode, row)) if is_known else (0, 0))
+            found.append((part.file.size, mixed(part.stamp, row)) if is_known else (0, 0))
         return found
 
     def _part(self, name: str) -> _Part:
@@ -246,6 +247,7 @@ def _opened(path: Path, column: str) -> _Part:
 class _ParquetPart:
     def __init__(self, path: Path, column: str, pyarrow: Any) -> None:
         self.file = KnownFile.of(path)
+        self.stamp = stamp(self.file.mtime_ns)
         self._column, self._pyarrow = column, pyarrow
         self.starts, self._n_at_once, self._nulls = [0], [], []
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -291,6 +293,7 @@ class _Batch:
 class _ArrowPart:
     def __init__(self, path: Path, column: str, pyarrow: Any) -> None:
         self.file = KnownFile.of(path)
+        self.stamp = stamp(self.file.mtime_ns)
         self._pyarrow, self.starts = pyarrow, [0]
         self._batches: list[_Batch] = []
         self._reader: Any = None

@@ -85,3 +85,8 @@ def stamp(*what: object) -> int:
     """Return a number of 63 bits, above 0, that changes with any of `what`."""
     digest = hashlib.blake2b(repr(what).encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 1) or 1
+
+
+def mixed(base: int, place: int, more: int = 0) -> int:
+    """Return a stamp of one of many pieces of what `base` is the stamp of; a tenth of the time of `stamp`."""
+    return (base + place * 0x9E3779B97F4A7C15 + more * 0xC2B2AE3D27D4EB4F) % (1 << 63) or 1
