@@ -16,6 +16,7 @@ the same picture.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from tlfeat.images.folders import FolderTree, Tree, heic_notes, image_suffixes, 
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
 from tlfeat.images.stores import Store
 from tlfeat.images.tables import below_one_folder, find_files, read_table
+from tlfeat.images.urls import is_url, url_name
 from tlfeat.text import composed, counted
 from tlfeat.types import StrPath
 
@@ -43,7 +45,7 @@ class ImageSet:
     root : Path
         Absolute; `paths` are relative to it.
     source : Path
-        What the user named: the folder (then equal to `root`) or the table.
+        What the user named: the folder (then equal to `root`) or the table; see `named`.
     paths, labels, splits, groups, domains : list of str
         One entry an image. "" is "no label", "no given split", "no group", "no domain" (all by default).
     passed_over : mapping of str to int
@@ -56,6 +58,8 @@ class ImageSet:
         The texts of a table, whose `paths` are then its lines, as ``reviews.csv:2``; empty where there are files.
     store : Store, optional
         Where the images lie if they are no files: `paths` are those of the store.
+    url : str
+        What the user named if it was a URL; "" otherwise. `root` and `source` then lead nowhere.
     """
 
     root: Path
@@ -70,6 +74,7 @@ class ImageSet:
     contents: Sequence[str] = field(default=(), repr=False)
     domains: list[str] = field(default_factory=list)
     store: Store | None = field(default=None, compare=False)
+    url: str = ""
 
     def __post_init__(self) -> None:
         if not self.domains:
@@ -93,7 +98,24 @@ class ImageSet:
     @property
     def name(self) -> str:
         """A short name for files: the folder's or the table's own name."""
+        if self.url:
+            return url_name(self.url)
         return self.source.stem if self.source.is_file() else self.source.name
+
+    @property
+    def named(self) -> str:
+        """What the user named, a path or a URL, in words."""
+        return self.url or str(self.source)
+
+    @property
+    def place(self) -> str:
+        """What `paths` count from, a folder or the URL of a store, in words."""
+        return str(self.root) if self.store is None else self.store.url
+
+    @property
+    def home(self) -> Path | Store:
+        """What the bytes of a path are read from (`decode.content_of`): the folder or the store."""
+        return self.root if self.store is None else self.store
 
     def at(self, places: Sequence[int]) -> ImageSet:
         """Return the images at these places, in this order."""
@@ -102,7 +124,7 @@ class ImageSet:
         return replace(self, **some)
 
     def file(self, i: int) -> Path:
-        """The absolute path of image `i`."""
+        """The absolute path of image `i`, where there is no store."""
         return self.root / self.paths[i]
 
     def content(self, i: int) -> Path | Callable[[], bytes]:
@@ -136,7 +158,8 @@ def load_images(
     Parameters
     ----------
     source : str or path
-        A folder of class folders, of split folders of class folders, or a ``.csv`` or ``.tsv`` file.
+        A folder of class folders, of split folders of class folders, or a ``.csv`` or ``.tsv`` file; or the URL of
+        one in a bucket or on a server.
     class_map : mapping of str to str, optional
         Renames labels, for class folders that differ between splits; see `labels.renamed`.
     classes : collection of str, optional
@@ -155,9 +178,17 @@ def load_images(
         Nothing there, no images in it, class folders that differ between splits, a table that lacks columns, labels
         that are several in one or numbers.
     """
-    source = Path(source)
     class_map = {composed(old): composed(new) for old, new in (class_map or {}).items()}
     classes = [composed(name) for name in classes or ()]
+    if is_url(os.fspath(source)):
+        from tlfeat.images.url_sets import load_url  # late: it makes sets of images
+
+        columns = {"path": path_column, "label": label_column, "domain": domain_column}
+        of_names = labeller(label_from) if label_from else None
+        return load_url(
+            os.fspath(source), class_map, classes, of_names, columns, label_from=label_from, domains=domains
+        )
+    source = Path(source)
     if not source.exists():
         raise DataError(f"{source} does not exist (looked in {Path.cwd()}). Name a folder of images or a CSV.")
     label_of = labeller(label_from) if label_from else None
@@ -291,6 +322,10 @@ def _from_table(
 ) -> ImageSet:
     required = ("path",) if label_of else ("path", "label")
     table = read_table(source, required=required, asked=asked)
+    if any(is_url(line["path"]) for line in table.lines):
+        from tlfeat.images.url_sets import from_table_of_urls
+
+        return from_table_of_urls(table, str(source), class_map, label_of)
     for number, line in enumerate(table.lines, start=2):
         if not line["path"]:
             raise DataError(f"{source}, row {number}: the path is empty.")

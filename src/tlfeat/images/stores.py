@@ -7,7 +7,10 @@ with the same bytes: rows do not depend on where an image lies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+from tlfeat.errors import BadImage
 
 
 class Store(Protocol):
@@ -45,3 +48,20 @@ class Store(Protocol):
         and time.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedStore:
+    """A store that cannot be opened here: every image says why."""
+
+    url: str
+    why: str
+    n_ahead: int = 0
+
+    def read(self, path: str) -> bytes:
+        """Raise `BadImage`."""
+        raise BadImage(self.why)
+
+    def stamps(self, paths: Sequence[str]) -> list[tuple[int, int]]:
+        """Return that nothing is known."""
+        return [(0, 0)] * len(paths)

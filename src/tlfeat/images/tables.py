@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TextIO
 
 from tlfeat.errors import DataError, nearest
 from tlfeat.files import n_levels_out, open_regular
 from tlfeat.images.folders import SPLIT_NAMES, Walk
 from tlfeat.text import composed, counted
+from tlfeat.types import StrPath
 
 #: Role to the names that its column may have, in any case; the first that is there is taken.
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -35,7 +36,7 @@ _DOMAIN_LIKE = frozenset({"camera", "center", "centre", "device", "hospital", "s
 MAX_LABEL_LENGTH = 500
 
 #: Ten million lines of a hundred characters.
-_MAX_TABLE_BYTES = 1 << 30
+MAX_TABLE_BYTES = 1 << 30
 
 #: Where files are looked for by name: beyond this the folder is a disk, not a data set.
 _MAX_FILES_BELOW = 500_000
@@ -50,13 +51,14 @@ class Table:
 
 
 def read_table(
-    source: Path,
+    source: StrPath,
     *,
     required: tuple[str, ...],
     path_column: str | None = None,
     label_column: str | None = None,
     names: Mapping[str, tuple[str, ...]] = COLUMN_NAMES,
     asked: Mapping[str, str | None] | None = None,
+    content: bytes | None = None,
 ) -> Table:
     """Return the lines of a CSV or TSV file as dicts of path, label, split, group and domain ("" where absent).
 
@@ -73,6 +75,8 @@ def read_table(
         Of a table of something else than images.
     asked : mapping of role to name of column, optional
         Of any role, in place of `path_column` and `label_column`.
+    content : bytes, optional
+        Of a table that is no file; `source` is then its URL.
 
     Raises
     ------
@@ -81,7 +85,7 @@ def read_table(
     """
     asked = {"path": path_column, "label": label_column} if asked is None else asked
     try:
-        opened = open_regular(source, max_bytes=_MAX_TABLE_BYTES)
+        opened = open_regular(Path(source), max_bytes=MAX_TABLE_BYTES) if content is None else io.BytesIO(content)
         with io.TextIOWrapper(opened, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             delimiter, header, columns = _columns(source, file, required, asked, names)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
@@ -93,7 +97,7 @@ def read_table(
     return Table(lines, notes_on_columns(source, header, columns, asked))
 
 
-def check_lines(source: Path, lines: list[dict[str, str]]) -> None:
+def check_lines(source: StrPath, lines: list[dict[str, str]]) -> None:
     """Bring the splits, labels, groups and domains of a table to one form, in place.
 
     Raises
@@ -115,14 +119,14 @@ def check_lines(source: Path, lines: list[dict[str, str]]) -> None:
 
 
 def _columns(
-    source: Path,
+    source: StrPath,
     file: TextIO,
     required: tuple[str, ...],
     asked: Mapping[str, str | None],
     names: Mapping[str, tuple[str, ...]],
 ) -> tuple[str, list[str], dict[str, str]]:
     """Return the delimiter, the header, and role to name of column; the file stands at its beginning again."""
-    delimiters = "\t,;|" if source.suffix.lower() == ".tsv" else ",;\t|"
+    delimiters = "\t,;|" if PurePath(source).suffix.lower() == ".tsv" else ",;\t|"
     headers: dict[str, list[str]] = {}
     for delimiter in delimiters:
         file.seek(0)
@@ -144,7 +148,7 @@ def _columns(
 
 
 def check_asked_columns(
-    source: Path, header: Sequence[str], columns: Mapping[str, str], asked: Mapping[str, str | None]
+    source: StrPath, header: Sequence[str], columns: Mapping[str, str], asked: Mapping[str, str | None]
 ) -> None:
     """Raise `DataError` for a column that was named in an option and is not there."""
     for role, name in asked.items():
@@ -180,7 +184,7 @@ def choose_columns(
 
 
 def notes_on_columns(
-    source: Path, header: Sequence[str], columns: Mapping[str, str], asked: Mapping[str, str | None]
+    source: StrPath, header: Sequence[str], columns: Mapping[str, str], asked: Mapping[str, str | None]
 ) -> list[str]:
     """Return the lines that say which columns were guessed, if any was, and which one may be the domains."""
     guessed = [
@@ -189,10 +193,11 @@ def notes_on_columns(
         if role in columns and not asked.get(role) and columns[role].strip().lower() != role
     ]
     options = " ".join(f"--{role}-column," for role in asked if role != "domain").rstrip(",")
-    notes = [f"{source.name}: {', '.join(guessed)} (others: {options})"] if guessed else []
+    named = PurePath(source).name
+    notes = [f"{named}: {', '.join(guessed)} (others: {options})"] if guessed else []
     free = [name.strip() for name in header if name.strip().lower() in _DOMAIN_LIKE and name not in columns.values()]
     if free and "domain" not in columns:
-        notes.append(f"{source.name}: if '{free[0]}' says where the images come from, add --domain-column {free[0]}")
+        notes.append(f"{named}: if '{free[0]}' says where the images come from, add --domain-column {free[0]}")
     return notes
 
 

@@ -1,0 +1,43 @@
+"""What a user names becomes a `Store`: by its scheme, or its ending. Nothing is read, and nothing heavy imported.
+
+::
+
+    s3:// gs:// az:// http(s):// memory://     `remote`
+"""
+
+from __future__ import annotations
+
+import os
+
+from tlfeat.images.stores import Store
+from tlfeat.images.urls import checked_url, is_url
+from tlfeat.types import StrPath
+
+
+def is_store(source: StrPath) -> bool:
+    """Whether what a user named is no folder of images and no table of files."""
+    return is_url(os.fspath(source))  # archives and tables of bytes: or an ending
+
+
+def open_store(url: str) -> Store:
+    """Return the store of a URL, as it is recorded in a cache.
+
+    Raises
+    ------
+    UsageError
+        An unknown scheme, a URL that holds a password, or a package is missing; the message says which.
+    """
+    from tlfeat.images.remote import RemoteStore
+
+    return RemoteStore(checked_url(url))
+
+
+def recorded_store(url: str) -> Store:
+    """Return the store that a cache names; one that cannot be opened gives no image, and says why."""
+    from tlfeat.errors import UsageError
+    from tlfeat.images.stores import ClosedStore
+
+    try:
+        return open_store(url)
+    except UsageError as error:
+        return ClosedStore(url="", why=str(error))
