@@ -116,13 +116,13 @@ def test_a_listing_goes_on_over_pages(s3: Any, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("url", ["s3://no-such-bucket-here", "s3://no-such-bucket-here/inside"])
 def test_a_bucket_that_is_not_there_is_said(s3: Any, url: str) -> None:
-    with pytest.raises(DataError, match=f"^{url}: there is no such bucket or folder.$"):
+    with pytest.raises(DataError, match=rf"^{url}: there is no such bucket or folder.$"):
         load_images(url)
 
 
 @pytest.mark.usefixtures("nobody")
 def test_no_credentials_are_said_with_what_helps() -> None:
-    with pytest.raises(DataError, match="no credentials were found. .* FSSPEC_S3_ANON=true"):
+    with pytest.raises(DataError, match=r"no credentials were found\. .* FSSPEC_S3_ANON=true"):
         load_images("s3://photos/pets")
 
 
@@ -146,7 +146,7 @@ def test_no_permission_to_list_is_said(s3: Any, monkeypatch: pytest.MonkeyPatch)
         raise PermissionError("Access Denied")
 
     class Denied:
-        status, headers, body = 403, {}, b""  # noqa: RUF012
+        status, headers, body = 403, {}, b""
 
     monkeypatch.setattr(opened(store)._web, "ask", lambda *args, **options: Denied())
     monkeypatch.setattr(opened(store).files, "call_s3", refused)
@@ -160,7 +160,7 @@ def test_a_signed_request_that_is_refused_goes_by_way_of_s3fs_and_after_three_al
     asked = []
 
     class Moved:
-        status, headers, body = 301, {}, b""  # noqa: RUF012
+        status, headers, body = 301, {}, b""
 
     opened(store)._web.ask = lambda url, *args, **options: asked.append(url) or Moved()  # type: ignore[method-assign,func-returns-value,assignment]
     for _ in range(5):
@@ -175,7 +175,7 @@ def test_an_object_that_was_deleted_or_changed_after_the_listing_is_told(s3: Any
     s3.put_object(Bucket="photos", Key="pets/cat/2.png", Body=b"\7" * 101)  # as long as before
     with pytest.raises(BadImage, match="not there"):
         store.read("cat/1.png")
-    with pytest.raises(BadImage, match="^changed since it was listed$"):
+    with pytest.raises(BadImage, match=r"^changed since it was listed$"):
         store.read("cat/2.png")
     store.names()
     assert store.read("cat/2.png") == b"\7" * 101

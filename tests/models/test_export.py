@@ -73,8 +73,8 @@ def files_to_test(folder: Path, n: int = 24) -> list[Path]:
     """Test images of a model, of every class, and not only those that `_check` of the export itself looks at."""
     result = Result.from_dict(read_json(folder / "result.json"))
     data = read_data_set(folder, result)
-    assert data.root is not None
-    return [data.root / path for path in result.test_paths[:: -(len(result.test_paths) // n)][:n]]
+    assert isinstance(data.home, Path)
+    return [data.home / path for path in result.test_paths[:: -(len(result.test_paths) // n)][:n]]
 
 
 @functools.cache

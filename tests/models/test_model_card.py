@@ -32,7 +32,7 @@ def test_the_data_of_a_model_are_counted_by_the_split_that_it_had(result: Result
         "cat": (7, 5),
         "dog": (7, 5),
     }
-    assert data.root is not None and data.root.name == "photos"
+    assert isinstance(data.home, Path) and data.home.name == "photos"
     other = replace(result, split=replace(result.split, seed=4))
     assert read_data_set(Path(result.model), other).counts == {}  # the images are others by now: nothing is said
 

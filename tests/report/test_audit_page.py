@@ -105,6 +105,6 @@ def test_the_page_shows_a_picture_only_if_it_is_the_one_that_was_embedded(tmp_pa
     picture(2, (40, 30)).save(tmp_path / "of the user.png")
     key = content_key((tmp_path / "of the set.png").read_bytes())
     findings = [doubted(name, kind="outlier") for name in ("of the set.png", "of the user.png", "gone.png")]
-    found = replace(made(findings), root=tmp_path, key_of={"of the set.png": key, "of the user.png": key})
+    found = replace(made(findings), home=tmp_path, key_of={"of the set.png": key, "of the user.png": key})
     assert to_html(found).count("data:image/jpeg;base64,") == 1
     assert to_html(replace(found, key_of={})).count("data:image/jpeg;base64,") == 0

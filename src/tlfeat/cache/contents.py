@@ -16,6 +16,8 @@ from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.text_catalog import is_text_backbone
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import CacheError, DataError, TlfeatError
+from tlfeat.images.decode import Picture
+from tlfeat.images.stores import StoredImage
 from tlfeat.text import printable
 from tlfeat.texts.read import keyed_text, snippet
 from tlfeat.texts.text_set import load_texts
@@ -170,10 +172,12 @@ def snippets(cache: Cache, keys: Sequence[str]) -> dict[str, str]:
     return {key: printable(snippet(text)) for key, text in found.items()}
 
 
-def picture_files(cache: Cache, paths: list[str]) -> list[Path] | None:
-    """Return the files of images, None where the rows were imported or every file is gone."""
+def picture_files(cache: Cache, paths: list[str]) -> list[Picture] | None:
+    """Return the files of images, or what reads them; None where rows were imported or every file is gone."""
     if origin(cache) is Origin.IMPORTED or holds_texts(cache):
         return None
-    root = cache.table.images.root
-    files = [root / path for path in paths]
-    return files if any(file.exists() for file in files) else None
+    images = cache.table.images
+    if images.store is not None:
+        return [StoredImage(images.store, path) for path in paths]
+    files = [images.root / path for path in paths]
+    return [*files] if any(file.exists() for file in files) else None

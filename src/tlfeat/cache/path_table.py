@@ -30,6 +30,8 @@ from tlfeat.cache.checks import (
 from tlfeat.errors import CacheDamaged, CacheError
 from tlfeat.files import kept_inside
 from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.images.open_store import recorded_store
+from tlfeat.images.urls import is_url
 
 #: Lines in one chunk.
 _CHUNK_LINES = 8192
@@ -75,6 +77,8 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
         groups=text["group"],
         holds=str(source.get("holds", "images")),
         domains=text.get("domain", []),
+        store=recorded_store(str(source["store"])) if source.get("store") else None,
+        url=str(source["source"]) if is_url(str(source.get("source", ""))) else "",
     )
     return ImageTable(images, text["key"], text["status"], text["error"], numbers["size"], numbers["mtime_ns"])
 

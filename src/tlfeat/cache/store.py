@@ -291,7 +291,7 @@ class Cache:
             "cache": str(self.path),
             "bytes": self.path.stat().st_size,
             "format_version": int(attribute(self._file.content, "format_version")),
-            "source": str(images.source),
+            "source": images.named,
             "fingerprint": self.fingerprint,
             "environment": self.environment,
             "layers": self.layers,

@@ -49,7 +49,7 @@ def compare_caches(
 
 def sweep_backbones(
     console: Console,
-    data: Path | None,
+    data: str | None,
     *,
     backbones: Sequence[str],
     pools: Sequence[str],

@@ -71,7 +71,7 @@ def run_extract(
     left_out = left_out_text(job.images.passed_over)
     console.say(
         f"{counted(len(job.images), 'image')}, {counted(len(job.images.classes), 'class', 'classes')}"
-        f"{domains_text(job.images.domains)} from {job.images.source}" + (f" ({left_out})" if left_out else "")
+        f"{domains_text(job.images.domains)} from {job.images.named}" + (f" ({left_out})" if left_out else "")
     )
     if job.advice.why:
         console.warn(f"{job.advice.why}. Embeddings are computed all the same")
@@ -128,6 +128,9 @@ def _look_for_copies(console: Console, path: Path) -> None:
     from tlfeat.evaluate.copies import find_copies
 
     with open_cache(path) as cache:
+        store = cache.table.images.store
+        if store is not None and store.n_ahead:
+            return  # what looks alike would be read from far away once more: only where it is needed
         if not 1 < cache.table.count("ok") <= _MOST_FOR_COPIES:
             return
         group_of = find_copies(cache, on_progress=console.progress).groups()

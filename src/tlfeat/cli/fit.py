@@ -102,7 +102,7 @@ def run_fit_sklearn(
 def run_fit_keras(
     console: Console,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(help="Images, which are embedded first. Default: the images of the cache."),
     ] = None,
     training: TrainingOptions = TrainingOptions(),
@@ -148,7 +148,7 @@ def run_fit_keras(
 
 def _cache_of(
     console: Console,
-    data: Path | None,
+    data: str | None,
     recipe: Recipe | None,
     settings: TrainSettings,
     images: ImageOptions,

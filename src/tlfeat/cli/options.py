@@ -83,10 +83,10 @@ ModelArgument = Annotated[
 ]
 
 DataArgument = Annotated[
-    Path | None,
+    str | None,
     typer.Argument(
         help="Folder of class folders, folder of train/val/test folders, or CSV file (columns path and label; see "
-        "--path-column). Default: the built-in example."
+        "--path-column); or a URL of one: s3://, gs://, az://, https://. Default: the built-in example."
     ),
 ]
 

@@ -32,11 +32,11 @@ def run_models(console: Console, cache: CacheOption = None) -> None:
 def run_predict(
     console: Console,
     images: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="[MODEL] IMAGE...",
-            help="Image files, or folders of them. A model may stand before them: its folder, or its name from `tlfeat "
-            "models`. Default: the best model of the last split of the cache.",
+            help="Image files, folders of them, or URLs (s3://, https://...). A model may stand before them: its "
+            "folder, or its name from `tlfeat models`. Default: the best model of the last split of the cache.",
         ),
     ],
     model: Annotated[
@@ -96,12 +96,15 @@ def run_export(
     console.result(to_text(found), to_document(found))
 
 
-def _model_and_images(words: list[Path]) -> tuple[Path | None, list[Path]]:
+def _model_and_images(words: list[str]) -> tuple[Path | None, list[str]]:
     """Tell whether a model stands before the images: a folder with a model.json, or what is no file and no image."""
     from tlfeat.images.folders import IMAGE_SUFFIXES
+    from tlfeat.images.open_store import is_store
     from tlfeat.models.listing import is_model
 
-    first, *others = words
+    if is_store(words[0]):
+        return None, words
+    first, others = Path(words[0]), words[1:]
     if is_model(first) and not others:
         raise UsageError(f"No image was named, only the model {first}.")
     is_gone = not first.exists() and first.suffix.lower() not in IMAGE_SUFFIXES

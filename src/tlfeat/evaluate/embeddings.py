@@ -16,6 +16,7 @@ from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError
 from tlfeat.evaluate.split import TEST_FRACTION, Split, join_groups, make_split
 from tlfeat.images.image_set import ImageTable
+from tlfeat.images.stores import Store
 from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.notebook import html_picture, html_table, import_pandas, spread
 from tlfeat.text import aligned, counted
@@ -49,7 +50,7 @@ class _Source:
     layers: list[str]
     widths: list[int]
     backbone: str
-    root: Path | None  # of the paths; None where rows were imported
+    home: Path | Store | None  # of the paths; None where rows were imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,8 @@ class Embeddings:
 
     @property
     def root(self) -> Path | None:
-        """The folder that `paths` count from; None where the rows were imported."""
-        return self._source.root
+        """The folder that `paths` count from; None where the rows were imported, or the images lie in a store."""
+        return self._source.home if isinstance(self._source.home, Path) else None
 
     @property
     def files(self) -> list[Path]:
@@ -160,9 +161,11 @@ class Embeddings:
         Raises
         ------
         DataError
-            The rows were imported: there are no images.
+            The rows were imported, or the images lie in a store: there are no files.
         """
         if self.root is None:
+            if (store := self._source.home) is not None and not isinstance(store, Path):
+                raise DataError(f"The images of {self._source.cache} are no files: they lie in {store.url}.")
             raise DataError(f"The rows of {self._source.cache} were imported: there are no images.")
         return [self.root / path for path in self.paths]
 
@@ -252,7 +255,7 @@ class Embeddings:
 
     def _repr_html_(self) -> str:
         at = spread(len(self), _N_SHOWN)
-        small = [known_thumbnail(self.root, self.paths[i], self.keys[i], _SIDE) for i in at]
+        small = [known_thumbnail(self._source.home, self.paths[i], self.keys[i], _SIDE) for i in at]
         pictures = [html_picture(jpeg, str(self.paths[i])) for i, jpeg in zip(at, small, strict=True)]
         rows = [(row[0], picture, *row[1:]) for row, picture in zip(self._shown(), pictures, strict=True)]
         return html_table(("", "image", "path", "label", "split"), rows, above=self._summary())
@@ -323,7 +326,7 @@ def load(
             layers,
             [opened.layers[name][1] for name in layers],
             encoder_name(opened),
-            None if origin(opened) is Origin.IMPORTED else table.images.root,
+            None if origin(opened) is Origin.IMPORTED else table.images.home,
         )
     split, notes = _split_of(table, seed, test_fraction, test_split)
     return Embeddings(source, split.classes if split else table.images.classes, _columns(table, split), notes)

@@ -204,7 +204,7 @@ def open_adapted(
     names = choose_layers(cache, layers)
     adapted = adapt_network(
         spec,
-        {table.images.paths[i]: table.images.file(i) for i in measured_at},
+        {table.images.paths[i]: table.images.content(i) for i in measured_at},
         resize=held["resize"],
         domain=domain,
         weight=weight,

@@ -32,8 +32,8 @@ class Profile:
         Threads that read, decode and encode; `read_s`, `decode_s` and `encode_s` are sums over them.
     is_parallel : bool
         Whether encoding ran in those threads, a core each, or beside them with threads of its own.
-    wait_decode_s, wait_encode_s, write_s : float
-        What the one thread that drives waited for: pictures, rows, and the cache.
+    wait_read_s, wait_decode_s, wait_encode_s, write_s : float
+        What the one thread that drives waited for: bytes of a store that is far away, pictures, rows, and the cache.
     prepare_s : float
         Building the encoder; in none of the other figures.
     wall_s, cpu_s : float
@@ -45,6 +45,7 @@ class Profile:
     read_s: float = 0.0
     decode_s: float = 0.0
     encode_s: float = 0.0
+    wait_read_s: float = 0.0
     wait_decode_s: float = 0.0
     wait_encode_s: float = 0.0
     write_s: float = 0.0
@@ -68,6 +69,8 @@ def embed_files(
     is_wanted: Callable[[Decoded], bool] = lambda decoded: decoded.pixels is not None,
     is_known: Callable[[str], bool] = lambda key: False,
     is_prepared_first: bool = False,
+    n_reads: int = 0,
+    size_of: Callable[[int], int] = lambda i: 0,
     profile: Profile | None = None,
     on_progress: OnProgress = silent,
 ) -> Generator[Embedded, None, None]:
@@ -85,6 +88,10 @@ def embed_files(
         be encoded; never true where there are no pixels.
     is_known : callable
         Asked for every content key, in the threads: whether pixels are not needed.
+    n_reads : int, default=0
+        Reads under way at once where images lie far away (`Store.n_ahead`).
+    size_of : callable
+        Bytes of image `i`, 0 where that is not known: it bounds the memory of what was read ahead.
     profile : Profile, optional
         Filled in; its `n_threads` says how many threads are used, one a core where there is none.
     on_progress : callable, optional
@@ -97,6 +104,11 @@ def embed_files(
     """
     profile = profile or Profile(n_cores())
     batch: list[Decoded] = []
+
+    def waited(seconds: float) -> None:
+        profile.wait_read_s += seconds
+        profile.wait_decode_s -= seconds  # which counts all until a picture is there
+
     on_way: deque[tuple[list[Decoded], Future[tuple[dict[str, Rows], float]]]] = deque()
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(profile.n_threads, thread_name_prefix="embed"))
@@ -108,6 +120,9 @@ def embed_files(
             n_ahead=max(64, 3 * encoder.batch_size),
             pool=pool,
             decode=getattr(encoder, "decode", None),
+            n_reads=n_reads,
+            size_of=size_of,
+            on_wait=waited,
         )
         stack.callback(decoded_all.close)
 

@@ -112,7 +112,9 @@ def extract_rows(
     """
     cache_path = Path(cache_path)
     others = [Path(path) for path in known_in]
-    source = {**(origin or {}), "root": str(images.root), "source": str(images.source)}
+    source = {**(origin or {}), "root": images.place, "source": images.named}
+    if images.store is not None:
+        source["store"] = images.store.url
     is_new = not cache_path.exists()
     if is_new:
         cache = create_cache(cache_path, encoder.fingerprint, source, is_compressed=is_compressed)
@@ -197,7 +199,8 @@ class _Run:
         if previous is None:
             self.cache.write_table(table)  # a killed run leaves a cache that knows what it was about
         try:
-            self.known.take(table)
+            if not self.n_reads:  # to know an image is to read it, and one that is far away is read once
+                self.known.take(table)
             with self._clock():
                 self._embed(table)
         except KeyboardInterrupt:
@@ -232,6 +235,11 @@ class _Run:
             self.profile.wall_s = time.perf_counter() - started_s - self.profile.prepare_s
             self.profile.cpu_s += time.process_time() - started_cpu_s
 
+    @property
+    def n_reads(self) -> int:
+        """Reads that are best under way at once; 0 where images are near."""
+        return self.images.store.n_ahead if self.images.store is not None else 0
+
     def _previous_table(self) -> ImageTable | None:
         try:
             return self.cache.table
@@ -263,6 +271,8 @@ class _Run:
             is_wanted=lambda decoded: self._is_wanted(table, decoded, n_todo),
             is_known=self._needs_no_pixels,
             is_prepared_first=self._has_unproven_layers,
+            n_reads=self.n_reads,
+            size_of=table.sizes.__getitem__,
             profile=self.profile,
             on_progress=self.on_progress,
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.errors import BadImage, CacheError
-from tlfeat.images.decode import n_cores, read_file
+from tlfeat.images.decode import n_cores, read_picture
 from tlfeat.images.image_set import ImageTable, content_key
 from tlfeat.types import OnProgress
 
@@ -123,6 +123,6 @@ def _maybe_known(other: Cache, table: ImageTable) -> list[int]:
 
 def _key_of(content: Path | Callable[[], bytes]) -> str:
     try:
-        return content_key(content() if callable(content) else read_file(content))
+        return content_key(read_picture(content))
     except BadImage:
         return ""  # decoding says why

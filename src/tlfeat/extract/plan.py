@@ -27,6 +27,7 @@ from tlfeat.images import example
 from tlfeat.images.classes import parse_class_map
 from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.images.labels import Advice, advise
+from tlfeat.images.open_store import is_store
 from tlfeat.images.resizing import RESIZES
 from tlfeat.text import counted
 from tlfeat.texts.text_set import load_texts, looks_like_texts
@@ -60,7 +61,7 @@ class ExtractionJob:
         """Raise `DataError` where the images have fewer than two classes, for commands that could not go on."""
         if (missing := self.advice).why:
             add = ["--label-from", missing.label_from] if missing.label_from else []
-            raise DataError(f"{self.images.source}: {missing.why}.", add=add)
+            raise DataError(f"{self.images.named}: {missing.why}.", add=add)
 
     def run(self, **options: Any) -> ExtractReport:
         """Run it; `options` are those of `extract_rows`. An encoder that had work embeds reference images too.
@@ -141,7 +142,6 @@ def plan_extraction(
     if isinstance(file := options.get("backbone"), os.PathLike):
         options["backbone"] = os.fspath(file)
     _check(options, layers)
-    data = None if data is None else Path(data)
     cache = None if cache is None else Path(cache)
     source: dict[str, Any] = {}
     reading: dict[str, Any] = {"class_map": list(class_map), "classes": list(classes), "label_from": label_from}
@@ -157,7 +157,7 @@ def plan_extraction(
             raise DataError(
                 f"{cache} does not say where its images are: name them, tlfeat extract DATA --cache {cache}."
             )
-        data = Path(source["source"])
+        data = source["source"]
         reading = {name: value or source.get(name) for name, value in reading.items()}
     if data is None:
         data = example.write_digits(workspace.CACHE_DIR / "example" / "digits")
@@ -173,7 +173,7 @@ def plan_extraction(
     return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)])
 
 
-def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:
+def _read(data: StrPath, reading: Mapping[str, Any]) -> ImageSet:
     """Return the images; an error where a table names files none of which is there, before a network is built."""
     if reading["text_column"]:
         raise UsageError("--text-column names texts: add --backbone minilm --weights FOLDER, or another text encoder.")
@@ -181,6 +181,9 @@ def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:
     try:
         images = load_images(data, **{**of_images, "class_map": parse_class_map(reading["class_map"] or [])})
     except DataError as error:
+        if is_store(data):
+            raise
+        data = Path(data)
         if data.is_dir() and looks_like_texts(data):  # or there is a note among folders that are empty
             raise DataError(f"{error} If these texts are meant: --backbone minilm --weights FOLDER.") from error
         if data.exists() and looks_like_texts(data):
@@ -189,7 +192,11 @@ def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:
                 f"(docs/text.md says where to get one)."
             ) from error
         raise
-    if images.source.is_file() and not any(images.file(i).exists() for i in range(len(images))):
+    if (
+        images.store is None
+        and images.source.is_file()
+        and not any(images.file(i).exists() for i in range(len(images)))
+    ):
         raise DataError(
             f"{data}: none of its {counted(len(images), 'file')} is there; the first is '{images.paths[0]}'. Paths "
             f"count from the folder of the table ({images.root}); files were looked for by name below it, too."
@@ -197,7 +204,9 @@ def _read(data: Path, reading: Mapping[str, Any]) -> ImageSet:
     return images
 
 
-def _read_texts(data: Path, reading: Mapping[str, Any]) -> ImageSet:
+def _read_texts(data: StrPath, reading: Mapping[str, Any]) -> ImageSet:
+    if is_store(data):
+        raise UsageError(f"Texts are read from folders and tables of this machine; copy {data} here first.")
     if reading["path_column"]:
         raise UsageError("--path-column names files of images; the column of texts is --text-column NAME.")
     of_texts = {name: value for name, value in reading.items() if name != "path_column"}
@@ -312,5 +321,5 @@ def _warnings(encoder_source: dict[str, Any]) -> list[str]:
 
 def default_cache_path(images: ImageSet, encoder_name: str, fingerprint: Mapping[str, Any]) -> Path:
     """Return ``cache/DATA-BACKBONE-XXXXXXXX.h5``; other data or another fingerprint give another name."""
-    identity = digest({**fingerprint, "source": str(images.source)})
+    identity = digest({**fingerprint, "source": images.named})
     return CACHE_DIR / f"{safe_name(images.name)}-{safe_name(encoder_name)}-{identity}.h5"

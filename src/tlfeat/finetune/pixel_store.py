@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from tlfeat.cache.journal import FULL
 from tlfeat.errors import CacheError
-from tlfeat.images.decode import decode_file, n_cores
+from tlfeat.images.decode import Picture, decode_file, n_cores
 from tlfeat.images.resizing import pixel_type
 from tlfeat.types import Pixels
 from tlfeat.workspace import PIXELS_DIR, digest
@@ -54,7 +54,7 @@ def n_bytes(n_pictures: int, size: tuple[int, int], resize: str) -> int:
 
 
 def open_pixels_of(
-    files: Sequence[Path],
+    files: Sequence[Picture],
     keys: Sequence[str],
     size: tuple[int, int],
     resize: str,
@@ -80,8 +80,8 @@ class PixelStore:
     ----------
     path : Path
         The file; made where there is none, with room for all pictures. `open_pixels_of` chooses it.
-    files : sequence of Path
-        The image files.
+    files : sequence of Path or callable
+        The image files, or what gives their bytes.
     keys : sequence of str
         The content key of each (`images.content_key`). Copies of a picture are stored once.
     size : tuple of int
@@ -111,7 +111,7 @@ class PixelStore:
     def __init__(
         self,
         path: Path,
-        files: Sequence[Path],
+        files: Sequence[Picture],
         keys: Sequence[str],
         size: tuple[int, int],
         resize: str,

@@ -18,7 +18,7 @@ from tlfeat.extract.plan import DEFAULT_BACKBONE
 from tlfeat.files import check_saved
 from tlfeat.finetune.network import Network
 from tlfeat.finetune.settings import TrainSettings
-from tlfeat.images.decode import decode_batches
+from tlfeat.images.decode import Picture, decode_batches
 from tlfeat.types import Pixels
 
 #: Images whose probabilities are computed at once.
@@ -40,7 +40,7 @@ def predict_pixels(model: Any, pixels: Pixels, *, batch_size: int = 32) -> npt.N
 
 
 def predict_files(
-    model: Any, files: Sequence[Path], size: tuple[int, int], resize: str, *, batch_size: int = 32
+    model: Any, files: Sequence[Picture], size: tuple[int, int], resize: str, *, batch_size: int = 32
 ) -> npt.NDArray[np.float64]:
     """Return probabilities of shape (n_files, n_classes), decoding included; every file must be readable."""
     batches = decode_batches(files, size, batch_size, resize)

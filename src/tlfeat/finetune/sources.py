@@ -200,7 +200,7 @@ class CutSource:
             caches: list[Cache] = []
             failures: dict[str, str] = {}
             for each in encoders:
-                identity = workspace.digest({**each.fingerprint, "layers": layers, "root": str(self.images.root)})
+                identity = workspace.digest({**each.fingerprint, "layers": layers, "root": self.images.place})
                 path = workspace.CUTS_DIR / f"{self.stem}-{identity}.h5"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 report = extract_rows(self.images, each, path, origin=origin, on_progress=on_progress)
@@ -300,7 +300,7 @@ class Sources:
     def pixels(self) -> PixelStore:
         """Return the store of all images of the split, decoded when first asked for."""
         if self._pixels is None:
-            files = [self.images.root / path for path in self.split.paths]
+            files = [self.images.picture(path) for path in self.split.paths]
             store = open_pixels_of(files, self.split.keys, self.size, self.resize)
             self._pixels = self._stack.enter_context(store)
         return self._pixels

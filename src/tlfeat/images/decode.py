@@ -35,7 +35,10 @@ from tlfeat.files import read_regular
 from tlfeat.images.folders import HEIC_ADVICE, can_read_heic
 from tlfeat.images.image_set import content_key
 from tlfeat.images.jpeg_scans import check_scans
+from tlfeat.images.read_ahead import Picture as Picture
+from tlfeat.images.read_ahead import read_ahead
 from tlfeat.images.resizing import RESIZE, draft, pixel_type, resized
+from tlfeat.images.stores import Store, StoredImage
 from tlfeat.types import Pixels
 
 #: Larger pictures are refused from their header, before any pixel is decoded: 100 million pixels are 300 MB.
@@ -55,9 +58,6 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 _PILLOW = r"PIL\."
-
-#: What is decoded: a file, or what gives the bytes of one (and may raise a `BadImage`).
-Picture = Path | Callable[[], bytes]
 
 _one_large_at_a_time = threading.Lock()
 
@@ -233,6 +233,21 @@ def read_file(path: Path) -> bytes:
         raise BadImage(why if error.errno == errno.EFBIG else f"cannot be read: {why}") from error
 
 
+def content_of(home: Path | Store, path: str) -> bytes:
+    """Return the bytes of one image of a folder or a store (`ImageSet.home`); a `BadImage` as in `read_file`."""
+    return read_file(home / path) if isinstance(home, Path) else home.read(path)
+
+
+def read_picture(picture: Picture) -> bytes:
+    """Return the bytes of a file, or those that a function gives; a `BadImage` as in `read_file`."""
+    return picture() if callable(picture) else read_file(picture)
+
+
+def n_reads_of(files: Sequence[object]) -> int:
+    """Return how many reads are best under way at once: those of the store that the first image lies in, if any."""
+    return files[0].store.n_ahead if files and isinstance(files[0], StoredImage) else 0
+
+
 def decode_file(
     i: int,
     picture: Picture,
@@ -245,7 +260,7 @@ def decode_file(
     key, error, pixels = "", "", None
     started_s = read_s = time.perf_counter()
     try:
-        data = picture() if callable(picture) else read_file(picture)
+        data = read_picture(picture)
         key = content_key(data)
         read_s = time.perf_counter()
         if not is_known(key):
@@ -265,6 +280,9 @@ def decode_all(
     n_ahead: int = 64,
     pool: Executor | None = None,
     decode: Callable[[bytes], Pixels] | None = None,
+    n_reads: int = 0,
+    size_of: Callable[[int], int] = lambda i: 0,
+    on_wait: Callable[[float], None] = lambda seconds: None,
 ) -> Generator[Decoded, None, None]:
     """Decode files in threads, in order, at most `n_ahead` of them ahead of the consumer.
 
@@ -277,11 +295,16 @@ def decode_all(
         Threads shared with other work; `n_threads` of its own, one a core, by default.
     decode : callable, optional
         Takes the bytes of what is no picture: a text becomes its tokens.
+    n_reads, size_of, on_wait
+        Where images lie far away: reads under way at once, as in `read_ahead.read_ahead`.
     """
     with contextlib.ExitStack() as stack:
         if pool is None:
             pool = stack.enter_context(ThreadPoolExecutor(n_threads or n_cores(), thread_name_prefix="decode"))
         waiting: deque[Future[Decoded]] = deque()
+        if n_reads:
+            files = read_ahead(files, n_reads, size_of=size_of, on_wait=on_wait)
+            stack.callback(files.close)
         try:
             for i, path in files:
                 waiting.append(pool.submit(decode_file, i, path, size, is_known, resize, decode))
@@ -302,7 +325,7 @@ def n_cores() -> int:
 
 
 def decode_batches(
-    files: Sequence[Path], size: tuple[int, int], batch_size: int, resize: str = RESIZE
+    files: Sequence[Picture], size: tuple[int, int], batch_size: int, resize: str = RESIZE
 ) -> Iterator[Pixels]:
     """Give the pixels of `files` in order, `batch_size` at a time, where none of them may be missing.
 
@@ -312,7 +335,7 @@ def decode_batches(
         A file cannot be decoded; the message names it.
     """
     waiting: list[Pixels] = []
-    for decoded in decode_all(enumerate(files), size, resize=resize):
+    for decoded in decode_all(enumerate(files), size, resize=resize, n_reads=n_reads_of(files)):
         if decoded.pixels is None:
             raise DataError(f"{files[decoded.i]}: {decoded.error}.")
         waiting.append(decoded.pixels)

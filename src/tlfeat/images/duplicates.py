@@ -24,13 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from tlfeat.errors import BadImage
 from tlfeat.images.grey_maps import COARSE, FINE, HALF, Grey, Pictures
 from tlfeat.images.nearest import N_NEIGHBOURS, Nearest, Positions, nearest_images
+from tlfeat.images.read_ahead import Picture
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, Rows, silent
 
@@ -86,7 +86,7 @@ class Duplicates:
 def find_duplicates(
     rows: Rows | None,
     keys: Sequence[str],
-    files: Sequence[Path] | None,
+    files: Sequence[Picture] | None,
     *,
     max_pairs: int = MAX_PAIRS,
     on_progress: OnProgress = silent,
@@ -99,7 +99,7 @@ def find_duplicates(
         Not modified; a copy is made. None, where they are larger than memory, finds equal bytes only.
     keys : sequence of str
         Content keys.
-    files : sequence of Path, optional
+    files : sequence of Path or callable, optional
         None where there are no pictures to look at.
     max_pairs : int, default=300,000
         Pictures are compared for so many candidates, most similar rows first. Equal bytes are always found.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.images.decode import decode_all, decode_bytes, image_size, read_file
+from tlfeat.images.decode import Picture, decode_all, decode_bytes, image_size, n_reads_of, read_picture
 from tlfeat.types import OnProgress, silent
 
 #: Side in pixels at which pictures are decoded.
@@ -39,11 +38,11 @@ class Pictures:
 
     Parameters
     ----------
-    files : sequence of Path
+    files : sequence of Path or callable
     on_progress : callable
     """
 
-    def __init__(self, files: Sequence[Path], on_progress: OnProgress = silent) -> None:
+    def __init__(self, files: Sequence[Picture], on_progress: OnProgress = silent) -> None:
         self._files = files
         self._on_progress = on_progress
         self._sums: dict[int, Sums | None] = {}  # of red, green and blue: half the bytes of a mean
@@ -58,7 +57,8 @@ class Pictures:
         """Decode the pictures of pairs, shape (n, 2), and return those of which both are there."""
         new = [i for i in np.unique(pairs).tolist() if i not in self._sums]
         files = ((i, self._files[i]) for i in new)
-        for n, decoded in enumerate(decode_all(files, (DECODED_SIDE, DECODED_SIDE)), start=1):
+        small = decode_all(files, (DECODED_SIDE, DECODED_SIDE), n_reads=n_reads_of(self._files))
+        for n, decoded in enumerate(small, start=1):
             pixels = decoded.pixels
             self._sums[decoded.i] = None if pixels is None else pixels.sum(axis=2, dtype=np.uint16)
             self._on_progress("comparing pictures", n, len(new))
@@ -91,7 +91,7 @@ class Pictures:
 
     def size(self, i: int) -> tuple[int, int]:
         """Return height and width of a whole picture."""
-        return image_size(read_file(self._files[i]))
+        return image_size(read_picture(self._files[i]))
 
     def have_equal_pixels(self, one: int, other: int) -> bool:
         """Return whether two pictures are the same pixel by pixel, however they are stored."""
@@ -104,7 +104,7 @@ class Pictures:
 
     @cache  # noqa: B019
     def _pixel_key(self, i: int) -> bytes:
-        pixels = decode_bytes(read_file(self._files[i]), None)
+        pixels = decode_bytes(read_picture(self._files[i]), None)
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
 

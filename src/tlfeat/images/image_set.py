@@ -20,7 +20,6 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from tlfeat.images.classes import check_class_map, check_classes, check_same_cla
 from tlfeat.images.domains import check_domain_folders, check_no_domain_folders, domain_notes, find_parts
 from tlfeat.images.folders import FolderTree, Tree, heic_notes, image_suffixes, left_out_text
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
-from tlfeat.images.stores import Store
+from tlfeat.images.stores import Store, StoredImage
 from tlfeat.images.tables import below_one_folder, find_files, read_table
 from tlfeat.images.urls import is_url, url_name
 from tlfeat.text import composed, counted
@@ -127,12 +126,14 @@ class ImageSet:
         """The absolute path of image `i`, where there is no store."""
         return self.root / self.paths[i]
 
+    def picture(self, path: str) -> Path | Callable[[], bytes]:
+        """What is read of the image with this path: its file, or what gives the bytes from the store."""
+        return self.root / path if self.store is None else StoredImage(self.store, path)
+
     def content(self, i: int) -> Path | Callable[[], bytes]:
         """What is read of image or text `i`: its file, or what gives the bytes from a store or a table of texts."""
-        if self.store is not None:
-            return partial(self.store.read, self.paths[i])
         if not self.contents:
-            return self.file(i)
+            return self.picture(self.paths[i])
         text = self.contents[i]
         return lambda: text.encode("utf-8", "surrogateescape")
 

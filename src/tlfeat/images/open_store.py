@@ -8,8 +8,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePosixPath
 
-from tlfeat.images.stores import Store
+from tlfeat.images.folders import image_suffixes
+from tlfeat.images.stores import Store, StoredImage
 from tlfeat.images.urls import checked_url, is_url
 from tlfeat.types import StrPath
 
@@ -30,6 +32,17 @@ def open_store(url: str) -> Store:
     from tlfeat.images.remote import RemoteStore
 
     return RemoteStore(checked_url(url))
+
+
+def is_one_image(url: str) -> bool:
+    """Whether a URL names an image, by its ending, and no folder or table of them."""
+    return PurePosixPath(url.partition("?")[0]).suffix.lower() in image_suffixes()
+
+
+def one_image(url: str) -> StoredImage:
+    """Return the image of a URL."""
+    base, _, name = checked_url(url).rpartition("/")
+    return StoredImage(open_store(f"{base}/" if base.endswith(":/") else base), name)
 
 
 def recorded_store(url: str) -> Store:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from tlfeat.errors import BadImage, DataError, ShapeError, UsageError
 from tlfeat.images.decode import Picture
 from tlfeat.images.image_set import load_images
+from tlfeat.images.open_store import is_one_image, is_store, one_image
 
 _WANTED = "a path, the bytes of an image file, a PIL image or a uint8 array of shape (height, width, 3)"
 
@@ -37,14 +38,14 @@ def pictures_of(images: Any) -> Iterator[tuple[str, Picture]]:
         When it is met: what is no image; an array of another shape or type.
     """
     if isinstance(images, str | os.PathLike):
-        yield from _below(Path(images))
+        yield from _in_store(os.fspath(images)) if is_store(images) else _below(Path(images))
         return
     for i, item in enumerate(_items(images)):
         name = str(item) if isinstance(item, str | os.PathLike) else f"image {i}"
         yield name, _picture(item, name)
 
 
-def _below(path: Path) -> Iterator[tuple[str, Path]]:
+def _below(path: Path) -> Iterator[tuple[str, Picture]]:
     """Give a file, or the images of a folder or a table in the order that `extract` has them in."""
     if not path.exists():
         raise DataError(f"{path} does not exist (looked in {Path.cwd()}).")
@@ -53,7 +54,18 @@ def _below(path: Path) -> Iterator[tuple[str, Path]]:
         return
     found = load_images(path)
     for i in range(len(found)):
-        yield str(found.file(i)), found.file(i)
+        yield str(found.content(i)), found.content(i)
+
+
+def _in_store(url: str) -> Iterator[tuple[str, Picture]]:
+    """Give the images of a bucket, a server or a table there, or the one that was named."""
+    if is_one_image(url):
+        image = one_image(url)
+        yield image.name, image
+        return
+    found = load_images(url)
+    for i in range(len(found)):
+        yield str(found.content(i)), found.content(i)
 
 
 def _items(images: Any) -> Iterable[Any]:
@@ -116,6 +128,8 @@ def _of_hugging_face(images: Any) -> Iterator[Any]:
 
 
 def _picture(item: Any, name: str) -> Picture:
+    if isinstance(item, str) and is_store(item):
+        return one_image(item)
     if isinstance(item, str | os.PathLike):
         return Path(item)
     if isinstance(item, bytes | bytearray | memoryview):

@@ -9,12 +9,11 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 from tlfeat.errors import BadImage, DataError
-from tlfeat.images.seen import Entry, Seen
+from tlfeat.images.seen import Entry, Remote, Seen
 from tlfeat.images.urls import WEB_SCHEMES, scheme_of
 from tlfeat.images.web import Passing
 
@@ -29,31 +28,6 @@ _MOST_LOST = 100
 
 #: Larger ones are refused unread, as files are (`decode.MAX_FILE_BYTES`).
 _MAX_BYTES = 1 << 30
-
-
-class Remote(Protocol):
-    """A bucket or a server, by path below the URL of its store.
-
-    Attributes
-    ----------
-    lists_stamps : bool
-        Whether `entries` tells sizes and stamps; else `entry` is asked for those of the images.
-    """
-
-    @property
-    def lists_stamps(self) -> bool: ...
-
-    def entries(self) -> Iterator[Entry]:
-        """List all objects below the URL; a `DataError` says why that cannot be."""
-        ...
-
-    def entry(self, path: str) -> Entry:
-        """Ask for size and stamp of one object; (path, 0, 0) where nothing is known."""
-        ...
-
-    def fetch(self, path: str, max_bytes: int) -> tuple[bytes, int]:
-        """Read one object once, with the stamp that came with it, or 0; `BadImage`, or `Passing`."""
-        ...
 
 
 class RemoteStore:
@@ -168,6 +142,8 @@ def _remote_of(url: str) -> Remote:
         from tlfeat.images.web_remote import WebRemote
 
         return WebRemote(url)
-    from tlfeat.images.fsspec_remote import open_fsspec
+    from tlfeat.images.fsspec_remote import FsspecRemote, open_files
+    from tlfeat.images.s3_remote import S3Remote
 
-    return open_fsspec(url)
+    files = open_files(url)
+    return S3Remote(url, files) if scheme_of(url) == "s3" else FsspecRemote(url, files)

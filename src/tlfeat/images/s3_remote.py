@@ -30,7 +30,7 @@ _MAX_DETOURS = 3
 
 
 class S3Remote(FsspecRemote):
-    """The `remote.Remote` of a bucket, or of a part of one."""
+    """The `seen.Remote` of a bucket, or of a part of one."""
 
     def __init__(self, url: str, files: Any) -> None:
         super().__init__(url, files)

@@ -1,15 +1,41 @@
-"""What one listing says of objects, 24 bytes each: size and stamp by the hash of the name."""
+"""What a bucket or a server is asked, and what one listing says of objects: size and stamp, 24 bytes each."""
 
 from __future__ import annotations
 
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 
 #: Name, size in bytes (-1 where it is not told) and stamp (0 where nothing is known).
 Entry = tuple[str, int, int]
+
+
+class Remote(Protocol):
+    """A bucket or a server, by path below the URL of its store.
+
+    Attributes
+    ----------
+    lists_stamps : bool
+        Whether `entries` tells sizes and stamps; else `entry` is asked for those of the images.
+    """
+
+    @property
+    def lists_stamps(self) -> bool: ...
+
+    def entries(self) -> Iterator[Entry]:
+        """List all objects below the URL; a `DataError` says why that cannot be."""
+        ...
+
+    def entry(self, path: str) -> Entry:
+        """Ask for size and stamp of one object; (path, 0, 0) where nothing is known."""
+        ...
+
+    def fetch(self, path: str, max_bytes: int) -> tuple[bytes, int]:
+        """Read one object once, with the stamp that came with it, or 0; `BadImage`, or `Passing`."""
+        ...
 
 
 def stamp_of(*marks: object) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tlfeat.errors import BadImage
+from tlfeat.images.urls import below
 
 
 class Store(Protocol):
@@ -48,6 +49,25 @@ class Store(Protocol):
         and time.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image of a store as what is taken in place of a file: called, it gives its bytes."""
+
+    store: Store
+    path: str
+
+    @property
+    def name(self) -> str:
+        """Where it lies, in words."""
+        return below(self.store.url, self.path)
+
+    def __call__(self) -> bytes:
+        return self.store.read(self.path)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)

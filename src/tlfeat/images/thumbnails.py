@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlfeat.errors import BadImage
-from tlfeat.images.decode import jpeg_thumbnail, n_cores, read_file, thumbnail
+from tlfeat.errors import DataError
+from tlfeat.images.decode import Picture, content_of, jpeg_thumbnail, n_cores, read_picture, thumbnail
 from tlfeat.images.image_set import content_key
+from tlfeat.images.stores import Store
 from tlfeat.types import OnProgress, Pixels, silent
 
 #: Places of a sheet: a hundred JPEGs of their own would repeat 0.6 kB of tables each, one sheet of all is slow to show.
 COLUMNS, ROWS = 10, 10
 
 _EACH = COLUMNS * ROWS
+
+_N_READS = 32
 
 #: Pixels a side and JPEG quality, best first; sides are multiples of 16, so that no block holds two pictures.
 _STEPS = ((128, 75), (112, 75), (96, 75), (96, 60), (80, 60), (64, 60), (64, 45), (48, 45), (32, 40), (16, 40))
@@ -53,13 +56,13 @@ class Sheets:
 
 
 def make_sheets(
-    files: Sequence[Path | None], keys: Sequence[str], *, n_bytes: int, on_progress: OnProgress = silent
+    files: Sequence[Picture | None], keys: Sequence[str], *, n_bytes: int, on_progress: OnProgress = silent
 ) -> Sheets:
     """Return the pictures of `files` on sheets that take at most `n_bytes` altogether.
 
     Parameters
     ----------
-    files : sequence of Path or None
+    files : sequence of Path or callable, or None
         None where there never was a picture.
     keys : sequence of str
         Content keys; a file that holds something else by now is not shown as what was embedded.
@@ -81,37 +84,38 @@ def make_sheets(
     return Sheets(side, uris, [picture and picture.size for picture in small], reasons)
 
 
-def known_thumbnail(root: Path | None, path: str, key: str | None, side: int) -> bytes:
+def known_thumbnail(home: Path | Store | None, path: str, key: str | None, side: int) -> bytes:
     """Return an image of a cache as a small JPEG; nothing where it is gone, or another one than was embedded.
 
     A stranger's cache may name any picture of the user's, and pages are made to be shown.
     """
-    if root is None:
+    if home is None:
         return b""
     try:
-        content = read_file(root / path)
+        content = content_of(home, path)
         return jpeg_thumbnail(content, side) if content_key(content) == key else b""
-    except BadImage:
+    except DataError:  # of a store that is gone, too
         return b""
 
 
-def _read(files: Sequence[Path | None], keys: Sequence[str], on_progress: OnProgress) -> tuple[list[Any], list[str]]:
+def _read(files: Sequence[Picture | None], keys: Sequence[str], on_progress: OnProgress) -> tuple[list[Any], list[str]]:
     """Return Pillow images of at most the largest side, None where there are none, and the reasons."""
     from PIL import Image
 
     side = _STEPS[0][0]
 
-    def read(file: Path | None, key: str) -> tuple[Pixels | None, str]:
+    def read(file: Picture | None, key: str) -> tuple[Pixels | None, str]:
         if file is None:
             return None, "no picture"
         try:
-            data = read_file(file)
+            data = read_picture(file)
             return (thumbnail(data, side), "") if content_key(data) == key else (None, "changed since it was embedded")
-        except BadImage as bad:
+        except DataError as bad:
             return None, str(bad)
 
     pictures, reasons = [], []
-    with ThreadPoolExecutor(n_cores(), thread_name_prefix="thumbnails") as pool:
+    n_threads = _N_READS if any(map(callable, files)) else n_cores()  # a store may be far away
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="thumbnails") as pool:
         for pixels, reason in pool.map(read, files, keys):
             pictures.append(None if pixels is None else Image.fromarray(pixels))
             reasons.append(reason)

@@ -21,7 +21,7 @@ _SETTLED_S = 3
 
 
 class WebRemote:
-    """The `remote.Remote` of an http or https URL."""
+    """The `seen.Remote` of an http or https URL."""
 
     lists_stamps = False
 

@@ -15,8 +15,9 @@ from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.errors import CacheError, ModelError, UsageError
 from tlfeat.files import kept_inside
-from tlfeat.images.decode import decode_all
+from tlfeat.images.decode import Picture, decode_all
 from tlfeat.images.resizing import pixel_type
+from tlfeat.images.stores import StoredImage
 from tlfeat.models.formats import Format, Run, find_format, write
 from tlfeat.models.head_layers import add_head
 from tlfeat.models.licences import credits_of, licence_texts
@@ -200,9 +201,10 @@ def _one_line(label: str) -> str:
 
 def _pictures(model: Model, result: Result, data: DataSet) -> tuple[Pixels, str]:
     size, resize = model.encoder.input_size, model.encoder.resize
-    if data.root is not None:
+    if (home := data.home) is not None:
         at = np.unique(np.linspace(0, len(result.test_paths) - 1, N_CHECKED).astype(np.int64))
-        files = [data.root / kept_inside(result.test_paths[i]) for i in at]
+        paths = [kept_inside(result.test_paths[i]) for i in at]
+        files: list[Picture] = [home / p if isinstance(home, Path) else StoredImage(home, p) for p in paths]
         found = [d.pixels for d in decode_all(enumerate(files), size, resize=resize) if d.pixels is not None]
         if found:
             return np.stack(found), counted(len(found), "test image")

@@ -20,7 +20,7 @@ from tlfeat.finetune.saved import predict_files, save_model
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.finetune.sources import MAX_CUT_BYTES, Sources
 from tlfeat.finetune.train import Trained, train
-from tlfeat.images.decode import read_file
+from tlfeat.images.decode import Picture, content_of
 from tlfeat.images.image_set import content_key
 from tlfeat.models.saved import Fitted, Outcome, known_result, model_folder, write_model
 from tlfeat.records import Timing
@@ -124,14 +124,14 @@ def _identity(settings: TrainSettings) -> dict[str, Any]:
     return {"model": settings.name, **settings.to_dict()}
 
 
-def _unchanged_test_files(data: Data) -> list[Path]:
+def _unchanged_test_files(data: Data) -> list[Picture]:
     """Return the test images; an error before an hour of training if one has changed: no score could be compared."""
     images, split = data.cache.table.images, data.split
-    files = []
+    files: list[Picture] = []
     for i in split.where("test"):
-        file = images.root / split.paths[i]
+        file = images.picture(split.paths[i])
         try:
-            is_same = content_key(read_file(file)) == split.keys[i]
+            is_same = content_key(content_of(images.home, split.paths[i])) == split.keys[i]
         except BadImage as error:
             raise DataError(f"{file}: {error} (it could be read by tlfeat extract).") from error
         if not is_same:
@@ -146,7 +146,7 @@ def _train(plan: _Plan, split: Split, sources: Sources, say: Callable[[str], Non
     return train(network, split, sources, state_path=plan.state_path, say=say, on_progress=on_progress)
 
 
-def _test(plan: _Plan, data: Data, trained: Trained, files: list[Path]) -> Fitted:
+def _test(plan: _Plan, data: Data, trained: Trained, files: list[Picture]) -> Fitted:
     size = plan.spec.size
     predict_files(trained.model, files[:1], size, plan.resize)  # traces the graph; not part of the time
     started_s = time.perf_counter()

@@ -25,6 +25,7 @@ from tlfeat.evaluate.split import TEST_FRACTION, make_split
 from tlfeat.heads.reject import reference_text
 from tlfeat.heads.shift import shift_sentence
 from tlfeat.images.resizing import CROPPED, covered_size
+from tlfeat.images.stores import Store
 from tlfeat.models.licences import Credits, credits_of
 from tlfeat.models.saved import read_model
 from tlfeat.records import Result, distribution_version
@@ -93,7 +94,7 @@ class DataSet:
     ----------
     name : str
         The folder's or the table's own name.
-    root : Path or None
+    home : Path or Store or None
         Where the test images lie.
     counts : dict of str to list of int
         Class to training, validation and test images; empty where the split cannot be made again.
@@ -102,7 +103,7 @@ class DataSet:
     """
 
     name: str
-    root: Path | None = None
+    home: Path | Store | None = None
     counts: dict[str, list[int]] = field(default_factory=dict)
     n_groups: int = 0
 
@@ -123,13 +124,13 @@ def read_data_set(folder: Path, result: Result) -> DataSet:
     except (TlfeatError, OSError, IndexError):
         return DataSet(folder.parent.name)
     if split.info.digest != result.split.digest:
-        return DataSet(images.name, images.root)
+        return DataSet(images.name, images.home)
     labels = {role: split.labels[split.where(role)] for role in ROLES}
     counts = {
         name: [int(np.count_nonzero(labels[role] == c)) for role in ROLES] for c, name in enumerate(split.classes)
     }
     n_groups = len(set(images.groups) - {""})
-    return DataSet(images.name, images.root, counts, n_groups)
+    return DataSet(images.name, images.home, counts, n_groups)
 
 
 def model_card(result: Result, data: DataSet, exported: Exported) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,8 +24,10 @@ from tlfeat.heads.fit import predict_probabilities
 from tlfeat.heads.reject import Rejector, check_coverage, load_rejector
 from tlfeat.heads.saved import load_head
 from tlfeat.heads.words import takes_words, words_probabilities
-from tlfeat.images.decode import Decoded
+from tlfeat.images.decode import Decoded, n_reads_of
 from tlfeat.images.image_set import load_images
+from tlfeat.images.open_store import is_one_image, is_store, one_image
+from tlfeat.images.stores import StoredImage
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
 from tlfeat.models.saved import read_model, read_result
 from tlfeat.text import aligned, csv_cell
@@ -34,6 +37,9 @@ from tlfeat.types import Labels, OnProgress, Pixels, Probabilities, Rows, StrPat
 
 #: The label of a picture that is refused.
 UNKNOWN = "unknown"
+
+#: What is predicted: a file, a text of a table, an image of a bucket or a server.
+Item = Path | TableText | StoredImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +149,10 @@ class Model:
             )
 
     def predict(
-        self, files: Sequence[StrPath | TableText], *, n_top: int = 1, on_progress: OnProgress = silent
+        self, files: Sequence[StrPath | TableText | StoredImage], *, n_top: int = 1, on_progress: OnProgress = silent
     ) -> Iterator[Prediction]:
         """Give a `Prediction` for every file, in order; one that cannot be decoded says why."""
-        items = [file if isinstance(file, TableText) else Path(file) for file in files]
+        items = [file if isinstance(file, TableText | StoredImage) else _item(file) for file in files]
         self._seen.clear()
         return self._predict(items, n_top, on_progress)
 
@@ -164,7 +170,7 @@ class Model:
         if self.domain is not None and room > 0:
             self._seen.append((rows[:room].copy(), probabilities[:room].argmax(axis=1)))
 
-    def _predict(self, files: Sequence[Path | TableText], n_top: int, on_progress: OnProgress) -> Iterator[Prediction]:
+    def _predict(self, files: Sequence[Item], n_top: int, on_progress: OnProgress) -> Iterator[Prediction]:
         done: dict[int, Prediction] = {}
 
         def is_wanted(decoded: Decoded) -> bool:
@@ -174,7 +180,8 @@ class Model:
             return decoded.pixels is not None
 
         n_given = 0
-        for batch in chain(embed_files(enumerate(files), self.encoder, is_wanted=is_wanted), [None]):
+        batches = embed_files(enumerate(files), self.encoder, is_wanted=is_wanted, n_reads=n_reads_of(files))
+        for batch in chain(batches, [None]):
             if batch is not None:
                 rows = self._side_by_side(batch.rows)
                 probabilities = self.classify(rows)
@@ -196,14 +203,18 @@ class Model:
         taken = [rows[layer] for layer in self.encoder.layers]
         return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
 
-    def _prediction(self, file: Path | TableText, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
+    def _prediction(self, file: Item, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
         best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
         top = [(self.classes[j], float(row[j])) for j in best]
         return Prediction(_name_of(file), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
 
 
-def _name_of(file: Path | TableText) -> str:
-    return file.name if isinstance(file, TableText) else file.as_posix()
+def _item(file: StrPath) -> Path | StoredImage:
+    return one_image(os.fspath(file)) if is_store(file) else Path(file)
+
+
+def _name_of(file: Item) -> str:
+    return file.as_posix() if isinstance(file, Path) else file.name
 
 
 class _Network:
@@ -257,16 +268,22 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def find_files(paths: Sequence[Path]) -> list[Path | TableText]:
+def find_files(paths: Sequence[StrPath]) -> list[Item]:
     """Return the named files, the images or texts below the named folders, and the texts of the named tables.
+
+    A URL is that of an image, or of what `load_images` takes.
 
     Raises
     ------
     DataError
         A path does not exist, or a folder holds no image and no text.
     """
-    found: list[Path | TableText] = []
-    for path in paths:
+    found: list[Item] = []
+    for named in paths:
+        if is_store(named):
+            found += _in_store(os.fspath(named))
+            continue
+        path = Path(named)
         if not path.exists():
             raise DataError(f"{path} does not exist (looked in {Path.cwd()}).")
         if path.suffix.lower() in TABLE_SUFFIXES and looks_like_texts(path):
@@ -280,3 +297,11 @@ def find_files(paths: Sequence[Path]) -> list[Path | TableText]:
         else:
             found.append(path)
     return found
+
+
+def _in_store(url: str) -> list[StoredImage]:
+    if is_one_image(url):
+        return [one_image(url)]
+    images = load_images(url)
+    assert images.store is not None
+    return [StoredImage(images.store, path) for path in images.paths]

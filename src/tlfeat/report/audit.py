@@ -122,7 +122,7 @@ def _trust(found: Audit, kind: str) -> str:
         return f"{TRUST[kind]}. {label_trust(found.agreement)}"
     if TRUST[kind] == _COPIES and found.holds == "texts":
         return _COPIES_OF_TEXTS
-    return _COPIES_BY_ROWS if TRUST[kind] == _COPIES and found.root is None else TRUST[kind]
+    return _COPIES_BY_ROWS if TRUST[kind] == _COPIES and found.home is None else TRUST[kind]
 
 
 def label_trust(agreement: float) -> str:
@@ -213,7 +213,7 @@ def _thumbnail(found: Audit, path: str) -> str:
     """Return a small picture as a data URI, "" where there is none, or another than was embedded."""
     if found.holds == "texts":
         return ""
-    jpeg = known_thumbnail(found.root, path, found.key_of.get(path), _THUMBNAIL_SIDE)
+    jpeg = known_thumbnail(found.home, path, found.key_of.get(path), _THUMBNAIL_SIDE)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
 
 

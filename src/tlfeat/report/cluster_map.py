@@ -14,6 +14,7 @@ import numpy as np
 from tlfeat.cache.contents import Origin, choose_layers, origin, snippets
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError, UsageError, nearest
+from tlfeat.images.stores import Store
 from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.memory import available_memory
 from tlfeat.notebook import html_picture, html_text
@@ -83,7 +84,7 @@ class ClusterMap:
     cache: Path
     layer: str
     kind: str
-    root: Path | None
+    home: Path | Store | None
     paths: list[str]
     labels: list[str]
     keys: list[str]
@@ -162,7 +163,7 @@ def map_cache(
         cache.path,
         name,
         kind,
-        None if origin(cache) is Origin.IMPORTED else table.images.root,
+        None if origin(cache) is Origin.IMPORTED else table.images.home,
         [table.images.paths[i] for i in at],
         labels,
         keys,
@@ -307,7 +308,7 @@ def to_html(found: ClusterMap, color: str = "cluster") -> str:
         pictures = [
             html_text(found.beginnings[found.keys[i]])
             if found.keys[i] in found.beginnings
-            else html_picture(known_thumbnail(found.root, found.paths[i], found.keys[i], _SIDE), found.paths[i])
+            else html_picture(known_thumbnail(found.home, found.paths[i], found.keys[i], _SIDE), found.paths[i])
             for i in cluster.typical
         ]
         x, y = places[cluster.typical[0]].tolist()

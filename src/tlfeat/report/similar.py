@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tlfeat.errors import BadImage
-from tlfeat.images.decode import jpeg_thumbnail, read_file
+from tlfeat.errors import DataError
+from tlfeat.images.decode import content_of, jpeg_thumbnail
 from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.notebook import html_picture, html_text
 from tlfeat.records import Environment
@@ -84,16 +84,16 @@ def _shown(search: Search, n: Neighbour) -> str:
     """Return what a neighbour is shown by: its picture, or the beginning of its text."""
     if n.key in search.beginnings:
         return html_text(search.beginnings[n.key])
-    return html_picture(known_thumbnail(search.root, n.path, n.key, _SIDE), n.path)
+    return html_picture(known_thumbnail(search.home, n.path, n.key, _SIDE), n.path)
 
 
 def _picture(search: Search, one: Similar) -> str:
     """Return the image that was asked for: the file that the user named, else that of the cache."""
-    files = [Path(one.image), *(search.root / path for path in one.known_as[:1] if search.root)]
-    for file in files:
+    known = [(search.home, path) for path in one.known_as[:1] if search.home is not None]
+    for home, path in [(Path(), one.image), *known]:
         try:
-            return html_picture(jpeg_thumbnail(read_file(file), _SIDE), one.image)
-        except BadImage:
+            return html_picture(jpeg_thumbnail(content_of(home, path), _SIDE), one.image)
+        except DataError:
             continue
     return ""
 

@@ -78,7 +78,7 @@ def audit(
     findings += _imbalance(n_by_class, cache.table.images.holds)
     return Audit(
         cache=cache.path,
-        root=cache.table.images.root if files else None,
+        home=cache.table.images.home if files else None,
         layer=layer,
         n_images=len(images.paths),
         n_by_class=n_by_class,

@@ -13,6 +13,7 @@ from tlfeat.cache.contents import holds_texts, read_texts
 from tlfeat.cache.store import Cache
 from tlfeat.errors import DataError
 from tlfeat.images.duplicates import connected
+from tlfeat.images.urls import below
 from tlfeat.studies.findings import Audit
 from tlfeat.text import counted
 from tlfeat.workspace import write_text
@@ -69,7 +70,7 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
     """
     images, keys = cache.table.images, cache.table.keys
     texts = read_texts(cache, keys) if holds_texts(cache) else {}
-    if found.root is None and not texts:
+    if found.home is None and not texts:
         raise DataError(f"No table for tlfeat extract: {cache.path} has no pictures, or they are gone.")
     conflicts = {path for group in found.groups_of("conflict") for path in group.paths}
     # where the test set is drawn, groups keep copies on one side
@@ -92,6 +93,9 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
         others = (images.labels[i], images.splits[i], group, *[images.domains[i]] * has_domains)
         if texts:
             writer.writerow((texts[keys[i]], *others))
+            continue
+        if images.store is not None:
+            writer.writerow((below(images.store.url, images.paths[i]), *others))
             continue
         path = images.file(i)
         name = path.relative_to(folder) if path.is_relative_to(folder) else path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlfeat.images.stores import Store
 from tlfeat.records import Record
 
 #: What some kinds are called where a cache holds texts.
@@ -100,7 +101,7 @@ class Audit:
     """
 
     cache: Path
-    root: Path | None
+    home: Path | Store | None
     layer: str
     n_images: int
     n_by_class: dict[str, int]

@@ -16,6 +16,7 @@ from tlfeat.extract.arrays import embed_pictures
 from tlfeat.extract.encoders import encoder_of
 from tlfeat.images.decode import read_file
 from tlfeat.images.image_set import content_key
+from tlfeat.images.stores import Store
 from tlfeat.types import Floats, OnProgress, Rows, silent
 
 #: Rows that are read and compared at a time.
@@ -57,14 +58,14 @@ class Similar:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What was found in one cache; `root` is the folder of its images, None where rows were imported.
+    """What was found in one cache; `home` is the folder or the store of its images, None where rows were imported.
 
     Of texts `beginnings` has the beginning of each neighbour, by its content key.
     """
 
     cache: Path
     layer: str
-    root: Path | None
+    home: Path | Store | None
     n_images: int
     found: list[Similar]
     beginnings: Mapping[str, str] = field(default_factory=dict)
@@ -117,9 +118,9 @@ def find_similar(
             )
         known_as = [table.images.paths[i] for i in places.get(key, [])]
         found.append(Similar(str(image), known_as, neighbours))
-    root = None if origin(cache) is Origin.IMPORTED else table.images.root
+    home = None if origin(cache) is Origin.IMPORTED else table.images.home
     shown = snippets(cache, [neighbour.key for one in found for neighbour in one.neighbours])
-    return Search(cache.path, name, root, sum(map(len, places.values())), found, shown)
+    return Search(cache.path, name, home, sum(map(len, places.values())), found, shown)
 
 
 def _key_of(image: Path, by_path: dict[str, str]) -> str:

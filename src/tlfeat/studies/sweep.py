@@ -25,7 +25,7 @@ from tlfeat.extract.plan import ExtractionJob, plan_extraction
 from tlfeat.heads.table import find_head
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.records import Result, SplitInfo
-from tlfeat.types import OnProgress, silent
+from tlfeat.types import OnProgress, StrPath, silent
 from tlfeat.workspace import read_json, write_json
 
 #: Columns of a flattened layer in a sweep of several poolings: the last map of most networks, 7x7 with 1,280 channels,
@@ -88,13 +88,13 @@ class Sweep:
 
 
 def plan_sweep(
-    data: Path | None = None, *, pool: str | None = None, pools: Sequence[str] = (), **options: Any
+    data: StrPath | None = None, *, pool: str | None = None, pools: Sequence[str] = (), **options: Any
 ) -> SweepJob:
     """Decide which layers to embed; `options` are those of `plan.plan_extraction`.
 
     Parameters
     ----------
-    data : Path, optional
+    data : str or path, optional
     pool : str, optional
         How layers with height and width become a row.
     pools : sequence of str
