@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from tlfeat.errors import BadImage, DataError, UsageError, short_reason
-from tlfeat.images.seen import Entry, Remote, stamp_of
+from tlfeat.images.seen import Entry, stamp_of
 from tlfeat.images.urls import scheme_of
 from tlfeat.images.web import Passing, raise_for
 
@@ -29,28 +29,20 @@ _MARKS = ("ETag", "etag", "generation", "VersionId", "version_id", "md5Hash", "c
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 
 
-def open_fsspec(url: str) -> Remote:
-    """Return what reads a URL; a `UsageError` where its package is missing."""
+def open_files(url: str) -> Any:
+    """Return the file system of fsspec for a URL; a `UsageError` where its package is missing."""
     scheme = scheme_of(url)
     package, extra = PACKAGES.get(scheme, ("fsspec", "fsspec"))
+    options: dict[str, Any] = {} if scheme == "memory" else {"use_listings_cache": False}
+    if scheme == "s3":
+        options["config_kwargs"] = {"max_pool_connections": 64}
     try:
         import fsspec
 
         import_module(package)
-        if scheme == "s3":
-            from tlfeat.images.s3_remote import S3Remote
-
-            return S3Remote(
-                url, fsspec.filesystem("s3", use_listings_cache=False, config_kwargs={"max_pool_connections": 64})
-            )
-        if scheme == "az":
-            scheme = "abfs"
-        options = {} if scheme == "memory" else {"use_listings_cache": False}
-        return FsspecRemote(url, fsspec.filesystem(scheme, **options))
+        return fsspec.filesystem("abfs" if scheme == "az" else scheme, **options)
     except ImportError as error:
-        raise UsageError(
-            f"Reading {scheme_of(url)}:// needs one more package: pip install '{extra}' ({package})"
-        ) from error
+        raise UsageError(f"Reading {scheme}:// needs one more package: pip install '{extra}' ({package})") from error
     except Exception as error:
         raise DataError(f"{url} cannot be opened: {reason(error)}.") from error
 

@@ -193,25 +193,32 @@ def load_images(
     if not source.exists():
         raise DataError(f"{source} does not exist (looked in {Path.cwd()}). Name a folder of images or a CSV.")
     label_of = labeller(label_from) if label_from else None
-    if source.is_dir():
-        if path_column or label_column:
+    asked = {"path": path_column, "label": label_column, "domain": domain_column}
+    if _is_packed(source):
+        images = _from_packed(source.resolve(), class_map, classes, label_of, asked, has_domains=domains)
+    elif source.is_dir():
+        images = from_folder(source.resolve(), class_map, classes, label_of, has_domains=domains)
+        if not len(images) and _holds_packed(images.passed_over):
+            images = _from_packed(source.resolve(), class_map, classes, label_of, asked, has_domains=domains)
+        elif path_column or label_column:
             raise UsageError(f"--path-column and --label-column are for tables; {source} is a folder.")
-        if domain_column:
+        elif domain_column:
             raise UsageError(
                 f"--domain-column is for tables; {source} is a folder, of DOMAIN/CLASS/... with --domains."
             )
-        images = from_folder(source.resolve(), class_map, classes, label_of, has_domains=domains)
     elif source.suffix.lower() in (".csv", ".tsv"):
         check_no_domain_folders(source, domains=domains)
-        asked = {"path": path_column, "label": label_column, "domain": domain_column}
         images = _from_table(source.resolve(), class_map, label_of, asked)
     else:
-        raise DataError(f"{source} is neither a folder nor a .csv or .tsv table.")
+        raise DataError(
+            f"{source} is neither a folder nor a .csv or .tsv table, an archive (.zip, .tar) or a table with a column "
+            f"of images (.parquet, .arrow)."
+        )
     if not len(images):
         raise DataError(_nothing_there(source, images))
     images = only(images, classes)
     notes = unlabelled_notes(images.paths, images.labels, label_from)
-    if source.is_dir() and not label_of and not domains:
+    if source.is_dir() and images.store is None and not label_of and not domains:
         notes += layout_notes(images.paths, images.labels)
     if label_of or source.is_file():
         notes += check_one_label_each(images.labels, source.name)
@@ -219,8 +226,26 @@ def load_images(
     return replace(images, notes=[*images.notes, *notes, *heic_notes(images.passed_over)])
 
 
+def _is_packed(source: Path) -> bool:
+    from tlfeat.images.packed import is_packed  # late: it makes sets of images
+
+    return is_packed(source)
+
+
+def _holds_packed(passed_over: Mapping[str, int]) -> bool:
+    from tlfeat.images.packed import holds_packed
+
+    return holds_packed(passed_over)
+
+
+def _from_packed(*args: Any, **options: Any) -> ImageSet:
+    from tlfeat.images.packed import from_packed
+
+    return from_packed(*args, **options)
+
+
 def _nothing_there(source: Path, images: ImageSet) -> str:
-    if source.is_file():
+    if source.is_file() and images.store is None:
         return f"No images in {source}. Expected a line for each image."
     left_out = left_out_text(images.passed_over)
     return ". ".join(

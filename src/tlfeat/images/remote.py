@@ -142,6 +142,8 @@ def _remote_of(url: str) -> Remote:
         from tlfeat.images.web_remote import WebRemote
 
         return WebRemote(url)
-    from tlfeat.images.fsspec_remote import open_fsspec
+    from tlfeat.images.fsspec_remote import FsspecRemote, open_files
+    from tlfeat.images.s3_remote import S3Remote
 
-    return open_fsspec(url)
+    files = open_files(url)
+    return S3Remote(url, files) if scheme_of(url) == "s3" else FsspecRemote(url, files)
