@@ -119,6 +119,7 @@ HEAVY = {
     "cleanlab": {"studies.doubted_labels"},
     "pyarrow": {"extract.transfer", "texts.text_set"},
     "skops": {"heads.saved"},
+    "ray": {"extract.ray_cluster"},
     "pandas": {"notebook"},
     "matplotlib": {"notebook"},
 }

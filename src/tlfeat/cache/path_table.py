@@ -86,6 +86,7 @@ def count_status(file: h5py.File) -> Counter[str]:
     name = next((name for name in reversed(PATH_TABLES) if name in file and is_complete(file[name])), None)
     if name is not None:
         column = file[name]["status"]
+        found["ok"] = 0  # a table without lines is there all the same
         for start in range(0, len(column), 64 * _CHUNK_LINES):
             values, counts = np.unique(column[start : start + 64 * _CHUNK_LINES], return_counts=True)
             found.update({value.decode(): int(n) for value, n in zip(values, counts, strict=True)})
