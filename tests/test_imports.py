@@ -132,6 +132,7 @@ HEAVY = {
     "cleanlab": {"studies.doubted_labels"},
     "pyarrow": {"extract.transfer", "images.byte_store", "texts.text_set"},
     "skops": {"heads.saved"},
+    "ray": {"extract.ray_cluster"},
     "pandas": {"notebook"},
     "matplotlib": {"notebook"},
 }

@@ -12,6 +12,7 @@
         │   ├── FingerprintError   the rows asked for were made by another encoder
         │   └── CacheLocked        another writer has it open
         ├── WeightsError   pretrained weights that are absent or do not fit
+        ├── ClusterError   machines that cannot be reached, or do not see what they need
         ├── ModelError     a saved head or model that cannot be used
         ├── ShapeError     an array of another shape or dtype than stated
         └── Interrupted    Ctrl-C; what is done is kept (exit code 130, the shell's convention)
@@ -78,6 +79,10 @@ class CacheLocked(CacheError):
 
 class WeightsError(KnownError):
     """Pretrained weights that are absent, unreadable or do not fit the architecture."""
+
+
+class ClusterError(KnownError):
+    """Machines that cannot be reached, or do not see what they need."""
 
 
 class ModelError(KnownError):

@@ -24,7 +24,7 @@ from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
 from tlfeat.errors import DataError
 from tlfeat.evaluate import data, domain_split, together
-from tlfeat.extract import plan, transfer
+from tlfeat.extract import cluster, plan, transfer
 from tlfeat.finetune import recipes, saved
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.reject import COVERAGE
@@ -41,6 +41,7 @@ from tlfeat.studies.compare import compare_candidates
 
 WATCHED: dict[ModuleType, tuple[str, ...]] = {
     plan: ("plan_extraction",),
+    cluster: ("extract_on_cluster",),
     data: ("open_data",),
     together: ("open_together",),
     fit_sklearn: ("fit_sklearn",),
@@ -238,7 +239,15 @@ CASES = [
         ("seed", "--seed 7", "plan.plan_extraction seed", 7),
         ("compress", "--compress", "plan.plan_extraction().run is_compressed", True),
         ("strict", "--strict", "plan.plan_extraction().run is_strict", True),
-        ("shard", "--shard 3/4", "plan.plan_extraction shard", "3/4"),
+        ("shard", "--shard 3/7", "plan.plan_extraction shard", "3/7"),
+        ("ray", "--ray head:6379", "cluster.extract_on_cluster address", "head:6379"),
+        ("ray", "--ray", "cluster.extract_on_cluster address", "auto"),
+        ("ray", "--ray --seed 7", "plan.plan_extraction is_dealt", True),
+        ("workers", "--ray --workers 3", "cluster.extract_on_cluster n_workers", 3),
+        ("shards", "--ray --shards 9", "cluster.extract_on_cluster n_shards", 9),
+        ("threads", "--ray --threads 2", "cluster.extract_on_cluster n_threads", 2),
+        ("compress", "--ray --compress", "cluster.extract_on_cluster is_compressed", True),
+        ("strict", "--ray --strict", "cluster.extract_on_cluster is_strict", True),
     ),
     *cases_of(
         "fit-sklearn",

@@ -150,17 +150,31 @@ class KerasEncoder:
 
     @cached_property
     def _engine(self) -> OpenVinoRuntime | TensorFlowRuntime:
-        if self._wanted_runtime == "openvino":
-            file = self._converted_file
+        if (file := self.converted()) is not None:
             try:
-                if not is_converted(file):
-                    probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
-                    pixels = probe.astype(pixel_type(self.resize))
-                    convert(self._forward, self.layers, pixels, file, is_large=self.spec.hub is not None)
                 return OpenVinoRuntime(file, self.layers, self.n_threads)
             except CannotConvert as error:
-                self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")
+                self._note(error)
         return TensorFlowRuntime(self._forward, self.layers, self.batch_size)
+
+    def converted(self, on_progress: OnProgress = silent) -> Path | None:
+        """Return the converted network, which is made if it is not there yet; None where TensorFlow embeds."""
+        if self._wanted_runtime != "openvino":
+            return None
+        file = self._converted_file
+        try:
+            if not is_converted(file):
+                on_progress("building the network and converting it to OpenVINO, once", 0, 0)
+                probe = np.random.default_rng(0).integers(0, 256, (2, *self.input_size, 3))
+                pixels = probe.astype(pixel_type(self.resize))
+                convert(self._forward, self.layers, pixels, file, is_large=self.spec.hub is not None)
+        except CannotConvert as error:
+            self._note(error)
+            return None
+        return file
+
+    def _note(self, error: CannotConvert) -> None:
+        self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")
 
     @property
     def _converted_file(self) -> Path:

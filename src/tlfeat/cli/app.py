@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -48,13 +48,23 @@ CACHE_COMMANDS: Commands = (
 )
 
 
+def with_address(args: Sequence[str]) -> list[str]:
+    """Return the words of a command line with the address after a bare ``--ray``: typer knows no optional values."""
+    words = list(args)
+    if "--ray" in words:
+        after = words.index("--ray") + 1
+        if after == len(words) or words[after].startswith("-"):
+            words.insert(after, "auto")
+    return words
+
+
 class Program(TyperGroup):
     """All commands in one block, which turns errors into exit codes; that of no command can be forgotten."""
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:
+    def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:
         """Read the command line."""
         with errors_as_exit_codes():
-            return super().make_context(*args, **extra)
+            return super().make_context(info_name, with_address(args), *others, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""

@@ -170,6 +170,8 @@ class Progress:
         if not self.is_shown:
             return
         now_s = time.monotonic()
+        if self._what and what.partition(" (")[0] == self._what.partition(" (")[0]:
+            self._what = what  # what stands in brackets may change on the way
         if what != self._what:
             self.hide()
             self._what, self._started_s, self._first_done, self._last_plain_s = what, now_s, done, now_s
@@ -207,7 +209,7 @@ class Progress:
             self._task = self._bar.add_task(self._what, total=total or None, rate="")
         elapsed_s = time.monotonic() - self._started_s
         rate = f"{(done - self._first_done) / elapsed_s:,.1f}/s" if total else f"{elapsed_s:.0f} s"
-        self._bar.update(self._task, completed=done, total=total or None, rate=rate)
+        self._bar.update(self._task, description=self._what, completed=done, total=total or None, rate=rate)
 
     def hide(self) -> None:
         """Take the bar away until the next call."""

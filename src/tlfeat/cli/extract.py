@@ -12,11 +12,13 @@ import typer
 
 from tlfeat.cli.console import Console, command_line
 from tlfeat.cli.options import DataArgument, EmbeddingOptions
+from tlfeat.errors import UsageError
 from tlfeat.images.domains import domains_text
 from tlfeat.images.folders import left_out_text
 from tlfeat.text import counted, one_line
 
 if TYPE_CHECKING:
+    from tlfeat.extract.cluster import ClusterReport
     from tlfeat.extract.extract import ExtractReport
     from tlfeat.extract.plan import ExtractionJob
 
@@ -61,20 +63,54 @@ def run_extract(
             help="Only the images of shard K of N, for many machines; --cache is then the folder of all shards.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Work on all machines of a Ray cluster: HOST:PORT or ray://HOST:PORT. Without ADDRESS the cluster "
+            "that runs here, else one of this machine's cores. --cache is then a folder that all machines share.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Workers of --ray. Default: as many as there are processors.")
+    ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            "--shards", min=1, help="Shards of --ray. Default: those that are there, else four for each worker."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of --weights random.")] = 0,
 ) -> None:
     """Run images once through a frozen backbone and cache their embeddings."""
     from tlfeat.extract.plan import plan_extraction
 
+    for name, value in (("--workers", workers), ("--shards", shards)):
+        if value is not None and ray is None:
+            raise UsageError(f"{name} is for --ray, which works on many shards at once.")
     job = plan_extraction(
         data,
         layers=layer or ["avg_pool"],
         batch_size=batch_size,
-        n_threads=threads,
+        n_threads=threads if ray is None else threads or 1,
         seed=seed,
         shard=shard,
+        is_dealt=ray is not None,
         **embedding.given(),
     )
+    if ray is not None:
+        _run_on_cluster(
+            console,
+            job,
+            ray,
+            n_shards=shards,
+            n_workers=workers,
+            n_threads=threads or 1,
+            compress=compress,
+            strict=strict,
+        )
+        return
     console.speak_of(job.images.holds, job.images.classes)
     console.warn(*job.notes)
     left_out = left_out_text(job.images.passed_over)
@@ -96,6 +132,53 @@ def run_extract(
         _look_for_copies(console, report.cache)
     console.result(_report_text(report), _document(report))
     _say_what_next(console, job, ["--cache", str(embedding.cache)] if embedding.cache else [])
+
+
+def _run_on_cluster(
+    console: Console,
+    job: ExtractionJob,
+    address: str,
+    *,
+    n_shards: int | None,
+    n_workers: int | None,
+    n_threads: int,
+    compress: bool,
+    strict: bool,
+) -> None:
+    from tlfeat.extract.cluster import extract_on_cluster
+
+    console.warn(*job.notes)
+    console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)}")
+    report = extract_on_cluster(
+        job,
+        address,
+        n_shards=n_shards,
+        n_workers=n_workers,
+        n_threads=n_threads,
+        is_compressed=compress,
+        is_strict=strict,
+        say=console.say,
+        on_progress=console.progress,
+    )
+    console.warn(*report.notes)
+    console.detail(
+        f"{report.start_s:.1f} s to start, {report.list_s:.1f} s to list, {report.wall_s:.1f} s to embed "
+        f"({report.runtime or 'nothing was missing'}); processor: driver {report.driver_cpu_s:.1f} s, workers "
+        f"{report.worker_cpu_s:.1f} s"
+    )
+    for path, reason in report.failures if console.is_verbose else report.failures[:_N_FAILURES_SHOWN]:
+        console.say(f"warning: skipped {one_line(path)}: {reason}")
+    console.result(_cluster_text(report), _document(report))
+    console.say(f"Next: {command_line('fit-sklearn', '--model', 'ridge', '--cache', job.cache_path)}")
+
+
+def _cluster_text(report: ClusterReport) -> str:
+    rate = f", {report.n_embedded / report.wall_s:,.0f} images/s" if report.n_embedded and report.wall_s else ""
+    died = f", {counted(report.n_deaths, 'worker')} died" if report.n_deaths else ""
+    return (
+        f"{report.n_embedded:,} embedded{rate}, {report.n_known:,} known already, {report.n_failed:,} skipped{died}; "
+        f"{counted(report.n_shards, 'shard')} in {report.cache}"
+    )
 
 
 def embed_first(console: Console, job: ExtractionJob, doing: str) -> ExtractReport:
@@ -164,7 +247,7 @@ def _report_text(report: ExtractReport) -> str:
     return text + (f" (see tlfeat cache info --cache {report.cache})" if report.failures else "")
 
 
-def _document(report: ExtractReport) -> dict[str, Any]:
+def _document(report: ExtractReport | ClusterReport) -> dict[str, Any]:
     failures = [{"path": path, "reason": reason} for path, reason in report.failures]
     return {**dataclasses.asdict(report), "cache": str(report.cache), "failures": failures}
 

@@ -77,6 +77,7 @@ def extract_rows(
     n_threads: int | None = None,
     is_compressed: bool = False,
     is_strict: bool = False,
+    is_whole: bool = True,
     origin: Mapping[str, Any] | None = None,
     known_in: Sequence[StrPath] = (),
     say: Callable[[str], None] = lambda _: None,
@@ -96,6 +97,8 @@ def extract_rows(
         Whether a new cache compresses its rows, without loss.
     is_strict : bool, default=False
         Raise `DataError` at the end if any image failed; rows of the others are kept all the same.
+    is_whole : bool, default=True
+        Raise `DataError` if all images failed; not for a part of a set, which may be a single image.
     origin : mapping, optional
         JSON values recorded in the cache: `encoder` (how `predict` builds the same one again), `class_map`.
     known_in : sequence of str or path
@@ -130,7 +133,7 @@ def extract_rows(
         if cache.source != source:
             cache.write_document("source", source)
         report = run.execute()
-    if 0 < report.n_images == len(report.failures):
+    if is_whole and 0 < report.n_images == len(report.failures):
         path, reason = report.failures[0]
         raise DataError(f"No image of {report.n_images:,} could be read; the first: {path}: {reason}.")
     make_newest(cache_path)  # "the newest cache" is the one that extract ended with last, changed or not

@@ -29,7 +29,7 @@ from tlfeat.images.image_set import ImageSet, load_images
 from tlfeat.images.labels import Advice, advise
 from tlfeat.images.open_store import is_store
 from tlfeat.images.resizing import RESIZES
-from tlfeat.images.shards import Shard, parse_shard
+from tlfeat.images.shards import Shard, parse_shard, shard_named
 from tlfeat.text import counted
 from tlfeat.texts.text_set import load_texts, looks_like_texts
 from tlfeat.types import ROW_TYPES, StrPath
@@ -110,6 +110,7 @@ def plan_extraction(
     text_column: str | None = None,
     cache: StrPath | None = None,
     shard: str | None = None,
+    is_dealt: bool = False,
     **options: Unpack[EncoderOptions],
 ) -> ExtractionJob:
     r"""Decide what to embed, with what, into which file.
@@ -135,6 +136,8 @@ def plan_extraction(
         A name under ``cache/`` by default, made from the data and the encoder.
     shard : str, optional
         Such as "3/64": only the images whose paths belong to that shard. `cache` is then the folder of all shards.
+    is_dealt : bool, default=False
+        Other processes get shards dealt: `cache` is the folder of all shards, and a folder is not looked through here.
     **options
         Of the encoder; see `EncoderOptions`.
 
@@ -152,9 +155,12 @@ def plan_extraction(
     _check(options, layers)
     cache = None if cache is None else Path(cache)
     part = parse_shard(shard) if shard is not None else None
-    if part and cache and (cache.is_file() or cache.suffix == ".h5"):
-        raise UsageError(f"With --shard, --cache names the folder of all shards; {cache} is a file.")
-    held_by = cache / part.file_name if part and cache else cache
+    if part and is_dealt:
+        raise UsageError("--ray works on all shards, and --shard names one. Leave one of them out.")
+    if (part or is_dealt) and cache and (cache.is_file() or cache.suffix == ".h5"):
+        option = "--ray" if is_dealt else "--shard"
+        raise UsageError(f"With {option}, --cache names the folder of all shards; {cache} is a file.")
+    held_by = cache / part.file_name if part and cache else _first_shard(cache) if is_dealt and cache else cache
     source: dict[str, Any] = {}
     reading: dict[str, Any] = {"class_map": list(class_map), "classes": list(classes), "label_from": label_from}
     reading |= {"path_column": path_column, "label_column": label_column, "text_column": text_column}
@@ -176,23 +182,36 @@ def plan_extraction(
         options["backbone"] = options.get("backbone") or DIGITS
     known = source.get("encoder", {})
     is_of_texts = is_text_backbone(options.get("backbone") or known.get("backbone"))
-    images = _read_texts(data, reading) if is_of_texts else _read(data, reading)
+    if is_dealt and is_of_texts:
+        raise UsageError("--ray embeds images. For texts on many machines, run tlfeat extract --shard K/N on each.")
+    images = _read_texts(data, reading) if is_of_texts else _read(data, reading, is_listed=not is_dealt)
     encoder, encoder_source = _make_encoder(options, layers, known=known)
     path = cache or default_cache_path(images, encoder.name, encoder.fingerprint)
+    if part or is_dealt:
+        path = cache or path.with_suffix(SHARDS_SUFFIX)
     if part:
-        folder = cache or path.with_suffix(SHARDS_SUFFIX)
-        images, path = part.of(images), folder / part.file_name
+        images, path = part.of(images), path / part.file_name
     origin = {"encoder": encoder_source, "class_map": [], **{name: value for name, value in reading.items() if value}}
     if is_of_texts:
         origin["holds"] = images.holds
     return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)], part)
 
 
-def _read(data: StrPath, reading: Mapping[str, Any]) -> ImageSet:
-    """Return the images; an error where a table names files none of which is there, before a network is built."""
+def _first_shard(folder: Path) -> Path | None:
+    return min((path for path in folder.glob("*.h5") if shard_named(path.name)), default=None)
+
+
+def _read(data: StrPath, reading: Mapping[str, Any], *, is_listed: bool = True) -> ImageSet:
+    """Return the images; an error where a table names files none of which is there, before a network is built.
+
+    Of a folder only where it is, unless `is_listed`.
+    """
     if reading["text_column"]:
         raise UsageError("--text-column names texts: add --backbone minilm --weights FOLDER, or another text encoder.")
     of_images = {name: value for name, value in reading.items() if name != "text_column"}
+    if not is_listed and not is_store(data) and Path(data).is_dir():
+        root = Path(data).resolve()
+        return ImageSet(root, root, [], [], [], [])
     try:
         images = load_images(data, **{**of_images, "class_map": parse_class_map(reading["class_map"] or [])})
     except DataError as error:

@@ -125,12 +125,21 @@ def find_split_folders(tree: Tree, inside: str = "", suffixes: Collection[str] |
 
 
 class FolderTree:
-    """The `Tree` of a folder on a disk; `suffixes` are the endings of what is looked for, where it is not images."""
+    """The `Tree` of a folder on a disk.
 
-    def __init__(self, root: Path, suffixes: Collection[str] | None = None) -> None:
+    Parameters
+    ----------
+    root : Path
+    suffixes : collection of str, optional
+        The endings of what is looked for, where it is not images.
+    is_ordered : bool, default=True
+        False never holds the names in a folder all at once.
+    """
+
+    def __init__(self, root: Path, suffixes: Collection[str] | None = None, *, is_ordered: bool = True) -> None:
         self.name = str(root)
         self._root, self._suffixes = root, suffixes
-        self._walk = Walk(suffixes)
+        self._walk = Walk(suffixes, is_ordered=is_ordered)
 
     @property
     def passed_over(self) -> Mapping[str, int]:
@@ -157,9 +166,10 @@ class Walk:
     other would else be walked in every order, and there are 100,000 of those of eight.
     """
 
-    def __init__(self, suffixes: Collection[str] | None = None) -> None:
+    def __init__(self, suffixes: Collection[str] | None = None, *, is_ordered: bool = True) -> None:
         self.passed_over: Counter[str] = Counter()
         self.notes: list[str] = []
+        self._is_ordered = is_ordered  # else the names in a folder are never held all at once
         self._suffixes = image_suffixes() if suffixes is None else suffixes  # others, of files that are no images
         self._linked: set[str] = set()  # folders that links have led to
 
@@ -180,12 +190,7 @@ class Walk:
                 return
             self._linked.add(here)
             is_below_link = True
-        try:
-            with os.scandir(folder) as entries:
-                found = sorted((entry.name, self._kind(entry)) for entry in entries)
-        except OSError as error:
-            raise DataError(f"Cannot read the folder {folder}: {error.strerror}.") from error
-        for name, kind in found:
+        for name, kind in self._entries(folder):
             if kind == "folder":
                 if not is_deep:
                     continue
@@ -195,6 +200,19 @@ class Walk:
                 yield inside + name
             else:
                 self.passed_over[kind] += 1
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Give the name and the kind of what is in a folder."""
+        try:
+            with os.scandir(folder) as entries:
+                found = ((entry.name, self._kind(entry)) for entry in entries)
+                if not self._is_ordered:
+                    yield from found
+                    return
+                ordered = sorted(found)
+        except OSError as error:
+            raise DataError(f"Cannot read the folder {folder}: {error.strerror}.") from error
+        yield from ordered
 
     def _kind(self, entry: os.DirEntry[str]) -> str:
         """Return "folder", "image", or what kind of other file it is: its ending, with the dot, if it has one."""

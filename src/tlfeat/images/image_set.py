@@ -24,10 +24,11 @@ from typing import Any
 
 from tlfeat.columns import Codes, Collected, Editable, as_codes, at, pack, pack_keys, pack_numbers
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
-from tlfeat.images.domains import check_domain_folders, check_no_domain_folders, domain_notes, find_parts
+from tlfeat.images.classes import check_class_map, check_classes, renamed
+from tlfeat.images.domains import check_no_domain_folders, domain_notes
 from tlfeat.images.folders import FolderTree, Tree, heic_notes, image_suffixes, left_out_text
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
+from tlfeat.images.lines import TreeLines
 from tlfeat.images.stores import Store, StoredImage
 from tlfeat.images.tables import below_one_folder, find_files, read_table
 from tlfeat.images.urls import is_url, url_name
@@ -282,30 +283,13 @@ def from_tree(
 ) -> ImageSet:
     """Return what `from_folder` does for any tree of folders; its root is yet to be set."""
     paths, labels, splits, domains = Collected(is_path=True), Collected(), Collected(), Collected()
-    of_split: dict[str, set[str]] = {}  # class folders, which may be empty, or labels that files were given
-    for part in find_parts(tree, suffixes, has_domains=has_domains):
-        above = part.inside
-        found = of_split.setdefault(part.split_folder, set())
-        for path in tree.files(above, is_deep=not part.is_loose):
-            label = label_of(above + path, path) if label_of else path.rpartition("/")[0].partition("/")[0]
-            paths.append(above + path)
-            labels.append(label := composed(label))
-            found.add(label)
-            splits.append(part.split)
-            domains.append(part.domain)
-        found.update(() if label_of or part.is_loose else map(composed, tree.folders(above)))
-    of_split = {name: found - {""} for name, found in of_split.items()}
-    if has_domains:
-        check_domain_folders(tree.name, domains.column(), labels.column(), is_labelled=label_of is not None)
-    new_names = renamed(set().union(*of_split.values(), labels.column()), class_map)
-    if split_folders := {name: found for name, found in of_split.items() if name}:
-        mapped = {name: {new_names[old] for old in found} for name, found in split_folders.items()}
-        if classes:
-            mapped = {name: found & set(classes) for name, found in mapped.items()}
-        # a split whose files name fewer classes is no mistake, one that has other words for the same classes is
-        if not label_of or matching_class_map(list(mapped.values())):
-            check_same_classes(mapped)
-    check_class_map(new_names.keys() - {""}, class_map)
+    lines = TreeLines(tree, label_of, suffixes, has_domains=has_domains)
+    for line in lines:
+        paths.append(line.path)
+        labels.append(line.label)
+        splits.append(line.split)
+        domains.append(line.domain)
+    new_names = lines.new_names(class_map, classes)
     return ImageSet(
         root=Path(),
         source=Path(),
