@@ -265,7 +265,7 @@ def _is_absolute(path: str) -> bool:
 
 
 def _exists(root: Path, path: str) -> bool:
-    return os.path.exists(os.path.join(root, path))  # noqa: PTH110, PTH118  strings: once for every image
+    return os.path.isfile(os.path.join(root, path))  # noqa: PTH113, PTH118  strings: once for every image
 
 
 def _files_by_name(root: Path) -> dict[str, list[str]]:
