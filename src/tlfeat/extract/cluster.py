@@ -24,8 +24,9 @@ from tlfeat.extract.shard_lists import free_of_links, lists_in, n_shards_in, rem
 from tlfeat.extract.shard_worker import TOKEN, Kit, luggage, versions
 from tlfeat.images.classes import parse_class_map
 from tlfeat.images.folders import FolderTree
+from tlfeat.images.image_set import ImageSet
 from tlfeat.images.labels import labeller
-from tlfeat.images.lines import Line, Names, TreeLines, lines_of
+from tlfeat.images.lines import Line, Names, TreeLines
 from tlfeat.system import lock
 from tlfeat.text import counted
 from tlfeat.types import OnProgress, silent
@@ -91,7 +92,7 @@ def listing_of(job: ExtractionJob) -> Listing:
     images, reading = job.images, job.origin
     if images.source != images.root or len(images):
         n = len(images)
-        return Listing(lines_of(images), lambda: Names({}, frozenset(), n), list, str)
+        return Listing(_lines_of(images), lambda: Names({}, frozenset(), n), list, str)
     label_from = reading.get("label_from")
     label_of = labeller(label_from) if label_from else None
     found = TreeLines(FolderTree(images.root, is_ordered=False), label_of, has_domains=bool(reading.get("domains")))
@@ -275,3 +276,9 @@ def _report(folder: Path, dealer: Dealer, outcomes: list[Outcome], on_progress: 
         driver_cpu_s=0.0,
         worker_cpu_s=sum(outcome.cpu_s for outcome in outcomes),
     )
+
+
+def _lines_of(images: ImageSet) -> Iterator[Line]:
+    """Give the lines of a set that is in memory."""
+    columns = (images.paths, images.labels, images.splits, images.groups, images.domains)
+    return (Line(*each) for each in zip(*columns, strict=True))

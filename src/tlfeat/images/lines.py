@@ -8,16 +8,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tlfeat.errors import DataError
 from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
 from tlfeat.images.domains import check_domain_folders, domain_notes, find_parts
 from tlfeat.images.folders import Tree, heic_notes, image_suffixes, left_out_text
 from tlfeat.text import composed, counted, one_line
-
-if TYPE_CHECKING:
-    from tlfeat.images.image_set import ImageSet
 
 #: Images without a label that a note names.
 _N_NAMED = 5
@@ -166,9 +163,3 @@ class TreeLines:
         pairs = sorted({(label, domain) for label, _, domain in self.counts if domain})
         notes += domain_notes([domain for _, domain in pairs], [label for label, _ in pairs])
         return [*notes, *heic_notes(self._tree.passed_over)]
-
-
-def lines_of(images: ImageSet) -> Iterator[Line]:
-    """Give the lines of a set that is in memory."""
-    columns = (images.paths, images.labels, images.splits, images.groups, images.domains)
-    return (Line(*each) for each in zip(*columns, strict=True))
