@@ -1,23 +1,21 @@
 """What grows with the number of images: joining and opening shards, heads on shards, cost an image over set sizes.
 
     python benchmarks/scale.py                   all parts
-    python benchmarks/scale.py --parts join      64 shards of a million rows, synthetic: keys drawn by lot, rows of 2 columns
-    python benchmarks/scale.py --parts heads     a head on 10 shards and on one cache of real images: the same digits?
+    python benchmarks/scale.py --parts join      64 shards of a million rows: keys drawn by lot, rows of 2 columns
+    python benchmarks/scale.py --parts heads     heads on 10 shards and on one cache of real images: the same digits?
     python benchmarks/scale.py --parts line      extract of 1,000 to 60,000 photographs, processor time and memory
     python benchmarks/scale.py --tables-only
 
-The photographs of ``line`` are those of potato and cats_dogs again and again, with a number written behind the end of the JPEG: other
-bytes, so other content keys, and the same pixels.
+The photographs of ``line`` are those of potato and cats_dogs again and again, with a number written behind the end of
+the JPEG: other bytes, so other content keys, and the same pixels.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ from common import Record
 from tlfeat.cache.store import create_cache
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.images.shards import Shard
-from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 
 PARTS = ("join", "heads", "line")
@@ -51,7 +48,7 @@ print(json.dumps({{
 """
 
 JOIN = """
-from tlfeat.cache.manifest import join_shards
+from tlfeat.cache.shard_join import join_shards
 started_s, cpu_s = time.perf_counter(), time.process_time()
 found = {"n_rows": join_shards(sys.argv[1]).layers["pooled"]}
 """

@@ -15,8 +15,8 @@ from conftest import CountingEncoder, MakePhotos
 from made_data import FINGERPRINT, key_of, make_table, some_rows
 from tlfeat import workspace
 from tlfeat.cache.joined import join_caches
-from tlfeat.cache.manifest import join_shards
 from tlfeat.cache.repair import repair_cache
+from tlfeat.cache.shard_join import join_shards
 from tlfeat.cache.sharded import ShardedCache
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheDamaged, CacheError, FingerprintError

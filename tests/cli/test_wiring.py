@@ -19,7 +19,7 @@ import typer.main
 from tlfeat import workspace
 from tlfeat.backbones import figures, graph
 from tlfeat.cache import clean as cache_clean
-from tlfeat.cache import contents, joined, manifest, repair, store
+from tlfeat.cache import contents, joined, repair, shard_join, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
 from tlfeat.errors import DataError
@@ -79,7 +79,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     joined: ("join_caches",),
     repair: ("repair_cache",),
     cache_clean: ("find_leftovers", "remove"),
-    manifest: ("join_shards",),
+    shard_join: ("join_shards",),
     transfer: ("export_rows", "import_rows"),
 }
 
@@ -483,8 +483,8 @@ CASES = [
     *cases_of("cache info", ("cache", "--cache my.h5", "store.open_cache path", Path("my.h5"))),
     *cases_of(
         "cache join",
-        ("folder", "mine", "manifest.join_shards folder", Path("mine")),
-        ("partial", "mine --partial", "manifest.join_shards is_partial", True),
+        ("folder", "mine", "shard_join.join_shards folder", Path("mine")),
+        ("partial", "mine --partial", "shard_join.join_shards is_partial", True),
     ),
     *cases_of(
         "cache verify",

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 from h5py._objects import phil
 
 from tlfeat import errors
@@ -222,30 +223,35 @@ class _Stored:
         filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
         chunk_bytes = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
         most = chunk_bytes + chunk_bytes // 100 + 1024 if filters else chunk_bytes
-        places: set[tuple[int, ...]] = set()
-        large: list[tuple[int, ...]] = []
-
-        def is_wrong(chunk: Any) -> bool | None:  # no exception may pass through HDF5; None goes on
-            is_right = chunk.size <= most < _MAX_SHRINKING * chunk.size if filters else chunk.size == most
-            self.n_bytes_left -= chunk.size
-            places.add(chunk.chunk_offset)
-            if h5py.h5z.FILTER_DEFLATE in filters and chunk.size > _TRIED_CHUNK_BYTES:
-                large.append(chunk.chunk_offset)
-            return None if is_right and not chunk.filter_mask else True
-
         if not set(filters) <= set(known_filters):
             raise CacheDamaged(f"{self.path}: {dataset.name} has a filter that no tlfeat uses.")
-        if dataset.id.chunk_iter(is_wrong):
+        chunks: list[Any] = []
+        dataset.id.chunk_iter(chunks.append)  # None goes on; nothing else may be called for each of millions
+        sizes = np.array([chunk.size for chunk in chunks], np.int64)
+        is_right = (sizes <= most) & (most < _MAX_SHRINKING * sizes) if filters else sizes == most
+        if not is_right.all() or any(chunk.filter_mask for chunk in chunks):
             raise CacheDamaged(f"{self.path}: {dataset.name} has a chunk of another size than it declares.")
-        grid = [range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)]
-        n_expected = int(np.prod([len(steps) for steps in grid], dtype=object))
-        n_there = sum(all(at in steps for at, steps in zip(place, grid, strict=True)) for place in places)
+        self.n_bytes_left -= int(sizes.sum())
+        places = np.array([chunk.chunk_offset for chunk in chunks], np.uint64).reshape(-1, dataset.ndim)
+        n_there, n_expected = _count_places(places, dataset.shape, dataset.chunks)
         if n_there < n_expected or self.n_bytes_left < 0:
             raise CacheDamaged(f"{self.path}: {dataset.name} declares more than it stores.")
-        for place in large:
+        is_tried = (sizes > _TRIED_CHUNK_BYTES) & (h5py.h5z.FILTER_DEFLATE in filters)
+        for place in (chunks[i].chunk_offset for i in np.flatnonzero(is_tried)):
             _, raw = dataset.id.read_direct_chunk(place)
             if len(zlib.decompressobj().decompress(raw, chunk_bytes + 5)) > chunk_bytes + 4:
                 raise CacheDamaged(f"{self.path}: {dataset.name} has a chunk of another size than it declares.")
+
+
+def _count_places(places: npt.NDArray[np.uint64], shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, int]:
+    """Return how many chunks of a dataset are there, each place once and inside alone, and how many there should be."""
+    steps = np.array(chunks, np.uint64)
+    is_inside = ((places < np.array(shape, np.uint64)) & (places % steps == 0)).all(axis=1)
+    counts = [-(-n // step) for n, step in zip(shape, chunks, strict=True)]
+    numbers = np.zeros(int(is_inside.sum()), np.int64)
+    for along, count in zip((places[is_inside] // steps).T.astype(np.int64), counts, strict=True):
+        numbers = numbers * count + along
+    return len(np.unique(numbers)), int(np.prod(counts, dtype=object))
 
 
 def in_child(

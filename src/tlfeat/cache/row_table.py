@@ -217,10 +217,11 @@ class RowTable:
             group = self._layers[self.layer]
             return group["keys"][start:stop], group["crc32"][start:stop]
 
-    def keys(self) -> npt.NDArray[np.uint8]:
-        """Return the keys of all rows in their order, (n, 32)."""
+    def keys(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.uint8]:
+        """Return the keys of rows from number `start` to `stop`, of all by default, (n, 32)."""
+        stop = self.n_rows if stop is None else stop
         with self._guard():
-            return np.ascontiguousarray(self._layers[self.layer]["keys"][: self.n_rows])
+            return np.ascontiguousarray(self._layers[self.layer]["keys"][start:stop])
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Remove rows, and whatever lies beyond the recorded number; the last rows move to where they were.

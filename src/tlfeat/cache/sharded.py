@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
@@ -21,6 +22,7 @@ from tlfeat.cache.reader import NO_TIMING, Cache
 from tlfeat.cache.row_table import RowTable, Stored, digest_of
 from tlfeat.columns import chained
 from tlfeat.errors import CacheError
+from tlfeat.images.decode import n_cores
 from tlfeat.images.image_set import ImageTable
 from tlfeat.system import allow_open_files
 from tlfeat.types import Rows, StrPath
@@ -170,18 +172,20 @@ def open_shards(path: StrPath) -> ShardedCache:
     """
     manifest = read_manifest(path)
     allow_open_files(2 * len(manifest.shards))
+    paths = [manifest.folder / shard.file for shard in manifest.shards]
+    if gone := next((path for path in paths if not path.exists()), None):
+        raise CacheError(f"{gone} has gone, and the manifest names it. {_again(manifest)}")
     with contextlib.ExitStack() as opened:
-        files: list[CacheFile] = []
-        for shard in manifest.shards:
-            file = manifest.folder / shard.file
-            if not file.exists():
-                raise CacheError(f"{file} has gone, and the manifest names it. {_again(manifest)}")
-            cache = opened.enter_context(CacheFile(open_file(file, is_writable=False)))
-            check_shard(cache, manifest.folder, manifest.fingerprint, files[0].source if files else cache.source)
-            held = {name: (n, width) for name, (n, width) in cache.layers.items()}
-            if held != {name: (layer.rows, layer.width) for name, layer in shard.layers.items()}:
-                raise CacheError(f"{file} has other rows than when it was joined. {_again(manifest)}")
-            files.append(cache)
+        with ThreadPoolExecutor(n_cores()) as pool:  # each is looked through by a process of its own
+            opening = [pool.submit(open_file, path, is_writable=False) for path in paths]
+        files = [opened.enter_context(CacheFile(one.result())) for one in opening if one.exception() is None]
+        for one in opening:
+            one.result()  # raises what was wrong with it, after the others are in the hands of `opened`
+        for shard, file in zip(manifest.shards, files, strict=True):
+            first = files[0].source
+            check_shard(file.path, file.fingerprint, file.source, manifest.folder, manifest.fingerprint, first)
+            if file.layers != {name: (layer.rows, layer.width) for name, layer in shard.layers.items()}:
+                raise CacheError(f"{file.path} has other rows than when it was joined. {_again(manifest)}")
         opened.pop_all()
     return ShardedCache(manifest, files)
 

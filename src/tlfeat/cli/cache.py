@@ -65,7 +65,7 @@ def run_join(
     ] = False,
 ) -> None:
     """Make one cache of all shards in a folder; nothing is copied."""
-    from tlfeat.cache.manifest import join_shards
+    from tlfeat.cache.shard_join import join_shards
 
     joined = join_shards(folder, is_partial=partial, on_progress=console.progress)
     console.warn(*joined.notes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlfeat import workspace
-from tlfeat.cache.manifest import join_shards
+from tlfeat.cache.shard_join import join_shards
 from tlfeat.errors import CacheError, CacheLocked, DataError, FingerprintError, Interrupted
 from tlfeat.extract.dealing import Dealer, Outcome
 from tlfeat.extract.plan import ExtractionJob
