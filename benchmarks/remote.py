@@ -5,7 +5,7 @@ connection after one answer, which a real one does not. ``tlfeat extract`` runs 
 turns, MobileNetV2 with one thread, each time into a new cache. Needs the data of ``TLFEAT_SHARED`` (default
 ``../shared``), s3fs and moto.
 
-    python benchmarks/remote.py                  # 10 minutes
+    python benchmarks/remote.py                  # 5 minutes
     python benchmarks/remote.py --tables-only
 """
 
@@ -29,7 +29,7 @@ from common import Record
 from tlfeat.images.remote import RemoteStore
 from tlfeat.text import markdown_table
 
-N_IMAGES, N_ROUNDS, N_OBJECTS, N_LISTED = 800, 5, 600, 2000
+N_IMAGES, N_ROUNDS, N_OBJECTS, N_LISTED = 600, 3, 400, 2000
 
 _SERVER = """
 import sys, time
