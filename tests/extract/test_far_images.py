@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -96,9 +97,13 @@ def test_an_unchanged_bucket_is_listed_once_and_nothing_is_read(
     assert (report.n_known, report.n_embedded, asked["cat/01.png"], asked["cat/04.png"]) == (N, 0, 1, 0)
 
 
-def test_rows_that_another_cache_knows_do_not_make_an_image_be_read_twice(
+def test_an_image_as_large_as_one_of_another_cache_is_not_read_twice(
     folder: Path, bucket: str, tmp_path: Path, asked: Counter[str]
 ) -> None:
+    files = fsspec.filesystem("memory")
+    for i, path in enumerate(sorted(folder.rglob("*.png"))):
+        files.pipe(f"/far/{path.relative_to(folder).as_posix()}", path.read_bytes().ljust(2000, b"\0"))
+        path.write_bytes(path.read_bytes().ljust(2000, bytes([i + 1])))
     extract_rows(load_images(folder), PixelEncoder(), tmp_path / "near.h5")
     extract_rows(load_images(bucket), PixelEncoder(), tmp_path / "far.h5", known_in=[tmp_path / "near.h5"])
     assert {n for path, n in asked.items() if path != "listing"} == {1}
@@ -246,3 +251,45 @@ def test_a_server_that_is_gone_ends_the_run_and_keeps_its_rows(
         images = load_images(site.url)
         with pytest.raises(DataError, match="4 images in a row could not be read"):
             extract_rows(images, encoder, tmp_path / "far.h5")
+
+
+# --- clocks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late_s", [30, 1800], ids=["half a minute", "half an hour"])
+def test_a_change_within_a_second_is_seen_though_the_clock_of_a_file_server_is_late(
+    folder: Path, tmp_path: Path, late_s: int
+) -> None:
+    """Its times are in whole seconds and look old here: the file is as large as before and has the same time."""
+    path = folder / "cat" / "01.png"
+    second_ns = (time.time_ns() // 10**9 - late_s) * 10**9
+
+    def written(content: bytes) -> None:
+        path.write_bytes(content.ljust(2000, b"\0"))
+        os.utime(path, ns=(second_ns, second_ns))
+
+    first, other = path.read_bytes(), (folder / "cat" / "02.png").read_bytes()
+    written(first)
+    extract_rows(load_images(folder), PixelEncoder(), tmp_path / "near.h5")
+    written(other)
+    report = extract_rows(load_images(folder), PixelEncoder(), tmp_path / "near.h5")
+    assert report.n_embedded == 1
+
+
+def test_old_times_in_whole_seconds_are_trusted_and_those_of_the_future_are_not(folder: Path, tmp_path: Path) -> None:
+    now_s = time.time_ns() // 10**9
+    for i, path in enumerate(sorted(folder.rglob("*.png"))):
+        at_ns = (now_s + (86_400 if i == 3 else -86_400)) * 10**9
+        os.utime(path, ns=(at_ns, at_ns))
+    extract_rows(load_images(folder), PixelEncoder(), tmp_path / "near.h5")
+    with open_cache(tmp_path / "near.h5") as cache:
+        assert [t == 0 for t in cache.table.mtimes_ns] == [i == 3 for i in range(N)]
+
+
+def test_stamps_of_a_store_are_no_times_and_are_kept_whatever_the_clock_says(bucket: str, tmp_path: Path) -> None:
+    extract_rows(load_images(bucket), PixelEncoder(), tmp_path / "far.h5")
+    with open_cache(tmp_path / "far.h5") as cache:
+        images = cache.table.images
+        stamps = [stamp for _, stamp in load_images(bucket).store.stamps(images.paths)]  # type: ignore[union-attr]
+        assert list(cache.table.mtimes_ns) == stamps
+        assert all(stamps)
