@@ -29,7 +29,8 @@ import numpy as np
 import common
 from common import Record
 from tlfeat.cache.store import open_cache
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
+from tlfeat.images.load import load_images
 from tlfeat.text import markdown_table
 
 DATA = "potato"

@@ -23,7 +23,7 @@ from tlfeat.errors import CacheDamaged, CacheError, FingerprintError
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import ExtractReport, extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.images.shards import Shard
 from tlfeat.models.fit_sklearn import fit_sklearn
 

@@ -19,7 +19,8 @@ from PIL import Image
 from conftest import MakePhotos
 from tlfeat.errors import BadImage, DataError, UsageError
 from tlfeat.images import archive_index, archives, zip_index
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
+from tlfeat.images.load import load_images
 from tlfeat.images.packed import archive_store
 
 
@@ -98,7 +99,6 @@ def test_many_threads_read_at_once_and_a_store_made_again_reads_the_same(tmp_pat
     images = load_images(source)
     assert images.store is not None
     again = archive_store(images.store.url)
-    assert again is not None
     with ThreadPoolExecutor(8) as pool:
         read = dict(zip(images.paths, pool.map(again.read, images.paths), strict=True))
     assert read == {path: png(int(path[2:5])) for path in images.paths}
@@ -165,7 +165,7 @@ def test_labels_lie_beside_the_images_of_shards_and_splits_are_in_their_names(tm
     assert not images.passed_over
     assert images.store is not None
     again = archive_store(images.store.url)
-    assert again is not None and again.read(images.paths[-1]) == png(23)
+    assert again.read(images.paths[-1]) == png(23)
 
 
 def test_labels_are_read_from_json_beside_the_images(tmp_path: Path) -> None:

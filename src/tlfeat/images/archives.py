@@ -14,8 +14,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from tlfeat.errors import BadImage, DataError
 from tlfeat.images.archive_index import Index
@@ -120,11 +118,6 @@ class Archives:
             if Path(name).suffix.lower() in ARCHIVE_SUFFIXES and ".." not in names[: i + 1] and names[0]:
                 return "/".join(names[: i + 1]), "/".join(names[i + 1 :])
         return path, ""
-
-
-def archives_of_url(url: str) -> Archives:
-    """Return the store of a URL that an `Archives` has; nothing is read."""
-    return Archives(Path(url2pathname(urlsplit(url).path)))
 
 
 def check_no_packed(source: Path) -> None:

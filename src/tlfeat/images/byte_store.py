@@ -104,6 +104,7 @@ class ByteTable:
 
     def __init__(self, source: Path, column: str) -> None:
         self.url = f"{source.as_uri()}#{quote(column)}"
+        self._source = source
         self._folder = source.parent if source.suffix.lower() in PARQUET_SUFFIXES | ARROW_SUFFIXES else source
         self._column = column
         self._lock = threading.Lock()  # of the three below
@@ -113,7 +114,7 @@ class ByteTable:
         self._streams: dict[str, tuple[int, int, Iterator[Any]]] = {}  # row group, next row, and its pieces
 
     def __reduce__(self) -> tuple[Any, ...]:  # for other processes
-        return store_of_url, (self.url,)
+        return ByteTable, (self._source, self._column)
 
     def read(self, path: str) -> bytes:
         """Return the bytes of one cell, or of the file that it names."""
@@ -215,15 +216,6 @@ class ByteTable:
         if not inside.resolve().is_relative_to(self._folder.resolve()):
             raise BadImage(f"its cell has no bytes, and '{named}' is a link that leads out of {self._folder}")
         return read_file(inside)
-
-
-def store_of_url(url: str) -> ByteTable:
-    """Return the store of a URL that a `ByteTable` has; nothing is read."""
-    from urllib.parse import unquote, urlsplit
-    from urllib.request import url2pathname
-
-    parts = urlsplit(url)
-    return ByteTable(Path(url2pathname(parts.path)), unquote(parts.fragment))
 
 
 def _name_and_row(path: str) -> tuple[str, int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 from tlfeat.errors import UsageError
-from tlfeat.images.archives import ARCHIVE_SUFFIXES, archives_below, archives_of_url, check_no_packed, from_archives
-from tlfeat.images.byte_store import store_of_url
+from tlfeat.images.archives import ARCHIVE_SUFFIXES, Archives, archives_below, check_no_packed, from_archives
+from tlfeat.images.byte_store import ByteTable
 from tlfeat.images.byte_tables import TABLE_SUFFIXES, from_byte_table, has_tables, is_saved_dataset
 from tlfeat.images.domains import check_no_domain_folders
 from tlfeat.images.image_set import ImageSet
@@ -35,11 +37,19 @@ def holds_packed(passed_over: Mapping[str, int]) -> bool:
     return not PACKED_SUFFIXES.isdisjoint(passed_over)
 
 
-def archive_store(url: str) -> Store | None:
-    """Return the store of a ``file:`` URL; None where it is another's. Nothing is read."""
-    if not url.startswith("file:"):
-        return None
-    return store_of_url(url) if "#" in url else archives_of_url(url)
+def archive_store(url: str) -> Store:
+    """Return the store of a ``file:`` URL. Nothing is read.
+
+    Raises
+    ------
+    UsageError
+        It names no file of this machine.
+    """
+    parts = urlsplit(url)
+    source = Path(url2pathname(parts.path))
+    if parts.scheme != "file" or parts.netloc or not source.is_absolute() or "\0" in parts.path:
+        raise UsageError(f"'{url}' names no archive and no table of this machine.")
+    return ByteTable(source, unquote(parts.fragment)) if parts.fragment else Archives(source)
 
 
 def from_packed(
