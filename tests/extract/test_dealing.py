@@ -19,13 +19,13 @@ from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.cli.app import with_address
 from tlfeat.errors import CacheLocked, UsageError
 from tlfeat.extract import shard_lists, shard_worker
-from tlfeat.extract.cluster import _driving
+from tlfeat.extract.cluster import _driving, _lines_of
 from tlfeat.extract.dealing import KILLED, MAX_DEATHS, Deal, Dealer, Outcome, UnderWay
 from tlfeat.extract.ray_cluster import check_address
 from tlfeat.extract.shard_lists import choose_n_shards, lists_in, n_shards_in, read_list, write_lists
 from tlfeat.extract.shard_worker import TOKEN, Kit, ShardWorker, luggage, unpack, versions
 from tlfeat.images.image_set import ImageSet, load_images
-from tlfeat.images.lines import Line, Names, lines_of
+from tlfeat.images.lines import Line, Names
 from tlfeat.images.shards import Shard
 
 EVERY = Names({}, frozenset(), 0)
@@ -51,15 +51,15 @@ def test_lists_hold_every_line_in_its_shard_whatever_is_in_a_name(
     images = ImageSet(tmp_path, tmp_path / "table.csv", [], [], [], [])
     held = [read_list(tmp_path, Shard(k, 7), images, EVERY) for k in range(1, 8)]
     assert [len(part) for part in held] == sizes and sum(sizes) == 201
-    assert sorted(line for part in held for line in lines_of(part)) == sorted(lines)
+    assert sorted(line for part in held for line in _lines_of(part)) == sorted(lines)
     monkeypatch.setattr(shard_lists, "choose_n_shards", lambda n_images, n_workers: 7 if n_images == 201 else 1)
     assert write_lists(iter(lines), tmp_path, None, 2) == sizes
-    assert [*lines_of(read_list(tmp_path, Shard(3, 7), images, EVERY))] == [*lines_of(held[2])]
+    assert [*_lines_of(read_list(tmp_path, Shard(3, 7), images, EVERY))] == [*_lines_of(held[2])]
 
 
 def test_a_shard_of_lists_is_the_shard_of_the_whole_set(make_photos: MakePhotos, tmp_path: Path) -> None:
     images = load_images(make_photos(9, ("cat", "dog")))
-    write_lists(reversed([*lines_of(images)]), tmp_path, 3, 1)
+    write_lists(reversed([*_lines_of(images)]), tmp_path, 3, 1)
     for number in (1, 2, 3):
         shard = Shard(number, 3)
         assert read_list(tmp_path, shard, images.at([]), EVERY) == replace(shard.of(images), notes=[])
@@ -164,7 +164,7 @@ def test_data_after_ray_is_told_from_an_address() -> None:
 
 def kit_of(photos: Path, folder: Path, n_shards: int = 2, **changes: Any) -> Kit:
     images = load_images(photos)
-    write_lists(lines_of(images), folder, n_shards, 1)
+    write_lists(_lines_of(images), folder, n_shards, 1)
     (lists_in(folder) / TOKEN).write_text("here", encoding="utf-8")
     kit = Kit(
         folder, "here", images.at([]), EVERY, n_shards, PixelEncoder(), {}, {"class_map": []}, versions=versions()

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tlfeat.errors import DataError
+from tlfeat.images.folders import FolderTree
 from tlfeat.images.image_set import load_images
 from tlfeat.images.labels import labeller
-from tlfeat.images.lines import FolderLines, lines_of
+from tlfeat.images.lines import Line, TreeLines
 
 
 def made(root: Path, *paths: str) -> Path:
@@ -19,6 +20,11 @@ def made(root: Path, *paths: str) -> Path:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
     return root
+
+
+def lines_below(root: Path, label_from: str | None = None, *, domains: bool = False) -> TreeLines:
+    label_of = labeller(label_from) if label_from else None
+    return TreeLines(FolderTree(root, is_ordered=False), label_of, has_domains=domains)
 
 
 LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
@@ -34,13 +40,13 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 def test_lines_are_those_of_the_whole_listing(layout: str, tmp_path: Path) -> None:
     paths, options = LAYOUTS[layout]
     root = made(tmp_path / "photos", *paths)
-    label_from = options.get("label_from")
-    lines = FolderLines(root, labeller(label_from) if label_from else None, has_domains=options.get("domains", False))
+    lines = lines_below(root, options.get("label_from"), domains=options.get("domains", False))
     given = list(lines)
     names = lines.names(options.get("class_map", {}), options.get("classes", []))
     found = [line._replace(label=name) for line in given if (name := names.label_of(line.label)) is not None]
     whole = load_images(root, **options)
-    assert sorted(found) == sorted(lines_of(whole))
+    columns = (whole.paths, whole.labels, whole.splits, whole.groups, whole.domains)
+    assert sorted(found) == sorted(Line(*each) for each in zip(*columns, strict=True))
     assert names.n_images == len(whole) > 0
 
 
@@ -61,14 +67,14 @@ def test_what_the_whole_listing_refuses_is_refused_after_the_last_line(
     root = made(tmp_path / "photos", *paths)
     with pytest.raises(DataError) as refused:
         load_images(root, **options)
-    lines = FolderLines(root, has_domains=options.get("domains", False))
+    lines = lines_below(root, domains=options.get("domains", False))
     assert list(lines) or not options
     with pytest.raises(DataError, match=re.escape(str(refused.value))):
         lines.names(options.get("class_map", {}), options.get("classes", []))
 
 
 def test_notes_name_images_without_a_label_or_a_domain(tmp_path: Path) -> None:
-    lines = FolderLines(made(tmp_path / "photos", "0.png", "a/cat/1.png", "b/cat/1.png"), has_domains=True)
+    lines = lines_below(made(tmp_path / "photos", "0.png", "a/cat/1.png", "b/cat/1.png"), domains=True)
     list(lines)
     assert lines.notes()[:2] == [
         "1 of 3 images have no label and take no part in fitting: 0.png",
