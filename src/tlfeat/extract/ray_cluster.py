@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -36,6 +37,9 @@ LOCAL = "local"
 _LONGEST_TEMP = 40
 
 _ASK_EVERY_S = 1.0
+
+#: For the connection to the head of a cluster.
+_REACH_S = 10.0
 
 #: Workers get so long to keep what they have when they are stopped.
 _STOP_S = 5.0
@@ -72,6 +76,15 @@ def check_address(address: str) -> None:
         )
 
 
+def _check_reachable(address: str) -> None:
+    """Raise where nobody listens: Ray itself tries for five minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ClusterError(f"Ray at {address} cannot be reached: {short_reason(error)}.") from error
+
+
 @contextlib.contextmanager
 def attached(address: str, store_bytes: int) -> Iterator[Any]:
     """Attach to a cluster, or start one of this machine; give the package Ray. At the end all is as it was.
@@ -88,6 +101,8 @@ def attached(address: str, store_bytes: int) -> Iterator[Any]:
     if ray.is_initialized():  # by who calls, and who calls ends it
         yield ray
         return
+    if address not in (AUTO, LOCAL):
+        _check_reachable(address)
     before = dict(os.environ)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with contextlib.ExitStack() as stack:
