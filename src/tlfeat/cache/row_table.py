@@ -182,15 +182,18 @@ class RowTable:
         numbers = self.known.numbers(keys)
         if (numbers < 0).any():
             raise KeyError(keys[int(np.argmin(numbers))])
+        return self.numbered(numbers)
+
+    def numbered(self, numbers: npt.NDArray[np.int64]) -> Rows:
+        """Return the rows of these numbers in their order, float32 of shape (len(numbers), width)."""
         order = np.argsort(numbers, kind="stable")
         with self._guard():
             dataset = self._layers[self.layer]["rows"]
             rows = np.empty((len(numbers), dataset.shape[1]), dtype=np.float32)
             n_block = min(max(_BLOCK_BYTES // (dataset.shape[1] * dataset.dtype.itemsize), 1), 4096)
-            for start in range(0, self.n_rows, n_block):  # block by block: no second copy of all rows
-                low, high = np.searchsorted(numbers[order], [start, start + n_block])
-                if low < high:
-                    chosen = order[low:high]
+            blocks = numbers[order] // n_block
+            for chosen in np.split(order, np.flatnonzero(np.diff(blocks)) + 1):  # no second copy of all rows
+                if len(chosen):
                     first, last = numbers[chosen[0]], numbers[chosen[-1]]
                     rows[chosen] = dataset[first : last + 1][numbers[chosen] - first]
         return rows

@@ -112,12 +112,12 @@ class ShardedCache(Cache):
                 f"--shard again for all shards, and tlfeat cache join {self.path}."
             )
         rows: Rows = np.empty((len(keys), self.layers[layer][1]), np.float32)
-        for table, at in self._of_tables(layer, keys):
-            rows[at] = table.read([keys[i] for i in at])
+        for table, at, numbers in self._of_tables(layer, keys):
+            rows[at] = table.numbered(numbers)
         return rows
 
     def read_sound(self, layer: str, keys: Sequence[str]) -> tuple[Stored, npt.NDArray[np.bool_]]:
-        parts = [(at, table.read_sound([keys[i] for i in at])) for table, at in self._of_tables(layer, keys)]
+        parts = [(at, table.read_sound([keys[i] for i in at])) for table, at, _ in self._of_tables(layer, keys)]
         rows = np.concatenate([stored for _, (stored, _) in parts])
         is_sound = np.concatenate([sound for _, (_, sound) in parts])
         back = np.argsort(np.concatenate([at for at, _ in parts]))
@@ -127,12 +127,16 @@ class ShardedCache(Cache):
         """The tables in the order in which their rows are numbered: of a key that is in two the last one counts."""
         return self.row_tables(layer)[::-1]
 
-    def _of_tables(self, layer: str, keys: Sequence[str]) -> list[tuple[RowTable, npt.NDArray[np.int64]]]:
-        """Return the tables that hold rows of `keys`, each with the positions of those in `keys`."""
+    def _of_tables(
+        self, layer: str, keys: Sequence[str]
+    ) -> list[tuple[RowTable, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Return the tables that hold rows of `keys`, each with positions in `keys` and the numbers of its rows."""
         tables = self._numbered(layer)
-        starts = [0, *accumulate(table.n_rows for table in tables)]
-        of_table = np.searchsorted(starts, self.known(layer).numbers(keys), side="right") - 1
-        return [(tables[int(t)], np.flatnonzero(of_table == t)) for t in np.unique(of_table)]
+        starts = np.array([0, *accumulate(table.n_rows for table in tables)])
+        numbers = self.known(layer).numbers(keys)
+        of_table = np.searchsorted(starts, numbers, side="right") - 1
+        found = [(int(t), np.flatnonzero(of_table == t)) for t in np.unique(of_table)]
+        return [(tables[t], at, numbers[at] - starts[t]) for t, at in found]
 
     @cached_property
     def _table(self) -> ImageTable:
