@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from made_data import photo, tlfeat
+from made_data import FINGERPRINT, photo, table_of, tlfeat
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cache.store import open_cache
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.evaluate import copies as copying
 from tlfeat.evaluate.copies import Copies, Way, find_copies
+from tlfeat.evaluate.projections import N_COLUMNS
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.duplicates import Pair
+from tlfeat.images.image_set import content_key
 from tlfeat.images.load import load_images
 
 
@@ -157,3 +159,26 @@ def test_a_fit_keeps_what_an_audit_reads(tmp_path: Path, searches: list[int]) ->
     tlfeat("fit-sklearn", "--model", "knn", "-q", cwd=tmp_path)
     tlfeat("audit", "--seed", "3", "-q", cwd=tmp_path)
     assert len(searches) == 1
+
+
+def test_where_rows_do_not_fit_copies_are_found_by_projections(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, width = 300, 700
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((n, width)).astype(np.float32)
+    rows[250:] = rows[:50] + 0.1 * rng.standard_normal((50, width)).astype(np.float32)  # a cosine of 0.995
+    keys = [content_key(row.tobytes()) for row in rows]
+    with create_cache(Path("wide.h5"), FINGERPRINT, {"encoder": {"backbone": "imported"}}) as cache:
+        cache.append({"wide": rows}, keys)
+        cache.write_table(table_of(keys))
+    bytes_of = {"all": 8 * n * width + 1, "some": 8 * n * N_COLUMNS + 1, "none": 8 * n * N_COLUMNS}
+    found = {}
+    with open_cache("wide.h5") as cache:
+        for name, n_bytes in bytes_of.items():
+            monkeypatch.setattr("tlfeat.evaluate.copies.available_memory", lambda n_bytes=n_bytes: n_bytes)
+            found[name] = find_copies(cache)
+    pairs = {name: {(pair.one, pair.other) for pair in copies.pairs} for name, copies in found.items()}
+    assert len(pairs["all"]) == 50
+    assert pairs["some"] == pairs["all"]
+    assert not any("projections" in note for note in found["all"].notes)
+    assert any("by 256 random projections" in note for note in found["some"].notes)
+    assert (pairs["none"], found["none"].notes[0].partition(":")[0]) == (set(), "the rows are larger than memory")

@@ -24,6 +24,7 @@ from tlfeat.cache.contents import Origin, holds_texts, origin, picture_files, re
 from tlfeat.cache.reader import Cache
 from tlfeat.documents import misfit
 from tlfeat.errors import DataError
+from tlfeat.evaluate.projections import N_COLUMNS, projected_rows
 from tlfeat.images.duplicates import Pair, connected, find_duplicates
 from tlfeat.memory import available_memory
 from tlfeat.texts.near_copies import find_text_copies
@@ -136,24 +137,43 @@ def find_copies(cache: Cache, *, on_progress: OnProgress = silent) -> Copies:
             path_of[key] = min(path, path_of.get(key, path))
     keys = sorted(path_of)
     layer = layer_for_duplicates(cache)
+    n_columns = _columns_in_memory(len(keys), cache.layers[layer][1])
     asked = {"version": _VERSION, "keys": keys, "layer": layer, "fingerprint": cache.fingerprint}
+    if n_columns != cache.layers[layer][1]:
+        asked["n_columns"] = n_columns
     file = workspace.COPIES_DIR / f"{cache.stem}-{workspace.digest(asked, 16)}.json"
     kept = _read(file, keys)
     if kept is not None:
         return kept
     is_of_texts = holds_texts(cache)
     files = picture_files(cache, [path_of[key] for key in keys])
-    fits = 8 * len(keys) * cache.layers[layer][1] < available_memory()
-    rows = cache.read(layer, keys) if fits else None
+    rows, notes = None, []
+    if n_columns == cache.layers[layer][1]:
+        rows = cache.read(layer, keys)
+    elif n_columns:
+        rows = projected_rows(cache, layer, keys, on_progress=on_progress)
+        notes.append(
+            f"the rows are larger than memory: changed copies were looked for by {n_columns} random projections of them"
+        )
     if is_of_texts:
         found = find_text_copies(rows, keys, read_texts(cache, keys))
     else:
         found = find_duplicates(rows, keys, files, on_progress=on_progress)
-    copies = Copies(keys, found.pairs, found.notes)
-    if fits and found.n_unread == 0 and (files is not None or is_of_texts or origin(cache) is Origin.IMPORTED):
+    copies = Copies(keys, found.pairs, [*notes, *found.notes])
+    if (
+        rows is not None
+        and found.n_unread == 0
+        and (files is not None or is_of_texts or origin(cache) is Origin.IMPORTED)
+    ):
         with suppress(OSError):  # a folder that cannot be written to: it is found again next time
             _write(file, copies)
     return copies
+
+
+def _columns_in_memory(n: int, width: int) -> int:
+    """Return how many columns of `n` rows there is room for, the rows and a copy: all, N_COLUMNS of them, or none."""
+    available = available_memory()
+    return next((columns for columns in (width, N_COLUMNS) if columns <= width and 8 * n * columns < available), 0)
 
 
 class _Kept(TypedDict):
