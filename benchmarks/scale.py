@@ -27,6 +27,7 @@ from common import Record
 from tlfeat.cache.store import create_cache
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.images.shards import Shard
+from tlfeat.records import Result
 from tlfeat.workspace import read_json, write_json
 
 PARTS = ("join", "heads", "line")
@@ -136,12 +137,117 @@ def measure_join(args: Any) -> Record:
     return record
 
 
+# --- heads on shards ------------------------------------------------------------------------------------------
+
+HEADS = ("logreg", "ridge", "lda", "linear-svm", "svm", "knn")
+STREAMED = ("logreg", "ridge", "lda", "linear-svm")
+
+
+def measure_heads(args: Any) -> Record:
+    """Fit every head on one cache and on ten shards of the same images; streamed from the files, too."""
+    import tlfeat.models.fit_sklearn as fitting
+    from tlfeat.cache.shard_join import join_shards
+    from tlfeat.evaluate.data import open_data
+    from tlfeat.extract.plan import plan_extraction
+    from tlfeat.models.saved import Outcome
+
+    record: Record = {"set": args.set, "seeds": args.seeds, "heads": []}
+    photos = common.unpack(args.set, args.shared, args.work)
+    options = common.backbone_options("v2", args.shared)
+    one, shards = args.work / f"{args.set}.h5", args.work / f"{args.set}.shards"
+    with common.stage("extracting"):
+        record["n_images"] = plan_extraction(photos, cache=one, **options).run().n_images
+        for number in range(1, 11):
+            job = plan_extraction(photos, cache=shards, shard=f"{number}/10", **options)
+            job.run(known_in=[])
+        join_shards(shards)
+
+    def fit(cache: Path, head: str, seed: int) -> Outcome:
+        with open_data(cache, seed=seed) as data:
+            return fitting.fit_sklearn(data, head, is_fresh=True)
+
+    room = fitting.available_memory
+    for name, is_streamed in [*((name, False) for name in HEADS), *((name, True) for name in STREAMED)]:
+        if is_streamed:  # no more than what a search takes beside the rows
+            fitting.available_memory = lambda: fitting._beside_rows(1280) + 1
+        try:
+            pairs = [[fit(cache, name, seed).result for cache in (one, shards)] for seed in range(args.seeds)]
+        finally:
+            fitting.available_memory = room
+        certainties = [[np.array(result.certainty) for result in pair] for pair in pairs]
+        line = {
+            "head": name,
+            "is_streamed": is_streamed,
+            "n_equal": sum(_digits(pair[0]) == _digits(pair[1]) for pair in pairs),
+            "n_same_answers": sum(pair[0].predicted == pair[1].predicted for pair in pairs),
+            "accuracy": [float(np.mean([pair[k].score.accuracy for pair in pairs])) for k in (0, 1)],
+            "largest_difference": max(float(np.abs(one - other).max()) for one, other in certainties),
+        }
+        record["heads"].append(line)
+        common.say(str(line))
+    return record
+
+
+def _digits(result: Result) -> Any:
+    """Return everything that a head answers, and what was chosen for it."""
+    return result.chosen, result.score, result.predicted, result.certainty
+
+
+# --- the straight line ----------------------------------------------------------------------------------------
+
+EXTRACT = """
+from tlfeat.extract.plan import plan_extraction
+job = plan_extraction(sys.argv[1], cache=sys.argv[2], backbone=sys.argv[3], weights=sys.argv[4])
+report = job.run(known_in=[])
+found = {"n_embedded": report.n_embedded, "n_failed": len(report.failures), "embed_cpu_s": report.profile.cpu_s,
+         "embed_wall_s": report.profile.wall_s}
+"""
+
+
+def write_photographs(folder: Path, sources: list[Path], n: int) -> None:
+    """Write `n` photographs into class folders, each with other bytes."""
+    contents = [path.read_bytes() for path in sources]
+    for i in range(n):
+        place = folder / f"class{i % 10}" / f"{i // 1000:03d}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{i:08d}.jpg").write_bytes(contents[i % len(contents)] + b"%d" % i)
+
+
+def measure_line(args: Any) -> Record:
+    """Extract sets of several sizes, each in a process of its own, then again, unchanged."""
+    sources = []
+    for name in ("potato", "cats_dogs"):
+        found = sorted(common.unpack(name, args.shared, args.work).rglob("*.jp*g"))
+        sources += found[:: max(1, len(found) // 1000)][:1000]
+    record: Record = {"sizes": [], "n_sources": len(sources)}
+    record["source_bytes"] = int(np.mean([path.stat().st_size for path in sources]))
+    options = common.backbone_options("v2", args.shared)
+    for n in args.sizes:
+        folder, cache = args.work / f"line-{n}", args.work / f"line-{n}.h5"
+        if not folder.exists():
+            with common.stage(f"writing {n:,} photographs"):
+                write_photographs(folder, sources, n)
+        cache.unlink(missing_ok=True)
+        line: Record = {"n": n, "load": common.load_average()}
+        for step_name in ("first", "again"):
+            with common.stage(f"{n:,} photographs, {step_name}"):
+                line[step_name] = step(EXTRACT, folder, cache, options["backbone"], options["weights"], cwd=args.work)
+        line["bytes"] = cache.stat().st_size
+        record["sizes"].append(line)
+        shutil.rmtree(folder)
+        cache.unlink()
+    return record
+
+
 def main() -> None:
     """Run what is asked for and write the tables."""
     parser = common.parser_for("scale", __doc__)
     common.add_data(parser)
     parser.add_argument("--parts", type=common.chosen_from(PARTS), default=PARTS)
     parser.add_argument("--shards", type=common.positive, default=64, help="of join")
+    parser.add_argument("--set", default="cats_dogs", help="of heads")
+    parser.add_argument("--seeds", type=common.positive, default=3, help="of heads")
+    parser.add_argument("--sizes", type=common.positive, nargs="*", default=[1_000, 10_000, 60_000], help="of line")
     parser.add_argument("--rows", type=common.positive, default=1_000_000, help="of each shard of join")
     args = common.read_arguments(parser)
     document = read_json(args.json) if args.json.exists() else {}
