@@ -30,7 +30,8 @@ from tlfeat.errors import TlfeatError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.finetune.recipes import RECIPES
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
+from tlfeat.images.load import load_images
 from tlfeat.studies.compare import ALL_HEADS, ALL_KERAS, Comparison, compare_candidates
 from tlfeat.text import markdown_table, percent, seconds, size
 

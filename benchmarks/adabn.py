@@ -96,7 +96,7 @@ class Network:
 def read(folder: Any, size: tuple[int, int]) -> dict[str, tuple[Pixels, Labels]]:
     """Return pixels and labels of every domain, in the order of content keys."""
     from tlfeat.images.decode import decode_all
-    from tlfeat.images.image_set import load_images
+    from tlfeat.images.load import load_images
 
     found = {}
     for domain in sorted(path for path in folder.iterdir() if path.is_dir()):

@@ -36,7 +36,7 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.duplicates import SAME_ROW, find_duplicates
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.studies import audit as auditing
 from tlfeat.studies.doubted_labels import find_doubted_labels

@@ -20,7 +20,7 @@ import common
 from common import Record
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.studies.curve import Curve, learning_curve
 from tlfeat.studies.doubling import doublings
 from tlfeat.text import markdown_table, percent

@@ -29,7 +29,7 @@ from tlfeat.backbones import catalog
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.backbones.runtime import freeze, import_openvino, to_openvino
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.records import distribution_version
 from tlfeat.text import markdown_table
 

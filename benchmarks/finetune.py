@@ -45,7 +45,8 @@ from tlfeat.finetune.recipes import find_recipe
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.finetune.sources import Sources
 from tlfeat.images.decode import decode_all
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
+from tlfeat.images.load import load_images
 from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 

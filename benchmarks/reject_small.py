@@ -31,7 +31,7 @@ from tlfeat.extract.plan import plan_extraction
 from tlfeat.extract.reference import ReferenceRows, read_reference
 from tlfeat.heads.known_rows import fit_known_rows
 from tlfeat.heads.reject import COVERAGE, fit_rejector
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 

@@ -32,7 +32,8 @@ from common import Record
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.images.decode import decode_bytes
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
+from tlfeat.images.load import load_images
 from tlfeat.images.resizing import RESIZE, RESIZES
 from tlfeat.records import distribution_version
 from tlfeat.text import markdown_table

@@ -33,7 +33,7 @@ from power_cuts import Violation, emptied, power_cut
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import Cache, open_cache
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.records import Environment
 from tlfeat.text import markdown_table
 from tlfeat.workspace import write_json
@@ -48,7 +48,7 @@ from tlfeat.cache import store as cache
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.extract.extract import extract_rows
 from tlfeat.text import markdown_table
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 class Slow(PixelEncoder):
     batch_size = int(sys.argv[5])

@@ -45,7 +45,8 @@ from tlfeat.errors import KnownError, WeightsError
 from tlfeat.extract.extract import extract_rows
 from tlfeat.finetune.epochs import State, _assign
 from tlfeat.finetune.pixel_store import open_pixels_of
-from tlfeat.images.image_set import content_key, load_images
+from tlfeat.images.image_set import content_key
+from tlfeat.images.load import load_images
 from tlfeat.records import Environment
 from tlfeat.text import markdown_table
 from tlfeat.workspace import write_json

@@ -28,7 +28,8 @@ from tlfeat.finetune.saved import load_model
 from tlfeat.heads.reject import load_rejector
 from tlfeat.heads.saved import load_head
 from tlfeat.images.decode import read_file
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
+from tlfeat.images.load import load_images
 from tlfeat.models.saved import read_model, read_result
 from tlfeat.workspace import read_json
 

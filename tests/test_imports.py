@@ -117,7 +117,7 @@ HEAVY = {
     "typer": {f"cli.{name}" for name in _COMMANDS},
     "jinja2": {"text"},
     "cleanlab": {"studies.doubted_labels"},
-    "pyarrow": {"extract.transfer", "texts.text_set"},
+    "pyarrow": {"extract.transfer", "images.byte_store", "texts.text_set"},
     "skops": {"heads.saved"},
     "pandas": {"notebook"},
     "matplotlib": {"notebook"},

@@ -42,7 +42,7 @@ _HOME = {
     "fit_keras": "models.fit_keras",
     "fit_sklearn": "models.fit_sklearn",
     "load": "evaluate.embeddings",
-    "load_images": "images.image_set",
+    "load_images": "images.load",
     "make_split": "evaluate.split",
     "open_cache": "cache.store",
     "open_data": "evaluate.data",
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from tlfeat.extract.plan import plan_extraction as plan_extraction
     from tlfeat.extract.transformer import ImageEmbedder as ImageEmbedder
     from tlfeat.images.image_set import ImageSet as ImageSet
-    from tlfeat.images.image_set import load_images as load_images
+    from tlfeat.images.load import load_images as load_images
     from tlfeat.models.export import export_model as export_model
     from tlfeat.models.fit_keras import fit_keras as fit_keras
     from tlfeat.models.fit_sklearn import fit_sklearn as fit_sklearn

@@ -15,7 +15,7 @@ from tlfeat import workspace
 from tlfeat.cache.store import open_cache
 from tlfeat.cli.app import app
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 #: No process has this number.
 GONE = 999_999_999

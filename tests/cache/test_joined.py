@@ -21,7 +21,8 @@ from tlfeat.errors import CacheDamaged, DataError, FingerprintError, UsageError
 from tlfeat.evaluate.copies import find_copies
 from tlfeat.evaluate.domain_split import find_domains, make_domain_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import ImageTable, load_images
+from tlfeat.images.image_set import ImageTable
+from tlfeat.images.load import load_images
 from tlfeat.texts.text_set import load_texts
 
 

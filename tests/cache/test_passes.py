@@ -11,7 +11,7 @@ from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.passes import Pass, cost_of, is_a_measurement, passes_of, with_pass
 from tlfeat.cache.store import open_cache
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.system import processor_name
 
 

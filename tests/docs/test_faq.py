@@ -17,8 +17,8 @@ from tlfeat.heads.table import HEADS
 from tlfeat.images import folders
 from tlfeat.images.classes import renamed
 from tlfeat.images.folders import IMAGE_SUFFIXES, left_out_text
-from tlfeat.images.image_set import load_images
 from tlfeat.images.labels import MIN_NUMBERS, MIN_NUMERIC, MIN_SEVERAL, labeller
+from tlfeat.images.load import load_images
 from tlfeat.images.tables import COLUMN_NAMES
 
 FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from tlfeat.evaluate import copies as copying
 from tlfeat.evaluate.copies import Copies, Way, find_copies
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.duplicates import Pair
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 
 @pytest.fixture

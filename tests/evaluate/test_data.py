@@ -18,7 +18,7 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.scores import score
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.duplicates import find_duplicates
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.records import Leaks
 

@@ -16,7 +16,8 @@ from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.domain_split import DomainSplit, choose_domains, find_domains, make_domain_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import ImageTable, load_images
+from tlfeat.images.image_set import ImageTable
+from tlfeat.images.load import load_images
 
 Line = tuple[str, str, str]  # label, domain, key
 

@@ -18,7 +18,7 @@ from tlfeat.errors import CacheError, DataError, ModelError, UsageError
 from tlfeat.evaluate.embeddings import Embeddings, load
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 
 @pytest.fixture

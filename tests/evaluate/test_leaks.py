@@ -15,7 +15,7 @@ from tlfeat.evaluate.intervals import proportion_interval
 from tlfeat.evaluate.leaks import LeakedImages, find_leaks, leak_sentence, scored_tests, with_leaked
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 
 def test_of_an_exact_and_a_changed_copy_the_exact_one_is_told(tmp_path: Path) -> None:

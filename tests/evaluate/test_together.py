@@ -21,7 +21,7 @@ from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.evaluate.together import Together, open_together
 from tlfeat.extract.extract import extract_rows
 from tlfeat.extract.transfer import import_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 
 def cache_of(photos: Path, name: str, side_px: int = 4) -> Path:

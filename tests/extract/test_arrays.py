@@ -18,7 +18,7 @@ from tlfeat.errors import DataError, FingerprintError, UsageError
 from tlfeat.extract.arrays import embed
 from tlfeat.extract.encoders import make_encoder
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.types import Pixels, Rows
 
 

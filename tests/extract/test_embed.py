@@ -16,7 +16,7 @@ from tlfeat.extract.embed import Profile, embed_files
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images import decode
 from tlfeat.images.decode import Decoded
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 

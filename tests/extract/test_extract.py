@@ -19,7 +19,7 @@ from conftest import CountingEncoder, MakePhotos, picture
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheError, DataError, FingerprintError, Interrupted
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 WRITER = """
@@ -29,7 +29,7 @@ from typing import Any
 from tlfeat.cache import store as cache
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 class Slow(PixelEncoder):
     def encode(self, pixels):
         time.sleep(0.05)

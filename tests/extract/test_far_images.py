@@ -20,7 +20,7 @@ from tlfeat.errors import BadImage, DataError, Interrupted
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images import remote
 from tlfeat.images.fsspec_remote import FsspecRemote
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.images.read_ahead import read_ahead
 
 fsspec = pytest.importorskip("fsspec")

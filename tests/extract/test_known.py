@@ -16,7 +16,7 @@ from tlfeat.cli.app import app
 from tlfeat.errors import Interrupted
 from tlfeat.extract.extract import ExtractReport
 from tlfeat.extract.plan import ExtractionJob, default_cache_path
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.types import Pixels, Rows
 
 

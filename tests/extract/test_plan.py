@@ -16,7 +16,7 @@ from tlfeat.cache.store import create_cache
 from tlfeat.errors import UsageError
 from tlfeat.extract.encoders import encoder_of
 from tlfeat.extract.plan import EncoderOptions, default_cache_path, plan_extraction
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 
 def test_every_option_reaches_the_encoder(make_photos: MakePhotos, tmp_path: Path) -> None:

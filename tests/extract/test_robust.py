@@ -30,7 +30,7 @@ from tlfeat.cache.journal import JournalledFile
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

@@ -21,7 +21,7 @@ from tlfeat.backbones.network import BackboneSpec
 from tlfeat.errors import DataError, FingerprintError
 from tlfeat.extract.extract import extract_rows
 from tlfeat.extract.transformer import ImageEmbedder
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tlfeat.heads.fit import fit_head, predict_probabilities
 from tlfeat.heads.pipelines import classifier_of
 from tlfeat.heads.saved import load_head
 from tlfeat.heads.table import find_head
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.records import Result
 from tlfeat.report.commands import commands

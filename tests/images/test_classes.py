@@ -9,7 +9,7 @@ import pytest
 
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.classes import classes_text, parse_class_map, parse_classes, renamed
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 CHEST = {
     "adenocarcinoma_left.lower.lobe_T2_N0_M0_Ib": "adenocarcinoma",

@@ -8,7 +8,8 @@ import pytest
 
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.domains import domain_notes, domains_text
-from tlfeat.images.image_set import ImageSet, ImageTable, load_images, only
+from tlfeat.images.image_set import ImageSet, ImageTable, only
+from tlfeat.images.load import load_images
 from tlfeat.texts.text_set import load_texts
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 from conftest import without_rights
 from tlfeat.errors import DataError, UsageError
 from tlfeat.images.classes import parse_class_map
-from tlfeat.images.image_set import content_key, load_images
+from tlfeat.images.image_set import content_key
+from tlfeat.images.load import load_images
 from tlfeat.images.tables import MAX_LABEL_LENGTH
 
 ODD_NAMES = {

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
 from tlfeat.images.labels import MIN_NUMBERS, advise
+from tlfeat.images.load import load_images
 
 
 def write(folder: Path, *names: str) -> Path:

@@ -10,7 +10,7 @@ from unicodedata import normalize
 import pytest
 
 from conftest import picture
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 FORMS = {form: normalize(form, "chaton-é") for form in ("NFC", "NFD")}
 

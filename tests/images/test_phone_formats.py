@@ -15,7 +15,7 @@ from tlfeat.errors import BadImage, DataError
 from tlfeat.images import decode, folders
 from tlfeat.images.decode import decode_bytes, image_size
 from tlfeat.images.folders import left_out_text
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
 

@@ -12,7 +12,8 @@ import pytest
 from made_servers import Site, cut, serving, status
 from tlfeat.errors import BadImage, DataError, UsageError
 from tlfeat.images import remote, web
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
+from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_store, open_store, recorded_store
 from tlfeat.images.remote import N_TRIES, RemoteStore
 from tlfeat.images.seen import Seen

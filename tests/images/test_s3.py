@@ -10,7 +10,7 @@ import pytest
 
 from tlfeat.errors import BadImage, DataError
 from tlfeat.images import remote
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.images.remote import RemoteStore
 from tlfeat.images.s3_remote import S3Remote
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tlfeat.errors import DataError
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 
 
 def table(path: Path, text: str | bytes) -> Path:

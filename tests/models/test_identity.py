@@ -18,7 +18,7 @@ from tlfeat.errors import FingerprintError
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import Split, draw_per_class
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.saved import model_folder
 from tlfeat.studies import trials

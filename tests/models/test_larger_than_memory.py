@@ -21,7 +21,7 @@ from tlfeat.evaluate import copies
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models import fit_sklearn as candidates
 
 

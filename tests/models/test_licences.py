@@ -16,7 +16,7 @@ from tlfeat.backbones.hub_catalog import DINOV3_LICENCE
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.leaks import LeakedImages
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models.export import to_document, to_text
 from tlfeat.models.licences import LICENCE_FILES, MUST_TRAVEL, Credits, credits_of, licence_texts
 from tlfeat.models.model_card import Check, DataSet, Exported, model_card

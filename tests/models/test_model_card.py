@@ -12,7 +12,7 @@ from conftest import MakePhotos
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.model_card import Check, DataSet, Exported, model_card, read_data_set
 from tlfeat.records import Result

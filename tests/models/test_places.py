@@ -14,7 +14,7 @@ from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cli.app import app
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.models.saved import Outcome
 from tlfeat.studies.compare import known_comparison

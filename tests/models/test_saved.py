@@ -19,7 +19,7 @@ from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads import table
 from tlfeat.heads.table import HEADS, SEARCH_VERSION, THOROUGH_VERSION
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models import fit_sklearn as fitting
 from tlfeat.models.listing import saved_models
 from tlfeat.models.saved import Outcome, _name, model_folders, read_model, read_result

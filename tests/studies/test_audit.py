@@ -22,7 +22,7 @@ from tlfeat.evaluate.copies import find_copies
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.studies import doubted_labels
 from tlfeat.studies.audit import audit
 from tlfeat.studies.findings import Audit

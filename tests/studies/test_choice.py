@@ -29,7 +29,7 @@ from tlfeat.evaluate.intervals import difference_interval, holm, mcnemar
 from tlfeat.evaluate.together import open_together
 from tlfeat.extract.extract import extract_rows
 from tlfeat.extract.plan import ExtractionJob
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.report.choice import choice_finding, sentences
 from tlfeat.report.finding import document, write_finding

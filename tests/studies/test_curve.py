@@ -23,7 +23,7 @@ from tlfeat.evaluate.intervals import mean_interval
 from tlfeat.evaluate.split import Split, draw_per_class, make_split
 from tlfeat.extract.extract import extract_rows
 from tlfeat.heads.fit import fit_head
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.report.charts import to_svg
 from tlfeat.report.curve import curve_finding, keras_hint, saving_text
 from tlfeat.report.finding import write_finding

@@ -20,7 +20,7 @@ from tlfeat.cli.app import app
 from tlfeat.errors import DataError, UsageError
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.report.charts import to_svg
 from tlfeat.report.finding import document, write_finding
 from tlfeat.report.sweep import sentences, sweep_finding

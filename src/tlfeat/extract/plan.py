@@ -25,8 +25,9 @@ from tlfeat.extract.extract import ExtractReport, extract_rows
 from tlfeat.extract.reference import embed_reference
 from tlfeat.images import example
 from tlfeat.images.classes import parse_class_map
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
 from tlfeat.images.labels import Advice, advise
+from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_store
 from tlfeat.images.resizing import RESIZES
 from tlfeat.text import counted

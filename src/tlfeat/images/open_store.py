@@ -3,6 +3,7 @@
 ::
 
     s3:// gs:// az:// http(s):// memory://     `remote`
+    file:                                      an archive or a table of bytes (`packed`)
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ def open_store(url: str) -> Store:
     UsageError
         An unknown scheme, a URL that holds a password, or a package is missing; the message says which.
     """
+    if url.startswith("file:"):
+        from tlfeat.images.packed import archive_store
+
+        return archive_store(url)
     from tlfeat.images.remote import RemoteStore
 
     return RemoteStore(checked_url(url))

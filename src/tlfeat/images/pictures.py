@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tlfeat.errors import BadImage, DataError, ShapeError, UsageError
 from tlfeat.images.decode import Picture
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_one_image, is_store, one_image
 
 _WANTED = "a path, the bytes of an image file, a PIL image or a uint8 array of shape (height, width, 3)"

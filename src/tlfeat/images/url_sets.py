@@ -35,7 +35,7 @@ def load_url(
     label_from: str | None = None,
     domains: bool = False,
 ) -> ImageSet:
-    """Return the images of a URL; the parameters and errors are those of `image_set.load_images`.
+    """Return the images of a URL; the parameters and errors are those of `load.load_images`.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ from tlfeat.heads.reject import Rejector, check_coverage, load_rejector
 from tlfeat.heads.saved import load_head
 from tlfeat.heads.words import takes_words, words_probabilities
 from tlfeat.images.decode import Decoded, n_reads_of
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_one_image, is_store, one_image
 from tlfeat.images.stores import StoredImage
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder

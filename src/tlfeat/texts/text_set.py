@@ -77,11 +77,11 @@ def load_texts(
     source : str or path
         A folder of .txt files in class folders, or a table.
     class_map, classes, label_from
-        As of `image_set.load_images`.
+        As of `load.load_images`.
     text_column, label_column, domain_column : str, optional
         Of a table; one of `TEXT_COLUMN_NAMES` by default.
     domains : bool, default=False
-        As of `image_set.load_images`.
+        As of `load.load_images`.
     is_labelled : bool, default=True
         Whether a table has to have a column of labels.
 
