@@ -182,7 +182,7 @@ def encoder_lines(to: str) -> list[tuple[str, str, str, Any]]:
         ("domain_column", "--domain-column camera", f"{to} domain_column", "camera"),
         ("domains", "--domains", f"{to} domains", True),
         ("cache", "--cache my.h5", f"{to} cache", Path("my.h5")),
-        ("data", "my-photos", f"{to} data", Path("my-photos")),
+        ("data", "my-photos", f"{to} data", "my-photos"),
     ]
 
 
@@ -443,7 +443,7 @@ CASES = [
         ("cache", "a.png --cache my.h5", "listing.find_model cache", Path("my.h5")),
         ("images", "my/model a.png", "predict.Model folder", Path("my/model")),
         ("images", "mine a.png", "listing.find_model name", "mine"),
-        ("images", "m a.png b.png", "predict.find_files paths", [Path("a.png"), Path("b.png")]),
+        ("images", "m a.png b.png", "predict.find_files paths", ["a.png", "b.png"]),
         ("top", "m a.png --top 3", "predict.Model().predict n_top", 3),
         ("reject", "m a.png --reject", "predict.Model coverage", COVERAGE),
         ("coverage", "m a.png --reject --coverage 0.6", "predict.Model coverage", 0.6),
