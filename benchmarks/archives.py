@@ -117,6 +117,7 @@ def measure(name: str, sources: dict[str, Path], n_images: int, args: argparse.N
     again: dict[str, list[float]] = {kind: [] for kind in sources}
     equal = {}
     expected: dict[str, bytes] = {}
+    run(sources["files"], COMMANDS[name], args, args.work / "new.h5")  # the network is converted once
     for repeat in range(args.repeats):
         kinds = list(sources)[repeat % len(sources) :] + list(sources)[: repeat % len(sources)]
         for kind in sorted(kinds, key=lambda kind: kind != "files") if not repeat else kinds:
