@@ -141,7 +141,13 @@ def test_a_large_row_group_is_decoded_in_pieces(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(byte_store, "_PIECE_BYTES", 500)
     pq.write_table(hugging_face(60), tmp_path / "d.parquet")
     images = load_images(tmp_path / "d.parquet")
+    begun: list[int] = []
+    pieces = byte_store._ParquetPart.pieces
+    monkeypatch.setattr(
+        byte_store._ParquetPart, "pieces", lambda part, group: [begun.append(group), pieces(part, group)][1]
+    )
     assert contents(images) == [png(i) for i in range(60)]
+    assert begun == [0]  # and was read from its beginning once
     assert isinstance(images.store, byte_store.ByteTable)
     assert max(len(piece.cells) for piece in images.store._kept) < 10
     assert contents(images.at([40, 3])) == [png(40), png(3)]
@@ -355,6 +361,24 @@ def test_a_table_without_rows_is_an_error(tmp_path: Path) -> None:
     pq.write_table(hugging_face(4).slice(0, 0), tmp_path / "d.parquet")
     with pytest.raises(DataError, match="Expected a row for each image"):
         load_images(tmp_path / "d.parquet")
+
+
+def test_a_name_that_leads_out_of_the_folder_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for place in (tmp_path / "d.parquet", tmp_path / "in" / "d.parquet"):
+        pq.write_table(hugging_face(2), place)
+    store = load_images(tmp_path / "in" / "d.parquet").store
+    assert store is not None
+    for path in ("../d.parquet:0", f"{tmp_path}/d.parquet:0"):
+        with pytest.raises(BadImage, match="leads out of the folder"):
+            store.read(path)
+
+
+def test_a_saved_data_set_is_read_in_the_order_of_its_state(tmp_path: Path) -> None:
+    save_to_disk(tmp_path, hugging_face(4))
+    state = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": state["_data_files"][::-1]}))
+    assert contents(load_images(tmp_path)) == [png(2), png(3), png(0), png(1)]
 
 
 def test_images_win_over_a_table_that_lies_beside_them(tmp_path: Path) -> None:

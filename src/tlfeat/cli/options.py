@@ -86,7 +86,8 @@ DataArgument = Annotated[
     str | None,
     typer.Argument(
         help="Folder of class folders, folder of train/val/test folders, or CSV file (columns path and label; see "
-        "--path-column); or a URL of one: s3://, gs://, az://, https://. Default: the built-in example."
+        "--path-column); a .zip, .tar, .parquet or .arrow of images; or a URL: s3://, gs://, az://, https://. Default: "
+        "the built-in example."
     ),
 ]
 
@@ -187,7 +188,8 @@ class ImageOptions(BackboneOptions):
         typer.Option(
             "--path-column",
             metavar="NAME",
-            help="Column of a CSV with the files. Default: path, filename, file, filepath, image or image_path.",
+            help="Column of a CSV with the files (default: path, filename, file, filepath, image or image_path), or of "
+            "a Parquet or Arrow file with the images.",
         ),
     ] = None
     label_column: Annotated[

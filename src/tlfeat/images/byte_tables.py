@@ -72,6 +72,11 @@ def is_saved_dataset(folder: Path) -> bool:
     )
 
 
+def holds_images(source: Path) -> bool:
+    """Whether a Parquet or Arrow file has a column of image bytes; a `DataError` as of `from_byte_table`."""
+    return bool(_heading(source).images)
+
+
 def has_tables(folder: Path) -> bool:
     """Whether there is a Parquet or Arrow file below a folder."""
     return next(_files_below(folder), None) is not None

@@ -13,7 +13,7 @@ from tlfeat.images.byte_store import ByteTable
 from tlfeat.images.byte_tables import TABLE_SUFFIXES, from_byte_table, has_tables, is_saved_dataset
 from tlfeat.images.domains import check_no_domain_folders
 from tlfeat.images.image_set import ImageSet
-from tlfeat.images.stores import Store
+from tlfeat.images.stores import Store, StoredImage
 
 PACKED_SUFFIXES = ARCHIVE_SUFFIXES | TABLE_SUFFIXES
 
@@ -35,6 +35,13 @@ def is_packed(source: Path) -> bool:
 def holds_packed(passed_over: Mapping[str, int]) -> bool:
     """Whether there are archives or tables among the files of a folder that are no images."""
     return not PACKED_SUFFIXES.isdisjoint(passed_over)
+
+
+def stored_images(source: Path, images: ImageSet) -> list[StoredImage]:
+    """Return the images of what a user named, each with its name from there: ``photos.zip/cat/1.jpg``."""
+    above = source.parent if source.suffix.lower() in TABLE_SUFFIXES else source
+    assert images.store is not None
+    return [StoredImage(images.store, path, (above / path).as_posix()) for path in images.paths]
 
 
 def archive_store(url: str) -> Store:

@@ -22,6 +22,7 @@ from tlfeat.errors import BadImage, DataError, ShapeError, UsageError
 from tlfeat.images.decode import Picture
 from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_one_image, is_store, one_image
+from tlfeat.images.packed import is_packed, stored_images
 
 _WANTED = "a path, the bytes of an image file, a PIL image or a uint8 array of shape (height, width, 3)"
 
@@ -49,10 +50,13 @@ def _below(path: Path) -> Iterator[tuple[str, Picture]]:
     """Give a file, or the images of a folder or a table in the order that `extract` has them in."""
     if not path.exists():
         raise DataError(f"{path} does not exist (looked in {Path.cwd()}).")
-    if not path.is_dir() and path.suffix.lower() not in (".csv", ".tsv"):
+    if not path.is_dir() and path.suffix.lower() not in (".csv", ".tsv") and not is_packed(path):
         yield str(path), path
         return
     found = load_images(path)
+    if is_packed(path) or (found.store is not None and path.is_dir()):
+        yield from ((image.name, image) for image in stored_images(path, found))
+        return
     for i in range(len(found)):
         yield str(found.content(i)), found.content(i)
 

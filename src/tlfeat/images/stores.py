@@ -57,11 +57,12 @@ class StoredImage:
 
     store: Store
     path: str
+    shown: str = ""  # what it is called, where that is not its URL
 
     @property
     def name(self) -> str:
         """Where it lies, in words."""
-        return below(self.store.url, self.path)
+        return self.shown or below(self.store.url, self.path)
 
     def __call__(self) -> bytes:
         return self.store.read(self.path)

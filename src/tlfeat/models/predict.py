@@ -27,6 +27,7 @@ from tlfeat.heads.words import takes_words, words_probabilities
 from tlfeat.images.decode import Decoded, n_reads_of
 from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_one_image, is_store, one_image
+from tlfeat.images.packed import is_packed, stored_images
 from tlfeat.images.stores import StoredImage
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
 from tlfeat.models.saved import read_model, read_result
@@ -291,9 +292,9 @@ def find_files(paths: Sequence[StrPath]) -> list[Item]:
             found += map(TableText, texts.paths, texts.contents)
         elif path.is_dir() and looks_like_texts(path):
             found += [path / name for name in load_texts(path).paths]
-        elif path.is_dir():
+        elif path.is_dir() or is_packed(path):
             images = load_images(path)
-            found += [path / name for name in images.paths]
+            found += [path / name for name in images.paths] if images.store is None else stored_images(path, images)
         else:
             found.append(path)
     return found

@@ -22,6 +22,7 @@ from typing import Any
 
 from tlfeat.errors import DataError, UsageError
 from tlfeat.files import open_regular
+from tlfeat.images.byte_tables import holds_images
 from tlfeat.images.classes import check_class_map, renamed
 from tlfeat.images.domains import check_no_domain_folders, domain_notes
 from tlfeat.images.folders import Walk, image_suffixes, left_out_text
@@ -131,6 +132,8 @@ def looks_like_texts(source: Path) -> bool:
     if source.is_dir():
         walk = Walk(TEXT_SUFFIXES)
         return next(walk.files(str(source)), None) is not None and not _n_images(_walked(source).passed_over)
+    if source.suffix.lower() == ".parquet":
+        return not holds_images(source)
     if source.suffix.lower() not in _DELIMITED:
         return source.suffix.lower() in TABLE_SUFFIXES
     header = _header(source)
