@@ -64,6 +64,7 @@ soak: .venv/installed  ## killed commands, power cuts, damaged caches and pictur
 	$(BIN)/python soak/kills.py
 	$(BIN)/python soak/starved.py
 	$(BIN)/python soak/forged.py
+	$(BIN)/python soak/nodes.py
 
 clean:
 	rm -rf .venv
