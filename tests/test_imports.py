@@ -39,6 +39,7 @@ GROUND = [
     "text",
     "blocks",
     "columns",
+    "front_coding",
     "records",
     "workspace",
     "memory",

@@ -71,6 +71,9 @@ _TRIED_CHUNK_BYTES = 1 << 20
 #: nothing but the table of a million images, 90 MB in 5 MB.
 _TABLE_BYTES, _TABLE_TIMES, _LINE_BYTES = 256_000_000, 16, 100
 
+#: What an HDF5 file begins with; no chunk lies there.
+_SUPERBLOCK_BYTES = 48
+
 _FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 
 #: Processor time and memory that `in_child` gives: these, and a second for every 100 MB and two bytes for every byte
@@ -154,8 +157,11 @@ def foreign_names(file: h5py.File) -> list[str]:
     found = [f"/@{name}" for name in file.attrs if name not in ROOT_ATTRIBUTES]
     found += [f"/{name}" for name in file if name not in ("layers", *PATH_TABLES)]
     inside = [(f"layers/{layer}", LAYER_DATASETS, ()) for layer in file["layers"]]
-    tables = [(name, text_columns(file) + NUMBER_COLUMNS, ("is_complete",)) for name in PATH_TABLES]
-    for place, names, attributes in [("layers", None, ()), *inside, *(t for t in tables if t[0] in file)]:
+    tables = []
+    for name in filter(file.__contains__, PATH_TABLES):  # one that a killed writer left may be the first with domains
+        texts = text_columns(file) if is_complete(file[name]) else (*TEXT_COLUMNS, "domain")
+        tables.append((name, texts + NUMBER_COLUMNS, ("is_complete",)))
+    for place, names, attributes in [("layers", None, ()), *inside, *tables]:
         group = file[place]
         found += [f"/{place}/@{name}" for name in group.attrs if name not in attributes]
         found += [f"/{place}/{name}" for name in group if names is not None and name not in names]
@@ -227,6 +233,7 @@ class _Stored:
 
         def is_wrong(chunk: Any) -> bool | None:  # no exception may pass through HDF5; None goes on
             is_right = chunk.size <= most < _MAX_SHRINKING * chunk.size if filters else chunk.size == most
+            is_right = is_right and chunk.byte_offset >= _SUPERBLOCK_BYTES  # a repair would write over it
             self.n_bytes_left -= chunk.size
             places.add(chunk.chunk_offset)
             if h5py.h5z.FILTER_DEFLATE in filters and chunk.size > _TRIED_CHUNK_BYTES:
