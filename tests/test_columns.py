@@ -86,8 +86,12 @@ def test_a_column_that_was_copied_stays_as_it_is(texts: list[str], keys: list[st
             if place < len(now) and (isinstance(column, Codes) or len(text) in (0, 64)):
                 now[place] = changed[place] = text
         assert (changed, column) == (now, values)
-        changed.share(column)
-        assert changed == now
+        copied = changed.copy()
+        if now:
+            changed[0] = "9" * 64
+        assert copied == now
+        copied.share(column)
+        assert copied == now
 
 
 def test_a_column_of_many_texts_becomes_paths_and_one_of_few_is_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,3 +186,14 @@ def test_files_are_recognised_wherever_their_lines_are(
     assert found.keys == ["" if i is None else key_of[i] for i in expected]
     assert found.status == ["pending" if i is None else "ok" for i in expected]
     assert found.sizes == [12 if i == 12 else 0 if i == 40 else i for i in order]
+
+
+def test_a_path_with_the_hash_of_another_one_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlfeat.extract.recognise.hash", len, raising=False)
+    nothing = Codes.filled("", 3)
+    images = ImageSet(tmp_path, tmp_path, ["a.png", "b.png", "long.png"], nothing, nothing, nothing)
+    before = recognise(images, None)
+    for i in range(3):
+        before.keys[i], before.status[i] = str(i) * 64, "ok"
+    found = recognise(images.at([2, 0, 1]), before)
+    assert found.keys == ["2" * 64, "", "1" * 64]

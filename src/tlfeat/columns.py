@@ -177,8 +177,11 @@ class Codes(Column[str]):
     def _is_equal(self, block: Any, other: Any, of_other: Any) -> bool | None:
         return np.array_equal(block, of_other) if other._texts is self._texts else None
 
-    def _is_same(self, number: int, other: Any) -> bool:
-        return other._texts is self._texts and self.has_block(other, number)
+    def share(self, other: object) -> None:
+        """Share blocks as `Column.share` says, where texts are numbered alike."""
+        if isinstance(other, Codes) and self._texts == other._texts:
+            self._texts, self._codes = other._texts, other._codes
+            super().share(other)
 
 
 class Keys(Column[str]):

@@ -60,7 +60,7 @@ CHANGES: dict[str, tuple[Callable[[ImageTable], ImageTable], bool]] = {
     "some lines and more": (failed_and_more, True),
     "only more": (lambda _: numbered(N + 25), True),
     "nothing": (lambda table: table, True),
-    "other labels": (lambda _: numbered(N, label="z"), False),
+    "other labels": (lambda table: replace(table, images=replace(table.images, labels=["z"] * N)), False),
     "fewer": (lambda _: numbered(N - 20), False),
     "a longer name": (lambda _: replace(numbered(N + 1), images=numbered(N + 1, label="long" * 9).images), False),
     "domains": (lambda table: replace(table, images=replace(table.images, domains=["a", "b", ""] * (N // 3))), False),
