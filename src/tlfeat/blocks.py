@@ -152,11 +152,7 @@ class Column(Sequence[T], ABC, Generic[T]):
         if type(other) is not type(self):
             return
         for number in range(min(len(self._blocks), len(other._blocks))):
-            if self._blocks[number] is not other._blocks[number] and self._is_same(number, other):
+            if self._blocks[number] is not other._blocks[number] and self.has_block(other, number):
                 self._blocks[number] = other._blocks[number]
                 self._own.discard(number)
                 other._own.discard(number)
-
-    def _is_same(self, number: int, other: Column[T]) -> bool:
-        """Whether a block can stand in place of one of `other`."""
-        return self.has_block(other, number)

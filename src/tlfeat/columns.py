@@ -18,7 +18,6 @@ Reading changes nothing, so several threads may. Only `Codes` and `Keys` can be 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -27,12 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.blocks import BLOCK_LINES, Column
-
-#: Every so many texts of `Paths` are whole: so many pieces are put together at most to read one.
-_WHOLE_EVERY = 16
-
-#: Bytes that are packed at once, of texts as wide as the widest.
-_PACK_BYTES = 4 << 20
+from tlfeat.front_coding import WHOLE_EVERY, front_coded, narrow, wide
 
 #: Different texts that `pack` numbers: these, and one for so many lines.
 _MAX_DISTINCT, _DISTINCT_SHARE = 1024, 8
@@ -43,18 +37,14 @@ class Paths(Column[str]):
 
     def _pack(self, values: Sequence[str]) -> Any:
         encoded = [value.encode("utf-8", "surrogateescape") for value in values]
-        width = max(max(map(len, encoded)), 1)
-        step = max(_PACK_BYTES // width // _WHOLE_EVERY * _WHOLE_EVERY, _WHOLE_EVERY)
-        parts = [_front_coded(encoded[start : start + step]) for start in range(0, len(encoded), step)]
-        endings = b"".join(part[0] for part in parts)
-        shared, lengths = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-        starts = np.concatenate([[0], np.cumsum(lengths)])[:-1:_WHOLE_EVERY]
-        return endings, _narrow(shared), _narrow(lengths), _narrow(starts)
+        endings, shared, lengths = front_coded(encoded)
+        starts = np.concatenate([[0], np.cumsum(lengths)])[:-1:WHOLE_EVERY]
+        return endings, narrow(shared), narrow(lengths), narrow(starts)
 
     @property
     def most_bytes(self) -> int:
         """The bytes of the longest text."""
-        return max((int((_wide(shared) + _wide(ends)).max()) for _, shared, ends, _ in self._blocks), default=0)
+        return max((int((wide(shared) + wide(ends)).max()) for _, shared, ends, _ in self._blocks), default=0)
 
     def _values(self, block: Any) -> list[str]:
         endings, shared, lengths, _ = block
@@ -67,8 +57,8 @@ class Paths(Column[str]):
 
     def _one(self, block: Any, at: int) -> str:
         endings, shared, lengths, starts = block
-        first = at - at % _WHOLE_EVERY
-        start, text = starts[first // _WHOLE_EVERY], b""
+        first = at - at % WHOLE_EVERY
+        start, text = starts[first // WHOLE_EVERY], b""
         for i in range(first, at + 1):
             text = text[: shared[i]] + endings[start : start + lengths[i]]
             start += lengths[i]
@@ -76,36 +66,6 @@ class Paths(Column[str]):
 
     def _is_equal(self, block: Any, other: Any, of_other: Any) -> bool | None:
         return bool(block == of_other)  # one text is packed in one way
-
-
-def _front_coded(encoded: list[bytes]) -> tuple[bytes, npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the ends of texts in one, how many bytes each shares with the one before, and how long each end is."""
-    n_bytes = np.array([len(each) for each in encoded])
-    width = max(int(n_bytes.max()), 1)
-    letters = np.array(encoded, f"S{width}").view(np.uint8).reshape(-1, width)  # (n, width)
-    differs = letters[1:] != letters[:-1]
-    shared = np.zeros(len(encoded), np.int64)
-    shared[1:] = np.where(differs.any(axis=1), differs.argmax(axis=1), width)
-    shared[1:] = np.minimum(shared[1:], np.minimum(n_bytes[1:], n_bytes[:-1]))
-    shared[::_WHOLE_EVERY] = 0
-    columns = np.arange(width)
-    is_kept = (columns >= shared[:, None]) & (columns < n_bytes[:, None])
-    return letters[is_kept].tobytes(), shared, n_bytes - shared
-
-
-def _narrow(values: npt.NDArray[Any]) -> Any:
-    """Return whole numbers in the least memory, each quickly read as an int."""
-    for kind, dtype, most in (("B", np.uint8, 0xFF), ("H", np.uint16, 0xFFFF), ("I", np.uint32, 0xFFFFFFFF)):
-        if not len(values) or values.max() <= most:
-            data = values.astype(dtype).tobytes()
-            return data if kind == "B" else array(kind, data)
-    raise ValueError("a block of more than 4 GB of text")
-
-
-def _wide(narrow: bytes | array[int]) -> npt.NDArray[np.int64]:
-    """Return what `_narrow` was given."""
-    dtype = np.uint8 if isinstance(narrow, bytes) else narrow.typecode
-    return np.frombuffer(narrow, dtype).astype(np.int64)
 
 
 class Codes(Column[str]):
@@ -217,8 +177,11 @@ class Codes(Column[str]):
     def _is_equal(self, block: Any, other: Any, of_other: Any) -> bool | None:
         return np.array_equal(block, of_other) if other._texts is self._texts else None
 
-    def _is_same(self, number: int, other: Any) -> bool:
-        return other._texts is self._texts and self.has_block(other, number)
+    def share(self, other: object) -> None:
+        """Share blocks as `Column.share` says, where texts are numbered alike."""
+        if isinstance(other, Codes) and self._texts == other._texts:
+            self._texts, self._codes = other._texts, other._codes
+            super().share(other)
 
 
 class Keys(Column[str]):

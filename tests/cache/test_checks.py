@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from made_data import filled_cache
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import CacheError
+from tlfeat.errors import CacheDamaged, CacheError
 
 
 @pytest.fixture
@@ -132,3 +132,14 @@ def test_something_else_in_hdf5_is_not_taken_for_a_cache(tmp_path: Path) -> None
         file["x"] = 1
     with pytest.raises(CacheError, match="not a tlfeat cache"):
         open_cache(tmp_path / "weights.h5")
+
+
+def test_a_chunk_that_lies_on_the_beginning_of_the_file_is_damage(tmp_path: Path) -> None:
+    """A repair that put zeros in the place of such a chunk made a file that nothing opens."""
+    path = filled_cache(tmp_path / "c.h5")
+    with h5py.File(path) as file:
+        at = file["layers/pooled/rows"].id.get_chunk_info(1).byte_offset.to_bytes(8, "little")
+    assert path.read_bytes().count(at) == 1
+    path.write_bytes(path.read_bytes().replace(at, bytes(8)))
+    with pytest.raises(CacheDamaged, match="chunk of another size than it declares"):
+        open_cache(path)

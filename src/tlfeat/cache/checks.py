@@ -16,17 +16,16 @@ import os
 import signal
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 from h5py._objects import phil
 
 from tlfeat import errors
+from tlfeat.cache.chunks import Chunks
 from tlfeat.cache.journal import FULL
 from tlfeat.cache.spawn import answer_of_process
 from tlfeat.documents import OF_CACHE, misfit
@@ -61,12 +60,6 @@ TEXT_COLUMNS = ("path", "key", "label", "split", "group", "status", "error")
 
 NUMBER_COLUMNS = ("size", "mtime_ns")
 
-#: Deflate shrinks at most 1,032 times: what declares more than that is not there.
-_MAX_SHRINKING = 1100
-
-#: A compressed chunk may inflate to 1,032 times its size whatever it declares; those above this are tried first.
-_TRIED_CHUNK_BYTES = 1 << 20
-
 #: What the path table may take unpacked: this, and times the bytes of the file. A line takes `_LINE_BYTES` in lists,
 #: beside its text, which is as wide as the widest of its column; a run that was killed at once leaves a file with
 #: nothing but the table of a million images, 90 MB in 5 MB.
@@ -99,7 +92,7 @@ def check_structure(path: Path, file: h5py.File) -> None:
             raise CacheDamaged(f"{path}: the fingerprint's dtype is none of {', '.join(ROW_TYPES)}.")
         if not isinstance(_hard(path, file, "layers"), h5py.Group):
             raise CacheDamaged(f"{path}: /layers is not a group.")
-        stored = _Stored(path, file)
+        stored = Chunks(path, file)
         for layer in file["layers"]:
             rows, keys, sums, n_rows = layer_datasets(path, file, layer, row_type)
             if int(n_rows[()]) > min(len(rows), len(keys), len(sums)):
@@ -155,8 +148,11 @@ def foreign_names(file: h5py.File) -> list[str]:
     found = [f"/@{name}" for name in file.attrs if name not in ROOT_ATTRIBUTES]
     found += [f"/{name}" for name in file if name not in ("layers", *PATH_TABLES)]
     inside = [(f"layers/{layer}", LAYER_DATASETS, ()) for layer in file["layers"]]
-    tables = [(name, text_columns(file) + NUMBER_COLUMNS, ("is_complete",)) for name in PATH_TABLES]
-    for place, names, attributes in [("layers", None, ()), *inside, *(t for t in tables if t[0] in file)]:
+    tables = []
+    for name in filter(file.__contains__, PATH_TABLES):  # one that a killed writer left may be the first with domains
+        texts = text_columns(file) if is_complete(file[name]) else (*TEXT_COLUMNS, "domain")
+        tables.append((name, texts + NUMBER_COLUMNS, ("is_complete",)))
+    for place, names, attributes in [("layers", None, ()), *inside, *tables]:
         group = file[place]
         found += [f"/{place}/@{name}" for name in group.attrs if name not in attributes]
         found += [f"/{place}/{name}" for name in group if names is not None and name not in names]
@@ -209,49 +205,6 @@ def _plain(path: Path, group: h5py.Group, name: str, dtype: str, n_dims: int) ->
     ):
         raise CacheDamaged(f"{path}: {group.name}/{name} is not the plain {n_dims}-d dataset that is expected.")
     return dataset
-
-
-class _Stored:
-    """Whether the chunks of datasets are all there, each the size that it should have, none twice."""
-
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self.path = path
-        self.n_bytes_left = file.id.get_filesize()
-
-    def check(self, dataset: h5py.Dataset, known_filters: tuple[int, ...]) -> None:
-        plist = dataset.id.get_create_plist()
-        filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-        chunk_bytes = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
-        most = chunk_bytes + chunk_bytes // 100 + 1024 if filters else chunk_bytes
-        if not set(filters) <= set(known_filters):
-            raise CacheDamaged(f"{self.path}: {dataset.name} has a filter that no tlfeat uses.")
-        chunks: list[Any] = []
-        dataset.id.chunk_iter(chunks.append)  # None goes on; nothing else may be called for each of millions
-        sizes = np.array([chunk.size for chunk in chunks], np.int64)
-        is_right = (sizes <= most) & (most < _MAX_SHRINKING * sizes) if filters else sizes == most
-        if not is_right.all() or any(chunk.filter_mask for chunk in chunks):
-            raise CacheDamaged(f"{self.path}: {dataset.name} has a chunk of another size than it declares.")
-        self.n_bytes_left -= int(sizes.sum())
-        places = np.array([chunk.chunk_offset for chunk in chunks], np.uint64).reshape(-1, dataset.ndim)
-        n_there, n_expected = _count_places(places, dataset.shape, dataset.chunks)
-        if n_there < n_expected or self.n_bytes_left < 0:
-            raise CacheDamaged(f"{self.path}: {dataset.name} declares more than it stores.")
-        is_tried = (sizes > _TRIED_CHUNK_BYTES) & (h5py.h5z.FILTER_DEFLATE in filters)
-        for place in (chunks[i].chunk_offset for i in np.flatnonzero(is_tried)):
-            _, raw = dataset.id.read_direct_chunk(place)
-            if len(zlib.decompressobj().decompress(raw, chunk_bytes + 5)) > chunk_bytes + 4:
-                raise CacheDamaged(f"{self.path}: {dataset.name} has a chunk of another size than it declares.")
-
-
-def _count_places(places: npt.NDArray[np.uint64], shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, int]:
-    """Return how many chunks of a dataset are there, each place once and inside alone, and how many there should be."""
-    steps = np.array(chunks, np.uint64)
-    is_inside = ((places < np.array(shape, np.uint64)) & (places % steps == 0)).all(axis=1)
-    counts = [-(-n // step) for n, step in zip(shape, chunks, strict=True)]
-    numbers = np.zeros(int(is_inside.sum()), np.int64)
-    for along, count in zip((places[is_inside] // steps).T.astype(np.int64), counts, strict=True):
-        numbers = numbers * count + along
-    return len(np.unique(numbers)), int(np.prod(counts, dtype=object))
 
 
 def in_child(

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.columns import Keys
+
 #: Of a content key, a sha256.
 KEY_BYTES = 32
 
@@ -186,6 +188,11 @@ class KeyIndex(Mapping[str, int]):
         if len(joined) != KEY_BYTES * len(keys) or any(len(key) != 2 * KEY_BYTES for key in keys):
             return np.array([self._find(key) for key in keys], np.int64)
         return self.rows_of(np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES))
+
+    def has_block(self, keys: Keys, number: int) -> npt.NDArray[np.bool_]:
+        """Return which lines of a block of a column have a key with a row."""
+        digests, is_there = keys.digests(number)
+        return is_there & (self.rows_of(digests) >= 0)
 
     def rows_of(self, digests: Digests) -> Numbers:
         """Return the row of each key, -1 where there is none.

@@ -151,6 +151,7 @@ def path_table_pieces(file: h5py.File, table: ImageTable, before: ImageTable | N
             return
     if len(table.images) <= _ONE_COMMIT_LINES:
         drop_path_table(file)  # its place is free for the new one
+        other = PATH_TABLES[0]
         for _ in _created(file, other, new):
             pass
     else:

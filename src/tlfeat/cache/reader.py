@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
@@ -142,8 +143,7 @@ class Cache(ABC):
     def describe(self) -> dict[str, Any]:
         """Return what ``tlfeat cache info`` says, as JSON values."""
         table = self.table
-        images = table.images
-        ok = [i for i, status in enumerate(table.status) if status == "ok"]
+        images, is_ok = table.images, [status == "ok" for status in table.status]
         return {
             "cache": str(self.path),
             "bytes": self.n_bytes,
@@ -155,9 +155,9 @@ class Cache(ABC):
             "timing": self.timing,
             "images": {
                 "status": dict(Counter(table.status)),
-                "splits": dict(Counter(split for split in images.splits if split)),
-                "classes": dict(sorted(Counter(images.labels[i] for i in ok if images.labels[i]).items())),
-                "domains": dict(sorted(Counter(images.domains[i] for i in ok if images.domains[i]).items())),
+                "splits": dict(Counter(filter(None, images.splits))),
+                "classes": dict(sorted(Counter(filter(None, compress(images.labels, is_ok))).items())),
+                "domains": dict(sorted(Counter(filter(None, compress(images.domains, is_ok))).items())),
             },
             "failures": [
                 {"path": images.paths[i], "reason": table.errors[i]}

@@ -12,6 +12,7 @@ import numpy as np
 
 from tlfeat.cache.checks import foreign_names
 from tlfeat.cache.row_table import CHUNK_KEYS, RowTable
+from tlfeat.columns import as_codes, pack_keys
 from tlfeat.errors import CacheDamaged
 from tlfeat.images.image_set import ImageTable
 from tlfeat.text import counted
@@ -23,11 +24,12 @@ _MAX_RANGES = 20
 def find_bad_rows(table: RowTable) -> dict[str, list[int]]:
     """Read every row of a layer; return the reasons why rows are bad, each with their numbers in order."""
     found: dict[str, list[int]] = {}
-    seen: set[bytes] = set()
+    known, seen = table.known, set[bytes]()  # of rows that are sound, the keys that are there again further on
     step = table.chunk_rows
     for start in range(0, table.n_rows, CHUNK_KEYS):
         stop = min(start + CHUNK_KEYS, table.n_rows)
         keys, checksums = table.keys_and_checksums(start, stop)
+        is_again = known.rows_of(keys) != np.arange(start, stop)
         for low in range(start - start % step, stop, step):
             numbers = range(max(low, start), min(low + step, stop))
             try:
@@ -44,7 +46,7 @@ def find_bad_rows(table: RowTable) -> dict[str, list[int]]:
                     found.setdefault("not all values are finite", []).append(number)
                 elif key.tobytes() in seen:
                     found.setdefault("the same key stands there before", []).append(number)
-                else:
+                elif is_again[number - start]:
                     seen.add(key.tobytes())
     return found
 
@@ -71,9 +73,11 @@ def strangers(file: h5py.File) -> list[str]:
 def missing_rows(images: ImageTable, tables: Sequence[RowTable]) -> list[str]:
     """Return one sentence for each layer that lacks rows of images, and one for images that were not reached."""
     problems = []
+    packed = images.packed()
+    keys, status = pack_keys(packed.keys), as_codes(packed.status)
     for table in tables:
-        known = table.known
-        n_missing = sum(s == "ok" and key not in known for key, s in zip(images.keys, images.status, strict=True))
+        known, each = table.known, range(status.n_blocks)
+        n_missing = sum(int((status.is_text(i, "ok") & ~known.has_block(keys, i)).sum()) for i in each)
         if n_missing:
             problems.append(f"layer '{table.layer}': {n_missing} images have no row; run tlfeat extract again")
     if n_pending := images.count("pending"):

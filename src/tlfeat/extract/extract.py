@@ -261,10 +261,10 @@ class _Run:
         self, table: ImageTable, number: int, layers: Iterable[str], of_layers: Callable[[Iterable[bool]], bool]
     ) -> npt.NDArray[np.bool_]:
         """Return for each line of a block whether there is a row: in `all` of these layers, or in `any`."""
-        digests, is_there = pack_keys(table.keys).digests(number)
-        found = [self.cache.known(layer).rows_of(digests) >= 0 for layer in layers]
-        combined = np.logical_and if of_layers is all else np.logical_or
-        return is_there & combined.reduce(found) if found else np.full(len(is_there), of_layers is all) & is_there
+        keys = pack_keys(table.keys)
+        found = [self.cache.known(layer).has_block(keys, number) for layer in layers]
+        has_key = keys.digests(number)[1]
+        return (np.logical_and if of_layers is all else np.logical_or).reduce(found) if found else has_key & False
 
     @property
     def _has_unproven_layers(self) -> bool:

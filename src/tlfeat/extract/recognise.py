@@ -39,8 +39,9 @@ def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
     before = None
     if previous is not None and previous.images.place == images.place:
         before = _Before(previous.packed())
-        if isinstance(images.paths, Column):
-            images.paths.share(before.table.images.paths)
+        for name in ("paths", "labels", "splits", "groups", "domains"):
+            if isinstance(column := getattr(images, name), Column):
+                column.share(getattr(before.table.images, name))
     found = ImageTable(images, Keys(), Codes(), Codes.filled("", n), Numbers(), Numbers())
     for start in range(0, n, BLOCK_LINES):
         paths = images.paths[start : start + BLOCK_LINES]
