@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import CountingEncoder, MakePhotos
 from made_data import FINGERPRINT, key_of, make_table, some_rows, tlfeat
 from made_sentences import LetterEncoder
 from tlfeat import workspace
+from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache import joined
 from tlfeat.cache.contents import picture_files, read_texts
 from tlfeat.cache.joined import join_caches
 from tlfeat.cache.store import create_cache, open_cache
-from tlfeat.errors import CacheDamaged, DataError, FingerprintError, UsageError
+from tlfeat.errors import BadImage, CacheDamaged, DataError, FingerprintError, UsageError
 from tlfeat.evaluate.copies import find_copies
 from tlfeat.evaluate.domain_split import find_domains, make_domain_split
 from tlfeat.extract.extract import extract_rows
@@ -256,3 +258,24 @@ def test_compare_of_caches_without_a_common_image_names_adapt() -> None:
     a, b = cache_of("a.h5", two(0)), cache_of("b.h5", two(10))
     run = tlfeat("compare", "--cache", str(a), "--cache", str(b), cwd=Path(), expect=3)
     assert "tlfeat adapt --cache a.h5 --cache b.h5 --leave-one-out" in run.stderr
+
+
+def test_images_of_stores_are_joined_and_none_is_taken_for_a_file(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    paths = []
+    for k, name in enumerate(("one", "two")):
+        for i in range(6):
+            picture = tmp_path / "p.png"
+            Image.new("RGB", (9, 9), (30 * i, 90 * k, 5)).save(picture)
+            files.pipe(f"/{name}/{'cat' if i % 2 else 'dog'}/{i}.png", picture.read_bytes())
+        paths.append(tmp_path / f"{name}.h5")
+        extract_rows(load_images(f"memory://{name}"), PixelEncoder(), paths[-1])
+    found = join_caches(paths)
+    with open_cache(found.path) as cache:
+        images = cache.table.images
+        assert images.paths[0] == "memory://one/cat/1.png"
+        content = images.content(0)
+        assert callable(content)
+        with pytest.raises(BadImage, match="joined from several places"):
+            content()

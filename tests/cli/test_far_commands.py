@@ -81,7 +81,7 @@ def test_nothing_that_grants_access_is_written_or_said(
     for url in (f"s3://a:{secret}@b/c", f"https://h/x.png?sig={secret}", f"http://{secret}@h/t.csv"):
         said += run("extract", url, "--backbone", "pixels", code=2)
         said += run("predict", "m", url, code=2)
-    run("similar", "pets/cat/01.png", "--output", "out")
+    run("similar", "cat/01.png", "--output", "out")
     assert secret not in said
     for path in tmp_path.rglob("*"):
         if path.is_file():

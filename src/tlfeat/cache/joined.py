@@ -27,6 +27,7 @@ from tlfeat.cache.verify import differing_values
 from tlfeat.errors import CacheDamaged, CacheError, DataError, FingerprintError, UsageError
 from tlfeat.images.classes import matching_class_map
 from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.images.stores import common_store
 from tlfeat.text import counted
 
 #: Rows that are copied at a time.
@@ -118,10 +119,11 @@ def join_caches(paths: Sequence[Path]) -> Joined:
         table = _joined_table(parts, images)
         path = _path(parts)
         source = {
-            "root": str(images.root),
+            "root": images.place,
             "source": str(images.source),
             "encoder": parts[0].cache.source.get("encoder", {}),
             **({"holds": images.holds} if images.holds != "images" else {}),
+            **({"store": images.store.url} if images.store is not None else {}),
             "parts": [str(part) for each in parts for part in parts_of(each.cache) or [each.cache.path.resolve()]],
         }
         is_reused = _is_current(path, parts, source, layers, table)
@@ -232,6 +234,7 @@ def _joined_images(parts: Sequence[_Part]) -> tuple[ImageSet, list[str]]:
         groups=groups,
         holds=first.holds,
         domains=domains,
+        store=common_store({part.table.images.place: part.table.images.store for part in parts}),
     )
     return images, notes
 
@@ -268,6 +271,10 @@ def _told_apart(parts: Sequence[_Part], columns: Sequence[Sequence[str]]) -> tup
 def _paths(parts: Sequence[_Part]) -> tuple[Path, list[str]]:
     """Return a folder above all images, and their paths from there; absolute ones where there is no such folder."""
     roots = [part.table.images.root for part in parts]
+    if any(part.table.images.store is not None for part in parts):
+        has_many = len({part.table.images.place for part in parts}) > 1
+        named = [(part.table.images.place, path) for part in parts for path in part.table.images.paths]
+        return roots[0], [f"{place}/{path}" if has_many else path for place, path in named]
     if all(origin(part.cache) is Origin.IMPORTED for part in parts):  # rows, which were read of no file
         return roots[0], [f"{part.name}/{path}" for part in parts for path in part.table.images.paths]
     try:

@@ -88,7 +88,7 @@ def read_path_table(path: Path, file: h5py.File) -> ImageTable:
         groups=text["group"],
         holds=str(source.get("holds", "images")),
         domains=text.get("domain", []),
-        store=recorded_store(str(source["store"])) if source.get("store") else None,
+        store=recorded_store(str(source["store"])) if "store" in source else None,
         url=str(source["source"]) if is_url(str(source.get("source", ""))) else "",
     )
     sizes, mtimes_ns = (_read_numbers(group[column]) for column in NUMBER_COLUMNS)

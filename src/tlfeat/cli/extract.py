@@ -256,11 +256,13 @@ def profile_text(profile: Mapping[str, Any], n_images: int, runtime: str) -> str
     """Return what ``tlfeat extract --profile`` prints of an `embed.Profile`."""
     wall_s, n_threads = max(profile["wall_s"], 1e-9), profile["n_threads"]
     in_threads = {name: profile[f"{name}_s"] for name in ("read", "decode", "encode")}
+    far_s = profile.get("wait_read_s", 0.0)
     lines = [
         f"Where the time went: {n_images:,} images in {wall_s:.1f} s with {runtime}, {n_threads} threads",
         f"  {1000 * wall_s / n_images:.2f} ms and {1000 * profile['cpu_s'] / n_images:.2f} ms of processor an image; "
         f"{profile['prepare_s']:.1f} s before, to build the network",
         *(f"  {name:<8} {1000 * s / n_images:7.2f} ms an image" for name, s in in_threads.items()),
+        *([f"  waited for images from far away {far_s:.1f} s"] if far_s else []),
         f"  waited for pictures {profile['wait_decode_s']:.1f} s, for rows {profile['wait_encode_s']:.1f} s; "
         f"wrote for {profile['write_s']:.1f} s",
     ]
@@ -273,6 +275,8 @@ def profile_text(profile: Mapping[str, Any], n_images: int, runtime: str) -> str
 def _advice(profile: Mapping[str, Any], in_threads: Mapping[str, float], wall_s: float, busy_share: float) -> str:
     if profile["write_s"] > 0.2 * wall_s:
         return "Writing is the bottleneck: put the cache on a faster disk, or take fewer columns (--pool avg)."
+    if profile.get("wait_read_s", 0.0) > 0.2 * wall_s:
+        return "The way to the images is the bottleneck: run where the bucket is, or copy the images to a local disk."
     slowest = max(in_threads, key=lambda name: in_threads[name])
     if slowest == "read":
         return "The disk is the bottleneck: copy the images to a local disk, or give more --threads than cores."

@@ -55,6 +55,8 @@ def recorded_store(url: str) -> Store:
     from tlfeat.errors import UsageError
     from tlfeat.images.stores import ClosedStore
 
+    if not url:
+        return ClosedStore("", "its cache was joined from several places, one of which is no folder")
     try:
         return open_store(url)
     except UsageError as error:

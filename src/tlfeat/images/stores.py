@@ -6,7 +6,7 @@ with the same bytes: rows do not depend on where an image lies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,3 +86,11 @@ class ClosedStore:
     def stamps(self, paths: Sequence[str]) -> list[tuple[int, int]]:
         """Return that nothing is known."""
         return [(0, 0)] * len(paths)
+
+
+def common_store(places: Mapping[str, Store | None]) -> Store | None:
+    """Return the store of images that lie in these places (None: a folder); of several none is read any more."""
+    stores = [store for store in places.values() if store is not None]
+    if not stores:
+        return None
+    return stores[0] if len(places) == 1 else ClosedStore("", "joined from several places, one of which is no folder")
