@@ -44,6 +44,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/reject.py
 	$(BIN)/python benchmarks/reject_small.py
+	$(BIN)/python benchmarks/workers.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/resizing.py

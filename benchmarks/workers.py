@@ -30,7 +30,7 @@ from tlfeat.extract.shard_lists import write_lists
 from tlfeat.images.lines import Line
 from tlfeat.text import markdown_table
 
-SIZES = (400, 2400)
+SIZES = (400, 2800)
 ROUNDS = 3
 
 #: Ray's own name for the priority of its workers.

@@ -4,7 +4,7 @@
     python soak/nodes.py --minutes 60
 
 A cluster of two nodes runs on this machine, and a command embeds pictures that take a while each. One of three things
-is killed at a random time by SIGKILL: a worker, all processes of a node, or the driver, which is then started again.
+is killed at random times by SIGKILL: a worker, all processes of a node, or the driver, which is then started again.
 What must hold at the end of every try: each picture has one row, equal to the bit to that of one undisturbed process,
 and ``cache verify`` finds nothing.
 """
@@ -37,7 +37,7 @@ from tlfeat.system import processor_name
 from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 
-N_PHOTOS, N_SHARDS = 120, 6
+N_PHOTOS, N_SHARDS, MOST_KILLS = 240, 6, 3
 
 #: The driver, in a process of its own: an encoder that takes its time and writes down which processes are workers.
 DRIVER = """
@@ -120,22 +120,24 @@ def kill(kind: str, driver: subprocess.Popen[str], running: Any, work: Path, rng
 
 
 def attempt(kind: str, running: Any, work: Path, expected: dict[str, bytes], rng: random.Random) -> Counter[str]:
-    """Embed all, while something is killed, and look at what is there; the counts of the table."""
+    """Embed all, while something is killed up to three times, and look at what is there; the counts of the table."""
     shutil.rmtree(work / "shards", ignore_errors=True)
     shutil.rmtree(work / "pids", ignore_errors=True)
     (work / "pids").mkdir()
     found: Counter[str] = Counter(tries=1)
     driver = start(work, running.address)
-    begun_s = time.monotonic()
-    while driver.poll() is None and not any((work / "pids").iterdir()) and time.monotonic() - begun_s < 120:
-        time.sleep(0.05)
-    time.sleep(rng.uniform(0, 6))
-    if driver.poll() is None:
-        found["kills"] += kill(kind, driver, running, work, rng)
-    out, err = driver.communicate(timeout=300)
-    if kind == "driver" and driver.returncode < 0:
-        driver = start(work, running.address)
-        out, err = driver.communicate(timeout=300)
+    while driver.poll() is None and found["kills"] < MOST_KILLS:
+        if not any((work / "pids").iterdir()):
+            time.sleep(0.05)
+            continue
+        time.sleep(rng.uniform(0, 4))
+        if driver.poll() is None:
+            found["kills"] += kill(kind, driver, running, work, rng)
+            for pid in (work / "pids").iterdir():
+                pid.unlink()
+            if kind == "driver":
+                driver = start(work, running.address)
+    out, err = driver.communicate(timeout=600)
     if driver.returncode:
         print(err[-2000:], file=sys.stderr)
         found["failed"] += 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from conftest import MakePhotos
 from tlfeat.backbones.encoder import PixelEncoder
@@ -16,11 +19,12 @@ from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
 from tlfeat.cache.manifest import join_shards
 from tlfeat.cache.store import create_cache, open_cache
-from tlfeat.cli.app import with_address
+from tlfeat.cli.app import app, with_address
 from tlfeat.errors import CacheLocked, UsageError
 from tlfeat.extract import shard_lists, shard_worker
-from tlfeat.extract.cluster import _driving, _lines_of
+from tlfeat.extract.cluster import _driving, _lines_of, extract_on_cluster
 from tlfeat.extract.dealing import KILLED, MAX_DEATHS, Deal, Dealer, Outcome, UnderWay
+from tlfeat.extract.plan import plan_extraction
 from tlfeat.extract.ray_cluster import check_address
 from tlfeat.extract.shard_lists import choose_n_shards, lists_in, n_shards_in, read_list, write_lists
 from tlfeat.extract.shard_worker import TOKEN, Kit, ShardWorker, luggage, unpack, versions
@@ -159,6 +163,20 @@ def test_data_after_ray_is_told_from_an_address() -> None:
         check_address("photos")
 
 
+def test_without_ray_one_line_says_what_to_install(make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    job = plan_extraction(make_photos(1), backbone="pixels", cache="shards", is_dealt=True)
+    with pytest.raises(UsageError, match=r"pip install 'tlfeat\[ray\]'"):
+        extract_on_cluster(job, "auto")
+    assert not Path("shards").exists()
+
+
+@pytest.mark.parametrize("words", [["--ray", "auto", "--shard", "1/2"], ["--workers", "2"], ["--shards", "2"]])
+def test_options_that_do_not_go_together_are_refused(words: list[str], make_photos: MakePhotos) -> None:
+    run = CliRunner().invoke(app, ["extract", str(make_photos(1)), "--backbone", "pixels", *words])
+    assert run.exit_code == 2 and "--ray" in run.stderr
+
+
 # --- a worker -------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +214,33 @@ def test_shards_without_images_or_without_one_that_can_be_read_are_finished(
     assert manifest.layers == {"pixels": 1}
     with open_cache(folder) as joined:
         assert sorted(joined.table.status) == ["failed", "ok"]
+
+
+class AsksOnce:
+    """A store that knows the stamps of those images alone for which it was asked first."""
+
+    url, n_ahead = "memory://once", 0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: set[str] = set()
+
+    def read(self, path: str) -> bytes:
+        return (self.folder / path).read_bytes()
+
+    def stamps(self, paths: Sequence[str]) -> list[tuple[int, int]]:
+        self.seen = self.seen or set(paths)
+        return [(7, 7) if path in self.seen else (0, 0) for path in paths]
+
+
+def test_stamps_are_asked_for_in_every_shard(make_photos: MakePhotos, tmp_path: Path) -> None:
+    photos = make_photos(4)
+    kit = kit_of(photos, tmp_path / "shards")
+    worker = ShardWorker(replace(kit, images=replace(kit.images, store=AsksOnce(photos))), bytes)
+    for number in (1, 2):
+        assert worker.work(Deal(number, f"mark{number}")).n_embedded > 0
+        with open_cache(kit.folder / Shard(number, 2).file_name) as cache:
+            assert set(cache.table.sizes) == {7}
 
 
 def test_of_two_writers_of_one_shard_the_second_is_refused_and_tries_later(

@@ -275,7 +275,7 @@ class Workers:
         if not every:
             time.sleep(0.1)
             return
-        ready, _ = self.ray.wait(every, num_returns=1, timeout=0.2)
+        ready, _ = self.ray.wait(every, num_returns=1, timeout=0.5)
         if ready:
             ready, _ = self.ray.wait(every, num_returns=len(every), timeout=0)
         for ref in ready:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import pickle
 import platform
 import tempfile
 import threading
@@ -239,11 +240,12 @@ class ShardWorker:
 
     def __init__(self, kit: Kit, fetch: Callable[[Any], Any]) -> None:
         self._kit = kit
+        self._nothing = pickle.dumps(kit.images)  # a store of its own for each shard: it asks for stamps once
         self._encoder: Encoder | None = None
         self._fetch = fetch
         self._at = ("", 0)  # mark of the deal, images done
         self._stopping = threading.Event()
-        self._cpu_s = 0.0
+        self._cpu_s = time.process_time()  # Python has started by now
 
     def problem(self) -> str:
         """Return why this worker cannot take part; "" where it can."""
@@ -287,7 +289,7 @@ class ShardWorker:
     def _extract(self, deal: Deal) -> ExtractReport:
         kit = self._kit
         shard = Shard(deal.number, kit.n_shards)
-        images = read_list(kit.folder, shard, kit.images, kit.names)
+        images = read_list(kit.folder, shard, pickle.loads(self._nothing), kit.names)
         if self._encoder is None:
             folder = node_folder() / workspace.digest({**kit.encoder.fingerprint, "files": sorted(kit.files)}, 16)
             self._encoder = unpack(kit.encoder, kit.files, self._fetch, folder)
