@@ -123,6 +123,7 @@ def attached(address: str, store_bytes: int) -> Iterator[Any]:
                         raise
             if not ray.is_initialized():
                 temp = stack.enter_context(_short_temp())
+                stack.callback(ray.shutdown)  # before the folder goes: what Ray still writes would bring it back
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else one is written to the home folder
                 size = max(100 << 20, 2 * store_bytes)
                 ray.init(address=LOCAL, num_cpus=n_cores(), object_store_memory=size, _temp_dir=str(temp), **quiet)
