@@ -28,6 +28,7 @@ from tlfeat.cache.store import create_cache
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.images.shards import Shard
 from tlfeat.records import Result
+from tlfeat.text import markdown_table
 from tlfeat.workspace import read_json, write_json
 
 PARTS = ("join", "heads", "line")
@@ -239,6 +240,127 @@ def measure_line(args: Any) -> Record:
     return record
 
 
+# --- tables ---------------------------------------------------------------------------------------------------
+
+#: What 100 million images are taken to be, and list prices on demand in dollars (Amazon, us-east-1, a c7i.2xlarge with
+#: four cores), as they were known in 2025: look them up.
+N_IMAGES, N_NODES, CORES_OF_NODE, IMAGE_BYTES = 100_000_000, 64, 4, 22_000
+NODE_HOUR, GET_1000, LIST_1000, GB_MONTH = 0.357, 0.0004, 0.005, 0.023
+
+#: Bytes of a row: 1,280 columns as float16, with key and checksum.
+ROW_BYTES = 2 * 1280 + 36
+
+#: Milliseconds of processor that an image costs more from a bucket: docs/benchmarks/remote.md.
+REMOTE_MS = 1.6
+
+
+def tables(document: Record) -> str:
+    """Return the tables of the parts that were measured."""
+    found = [globals()[f"table_{name}"](document[name]) for name in PARTS if name in document]
+    if "line" in document:
+        found.append(table_projection(document["line"]["sizes"][-1]))
+    return "\n\n".join(found)
+
+
+def _conditions(record: Record) -> str:
+    return f"{record['date']}, {common.machine_of(record)}; {common.versions_of(record['environment'])}."
+
+
+def table_join(record: Record) -> str:
+    n = record["n_shards"] * record["n_rows"]
+    lines = [
+        (what, f"{record[name]['wall_s']:.1f}", f"{record[name]['cpu_s']:.1f}", f"{record[name]['peak_mb']:,.0f}")
+        for name, what in (
+            ("join", "`cache join`"),
+            ("open", "open the cache"),
+            ("read", "read all keys and the path table, and 100,000 rows"),
+        )
+    ]
+    return (
+        f"{record['n_shards']} shards of {record['n_rows']:,} rows, {n:,} in all, load {record['load']} at the start:"
+        "\n\n"
+        f"{markdown_table(('', 's', 's of processor, without child processes', 'peak MB'), lines)}\n\n"
+        f"Of the last: keys {record['read']['keys_s']:.0f} s, path table {record['read']['table_s']:.0f} s, rows "
+        f"{record['read']['read_s']:.0f} s. {_conditions(record)}"
+    )
+
+
+def table_heads(record: Record) -> str:
+    lines = [
+        (
+            line["head"],
+            "block by block" if line["is_streamed"] else "in memory",
+            f"{line['n_equal']} of {record['seeds']}",
+            f"{line['n_same_answers']} of {record['seeds']}",
+            f"{line['largest_difference']:.0e}" if line["largest_difference"] else "0",
+            f"{100 * line['accuracy'][0]:.1f} / {100 * line['accuracy'][1]:.1f} %",
+        )
+        for line in record["heads"]
+    ]
+    headings = ("head", "rows", "all digits equal", "answers equal", "largest difference of a probability", "accuracy")
+    return (
+        f"One cache against ten shards of the same {record['n_images']:,} images ({record['set']}, {record['seeds']} "
+        f"seeds):\n\n{markdown_table(headings, lines)}\n\n{_conditions(record)}"
+    )
+
+
+def table_line(record: Record) -> str:
+    lines = []
+    for line in record["sizes"]:
+        n, first, again = line["n"], line["first"], line["again"]
+        lines.append(
+            (
+                f"{n:,}",
+                f"{1000 * first['embed_cpu_s'] / n:.2f}",
+                f"{1000 * first['cpu_s'] / n:.2f}",
+                f"{first['peak_mb']:,.0f}",
+                f"{1e6 * again['cpu_s'] / n:.0f}",
+                f"{again['peak_mb']:,.0f}",
+                f"{line['bytes'] / n:,.0f}",
+                f"{line['load']}",
+            )
+        )
+    headings = (
+        "images",
+        "ms of processor an image, from the first file to the last row",
+        "whole command",
+        "peak MB",
+        "again, unchanged: µs an image",
+        "peak MB",
+        "bytes of the cache an image",
+        "load",
+    )
+    return (
+        f"`extract`, MobileNetV2 0.35 with ImageNet weights, photographs of {record['source_bytes'] / 1000:.0f} kB on "
+        f"average:\n\n{markdown_table(headings, lines)}\n\n{_conditions(record)}"
+    )
+
+
+def table_projection(line: Record) -> str:
+    """Return what 100 million images would take, from the largest set of `line`."""
+    ms = 1000 * line["first"]["embed_cpu_s"] / line["n"] + REMOTE_MS
+    core_hours = N_IMAGES * ms / 3.6e6
+    hours = core_hours / (N_NODES * CORES_OF_NODE)
+    rows_gb, images_gb = N_IMAGES * ROW_BYTES / 1e9, N_IMAGES * IMAGE_BYTES / 1e9
+    gets, lists = N_IMAGES / 1000 * GET_1000, N_IMAGES / 1000 / 1000 * LIST_1000
+    lines = [
+        ("read, decode, embed", f"{ms:.1f} ms of processor an image", f"{core_hours:,.0f} core-hours"),
+        (
+            f"on {N_NODES} nodes of {CORES_OF_NODE} cores",
+            "",
+            f"{hours:.1f} hours, {hours * N_NODES * NODE_HOUR:,.0f} $",
+        ),
+        ("requests", f"{GET_1000} $ for 1,000 reads, {LIST_1000} $ for 1,000 lists", f"{gets + lists:,.0f} $"),
+        ("images", f"{IMAGE_BYTES / 1000:.0f} kB each", f"{images_gb:,.0f} GB, {images_gb * GB_MONTH:,.0f} $ a month"),
+        ("rows, float16", f"{ROW_BYTES:,} bytes each", f"{rows_gb:,.0f} GB, {rows_gb * GB_MONTH:,.0f} $ a month"),
+    ]
+    return (
+        f"{N_IMAGES:,} images in a bucket, by calculation:\n\n{markdown_table(('what', 'each', 'in all'), lines)}\n\n"
+        f"List prices on demand of one cloud, as they were known in 2025: {NODE_HOUR} $ an hour for a node of "
+        f"{CORES_OF_NODE} cores, {GB_MONTH} $ for a GB and month."
+    )
+
+
 def main() -> None:
     """Run what is asked for and write the tables."""
     parser = common.parser_for("scale", __doc__)
@@ -257,7 +379,7 @@ def main() -> None:
                 with common.stage(name):
                     document[name] = {**common.conditions(), **globals()[f"measure_{name}"](args)}
                 write_json(args.json, document)
-    print(json.dumps(document, indent=1))
+    common.publish(args, tables(document))
 
 
 if __name__ == "__main__":
