@@ -322,3 +322,16 @@ def test_heads_that_stream_their_rows_answer_the_same_from_shards(
         assert results[0].chosen == results[1].chosen
         assert np.abs(np.subtract(results[0].certainty, results[1].certainty)).max() < 1e-4
     assert len(reads) > 6  # block by block, and more than once
+
+
+def test_shards_of_the_first_format_of_manifests_are_read(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "golden" / "shards", tmp_path / "shards")
+    rows, keys = some_rows(7)
+    with open_cache("shards") as cache:
+        assert cache.layers == {"pooled": (7, 6)}
+        assert cache.read("pooled", keys[::-1]).tobytes() == rows[::-1].tobytes()
+        assert list(cache.table.images.paths) == [f"a/1-{i}.png" for i in range(4)] + [
+            f"a/2-{i}.png" for i in (4, 1, 5, 6)
+        ]
+        assert cache.verify() == []
+    assert join_shards("shards").layers == {"pooled": 7}
