@@ -113,17 +113,24 @@ class Hdf5File:
         self._journal.commit()
 
 
-def open_file(path: Path, *, is_writable: bool) -> Hdf5File:
+def open_file(path: Path, *, is_writable: bool, has_rows: bool = True) -> Hdf5File:
     """Open a file after a child process has looked through it.
 
     A reader is let in beside a writer, and sees what was committed last when it came.
+
+    Parameters
+    ----------
+    path : Path
+    is_writable : bool
+    has_rows : bool, default=True
+        False looks at all but the rows, which must not be read then.
     """
     with contextlib.ExitStack() as opened, h5_errors(path):
         if not path.is_file():
             raise CacheError(f"{path} is not an HDF5 file: it is not a file at all.")
         is_beside_writer = not is_writable and is_locked(journal_of(path))
         try:
-            journal = _beside_writer(path) if is_beside_writer else _alone(path, is_writable=is_writable)
+            journal = _beside_writer(path) if is_beside_writer else _alone(path, is_writable, has_rows)
         except BlockingIOError:
             if is_writable or is_beside_writer or not is_locked(journal_of(path)):
                 raise
@@ -135,12 +142,12 @@ def open_file(path: Path, *, is_writable: bool) -> Hdf5File:
     return Hdf5File(path, content, journal, is_beside_writer=is_beside_writer)
 
 
-def _alone(path: Path, *, is_writable: bool) -> JournalledFile:
+def _alone(path: Path, is_writable: bool, has_rows: bool) -> JournalledFile:
     """Return a file that nobody writes, or that nobody else has open."""
     with contextlib.ExitStack() as opened:
         journal = opened.enter_context(JournalledFile(path, is_writable=is_writable))
         _check_beginning(path, journal)
-        in_child(path, lambda: _check(path, journal, is_writable=is_writable), partial(_check_alone, path))
+        in_child(path, lambda: _check(path, journal, is_writable, has_rows), partial(_check_alone, path, has_rows))
         opened.pop_all()
     return journal
 
@@ -170,14 +177,14 @@ def _check_beginning(path: Path, journal: JournalledFile) -> None:
         raise CacheDamaged(f"{path} is not an HDF5 file, or its beginning is damaged.")
 
 
-def _check(path: Path, journal: JournalledFile, *, is_writable: bool) -> None:
+def _check(path: Path, journal: JournalledFile, is_writable: bool, has_rows: bool) -> None:
     with _open_content(path, journal, is_writable=is_writable) as content:
-        check_structure(path, content)
+        check_structure(path, content, has_rows=has_rows)
 
 
-def _check_alone(path: Path) -> None:
+def _check_alone(path: Path, has_rows: bool) -> None:
     with JournalledFile(path, is_locked=False) as journal:  # who asks for it holds the lock
-        _check(path, journal, is_writable=False)
+        _check(path, journal, is_writable=False, has_rows=has_rows)
 
 
 def _rows_at(path: Path, journal: JournalledFile) -> list[tuple[int, int]]:

@@ -141,7 +141,7 @@ def _check_all_there(
 
 
 def _read(path: Path) -> _Read:
-    with CacheFile(open_file(path, is_writable=False)) as cache:
+    with CacheFile(open_file(path, is_writable=False, has_rows=False)) as cache:
         layers, beginnings = {}, {}
         for name in cache.layers:
             layers[name], beginnings[name] = _read_layer(cache, name)
@@ -184,7 +184,7 @@ def _count_distinct(read: Sequence[_Read], name: str, pool: ThreadPoolExecutor) 
     whole: set[bytes] = set()
     n_whole = 0
     for one in read:
-        with CacheFile(open_file(one.path, is_writable=False)) as cache:
+        with CacheFile(open_file(one.path, is_writable=False, has_rows=False)) as cache:
             keys = cache.row_table(name).keys()
         at = np.flatnonzero(np.isin(keys.view("<u8")[:, 0], repeated))
         whole.update(key.tobytes() for key in keys[at])
