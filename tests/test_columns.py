@@ -215,6 +215,8 @@ def test_a_path_with_the_hash_of_another_one_is_read_again(tmp_path: Path, monke
     monkeypatch.setattr("tlfeat.extract.recognise.hash", len, raising=False)
     nothing = Codes.filled("", 3)
     images = ImageSet(tmp_path, tmp_path, ["a.png", "b.png", "long.png"], nothing, nothing, nothing)
+    for path in images.paths:
+        (tmp_path / path).write_bytes(b"x")
     before = recognise(images, None)
     for i in range(3):
         before.keys[i], before.status[i] = str(i) * 64, "ok"

@@ -24,6 +24,7 @@ from tlfeat.cache.row_table import RowTable, Stored, digest_of
 from tlfeat.errors import CacheError
 from tlfeat.images.decode import n_cores
 from tlfeat.images.image_set import ImageTable
+from tlfeat.memory import give_back_memory
 from tlfeat.system import allow_open_files
 from tlfeat.types import Rows, StrPath
 
@@ -141,6 +142,7 @@ class ShardedCache(Cache):
     @cached_property
     def _table(self) -> ImageTable:
         tables = [_embedded(file.table) for file in self._files]
+        give_back_memory()
         of_images = ("paths", "labels", "splits", "groups", "domains")
         images: dict[str, Any] = {name: Chained([getattr(each.images, name) for each in tables]) for name in of_images}
         columns = ("keys", "status", "errors", "sizes", "mtimes_ns")
