@@ -30,6 +30,7 @@ import common
 from common import Record
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.blocks import BLOCK_LINES
+from tlfeat.cache import path_table
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.columns import Codes, Collected, Keys, Numbers
 from tlfeat.extract import recognise
@@ -109,7 +110,7 @@ def make(path: Path, n: int) -> None:
     """Write a cache of `n` images with random keys."""
     rng = np.random.default_rng(17)
     keys, sizes, mtimes_ns = Keys(), Numbers(), Numbers()
-    with create_cache(path, ENCODER.fingerprint, {"root": "/made", "source": "/made"}) as cache:
+    with create_cache(path, ENCODER.fingerprint, {"root": Made.url, "source": "/made", "store": Made.url}) as cache:
         cache.reserve({"pixels": 3}, n)
         for start in range(0, n, N_AT_ONCE):
             m = min(N_AT_ONCE, n - start)
@@ -155,6 +156,7 @@ def run_step(step: str, path: Path, n: int) -> Record:
 
 def do_step(step: str, path: Path, n: int) -> Any:
     """Return what the step still holds."""
+    path_table.recorded_store = lambda _: Made()
     if step in ("scan", "append"):
         recognise._stamps = stamps
         images = listing(n + N_NEW * (step == "append"))

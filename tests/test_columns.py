@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tracemalloc
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlfeat import blocks, columns
+from tlfeat.blocks import Chained
 from tlfeat.columns import Codes, Collected, Keys, Paths, as_codes, at, pack, pack_keys, pack_numbers
 from tlfeat.extract.recognise import recognise
 from tlfeat.images.image_set import ImageSet
@@ -52,7 +53,8 @@ def same(column: Any, values: list[Any]) -> None:
     with pytest.raises(IndexError):
         column[n]
     some = list(range(n - 1, -1, -2))
-    assert at(column, some) == [values[i] for i in some] and type(at(column, some)) is type(column)
+    kind = type(column._parts[0] if isinstance(column, Chained) else column)
+    assert at(column, some) == [values[i] for i in some] and type(at(column, some)) is kind
     assert column.copy() == column
 
 
@@ -75,6 +77,27 @@ def test_keys_and_numbers_read_as_their_list(keys: list[str], numbers: list[int]
     places = np.arange(len(numbers))[::-1]
     assert pack_numbers(numbers).take(places).tolist() == numbers[::-1]
     assert pack_keys(keys).has_any == any(keys)
+
+
+@settings(max_examples=25)
+@given(TEXTS, KEYS, NUMBERS, st.lists(st.integers(0, 50), max_size=4))
+def test_chained_columns_read_as_one_list(
+    texts: list[str], keys: list[str], numbers: list[int], places: list[int]
+) -> None:
+    places = [0, *sorted(places), 50]
+    packs: list[tuple[list[Any], Callable[[Any], Any]]] = [
+        (texts, as_codes),
+        (texts, lambda some: pack(some, is_path=True)),
+        (keys, pack_keys),
+        (numbers, pack_numbers),
+    ]
+    for values, packed in packs:
+        column = Chained([packed(values[a:b]) for a, b in pairwise(places)])
+        same(column, values)
+        assert column == packed(values) and packed(values) == column
+        assert [column[a:b] for a, b in combinations(places, 2)] == [values[a:b] for a, b in combinations(places, 2)]
+        if values:
+            assert column != [*values[:-1], "another"] and np.asarray(column).tolist() == np.asarray(values).tolist()
 
 
 @settings(max_examples=25)
@@ -192,6 +215,8 @@ def test_a_path_with_the_hash_of_another_one_is_read_again(tmp_path: Path, monke
     monkeypatch.setattr("tlfeat.extract.recognise.hash", len, raising=False)
     nothing = Codes.filled("", 3)
     images = ImageSet(tmp_path, tmp_path, ["a.png", "b.png", "long.png"], nothing, nothing, nothing)
+    for path in images.paths:
+        (tmp_path / path).write_bytes(b"x")
     before = recognise(images, None)
     for i in range(3):
         before.keys[i], before.status[i] = str(i) * 64, "ok"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, chain, islice
 from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
@@ -156,3 +157,77 @@ class Column(Sequence[T], ABC, Generic[T]):
                 self._blocks[number] = other._blocks[number]
                 self._own.discard(number)
                 other._own.discard(number)
+
+
+class Chained(Sequence[T], Generic[T]):
+    """The lines of several columns of one kind, one after the other, without a copy; they cannot be changed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, parts: Sequence[Column[T]]) -> None:
+        self._parts: list[Column[T]] = list(parts)
+        self._starts: list[int] = [0, *accumulate(map(len, self._parts))]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[T]: ...
+    def __getitem__(self, at: int | slice) -> T | list[T]:
+        n = len(self)
+        if isinstance(at, slice):
+            start, stop, step = at.indices(n)
+            return self._stretch(start, stop) if step == 1 else [self[i] for i in range(start, stop, step)]
+        place = at + n if at < 0 else at
+        if not 0 <= place < n:
+            raise IndexError(f"line {at} of {n}")
+        number = bisect_right(self._starts, place) - 1  # of columns without lines the last
+        return self._parts[number][int(place) - self._starts[number]]
+
+    def _stretch(self, start: int, stop: int) -> list[T]:
+        found: list[T] = []
+        if start < stop:
+            first, last = bisect_right(self._starts, start) - 1, bisect_right(self._starts, stop - 1) - 1
+            for number in range(first, last + 1):
+                above = self._starts[number]
+                found += self._parts[number][max(start - above, 0) : stop - above]
+        return found
+
+    def __iter__(self) -> Iterator[T]:
+        return chain.from_iterable(self._parts)
+
+    def __contains__(self, value: object) -> bool:
+        return any(value in part for part in self._parts)
+
+    def count(self, value: object) -> int:
+        """How many lines are `value`."""
+        return sum(part.count(value) for part in self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, (str, bytes)):
+            return NotImplemented
+        return len(other) == len(self) and all(
+            part[i : i + BLOCK_LINES] == list(other[start + i : start + min(i + BLOCK_LINES, len(part))])
+            for start, part in zip(self._starts, self._parts, strict=False)
+            for i in range(0, len(part), BLOCK_LINES)
+        )
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:4]))
+        return f"<{len(self):,} lines of {len(self._parts)} columns: {shown}{', ...' if len(self) > 4 else ''}>"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.array(list(self), dtype)
+
+    def at(self, places: Iterable[int]) -> Column[T]:
+        """Return the lines at these places, in this order, as one column."""
+        new, left = self._parts[0]._empty(), iter(places)
+        while some := list(islice(left, BLOCK_LINES)):
+            new.extend([self[i] for i in some])
+        return new
+
+    def copy(self) -> Self:
+        """Return what has the same lines, which cannot be changed either."""
+        return self

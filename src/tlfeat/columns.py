@@ -19,13 +19,13 @@ Reading changes nothing, so several threads may. Only `Codes` and `Keys` can be 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.blocks import BLOCK_LINES, Column
+from tlfeat.blocks import BLOCK_LINES, Chained, Column
 from tlfeat.front_coding import WHOLE_EVERY, front_coded, narrow, wide
 
 #: Different texts that `pack` numbers: these, and one for so many lines.
@@ -395,14 +395,6 @@ def pack_numbers(values: Sequence[int]) -> Numbers:
     return new
 
 
-def chained(columns: Sequence[Column[Any]]) -> Any:
-    """Return the lines of several columns of one kind, one after the other."""
-    new, left = columns[0]._empty(), chain.from_iterable(columns)
-    while some := list(islice(left, BLOCK_LINES)):
-        new.extend(some)
-    return new
-
-
 def at(column: Sequence[Any], places: Sequence[int]) -> Any:
     """Return the lines of a column or list at these places, in this order, of the same kind."""
-    return column.at(places) if isinstance(column, Column) else [column[i] for i in places]
+    return column.at(places) if isinstance(column, (Column, Chained)) else [column[i] for i in places]

@@ -19,6 +19,7 @@ from tlfeat.cache.repair import repair_cache
 from tlfeat.cache.shard_join import join_shards
 from tlfeat.cache.sharded import ShardedCache
 from tlfeat.cache.store import create_cache, open_cache
+from tlfeat.columns import Codes, Keys, Numbers, Paths
 from tlfeat.errors import CacheDamaged, CacheError, FingerprintError
 from tlfeat.evaluate.data import open_data
 from tlfeat.evaluate.split import make_split
@@ -104,6 +105,28 @@ def test_of_a_key_in_two_shards_the_first_row_counts_and_it_counts_once() -> Non
         assert row.tobytes() == some_rows(1, seed=2)[0][0].tobytes()
         assert cache.table.count("ok") == 8
         assert len(set(cache.known("pooled").values())) == 6
+
+
+def test_the_tables_of_shards_are_chained_without_unpacking_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = [[1, 2, 3], [4], [6, 5]]
+    for number, some in enumerate(seeds, 1):
+        write_shard(number, some)
+    join_shards("shards")
+
+    def unpacked(*_: object) -> Any:
+        raise AssertionError("unpacked")
+
+    with open_cache("shards") as cache:
+        with monkeypatch.context() as patched:
+            for kind in (Codes, Keys, Numbers, Paths):
+                patched.setattr(kind, "_values", unpacked)
+            table = cache.table
+        assert list(table.keys) == [key_of(seed) for some in seeds for seed in some]
+        some = table.at([5, 0, 3])
+        assert (some.images.paths, some.keys[1]) == (["cat/3-5.png", "cat/1-1.png", "dog/2-4.png"], key_of(1))
+        packed = table.packed()
+        assert (packed.images, packed.keys, packed.sizes) == (table.images, table.keys, table.sizes)
+        assert (packed.status, packed.errors, packed.mtimes_ns) == (table.status, table.errors, table.mtimes_ns)
 
 
 def test_layers_that_only_some_shards_have_are_counted_for_themselves() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.columns import Keys
+from tlfeat.memory import give_back_memory
 
 #: Of a content key, a sha256.
 KEY_BYTES = 32
@@ -69,6 +70,8 @@ class KeyIndex(Mapping[str, int]):
                 high = min(low + _READ_ROWS, stop)
                 digests[low - start : high - start] = keys(low, high)
             index.append(digests)
+            if len(digests) > _MAX_RECENT:
+                give_back_memory()  # what sorting needed
         return index
 
     @classmethod
@@ -77,6 +80,8 @@ class KeyIndex(Mapping[str, int]):
         index = cls()
         for digests in parts:
             index.append(digests)
+            if len(digests) > _MAX_RECENT:
+                give_back_memory()
         index._n_keys = n_keys
         return index
 

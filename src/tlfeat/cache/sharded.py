@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.blocks import Chained
 from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.hdf5_file import open_file
 from tlfeat.cache.key_index import KeyIndex
@@ -20,10 +21,10 @@ from tlfeat.cache.manifest import Manifest, check_shard, read_manifest
 from tlfeat.cache.passes import merged_passes
 from tlfeat.cache.reader import NO_TIMING, Cache
 from tlfeat.cache.row_table import RowTable, Stored, digest_of
-from tlfeat.columns import chained
 from tlfeat.errors import CacheError
 from tlfeat.images.decode import n_cores
 from tlfeat.images.image_set import ImageTable
+from tlfeat.memory import give_back_memory
 from tlfeat.system import allow_open_files
 from tlfeat.types import Rows, StrPath
 
@@ -140,14 +141,13 @@ class ShardedCache(Cache):
 
     @cached_property
     def _table(self) -> ImageTable:
-        tables = [file.table.packed() for file in self._files]
-        first = tables[0].images
+        tables = [_embedded(file.table) for file in self._files]
+        give_back_memory()
         of_images = ("paths", "labels", "splits", "groups", "domains")
-        images: dict[str, Any] = {name: chained([getattr(each.images, name) for each in tables]) for name in of_images}
+        images: dict[str, Any] = {name: Chained([getattr(each.images, name) for each in tables]) for name in of_images}
         columns = ("keys", "status", "errors", "sizes", "mtimes_ns")
-        others: dict[str, Any] = {name: chained([getattr(each, name) for each in tables]) for name in columns}
-        table = ImageTable(replace(first, **images), **others)
-        return table.without("pending") if table.count("pending") else table
+        others: dict[str, Any] = {name: Chained([getattr(each, name) for each in tables]) for name in columns}
+        return ImageTable(replace(tables[0].images, **images), **others)
 
     @property
     def table(self) -> ImageTable:
@@ -192,6 +192,11 @@ def open_shards(path: StrPath) -> ShardedCache:
                 raise CacheError(f"{file.path} has other rows than when it was joined. {_again(manifest)}")
         opened.pop_all()
     return ShardedCache(manifest, files)
+
+
+def _embedded(table: ImageTable) -> ImageTable:
+    """Return the packed table of a shard without what is pending."""
+    return (table.without("pending") if table.count("pending") else table).packed()
 
 
 def _again(manifest: Manifest) -> str:

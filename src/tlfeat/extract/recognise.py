@@ -13,12 +13,16 @@ import numpy.typing as npt
 from tlfeat.blocks import BLOCK_LINES, Column
 from tlfeat.columns import Codes, Keys, Numbers, as_codes, pack_keys, pack_numbers
 from tlfeat.images.image_set import ImageSet, ImageTable
+from tlfeat.memory import give_back_memory
 
 #: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
 _SETTLED_NS = 2_000_000_000
 
 #: The same where it is in whole seconds: clocks of two machines may differ by so much.
 _SETTLED_COARSE_NS = 3600 * 1_000_000_000
+
+#: Images whose columns, once freed, are worth giving back at once: some MB.
+_MANY = 1 << 18
 
 
 def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
@@ -42,6 +46,8 @@ def recognise(images: ImageSet, previous: ImageTable | None) -> ImageTable:
         for name in ("paths", "labels", "splits", "groups", "domains"):
             if isinstance(column := getattr(images, name), Column):
                 column.share(getattr(before.table.images, name))
+        if n > _MANY:
+            give_back_memory()  # what was listed lies below the table that was read
     found = ImageTable(images, Keys(), Codes(), Codes.filled("", n), Numbers(), Numbers())
     for start in range(0, n, BLOCK_LINES):
         paths = images.paths[start : start + BLOCK_LINES]
