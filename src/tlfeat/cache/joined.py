@@ -21,6 +21,7 @@ import numpy as np
 from tlfeat import workspace
 from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.contents import Origin, encoder_name, origin, parts_of
+from tlfeat.cache.passes import summed_timing
 from tlfeat.cache.reader import Cache
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.cache.verify import differing_values
@@ -38,8 +39,6 @@ _MAX_NAME = 80
 
 #: Names in one sentence.
 _MAX_NAMED = 6
-
-_TIMES = ("extract_s", "embed_s", "n_embedded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,10 +391,7 @@ def _copy(part: _Part, layer: str, joined: CacheFile) -> None:
 
 
 def _timing(parts: Sequence[_Part]) -> dict[str, Any]:
-    """Return what the rows cost when they were embedded: times of a fit include it."""
-    all_times = [part.cache.timing for part in parts]
-    latest: dict[str, Any] = next((each for each in all_times if each["n_embedded"]), all_times[0])
-    return {**latest, **{name: sum(each[name] for each in all_times) for name in _TIMES}}
+    return summed_timing([part.cache.timing for part in parts])
 
 
 def _listed(names: Sequence[str] | set[str]) -> str:

@@ -6,11 +6,11 @@ layer alone, and an estimate or an upper bound elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tlfeat.cache.reader import Cache
+from tlfeat.cache.reader import NO_TIMING, Cache
 from tlfeat.text import seconds
 
 #: Passes that a cache remembers, the newest ones; the document lies in the header of the file, which is small.
@@ -112,13 +112,14 @@ def with_pass(timing: Mapping[str, Any], new: Pass) -> list[dict[str, Any]]:
     return [asdict(one) for one in [*kept, new][-_MOST:]]
 
 
-def merged_passes(timings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the passes of several caches of one set, those for the same layers summed, as JSON values."""
+def summed_timing(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the timing of several caches together: times of a fit include what all of their rows cost."""
     merged: dict[str, Any] = {}
     for timing in timings:
         for one in _read(timing):
             merged = {"passes": with_pass(merged, one)}
-    return list(merged.get("passes", []))
+    first = next((each for each in timings if each["n_embedded"]), timings[0])
+    return {**first, **{name: sum(each[name] for each in timings) for name in NO_TIMING}, **merged}
 
 
 def passes_of(cache: Cache) -> list[Pass]:

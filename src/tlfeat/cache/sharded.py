@@ -18,8 +18,8 @@ from tlfeat.cache.cache_file import CacheFile
 from tlfeat.cache.hdf5_file import open_file
 from tlfeat.cache.key_index import KeyIndex
 from tlfeat.cache.manifest import Manifest, check_shard, read_manifest
-from tlfeat.cache.passes import merged_passes
-from tlfeat.cache.reader import NO_TIMING, Cache
+from tlfeat.cache.passes import summed_timing
+from tlfeat.cache.reader import Cache
 from tlfeat.cache.row_table import RowTable, Stored, digest_of
 from tlfeat.errors import CacheError
 from tlfeat.images.decode import n_cores
@@ -27,8 +27,6 @@ from tlfeat.images.image_set import ImageTable
 from tlfeat.memory import give_back_memory
 from tlfeat.system import allow_open_files
 from tlfeat.types import Rows, StrPath
-
-_TIMES = ("extract_s", "embed_s", "n_embedded")
 
 
 class ShardedCache(Cache):
@@ -64,11 +62,7 @@ class ShardedCache(Cache):
 
     @property
     def timing(self) -> dict[str, Any]:
-        found = [file.timing for file in self._files]
-        latest: dict[str, Any] = next((each for each in found if each["n_embedded"]), NO_TIMING)
-        passes = merged_passes(found)
-        summed = {name: sum(each[name] for each in found) for name in _TIMES}
-        return {**latest, **summed, **({"passes": passes} if passes else {})}
+        return summed_timing([file.timing for file in self._files])
 
     @property
     def layers(self) -> dict[str, tuple[int, int]]:
