@@ -209,7 +209,8 @@ def _of_one(
     def label_beside(path: str, inside: str) -> str:
         return beside.get(top + path) or inside.rpartition("/")[0].partition("/")[0]
 
-    short = [name.removeprefix(top) for name in names]
+    # the folders above all others may be members, too; without the names above them nothing is left of theirs
+    short = [name.removeprefix(top) for name in names if name and not (name[-1] == "/" and top.startswith(name))]
     listed = from_listing(
         short, store, class_map, classes, label_beside if beside else label_of, has_domains=has_domains
     )
