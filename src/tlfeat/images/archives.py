@@ -62,12 +62,12 @@ class Archives:
 
     def __init__(self, source: Path) -> None:
         self.url = source.as_uri()
-        self._source = source
+        self.source = source
         self._lock = threading.Lock()  # while a list of members is made; reading needs none
         self._indices: dict[str, Index | DataError] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:  # for other processes
-        return Archives, (self._source,)
+        return Archives, (self.source,)
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a member."""
@@ -97,7 +97,7 @@ class Archives:
             with self._lock:
                 index = self._indices.get(part)
                 if index is None:
-                    index = self._indices[part] = self._made(self._source / part if part else self._source)
+                    index = self._indices[part] = self._made(self.source / part if part else self.source)
         if isinstance(index, DataError):
             raise index
         return index
@@ -111,7 +111,7 @@ class Archives:
 
     def _split(self, path: str) -> tuple[str, str]:
         """Return the archive and the member."""
-        if self._source.suffix.lower() in ARCHIVE_SUFFIXES:
+        if self.source.suffix.lower() in ARCHIVE_SUFFIXES:
             return "", path
         names = path.split("/")
         for i, name in enumerate(names):
