@@ -17,7 +17,7 @@ from tlfeat.errors import DataError
 from tlfeat.images.archives import Archives
 from tlfeat.images.byte_store import ARROW_SUFFIXES, PARQUET_SUFFIXES, ByteTable
 from tlfeat.images.byte_tables import image_column
-from tlfeat.images.stores import Store
+from tlfeat.images.stores import Store, StoredImage
 
 _INTO_ARCHIVE = re.compile(r"\.(?:zip|tar)(?=/.)", re.IGNORECASE)
 _ROW = re.compile(
@@ -82,6 +82,17 @@ def packed_paths(folder: Path, paths: Sequence[str], source: Path) -> PackedPath
     names = {file: Path(file).relative_to(root).as_posix() for file in files}
     store: Store = ByteTable(root, image_column(Path(files[0]))) if is_rows else Archives(root)
     return PackedPaths(store, root, [f"{names[file]}{':' if is_rows else '/'}{name}" for file, name in inside])
+
+
+def packed_image(named: str) -> StoredImage | None:
+    """Return the image that a path into an archive or a table of bytes names, None where it leads into none."""
+    file = packed_file(named, os.path.isfile)
+    if not file:
+        return None
+    path, inside = Path(file).absolute(), named[len(file) + 1 :]
+    if _is_table(file):
+        return StoredImage(ByteTable(path, image_column(path)), f"{path.name}:{inside}", named)
+    return StoredImage(Archives(path), inside, named)
 
 
 def paths_into(store: Store, paths: Sequence[str], folder: Path) -> list[str]:
