@@ -109,3 +109,19 @@ def test_single_images_of_a_bucket_and_of_an_archive_are_found_and_predicted(buc
     run("fit-sklearn", "--model", "lda")
     (predicted,) = json.loads(run("predict", "new.zip/new/cat.png", "--json"))
     assert (predicted["path"], predicted["label"]) == ("new.zip/new/cat.png", "cat")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("audit", "--write", "s3://b/clean.csv"), "write: s3:/b/clean.csv is a URL"),
+        (("extract", "--cache", "gs://b/c.h5"), "cache: gs:/b/c.h5 is a URL"),
+        (("compare", "--cache", "a.h5", "--cache", "https://b/c.h5"), "cache: https:/b/c.h5 is a URL"),
+    ],
+)
+def test_what_is_written_lies_on_this_machine(
+    words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in run(*words, code=2)
+    assert not list(tmp_path.iterdir())
