@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +93,35 @@ def test_nothing_that_grants_access_is_written_or_said(
 def test_texts_in_a_bucket_are_refused_in_one_line(bucket: str) -> None:
     said = run("extract", bucket, "--backbone", "minilm", "--weights", "w", code=2)
     assert f"copy {bucket} here first" in said
+
+
+def test_single_images_of_a_bucket_and_of_an_archive_are_found_and_predicted(bucket: str, tmp_path: Path) -> None:
+    files = fsspec.filesystem("memory")
+    with zipfile.ZipFile("new.zip", "w") as archive:
+        archive.writestr("new/cat.png", files.cat("/pets/cat/21.png"))
+    run("extract", bucket, "--backbone", "pixels", "--classes", "cat,dog")
+    found = json.loads(run("similar", f"{bucket}/cat/01.png", "new.zip/new/cat.png", "-k", "2", "--json"))["images"]
+    assert [each["known_as"] for each in found] == [["cat/01.png"], ["cat/21.png"]]
+    assert [each["neighbours"][0]["label"] for each in found] == ["cat", "cat"]
+    page = next((tmp_path / "cache").rglob("similar.html")).read_text()
+    assert page.count("data:image/jpeg") == 6
+    assert "memory://pets/gone.png: not there (404)" in run("similar", f"{bucket}/gone.png", code=3)
+    run("fit-sklearn", "--model", "lda")
+    (predicted,) = json.loads(run("predict", "new.zip/new/cat.png", "--json"))
+    assert (predicted["path"], predicted["label"]) == ("new.zip/new/cat.png", "cat")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("audit", "--write", "s3://b/clean.csv"), "write: s3:/b/clean.csv is a URL"),
+        (("extract", "--cache", "gs://b/c.h5"), "cache: gs:/b/c.h5 is a URL"),
+        (("compare", "--cache", "a.h5", "--cache", "https://b/c.h5"), "cache: https:/b/c.h5 is a URL"),
+    ],
+)
+def test_what_is_written_lies_on_this_machine(
+    words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in run(*words, code=2)
+    assert not list(tmp_path.iterdir())

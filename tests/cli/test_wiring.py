@@ -426,7 +426,7 @@ CASES = [
     ),
     *cases_of(
         "similar",
-        ("images", "a.png b.png", "similar.find_similar images", [Path("a.png"), Path("b.png")]),
+        ("images", "a.png b.png", "similar.find_similar images", ["a.png", "b.png"]),
         ("k", "a.png -k 4", "similar.find_similar k", 4),
         ("layer", "a.png --layer one", "similar.find_similar layer", "one"),
         ("cache", "a.png --cache my.h5", "store.open_cache path", Path("my.h5")),

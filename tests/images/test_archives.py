@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -111,6 +112,19 @@ def test_a_single_folder_of_a_split_or_of_images_is_no_top_folder(tmp_path: Path
     one_split = write_zip(tmp_path / "b.zip", {"train/cat/1.png": png(1), "train/dog/2.png": png(2)})
     assert load_images(one_split).labels == ["cat", "dog"]
     assert load_images(one_split).splits == ["train", "train"]
+
+
+def test_the_folders_that_a_zip_names_above_its_images_are_no_odd_names(tmp_path: Path) -> None:
+    folder = tmp_path / "here" / "deep" / "photos"  # the two above have an entry of their own
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.png").write_bytes(png(40))
+    made = shutil.make_archive(str(tmp_path / "made"), "zip", tmp_path / "here", "deep")
+    assert zipfile.ZipFile(made).namelist()[:2] == ["deep/", "deep/photos/"]
+    images = load_images(made)
+    assert (images.labels, images.passed_over, images.notes) == (["cat", "dog"], {}, [])
+    write_zip(tmp_path / "dot.zip", {"./": b"", "./cat/1.png": png(1), "./dog/1.png": png(2)})
+    assert load_images(tmp_path / "dot.zip").passed_over == {}
 
 
 def test_what_macos_puts_into_a_zip_is_passed_by(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import pickle
 import time
 from collections.abc import Iterator
@@ -138,6 +139,28 @@ def test_what_would_be_the_same_again_is_asked_for_once(site: Site, code: int, w
     with pytest.raises(BadImage, match=why):
         RemoteStore(f"{site.url}/photos").read("cat/1.png")
     assert site.asked["GET /photos/cat/1.png"] == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/photos", "s3://photos/pets"])
+def test_a_server_that_takes_no_connection_is_given_up_after_two_tries(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried_s = []
+
+    def connect(self: http.client.HTTPConnection) -> None:
+        tried_s.append(self.timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", connect)
+    if url.startswith("s3"):
+        s3fs = pytest.importorskip("s3fs", reason="images of S3 need s3fs: pip install 'tlfeat[s3]'")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "of-the-test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(DataError, match=f"{url}/? cannot be listed: the server does not answer"):
+        load_images(url)
+    assert tried_s == [8.0, 8.0]
 
 
 def test_a_server_that_does_not_answer_in_time_is_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

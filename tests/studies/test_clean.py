@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from made_data import as_json, photo, tlfeat, write_leaky
+from tlfeat.cli.app import app
 from tlfeat.studies.clean import _group_names
 
 
@@ -114,3 +117,32 @@ def test_domains_stay_in_the_table_where_there_are_some(tmp_path: Path) -> None:
     assert {line["domain"] for path, line in lines.items() if "/north/" in f"/{path}"} == {"north"}
     about = tlfeat("extract", "clean.csv", "--backbone", "pixels", "--cache", "again.h5", cwd=tmp_path).stderr
     assert "16 images, 2 classes, 2 domains (Süd, north) from" in about
+
+
+@pytest.mark.parametrize("where", ["archive", "bucket"])
+def test_the_table_of_images_that_are_no_files_is_extracted_again(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = [(f"{name}/{i}.png", photo(100 * c + i)) for c, name in enumerate("ab") for i in range(6)]
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    with zipfile.ZipFile("p.zip", "w") as archive:
+        for path, made in photos:
+            made.save("one.png")
+            archive.write("one.png", f"p/{path}")
+            files.pipe(f"/p/{path}", Path("one.png").read_bytes())
+    run("extract", "p.zip" if where == "archive" else "memory://p", "--backbone", "pixels", "--cache", "c.h5")
+    run("audit", "--cache", "c.h5", "--write", "lists/clean.csv")
+    start = f"{tmp_path}/p.zip/p/" if where == "archive" else "memory://p/"
+    assert [path.removeprefix(start) for path in read_lines(Path("lists/clean.csv"))] == [path for path, _ in photos]
+    said = run("extract", "lists/clean.csv", "--backbone", "pixels", "--cache", "c.h5")
+    assert "12 images, 2 classes from" in said
+    assert "0 embedded, 12 known already, 0 skipped" in said
+    files.rm("/p", recursive=True)
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, [*words])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO, get_type_hints
 
 from tlfeat.cli.options import JsonOption, QuietOption, VerboseOption
-from tlfeat.errors import DataError, TlfeatError
+from tlfeat.errors import DataError, TlfeatError, UsageError
 from tlfeat.system import was_interrupted
 from tlfeat.text import counted, in_words_of, one_line, printable, words_for, wrapped
 
@@ -283,9 +283,11 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(run)
     def run_with_console(*, as_json: bool, quiet: bool, verbose: bool, **values: Any) -> None:
         started_s = time.monotonic()
+        given = list(values.items())
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
         with Console(is_json=as_json, is_quiet=quiet, is_verbose=verbose) as console:
+            _check_no_urls(given)
             run(console, **values)
             console.detail(f"Time: {time.monotonic() - started_s:.1f} s")
 
@@ -293,6 +295,19 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
     run_with_console.__signature__ = signature  # type: ignore[attr-defined]
     run_with_console.__annotations__ = {option.name: option.annotation for option in options}
     return run_with_console
+
+
+def _check_no_urls(given: Sequence[tuple[str, Any]]) -> None:
+    """Refuse URLs for what is no image: as paths they would become folders called ``s3:``."""
+    from tlfeat.images.urls import SCHEMES
+
+    for name, value in given:
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and path.parts and path.parts[0].rstrip("\\/") in {f"{s}:" for s in SCHEMES}:
+                raise UsageError(
+                    f"{name.replace('_', '-')}: {path} is a URL. Images are read from there; all else is a file or a "
+                    f"folder of this machine."
+                )
 
 
 def _is_group(parameter: Parameter) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,10 @@ from tlfeat.cli.options import CacheOption, LayerOption, OutputOption, SeedOptio
 def run_similar(
     console: Console,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or paths of images as the cache has them.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Image files, URLs of images, or paths of images as the cache has them."
+        ),
     ],
     k: Annotated[int, typer.Option("-k", "--neighbours", min=1, help="Number of pictures to show for each image.")] = 9,
     layer: LayerOption = None,

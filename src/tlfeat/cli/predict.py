@@ -35,8 +35,9 @@ def run_predict(
         list[str],
         typer.Argument(
             metavar="[MODEL] IMAGE...",
-            help="Image files, folders of them, or URLs (s3://, https://...). A model may stand before them: its "
-            "folder, or its name from `tlfeat models`. Default: the best model of the last split of the cache.",
+            help="Image files, folders or archives of them, or URLs (s3://, https://...). A model may stand before "
+            "them: its folder, or its name from `tlfeat models`. Default: the best model of the last split of the "
+            "cache.",
         ),
     ],
     model: Annotated[

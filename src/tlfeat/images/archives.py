@@ -62,12 +62,12 @@ class Archives:
 
     def __init__(self, source: Path) -> None:
         self.url = source.as_uri()
-        self._source = source
+        self.source = source
         self._lock = threading.Lock()  # while a list of members is made; reading needs none
         self._indices: dict[str, Index | DataError] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:  # for other processes
-        return Archives, (self._source,)
+        return Archives, (self.source,)
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a member."""
@@ -97,7 +97,7 @@ class Archives:
             with self._lock:
                 index = self._indices.get(part)
                 if index is None:
-                    index = self._indices[part] = self._made(self._source / part if part else self._source)
+                    index = self._indices[part] = self._made(self.source / part if part else self.source)
         if isinstance(index, DataError):
             raise index
         return index
@@ -111,7 +111,7 @@ class Archives:
 
     def _split(self, path: str) -> tuple[str, str]:
         """Return the archive and the member."""
-        if self._source.suffix.lower() in ARCHIVE_SUFFIXES:
+        if self.source.suffix.lower() in ARCHIVE_SUFFIXES:
             return "", path
         names = path.split("/")
         for i, name in enumerate(names):
@@ -209,7 +209,8 @@ def _of_one(
     def label_beside(path: str, inside: str) -> str:
         return beside.get(top + path) or inside.rpartition("/")[0].partition("/")[0]
 
-    short = [name.removeprefix(top) for name in names]
+    # the folders above all others may be members, too; without the names above them nothing is left of theirs
+    short = [name.removeprefix(top) for name in names if name and not (name[-1] == "/" and top.startswith(name))]
     listed = from_listing(
         short, store, class_map, classes, label_beside if beside else label_of, has_domains=has_domains
     )

@@ -105,8 +105,8 @@ class ByteTable:
     def __init__(self, source: Path, column: str) -> None:
         self.url = f"{source.as_uri()}#{quote(column)}"
         self._source = source
-        self._folder = source.parent if source.suffix.lower() in PARQUET_SUFFIXES | ARROW_SUFFIXES else source
-        self._column = column
+        self.folder = source.parent if source.suffix.lower() in PARQUET_SUFFIXES | ARROW_SUFFIXES else source
+        self.column = column
         self._lock = threading.Lock()  # of the three below
         self._parts: dict[str, _Part | DataError] = {}
         self._locks: dict[str, threading.Lock] = {}
@@ -114,7 +114,7 @@ class ByteTable:
         self._streams: dict[str, tuple[int, int, Iterator[Any]]] = {}  # row group, next row, and its pieces
 
     def __reduce__(self) -> tuple[Any, ...]:  # for other processes
-        return ByteTable, (self._source, self._column)
+        return ByteTable, (self._source, self.column)
 
     def read(self, path: str) -> bytes:
         """Return the bytes of one cell, or of the file that it names."""
@@ -146,6 +146,10 @@ class ByteTable:
             found.append((part.file.size, mixed(part.stamp, row)) if is_known else (0, 0))
         return found
 
+    def file_of(self, path: str) -> Path:
+        """Return the file that a row lies in."""
+        return self.folder / _name_and_row(path)[0]
+
     def _part(self, name: str) -> _Part:
         with self._lock:
             part = self._parts.get(name)
@@ -153,7 +157,7 @@ class ByteTable:
                 if kept_inside(name) != name or Path(name).is_absolute():
                     raise BadImage("its path leads out of the folder")
                 try:
-                    part = _opened(self._folder / name, self._column)
+                    part = _opened(self.folder / name, self.column)
                 except DataError as error:
                     part = error
                 self._parts[name] = part
@@ -210,11 +214,11 @@ class ByteTable:
         path = Path(named)
         if not named:
             raise BadImage("its cell is empty")
-        inside = self._folder / path
+        inside = self.folder / path
         if path.is_absolute() or kept_inside(named) != named or not inside.is_file():
-            raise BadImage(f"its cell has no bytes, and there is no file '{named}' below {self._folder}")
-        if not inside.resolve().is_relative_to(self._folder.resolve()):
-            raise BadImage(f"its cell has no bytes, and '{named}' is a link that leads out of {self._folder}")
+            raise BadImage(f"its cell has no bytes, and there is no file '{named}' below {self.folder}")
+        if not inside.resolve().is_relative_to(self.folder.resolve()):
+            raise BadImage(f"its cell has no bytes, and '{named}' is a link that leads out of {self.folder}")
         return read_file(inside)
 
 

@@ -292,6 +292,11 @@ def _class_names(path: Path, schema: Any) -> dict[str, list[str]]:
     return found
 
 
+def image_column(file: Path) -> str:
+    """Return the column whose images are taken where none is named; a `DataError` as of `from_byte_table`."""
+    return _image_column(file, _heading(file), None)
+
+
 def _image_column(source: Path, heading: _Heading, asked: str | None) -> str:
     columns = ", ".join(heading.images)
     if asked:

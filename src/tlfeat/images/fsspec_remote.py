@@ -13,7 +13,7 @@ from typing import Any
 from tlfeat.errors import BadImage, DataError, UsageError, short_reason
 from tlfeat.images.seen import Entry, stamp_of
 from tlfeat.images.urls import scheme_of
-from tlfeat.images.web import Passing, raise_for
+from tlfeat.images.web import CONNECT_S, Passing, raise_for
 
 #: Scheme to the package that reads it, and how it is installed.
 PACKAGES: Mapping[str, tuple[str, str]] = {
@@ -35,7 +35,7 @@ def open_files(url: str) -> Any:
     package, extra = PACKAGES.get(scheme, ("fsspec", "fsspec"))
     options: dict[str, Any] = {} if scheme == "memory" else {"use_listings_cache": False}
     if scheme == "s3":
-        options["config_kwargs"] = {"max_pool_connections": 64}
+        options["config_kwargs"] = {"max_pool_connections": 64, "connect_timeout": CONNECT_S}
     try:
         import fsspec
 
@@ -157,4 +157,5 @@ def listing_error(url: str, error: Exception) -> DataError:
 
 def reason(error: Exception) -> str:
     """Return the first line of an error without what stands behind a ``?``: that of a URL may be a signature."""
-    return " ".join(word.partition("?")[0] if "://" in word else word for word in short_reason(error).split(" "))
+    words = short_reason(error).split(" ")
+    return " ".join(word.partition("?")[0].strip("\"'") if "://" in word else word for word in words)

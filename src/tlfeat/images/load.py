@@ -27,6 +27,7 @@ from tlfeat.images.folders import heic_notes, image_suffixes, left_out_text
 from tlfeat.images.image_set import ImageSet, from_folder, only
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
 from tlfeat.images.packed import from_packed, holds_packed, is_packed
+from tlfeat.images.packed_paths import packed_paths
 from tlfeat.images.tables import below_one_folder, find_files, read_table
 from tlfeat.images.urls import is_url
 from tlfeat.text import composed
@@ -147,11 +148,14 @@ def _from_table(
             raise DataError(f"{source}, row {number}: the path is empty.")
         if "\0" in line["path"] + line["label"] + line["group"] + line["domain"]:
             raise DataError(f"{source}, row {number}: a NUL character, which no file name can hold. Is it UTF-8 text?")
-    paths, notes = find_files(source.parent, [line["path"] for line in table.lines])
+    paths, notes = [line["path"] for line in table.lines], list[str]()
+    packed = packed_paths(source.parent, paths, source)
+    if packed is None:
+        paths, notes = find_files(source.parent, paths)
     labels = [composed(label_of(path, path)) for path in paths] if label_of else [line["label"] for line in table.lines]
     new_names = renamed(labels, class_map)
     check_class_map(new_names.keys() - {""}, class_map)
-    root, paths = below_one_folder(source.parent, paths)
+    root, paths = (packed.root, packed.paths) if packed else below_one_folder(source.parent, paths)
     return ImageSet(
         root=root,
         source=source,
@@ -161,4 +165,5 @@ def _from_table(
         groups=pack(line["group"] for line in table.lines),
         domains=pack(line["domain"] for line in table.lines),
         notes=[*table.notes, *notes],
+        store=packed.store if packed else None,
     )

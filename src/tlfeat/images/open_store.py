@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tlfeat.images.folders import image_suffixes
 from tlfeat.images.stores import Store, StoredImage
@@ -48,6 +48,26 @@ def one_image(url: str) -> StoredImage:
     """Return the image of a URL."""
     base, _, name = checked_url(url).rpartition("/")
     return StoredImage(open_store(f"{base}/" if base.endswith(":/") else base), name)
+
+
+def named_image(named: StrPath) -> Path | StoredImage:
+    """Return the image that a user named: a file, a URL, or a path into an archive. Nothing of it is read.
+
+    Raises
+    ------
+    DataError
+        A path into a table that is damaged or has several columns of images.
+    UsageError
+        A URL that cannot be taken.
+    """
+    if is_store(named):
+        return one_image(os.fspath(named))
+    path = Path(named)
+    if not path.exists():
+        from tlfeat.images.packed_paths import packed_image
+
+        return packed_image(path.as_posix()) or path
+    return path
 
 
 def recorded_store(url: str) -> Store:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
-from tlfeat.errors import BadImage
+from tlfeat.errors import BadImage, DataError
 from tlfeat.images.fsspec_remote import FsspecRemote, listing_error, read_error
 from tlfeat.images.seen import Entry, stamp_of
-from tlfeat.images.web import Answer, Passing, Untrusted, Web, raise_for
+from tlfeat.images.web import Answer, Passing, Unreached, Untrusted, Web, raise_for
 
 #: Seconds for which credentials are taken as they are; those of a role are renewed minutes before they end.
 _CREDENTIALS_S = 60.0
@@ -47,6 +47,8 @@ class S3Remote(FsspecRemote):
         while is_first or token:
             try:
                 found, token = self._page(bucket, prefix, token)
+            except DataError:
+                raise
             except Exception as error:
                 raise listing_error(self.url, error) from error
             is_first = False
@@ -78,10 +80,17 @@ class S3Remote(FsspecRemote):
         query = f"encoding-type=url&list-type=2&prefix={quote(prefix, safe='')}"
         if token:
             query = f"continuation-token={quote(token, safe='')}&{query}"
-        try:
-            answer = self._direct(f"{bucket}/", query, _MAX_PAGE_BYTES)
-        except (Passing, BadImage):
-            answer = None  # s3fs tries again
+        answer = None
+        for is_last in (False, True):
+            try:
+                answer = self._direct(f"{bucket}/", query, _MAX_PAGE_BYTES)
+            except Unreached as error:
+                if is_last:
+                    raise DataError(f"{self.url} cannot be listed: {error}. Is there a network?") from error
+                continue
+            except (Passing, BadImage):
+                pass  # s3fs tries again
+            break
         if answer is not None and answer.status == 200:
             return _parsed(answer.body)
         options = {"ContinuationToken": token} if token else {}

@@ -21,6 +21,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 from tlfeat.errors import BadImage
 from tlfeat.images.urls import split_web
 
+#: Seconds until a connection stands: longer is a firewall that drops what is sent, or no network.
+CONNECT_S = 8.0
+
 #: Seconds without a byte; and how slow a body may come, beside the first minute.
 TIMEOUT_S, _MOST_S, _BYTES_PER_S = 30.0, 60.0, 20_000
 
@@ -41,6 +44,10 @@ class Passing(Exception):
     def __init__(self, why: str, after_s: float = 0.0) -> None:
         super().__init__(why)
         self.after_s = after_s
+
+
+class Unreached(Passing):
+    """No connection came about: nobody is there, or the network is not."""
 
 
 class Untrusted(BadImage):
@@ -114,7 +121,7 @@ class Web:
                 connection.close()  # the server had hung up meanwhile, which says nothing of this request
                 response = _send(connection, base, path, headers, method)
             body = _body(response, max_bytes) if method != "HEAD" else response.read()
-        except BadImage:
+        except (BadImage, Unreached):
             connection.close()
             raise
         except http.client.IncompleteRead as error:
@@ -161,6 +168,13 @@ def _seconds(retry_after: str) -> float:
 def _send(
     connection: http.client.HTTPConnection, base: str, path: str, headers: Mapping[str, str] | None, method: str
 ) -> http.client.HTTPResponse:
+    if connection.sock is None:
+        try:
+            connection.connect()
+        except TimeoutError as error:
+            raise Unreached("the server does not answer") from error
+        if connection.sock is not None:
+            connection.sock.settimeout(TIMEOUT_S)
     sent = {"Accept-Encoding": "identity", **_proxy_headers(base), **(headers or {})}
     connection.request(method, base + path if _is_proxied(base) else path, headers=sent)
     return connection.getresponse()
@@ -207,12 +221,12 @@ def _connection(base: str, ca_file: str) -> http.client.HTTPConnection:
     proxy = _proxy_of(parts.scheme, parts.netloc)
     if not proxy:
         if parts.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=_tls(ca_file))
-        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+            return http.client.HTTPSConnection(host, port, timeout=CONNECT_S, context=_tls(ca_file))
+        return http.client.HTTPConnection(host, port, timeout=CONNECT_S)
     by = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme == "http":
-        return http.client.HTTPConnection(by.hostname or "", by.port or 80, timeout=TIMEOUT_S)
-    tunnel = http.client.HTTPSConnection(by.hostname or "", by.port or 80, timeout=TIMEOUT_S, context=_tls(ca_file))
+        return http.client.HTTPConnection(by.hostname or "", by.port or 80, timeout=CONNECT_S)
+    tunnel = http.client.HTTPSConnection(by.hostname or "", by.port or 80, timeout=CONNECT_S, context=_tls(ca_file))
     tunnel.set_tunnel(host, port or 443, headers=_proxy_login(proxy))
     return tunnel
 

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 from tlfeat.errors import BadImage, DataError
 from tlfeat.images.seen import Entry, stamp_of
 from tlfeat.images.urls import below, web_name, web_path
-from tlfeat.images.web import Answer, Passing, Web
+from tlfeat.images.web import Answer, Passing, Unreached, Web
 
 #: Of one index page; of a whole listing: folders that link to each other under ever new names have no end.
 _MAX_PAGE_BYTES, _MAX_FOLDERS = 256 << 20, 100_000
@@ -64,7 +64,7 @@ class WebRemote:
             try:
                 answer = self._web.get(url, max_bytes=_MAX_PAGE_BYTES)
             except Passing as passing:
-                if i == 3:
+                if i == 3 or (i == 1 and isinstance(passing, Unreached)):
                     raise DataError(f"{url} cannot be listed: {passing}.") from passing
             except BadImage as bad:
                 raise DataError(f"{url} cannot be listed: {bad}.") from bad

@@ -26,7 +26,7 @@ from tlfeat.heads.saved import load_head
 from tlfeat.heads.words import takes_words, words_probabilities
 from tlfeat.images.decode import Decoded, n_reads_of
 from tlfeat.images.load import load_images
-from tlfeat.images.open_store import is_one_image, is_store, one_image
+from tlfeat.images.open_store import is_one_image, is_store, named_image, one_image
 from tlfeat.images.packed import is_packed, stored_images
 from tlfeat.images.stores import StoredImage
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
@@ -272,7 +272,7 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
 def find_files(paths: Sequence[StrPath]) -> list[Item]:
     """Return the named files, the images or texts below the named folders, and the texts of the named tables.
 
-    A URL is that of an image, or of what `load_images` takes.
+    A URL is that of an image, or of what `load_images` takes; a path may lead into an archive (`named_image`).
 
     Raises
     ------
@@ -285,6 +285,9 @@ def find_files(paths: Sequence[StrPath]) -> list[Item]:
             found += _in_store(os.fspath(named))
             continue
         path = Path(named)
+        if isinstance(image := named_image(path), StoredImage):
+            found.append(image)
+            continue
         if not path.exists():
             raise DataError(f"{path} does not exist (looked in {Path.cwd()}).")
         if path.suffix.lower() in TABLE_SUFFIXES and looks_like_texts(path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tlfeat.errors import DataError
-from tlfeat.images.decode import content_of, jpeg_thumbnail
+from tlfeat.images.decode import content_of, jpeg_thumbnail, read_picture
+from tlfeat.images.open_store import named_image
 from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.notebook import html_picture, html_text
 from tlfeat.records import Environment
@@ -89,10 +91,13 @@ def _shown(search: Search, n: Neighbour) -> str:
 
 def _picture(search: Search, one: Similar) -> str:
     """Return the image that was asked for: the file that the user named, else that of the cache."""
-    known = [(search.home, path) for path in one.known_as[:1] if search.home is not None]
-    for home, path in [(Path(), one.image), *known]:
+    home, known = search.home, one.known_as[:1]
+    ways: list[Callable[[], bytes]] = [lambda: read_picture(named_image(one.image))]
+    if home is not None and known:
+        ways.append(lambda: content_of(home, known[0]))
+    for way in ways:
         try:
-            return html_picture(jpeg_thumbnail(content_of(home, path), _SIDE), one.image)
+            return html_picture(jpeg_thumbnail(way(), _SIDE), one.image)
         except DataError:
             continue
     return ""

@@ -13,6 +13,8 @@ from tlfeat.cache.contents import holds_texts, read_texts
 from tlfeat.cache.reader import Cache
 from tlfeat.errors import DataError
 from tlfeat.images.duplicates import connected
+from tlfeat.images.image_set import ImageSet
+from tlfeat.images.packed_paths import paths_into
 from tlfeat.images.urls import below
 from tlfeat.studies.findings import Audit
 from tlfeat.text import counted
@@ -61,7 +63,7 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
         Of this cache.
     file : Path
         Ends in ``.csv``. Paths in it are relative to its folder where the images lie below it, else absolute. Of texts
-        it holds the texts themselves.
+        it holds the texts themselves, of images in a bucket their URLs, of those in an archive ``photos.zip/1.jpg``.
 
     Raises
     ------
@@ -85,6 +87,7 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
     numbers = [number_of.get(images.paths[i], 0) for i in kept]
     groups = _group_names(numbers, [images.groups[i] for i in kept])
     folder = file.resolve().parent
+    names = iter(()) if texts else iter(_names(images, [images.paths[i] for i in kept], folder))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     has_domains = any(images.domains)
@@ -94,12 +97,7 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
         if texts:
             writer.writerow((texts[keys[i]], *others))
             continue
-        if images.store is not None:
-            writer.writerow((below(images.store.url, images.paths[i]), *others))
-            continue
-        path = images.file(i)
-        name = path.relative_to(folder) if path.is_relative_to(folder) else path
-        writer.writerow((name.as_posix(), *others))
+        writer.writerow((next(names), *others))
     write_text(file, out.getvalue())
     return CleanTable(
         len(kept),
@@ -107,6 +105,18 @@ def write_clean_table(cache: Cache, found: Audit, file: Path) -> CleanTable:
         len(conflicts),
         sum(n > 1 for number, n in Counter(numbers).items() if number),
     )
+
+
+def _names(images: ImageSet, paths: Sequence[str], folder: Path) -> list[str]:
+    """Return the paths by which a table in `folder` names images, those of a bucket or a server by their URLs."""
+    if images.store is None:
+        files = [images.root / path for path in paths]
+        return [(file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix() for file in files]
+    if images.store.url.startswith("file:"):
+        return paths_into(images.store, paths, folder)
+    if not images.store.url:
+        raise DataError("No table for tlfeat extract: the cache was joined from several places.")
+    return [below(images.store.url, path) for path in paths]
 
 
 def _group_names(numbers: Sequence[int], given: Sequence[str]) -> list[str]:

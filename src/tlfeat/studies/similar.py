@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ from tlfeat.cache.reader import Cache
 from tlfeat.errors import BadImage, DataError, UsageError
 from tlfeat.extract.arrays import embed_pictures
 from tlfeat.extract.encoders import encoder_of
-from tlfeat.images.decode import read_file
+from tlfeat.images.decode import read_picture
 from tlfeat.images.image_set import content_key
+from tlfeat.images.open_store import named_image
 from tlfeat.images.stores import Store
-from tlfeat.types import Floats, OnProgress, Rows, silent
+from tlfeat.types import Floats, OnProgress, Rows, StrPath, silent
 
 #: Rows that are read and compared at a time.
 _BLOCK = 4096
@@ -72,7 +74,7 @@ class Search:
 
 
 def find_similar(
-    cache: Cache, images: Sequence[Path], *, k: int = 9, layer: str | None = None, on_progress: OnProgress = silent
+    cache: Cache, images: Sequence[StrPath], *, k: int = 9, layer: str | None = None, on_progress: OnProgress = silent
 ) -> Search:
     """Return the `k` nearest known pictures of each image.
 
@@ -80,8 +82,8 @@ def find_similar(
     ----------
     cache : Cache
         Images need no label in it.
-    images : sequence of Path
-        Files, or paths as the cache has them. What it holds is not embedded again.
+    images : sequence of str or path
+        Files, URLs of images, paths into archives, or paths as the cache has them. What it holds is not embedded again.
     k : int, default=9
     layer : str, optional
         ``avg_pool``, or the only one, by default.
@@ -103,7 +105,7 @@ def find_similar(
     if not places:
         raise DataError(f"{cache.path} holds no images of the layer {name}. Run tlfeat extract again.")
     by_path = dict(zip(table.images.paths, table.keys, strict=True))
-    keys = [_key_of(image, by_path) for image in images]
+    keys = [_key_of(os.fspath(image), by_path) for image in images]
     rows = _rows_of(cache, name, images, keys, on_progress)
     everything = StoredRows(cache, [name], sorted(places, key=known.__getitem__))
     distances = _distances(everything, rows)
@@ -123,24 +125,26 @@ def find_similar(
     return Search(cache.path, name, home, sum(map(len, places.values())), found, shown)
 
 
-def _key_of(image: Path, by_path: dict[str, str]) -> str:
-    """Return the content key of a file, or of an image by the path that the cache has for it."""
+def _key_of(image: str, by_path: dict[str, str]) -> str:
+    """Return the content key of an image that a user named, or of the one that has this path in the cache."""
     try:
-        return content_key(read_file(image))
-    except BadImage as bad:
-        if key := by_path.get(image.as_posix(), ""):
+        return content_key(read_picture(named_image(image)))
+    except DataError as error:
+        if key := by_path.get(image, "") or by_path.get(Path(image).as_posix(), ""):
             return key
-        raise DataError(f"{image}: {bad}. It is no image of the cache either.") from bad
+        if isinstance(error, BadImage):
+            raise DataError(f"{image}: {error}. It is no image of the cache either.") from error
+        raise
 
 
-def _rows_of(cache: Cache, layer: str, images: Sequence[Path], keys: Sequence[str], on_progress: OnProgress) -> Rows:
+def _rows_of(cache: Cache, layer: str, images: Sequence[StrPath], keys: Sequence[str], on_progress: OnProgress) -> Rows:
     """Return the rows of images: those of the cache, and those of the others live."""
     known = cache.known(layer)
     new = {key: image for image, key in zip(images, keys, strict=True) if key not in known}
     if not new:
         return cache.read(layer, keys)
     live = embed_pictures(
-        ((str(image), image) for image in new.values()), encoder_of(cache, layer), on_progress=on_progress
+        ((str(image), named_image(image)) for image in new.values()), encoder_of(cache, layer), on_progress=on_progress
     )
     row_of = dict(zip(new, live, strict=True))
     return np.stack([row_of[key] if key in row_of else cache.read(layer, [key])[0] for key in keys])
