@@ -31,7 +31,7 @@ from pages import add_places, publish
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import open_cache
 from tlfeat.extract.extract import extract_rows
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.records import Environment
 from tlfeat.system import processor_name
 from tlfeat.text import markdown_table

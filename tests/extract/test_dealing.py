@@ -28,8 +28,9 @@ from tlfeat.extract.plan import plan_extraction
 from tlfeat.extract.ray_cluster import check_address
 from tlfeat.extract.shard_lists import choose_n_shards, lists_in, n_shards_in, read_list, write_lists
 from tlfeat.extract.shard_worker import TOKEN, Kit, ShardWorker, luggage, unpack, versions
-from tlfeat.images.image_set import ImageSet, load_images
+from tlfeat.images.image_set import ImageSet
 from tlfeat.images.lines import Line, Names
+from tlfeat.images.load import load_images
 from tlfeat.images.shards import Shard
 
 EVERY = Names({}, frozenset(), 0)

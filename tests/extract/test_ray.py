@@ -27,7 +27,7 @@ from tlfeat.extract.dealing import KILLED
 from tlfeat.extract.extract import extract_rows
 from tlfeat.extract.plan import ExtractionJob, plan_extraction
 from tlfeat.extract.shard_lists import lists_in
-from tlfeat.images.image_set import load_images
+from tlfeat.images.load import load_images
 from tlfeat.system import is_running
 from tlfeat.types import Pixels, Rows
 

@@ -10,9 +10,9 @@ import pytest
 
 from tlfeat.errors import DataError
 from tlfeat.images.folders import FolderTree
-from tlfeat.images.image_set import load_images
 from tlfeat.images.labels import labeller
 from tlfeat.images.lines import Line, TreeLines
+from tlfeat.images.load import load_images
 
 
 def made(root: Path, *paths: str) -> Path:
