@@ -17,7 +17,7 @@ from conftest import MakePhotos
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.cache.manifest import join_shards
+from tlfeat.cache.shard_join import join_shards
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.cli.app import app, with_address
 from tlfeat.errors import CacheLocked, UsageError

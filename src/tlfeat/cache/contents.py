@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tlfeat.backbones.encoder import resolve_embedding
 from tlfeat.backbones.network import BackboneSpec
@@ -70,6 +71,11 @@ def read_rows(cache: Cache, layers: Sequence[str], keys: Sequence[str]) -> Rows:
     for start in range(0, len(keys), 4096):
         rows[start : start + 4096] = StoredRows(cache, list(layers), list(keys[start : start + 4096]))[:]
     return rows
+
+
+def in_file_order(cache: Cache, layer: str, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the positions of keys, (n,), in the order in which their rows lie in the file: as `StoredRows` wants."""
+    return np.argsort(cache.known(layer).numbers(keys), kind="stable")
 
 
 class Origin(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.cache.key_index import KeyIndex
 from tlfeat.cache.row_table import RowTable, Stored
 from tlfeat.images.image_set import ImageTable
 from tlfeat.types import Rows
@@ -103,7 +104,7 @@ class Cache(ABC):
         """The number of valid rows of a layer."""
 
     @abstractmethod
-    def known(self, layer: str) -> Mapping[str, int]:
+    def known(self, layer: str) -> KeyIndex:
         """Content key to row number of every valid row; empty for a layer that is not there."""
 
     @abstractmethod

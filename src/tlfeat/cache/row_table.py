@@ -115,14 +115,9 @@ class RowTable:
             found = KeyIndex()
             if self.is_begun:
                 alike = [other._known for other in self._alike() if other._known is not None]
-                found = KeyIndex.read(self.n_rows, self._keys, alike)
+                found = KeyIndex.read(self.n_rows, self.keys, alike)
             self._known = found
         return self._known
-
-    def _keys(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
-        with self._guard():
-            found: npt.NDArray[np.uint8] = self._layers[self.layer]["keys"][start:stop]  # (n, 32)
-            return found
 
     def begin(self, width: int, row_type: str, *, is_compressed: bool) -> None:
         """Create the empty table of a layer that the file does not have."""

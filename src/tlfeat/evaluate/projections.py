@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tlfeat.cache.contents import StoredRows
+from tlfeat.cache.contents import StoredRows, in_file_order
 from tlfeat.cache.reader import Cache
 from tlfeat.types import OnProgress, Rows, silent
 
@@ -35,11 +35,10 @@ def projected_rows(cache: Cache, layer: str, keys: Sequence[str], *, on_progress
     """
     width = cache.layers[layer][1]
     matrix = np.random.default_rng(0).standard_normal((width, N_COLUMNS), dtype=np.float32)
-    known = cache.known(layer)
-    in_file_order = np.argsort([known[key] for key in keys], kind="stable")
-    rows = StoredRows(cache, [layer], [keys[i] for i in in_file_order])
+    order = in_file_order(cache, layer, keys)
+    rows = StoredRows(cache, [layer], [keys[i] for i in order])
     found: Rows = np.empty((len(keys), N_COLUMNS), np.float32)
     for start in range(0, len(keys), _BLOCK):
         on_progress("reading rows", start, len(keys))
-        found[in_file_order[start : start + _BLOCK]] = rows[start : start + _BLOCK] @ matrix
+        found[order[start : start + _BLOCK]] = rows[start : start + _BLOCK] @ matrix
     return found

@@ -10,10 +10,12 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tlfeat import workspace
+from tlfeat.cache.manifest import Manifest
 from tlfeat.cache.shard_join import join_shards
 from tlfeat.errors import CacheError, CacheLocked, DataError, FingerprintError, Interrupted
 from tlfeat.extract.dealing import Dealer, Outcome
@@ -185,9 +187,11 @@ def extract_on_cluster(
             driver_cpu_s = time.process_time() - start_cpu_s
         _check_finished(job.cache_path, dealer, workers.outcomes, len(sizes))
         ready_s = workers.ready_s or time.monotonic()
-        report = _report(job.cache_path, dealer, workers.outcomes, on_progress)
-        report = replace(
-            report,
+        manifest = _joined(job.cache_path, workers.outcomes, on_progress)
+        report = _report(
+            manifest,
+            dealer,
+            workers.outcomes,
             n_workers=n_workers,
             start_s=ready_s - started_s - listed_in_s,
             list_s=listed_in_s,
@@ -249,33 +253,41 @@ def _check_finished(folder: Path, dealer: Dealer, outcomes: list[Outcome], n_sha
     )
 
 
-def _report(folder: Path, dealer: Dealer, outcomes: list[Outcome], on_progress: OnProgress) -> ClusterReport:
-    done = [outcome for outcome in outcomes if not outcome.error]
-    failures = sorted(failure for outcome in done for failure in outcome.failures)
+def _joined(folder: Path, outcomes: list[Outcome], on_progress: OnProgress) -> Manifest:
+    """Join the shards; raise where no image of them could be read."""
+    done = _done(outcomes)
     n_images, n_failed = sum(o.n_images for o in done), sum(o.n_failed for o in done)
     if 0 < n_images == n_failed:
-        path, reason = failures[0]
+        path, reason = _failures(done)[0]
         raise DataError(f"No image of {n_images:,} could be read; the first: {path}: {reason}.")
-    manifest = join_shards(folder, on_progress=on_progress)
+    return join_shards(folder, on_progress=on_progress)
+
+
+def _report(manifest: Manifest, dealer: Dealer, outcomes: list[Outcome], **spent: Any) -> ClusterReport:
+    done = _done(outcomes)
     return ClusterReport(
-        cache=folder,
+        cache=manifest.folder,
         layers=manifest.layers,
-        n_images=n_images,
+        n_images=sum(outcome.n_images for outcome in done),
         n_embedded=sum(outcome.n_embedded for outcome in done),
         n_known=sum(outcome.n_known for outcome in done),
-        n_failed=n_failed,
-        failures=failures[:_N_FAILURES],
+        n_failed=sum(outcome.n_failed for outcome in done),
+        failures=_failures(done)[:_N_FAILURES],
         runtime=next((outcome.runtime for outcome in done if outcome.runtime), ""),
         notes=list(dict.fromkeys([*manifest.notes, *(note for outcome in done for note in outcome.notes)])),
         n_shards=manifest.n_shards,
-        n_workers=0,
         n_deaths=dealer.n_deaths,
-        start_s=0.0,
-        list_s=0.0,
-        wall_s=0.0,
-        driver_cpu_s=0.0,
         worker_cpu_s=sum(outcome.cpu_s for outcome in outcomes),
+        **spent,
     )
+
+
+def _done(outcomes: list[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if not outcome.error]
+
+
+def _failures(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+    return sorted(failure for outcome in outcomes for failure in outcome.failures)
 
 
 def _lines_of(images: ImageSet) -> Iterator[Line]:

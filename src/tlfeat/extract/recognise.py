@@ -12,13 +12,11 @@ import numpy.typing as npt
 
 from tlfeat.blocks import BLOCK_LINES, Column
 from tlfeat.columns import Codes, Keys, Numbers, as_codes, pack_keys, pack_numbers
+from tlfeat.images.file_parts import SETTLED_NS
 from tlfeat.images.image_set import ImageSet, ImageTable
 from tlfeat.memory import give_back_memory
 
-#: A file modified this shortly before it was recorded may change again within its time stamp's granularity.
-_SETTLED_NS = 2_000_000_000
-
-#: The same where it is in whole seconds: clocks of two machines may differ by so much.
+#: As `SETTLED_NS`, where time stamps are in whole seconds: clocks of two machines may differ by so much.
 _SETTLED_COARSE_NS = 3600 * 1_000_000_000
 
 #: Images whose columns, once freed, are worth giving back at once: some MB.
@@ -185,7 +183,7 @@ def without_unsettled(table: ImageTable) -> ImageTable:
 
 
 def _settled_ns(mtimes_ns: Stamps) -> Stamps:
-    return np.where(mtimes_ns % 1_000_000_000 == 0, _SETTLED_COARSE_NS, _SETTLED_NS)
+    return np.where(mtimes_ns % 1_000_000_000 == 0, _SETTLED_COARSE_NS, SETTLED_NS)
 
 
 def differ(one: ImageTable, other: ImageTable) -> bool:

@@ -30,9 +30,8 @@ from tlfeat.images.byte_store import (
     pyarrow_for,
     unreadable,
 )
-from tlfeat.images.classes import check_class_map, renamed
 from tlfeat.images.folders import SPLIT_NAMES
-from tlfeat.images.image_set import ImageSet
+from tlfeat.images.image_set import ImageSet, from_table_lines
 from tlfeat.images.tables import COLUMN_NAMES, check_asked_columns, check_lines, choose_columns, notes_on_columns
 from tlfeat.text import composed
 
@@ -134,21 +133,18 @@ def from_byte_table(
     if not lines:
         raise DataError(f"No images in {source}. Expected a row for each image.")
     check_lines(source, lines)
-    new_names = renamed({line["label"] for line in lines}, class_map)
-    check_class_map(new_names.keys() - {""}, class_map)
     if "label" not in columns and not label_of:
         notes.append(
             f"{source.name}: no column of labels among {', '.join(others) or 'none'}; name one with --label-column NAME"
         )
     found = {role: name for role, name in columns.items() if not (label_of and role == "label")}
-    return ImageSet(
+    return from_table_lines(
+        lines,
+        paths,
+        [line["label"] for line in lines],
+        class_map,
         root=folder,
         source=source,
-        paths=paths,
-        labels=[new_names[line["label"]] for line in lines],
-        splits=[line["split"] for line in lines],
-        groups=[line["group"] for line in lines],
-        domains=[line["domain"] for line in lines],
         notes=[*notes, *notes_on_columns(source, others, found, asked)],
         store=ByteTable(source, column),
     )

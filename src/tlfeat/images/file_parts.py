@@ -16,8 +16,8 @@ from tlfeat.errors import BadImage
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
-#: A file modified this shortly before may change again within its time stamp's granularity (as in `recognise`).
-_SETTLED_NS = 2_000_000_000
+#: A file modified this shortly before may change again within its time stamp's granularity.
+SETTLED_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class KnownFile:
     @property
     def is_settled(self) -> bool:
         """Whether its time stamp is old enough to tell a later change."""
-        return time.time_ns() - self.mtime_ns > _SETTLED_NS
+        return time.time_ns() - self.mtime_ns > SETTLED_NS
 
     @contextmanager
     def opened(self) -> Iterator[int]:

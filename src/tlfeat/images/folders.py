@@ -67,6 +67,18 @@ def heic_notes(passed_over: Mapping[str, int]) -> list[str]:
     return [f"{counted(n, 'HEIC file is', 'HEIC files are')} left out; {HEIC_ADVICE}"] if n else []
 
 
+def nothing_there(named: object, passed_over: Mapping[str, int]) -> str:
+    """Return the error of a folder, a URL or an archive without images."""
+    left_out = left_out_text(passed_over)
+    return ". ".join(
+        [
+            f"No images in {named}" + (f" ({left_out})" if left_out else ""),
+            f"Expected {', '.join(sorted(image_suffixes()))} in class folders",
+            *heic_notes(passed_over),
+        ]
+    )
+
+
 class Tree(Protocol):
     """Folders and the files in them, on a disk or in a list of names.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tlfeat.columns import Codes, Collected, Editable, as_codes, at, pack, pack_keys, pack_numbers
 from tlfeat.errors import DataError
-from tlfeat.images.classes import check_classes
+from tlfeat.images.classes import check_class_map, check_classes, renamed
 from tlfeat.images.folders import FolderTree, Tree
 from tlfeat.images.lines import TreeLines
 from tlfeat.images.stores import Store, StoredImage
@@ -172,6 +172,33 @@ def from_tree(
         passed_over=dict(tree.passed_over),
         notes=tree.notes,
         domains=domains.column(),
+    )
+
+
+def from_table_lines(
+    lines: Sequence[Mapping[str, str]],
+    paths: Sequence[str],
+    labels: Sequence[str],
+    class_map: Mapping[str, str],
+    *,
+    root: Path,
+    source: Path,
+    notes: Sequence[str] = (),
+    store: Store | None = None,
+) -> ImageSet:
+    """Return the images of the lines of a table (`tables.Table`), with their paths from `root` and renamed labels."""
+    new_names = renamed(set(labels), class_map)
+    check_class_map(new_names.keys() - {""}, class_map)
+    return ImageSet(
+        root=root,
+        source=source,
+        paths=pack(paths, is_path=True),
+        labels=pack(new_names[label] for label in labels),
+        splits=pack(line["split"] for line in lines),
+        groups=pack(line["group"] for line in lines),
+        domains=pack(line["domain"] for line in lines),
+        notes=list(notes),
+        store=store,
     )
 
 

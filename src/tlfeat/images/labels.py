@@ -39,6 +39,9 @@ _NUMBERED = re.compile(r"([^\W\d_](?:[^\d]*[^\W\d_]))[\W_]*\d[\d\W_]*", re.DOTAL
 #: Folders of splits under names that are not taken for such: "test1", "training_set".
 _SPLIT_LIKE = re.compile(r"(train|val|test)(ing|id|idation)?([\W_\d]|$)", re.IGNORECASE)
 
+#: Images without a label that a note names.
+N_NAMED = 5
+
 #: What cameras and phones call every picture.
 _CAMERAS = frozenset(
     {"dcim", "dji", "dsc", "dscf", "dscn", "gopr", "image", "img", "mvi", "photo", "pic", "picture", "pxl", "vid", "wa"}
@@ -149,12 +152,19 @@ def unlabelled_notes(
     without = [path for path, label in zip(paths, labels, strict=True) if not label]
     if not without or len(without) == len(paths):
         return []
-    named = ", ".join(one_line(path) for path in without[:5]) + (", ..." if len(without) > 5 else "")
-    return [
-        f"{len(without):,} of {counted(len(paths), noun)} have no label"
+    return [unlabelled_note(len(without), len(paths), without, label_from, noun=noun)]
+
+
+def unlabelled_note(
+    n: int, n_all: int, paths: Sequence[str], label_from: str | None = None, *, noun: str = "image"
+) -> str:
+    """Return the line that says that `n` of `n_all` images have no label; `paths` are theirs, or the first ones."""
+    named = ", ".join(map(one_line, paths[:N_NAMED])) + (", ..." if n > N_NAMED else "")
+    return (
+        f"{n:,} of {counted(n_all, noun)} have no label"
         + (f" by --label-from {label_from}" if label_from else "")
         + f" and take no part in fitting: {named}"
-    ]
+    )
 
 
 def layout_notes(paths: Sequence[str], labels: Sequence[str]) -> list[str]:

@@ -13,11 +13,9 @@ from typing import NamedTuple
 from tlfeat.errors import DataError
 from tlfeat.images.classes import check_class_map, check_classes, check_same_classes, matching_class_map, renamed
 from tlfeat.images.domains import check_domain_folders, domain_notes, find_parts
-from tlfeat.images.folders import Tree, heic_notes, image_suffixes, left_out_text
-from tlfeat.text import composed, counted, one_line
-
-#: Images without a label that a note names.
-_N_NAMED = 5
+from tlfeat.images.folders import Tree, heic_notes, left_out_text, nothing_there
+from tlfeat.images.labels import N_NAMED, unlabelled_note
+from tlfeat.text import composed, counted
 
 
 class Line(NamedTuple):
@@ -98,7 +96,7 @@ class TreeLines:
                 label = sys.intern(composed(found))
                 labels.add(label)
                 counts[label, part.split, part.domain] += 1
-                if not label and len(self._unlabelled) < _N_NAMED:
+                if not label and len(self._unlabelled) < N_NAMED:
                     self._unlabelled.append(above + path)
                 yield Line(above + path, label, part.split, "", part.domain)
             if not label_of and not part.is_loose:
@@ -131,18 +129,12 @@ class TreeLines:
     def names(self, class_map: Mapping[str, str], classes: Collection[str]) -> Names:
         """Return how labels are called, after the last line; raise what `image_set.load_images` raises."""
         if not self.counts:
-            raise DataError(self._nothing_there())
+            raise DataError(nothing_there(self._tree.name, self._tree.passed_over))
         new = self.new_names(class_map, classes)
         if classes:
             check_classes((new[label] for label, _, _ in self.counts), classes)
         n_images = sum(n for (label, *_), n in self.counts.items() if not classes or new[label] in set(classes))
         return Names(new, frozenset(classes), n_images)
-
-    def _nothing_there(self) -> str:
-        left_out = left_out_text(self._tree.passed_over)
-        said = f"No images in {self._tree.name}" + (f" ({left_out})" if left_out else "")
-        expected = f"Expected {', '.join(sorted(image_suffixes()))} in class folders"
-        return ". ".join([said, expected, *heic_notes(self._tree.passed_over)])
 
     @property
     def left_out(self) -> str:
@@ -154,10 +146,7 @@ class TreeLines:
         n_all, n_without = self.counts.total(), sum(n for (label, *_), n in self.counts.items() if not label)
         notes = list(self._tree.notes)
         if 0 < n_without < n_all:
-            named = ", ".join(map(one_line, self._unlabelled)) + (", ..." if n_without > _N_NAMED else "")
-            notes.append(
-                f"{n_without:,} of {counted(n_all, 'image')} have no label and take no part in fitting: {named}"
-            )
+            notes.append(unlabelled_note(n_without, n_all, self._unlabelled))
         if n := sum(n for (_, _, domain), n in self.counts.items() if not domain) if self._has_domains else 0:
             notes.append(f"{n:,} of {counted(n_all, 'image')} have no domain")
         pairs = sorted({(label, domain) for label, _, domain in self.counts if domain})

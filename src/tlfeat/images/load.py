@@ -19,12 +19,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tlfeat.columns import pack
 from tlfeat.errors import DataError, UsageError
-from tlfeat.images.classes import check_class_map, renamed
 from tlfeat.images.domains import check_no_domain_folders, domain_notes
-from tlfeat.images.folders import heic_notes, image_suffixes, left_out_text
-from tlfeat.images.image_set import ImageSet, from_folder, only
+from tlfeat.images.folders import heic_notes, nothing_there
+from tlfeat.images.image_set import ImageSet, from_folder, from_table_lines, only
 from tlfeat.images.labels import check_one_label_each, labeller, layout_notes, unlabelled_notes
 from tlfeat.images.packed import from_packed, holds_packed, is_packed
 from tlfeat.images.packed_paths import packed_paths
@@ -73,61 +71,62 @@ def load_images(
     """
     class_map = {composed(old): composed(new) for old, new in (class_map or {}).items()}
     classes = [composed(name) for name in classes or ()]
-    if is_url(os.fspath(source)):
-        from tlfeat.images.url_sets import load_url  # late: connections are not needed for files
-
-        columns = {"path": path_column, "label": label_column, "domain": domain_column}
-        of_names = labeller(label_from) if label_from else None
-        return load_url(
-            os.fspath(source), class_map, classes, of_names, columns, label_from=label_from, domains=domains
-        )
-    source = Path(source)
-    if not source.exists():
-        raise DataError(f"{source} does not exist (looked in {Path.cwd()}). Name a folder of images or a CSV.")
     label_of = labeller(label_from) if label_from else None
     asked = {"path": path_column, "label": label_column, "domain": domain_column}
-    if is_packed(source):
-        images = from_packed(source.resolve(), class_map, classes, label_of, asked, has_domains=domains)
-    elif source.is_dir():
-        images = from_folder(source.resolve(), class_map, classes, label_of, has_domains=domains)
-        if not len(images) and holds_packed(images.passed_over):
-            images = from_packed(source.resolve(), class_map, classes, label_of, asked, has_domains=domains)
-        elif path_column or label_column:
-            raise UsageError(f"--path-column and --label-column are for tables; {source} is a folder.")
-        elif domain_column:
-            raise UsageError(
-                f"--domain-column is for tables; {source} is a folder, of DOMAIN/CLASS/... with --domains."
-            )
-    elif source.suffix.lower() in (".csv", ".tsv"):
-        check_no_domain_folders(source, domains=domains)
-        images = _from_table(source.resolve(), class_map, label_of, asked)
+    named = os.fspath(source)
+    if is_url(named):
+        from tlfeat.images.url_sets import from_url, is_table_url  # late: connections are not needed for files
+
+        images = from_url(named, class_map, classes, label_of, asked, domains=domains)
+        is_table, has_folders = is_table_url(named), not is_table_url(named)
     else:
-        raise DataError(
-            f"{source} is neither a folder nor a .csv or .tsv table, an archive (.zip, .tar) or a table with a column "
-            f"of images (.parquet, .arrow)."
-        )
+        path = Path(source)
+        images = _from_path(path, class_map, classes, label_of, asked, domains=domains)
+        is_table, has_folders = path.is_file(), path.is_dir() and images.store is None
     if not len(images):
-        raise DataError(_nothing_there(source, images))
+        is_list = is_table and images.store is None
+        what = f"No images in {named}. Expected a line for each image."
+        raise DataError(what if is_list else nothing_there(images.url or named, images.passed_over))
     images = only(images, classes)
     notes = unlabelled_notes(images.paths, images.labels, label_from)
-    if source.is_dir() and images.store is None and not label_of and not domains:
+    if has_folders and not label_of and not domains:
         notes += layout_notes(images.paths, images.labels)
-    if label_of or source.is_file():
-        notes += check_one_label_each(images.labels, source.name)
+    if label_of or is_table:
+        notes += check_one_label_each(images.labels, images.source.name if images.url else path.name)
     notes += domain_notes(images.domains, images.labels)
     return replace(images, notes=[*images.notes, *notes, *heic_notes(images.passed_over)])
 
 
-def _nothing_there(source: Path, images: ImageSet) -> str:
-    if source.is_file() and images.store is None:
-        return f"No images in {source}. Expected a line for each image."
-    left_out = left_out_text(images.passed_over)
-    return ". ".join(
-        [
-            f"No images in {source}" + (f" ({left_out})" if left_out else ""),
-            f"Expected {', '.join(sorted(image_suffixes()))} in class folders",
-            *heic_notes(images.passed_over),
-        ]
+def _from_path(
+    source: Path,
+    class_map: Mapping[str, str],
+    classes: Collection[str],
+    label_of: Callable[[str, str], str] | None,
+    asked: Mapping[str, str | None],
+    *,
+    domains: bool,
+) -> ImageSet:
+    if not source.exists():
+        raise DataError(f"{source} does not exist (looked in {Path.cwd()}). Name a folder of images or a CSV.")
+    if is_packed(source):
+        return from_packed(source.resolve(), class_map, classes, label_of, asked, has_domains=domains)
+    if source.is_dir():
+        images = from_folder(source.resolve(), class_map, classes, label_of, has_domains=domains)
+        if not len(images) and holds_packed(images.passed_over):
+            return from_packed(source.resolve(), class_map, classes, label_of, asked, has_domains=domains)
+        if asked["path"] or asked["label"]:
+            raise UsageError(f"--path-column and --label-column are for tables; {source} is a folder.")
+        if asked["domain"]:
+            raise UsageError(
+                f"--domain-column is for tables; {source} is a folder, of DOMAIN/CLASS/... with --domains."
+            )
+        return images
+    if source.suffix.lower() in (".csv", ".tsv"):
+        check_no_domain_folders(source, domains=domains)
+        return _from_table(source.resolve(), class_map, label_of, asked)
+    raise DataError(
+        f"{source} is neither a folder nor a .csv or .tsv table, an archive (.zip, .tar) or a table with a column "
+        f"of images (.parquet, .arrow)."
     )
 
 
@@ -153,17 +152,14 @@ def _from_table(
     if packed is None:
         paths, notes = find_files(source.parent, paths)
     labels = [composed(label_of(path, path)) for path in paths] if label_of else [line["label"] for line in table.lines]
-    new_names = renamed(labels, class_map)
-    check_class_map(new_names.keys() - {""}, class_map)
     root, paths = (packed.root, packed.paths) if packed else below_one_folder(source.parent, paths)
-    return ImageSet(
+    return from_table_lines(
+        table.lines,
+        paths,
+        labels,
+        class_map,
         root=root,
         source=source,
-        paths=pack(paths, is_path=True),
-        labels=pack(new_names[label] for label in labels),
-        splits=pack(line["split"] for line in table.lines),
-        groups=pack(line["group"] for line in table.lines),
-        domains=pack(line["domain"] for line in table.lines),
         notes=[*table.notes, *notes],
         store=packed.store if packed else None,
     )

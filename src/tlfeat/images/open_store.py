@@ -73,10 +73,10 @@ def named_image(named: StrPath) -> Path | StoredImage:
 def recorded_store(url: str) -> Store:
     """Return the store that a cache names; one that cannot be opened gives no image, and says why."""
     from tlfeat.errors import UsageError
-    from tlfeat.images.stores import ClosedStore
+    from tlfeat.images.stores import SEVERAL_PLACES, ClosedStore
 
     if not url:
-        return ClosedStore("", "its cache was joined from several places, one of which is no folder")
+        return ClosedStore("", SEVERAL_PLACES)
     try:
         return open_store(url)
     except UsageError as error:

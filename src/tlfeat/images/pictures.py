@@ -23,6 +23,7 @@ from tlfeat.images.decode import Picture
 from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_one_image, is_store, one_image
 from tlfeat.images.packed import is_packed, stored_images
+from tlfeat.images.stores import StoredImage
 
 _WANTED = "a path, the bytes of an image file, a PIL image or a uint8 array of shape (height, width, 3)"
 
@@ -39,7 +40,10 @@ def pictures_of(images: Any) -> Iterator[tuple[str, Picture]]:
         When it is met: what is no image; an array of another shape or type.
     """
     if isinstance(images, str | os.PathLike):
-        yield from _in_store(os.fspath(images)) if is_store(images) else _below(Path(images))
+        if is_store(images):
+            yield from ((image.name, image) for image in images_at(os.fspath(images)))
+        else:
+            yield from _below(Path(images))
         return
     for i, item in enumerate(_items(images)):
         name = str(item) if isinstance(item, str | os.PathLike) else f"image {i}"
@@ -61,15 +65,13 @@ def _below(path: Path) -> Iterator[tuple[str, Picture]]:
         yield str(found.content(i)), found.content(i)
 
 
-def _in_store(url: str) -> Iterator[tuple[str, Picture]]:
-    """Give the images of a bucket, a server or a table there, or the one that was named."""
+def images_at(url: str) -> list[StoredImage]:
+    """Return the images of a bucket, a server or a table there, or the one that was named."""
     if is_one_image(url):
-        image = one_image(url)
-        yield image.name, image
-        return
+        return [one_image(url)]
     found = load_images(url)
-    for i in range(len(found)):
-        yield str(found.content(i)), found.content(i)
+    assert found.store is not None
+    return [StoredImage(found.store, path) for path in found.paths]
 
 
 def _items(images: Any) -> Iterable[Any]:

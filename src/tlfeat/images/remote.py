@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tlfeat.errors import BadImage, DataError
+from tlfeat.images.decode import MAX_FILE_BYTES
 from tlfeat.images.seen import Entry, Remote, Seen
 from tlfeat.images.urls import WEB_SCHEMES, scheme_of
 from tlfeat.images.web import Passing
@@ -25,9 +26,6 @@ N_TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S = 6, 0.3, 8.0
 
 #: After so many images in a row that could not be reached the server is taken to be gone.
 _MOST_LOST = 100
-
-#: Larger ones are refused unread, as files are (`decode.MAX_FILE_BYTES`).
-_MAX_BYTES = 1 << 30
 
 
 class RemoteStore:
@@ -77,12 +75,12 @@ class RemoteStore:
             A hundred images in a row could not be had: the server is gone, and the run may stop here.
         """
         size, stamp = self._seen.get(path) if self._seen is not None else (-1, 0)
-        if size > _MAX_BYTES:
-            raise BadImage(f"too large: {size / 1e9:.1f} GB, the limit is {_MAX_BYTES / 1e9:.1f} GB")
+        if size > MAX_FILE_BYTES:
+            raise BadImage(f"too large: {size / 1e9:.1f} GB, the limit is {MAX_FILE_BYTES / 1e9:.1f} GB")
         remote, why, pause_s, lengths = self._opened(), "", FIRST_PAUSE_S, list[int]()
         for i in range(N_TRIES):
             try:
-                data, found = remote.fetch(path, _MAX_BYTES)
+                data, found = remote.fetch(path, MAX_FILE_BYTES)
             except Passing as passing:
                 why, after_s = str(passing), passing.after_s
             else:

@@ -13,6 +13,9 @@ from typing import Protocol
 from tlfeat.errors import BadImage
 from tlfeat.images.urls import below
 
+#: Why no image of a cache is read that was joined from a store and another place.
+SEVERAL_PLACES = "its cache was joined from several places, one of which is no folder"
+
 
 class Store(Protocol):
     """Images by path. Making one reads nothing; every method may be called from several threads.
@@ -93,4 +96,4 @@ def common_store(places: Mapping[str, Store | None]) -> Store | None:
     stores = [store for store in places.values() if store is not None]
     if not stores:
         return None
-    return stores[0] if len(places) == 1 else ClosedStore("", "joined from several places, one of which is no folder")
+    return stores[0] if len(places) == 1 else ClosedStore("", SEVERAL_PLACES)

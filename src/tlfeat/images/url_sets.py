@@ -11,11 +11,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tlfeat.errors import BadImage, DataError, UsageError
-from tlfeat.images.classes import check_class_map, renamed
-from tlfeat.images.domains import check_no_domain_folders, domain_notes
-from tlfeat.images.folders import heic_notes, image_suffixes, left_out_text
-from tlfeat.images.image_set import ImageSet, only
-from tlfeat.images.labels import check_one_label_each, layout_notes, unlabelled_notes
+from tlfeat.images.domains import check_no_domain_folders
+from tlfeat.images.image_set import ImageSet, from_table_lines
 from tlfeat.images.listing import from_listing
 from tlfeat.images.remote import RemoteStore
 from tlfeat.images.tables import MAX_TABLE_BYTES, Table, read_table
@@ -25,14 +22,18 @@ from tlfeat.text import composed
 LabelOf = Callable[[str, str], str]
 
 
-def load_url(
+def is_table_url(url: str) -> bool:
+    """Whether a URL is that of a table, by its ending."""
+    return PurePosixPath(url.partition("?")[0]).suffix.lower() in (".csv", ".tsv")
+
+
+def from_url(
     url: str,
     class_map: Mapping[str, str],
     classes: Collection[str],
     label_of: LabelOf | None,
     asked: Mapping[str, str | None],
     *,
-    label_from: str | None = None,
     domains: bool = False,
 ) -> ImageSet:
     """Return the images of a URL; the parameters and errors are those of `load.load_images`.
@@ -47,8 +48,7 @@ def load_url(
     url = checked_url(url)
     if scheme_of(url) != "memory" and not url.partition("://")[2].strip("/"):
         raise UsageError(f"{url} names no bucket or host.")
-    is_table = PurePosixPath(url.partition("?")[0]).suffix.lower() in (".csv", ".tsv")
-    if is_table:
+    if is_table_url(url):
         check_no_domain_folders(Path(url), domains=domains)
         images = _from_url_table(url, class_map, label_of, asked)
     else:
@@ -56,19 +56,7 @@ def load_url(
             raise UsageError(f"{' and '.join(named)}: for tables; {url} is read as a folder.")
         store = RemoteStore(url)
         images = from_listing(store.names(), store, class_map, classes, label_of, has_domains=domains)
-    images = replace(images, url=url)
-    if not len(images):
-        left_out = left_out_text(images.passed_over)
-        said = f" ({left_out})" if left_out else ""
-        raise DataError(f"No images in {url}{said}. Expected {', '.join(sorted(image_suffixes()))} in class folders.")
-    images = only(images, classes)
-    notes = unlabelled_notes(images.paths, images.labels, label_from)
-    if not is_table and not label_of and not domains:
-        notes += layout_notes(images.paths, images.labels)
-    if label_of or is_table:
-        notes += check_one_label_each(images.labels, images.source.name)
-    notes += domain_notes(images.domains, images.labels)
-    return replace(images, notes=[*images.notes, *notes, *heic_notes(images.passed_over)])
+    return replace(images, url=url)
 
 
 def _from_url_table(
@@ -100,20 +88,16 @@ def from_table_of_urls(
     """
     urls = [_absolute(line["path"], folder, f"{source}, row {n}") for n, line in enumerate(table.lines, start=2)]
     base, paths = _below_one_url(urls, source)
-    store = RemoteStore(base)
     labels = [composed(label_of(path, path)) for path in paths] if label_of else [line["label"] for line in table.lines]
-    new_names = renamed(labels, class_map)
-    check_class_map(new_names.keys() - {""}, class_map)
-    return ImageSet(
+    return from_table_lines(
+        table.lines,
+        paths,
+        labels,
+        class_map,
         root=Path(base),
         source=Path(source),
-        paths=paths,
-        labels=[new_names[label] for label in labels],
-        splits=[line["split"] for line in table.lines],
-        groups=[line["group"] for line in table.lines],
-        domains=[line["domain"] for line in table.lines],
         notes=table.notes,
-        store=store,
+        store=RemoteStore(base),
     )
 
 

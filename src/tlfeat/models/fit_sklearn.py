@@ -13,7 +13,7 @@ import numpy as np
 
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
-from tlfeat.cache.contents import Origin, StoredRows, choose_layers, encoder_name, origin, read_rows
+from tlfeat.cache.contents import Origin, StoredRows, choose_layers, encoder_name, in_file_order, origin, read_rows
 from tlfeat.cache.reader import Cache
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError
@@ -299,9 +299,8 @@ def _rows_to_learn(
             f"{head.name} needs about {beside / 1e9:.1f} GB of memory for {width:,} columns even where it reads the "
             f"rows from the file; {free / 1e9:.1f} GB are free. Take a layer with fewer columns."
         )
-    known = cache.known(layers[0])
-    in_file_order = np.array(sorted(learn_at.tolist(), key=lambda i: known.get(split.keys[i], 0)), dtype=np.int64)
-    return StoredRows(cache, layers, [split.keys[i] for i in in_file_order]), in_file_order
+    order = in_file_order(cache, layers[0], stored.keys)
+    return StoredRows(cache, layers, [stored.keys[i] for i in order]), learn_at[order]
 
 
 def _rows_to_test(cache: Cache, layers: list[str], keys: list[str]) -> RowSource:

@@ -26,8 +26,9 @@ from tlfeat.heads.saved import load_head
 from tlfeat.heads.words import takes_words, words_probabilities
 from tlfeat.images.decode import Decoded, n_reads_of
 from tlfeat.images.load import load_images
-from tlfeat.images.open_store import is_one_image, is_store, named_image, one_image
+from tlfeat.images.open_store import is_store, named_image, one_image
 from tlfeat.images.packed import is_packed, stored_images
+from tlfeat.images.pictures import images_at
 from tlfeat.images.stores import StoredImage
 from tlfeat.models.rebuild import BATCH_SIZE, rebuild_encoder
 from tlfeat.models.saved import read_model, read_result
@@ -282,7 +283,7 @@ def find_files(paths: Sequence[StrPath]) -> list[Item]:
     found: list[Item] = []
     for named in paths:
         if is_store(named):
-            found += _in_store(os.fspath(named))
+            found += images_at(os.fspath(named))
             continue
         path = Path(named)
         if isinstance(image := named_image(path), StoredImage):
@@ -301,11 +302,3 @@ def find_files(paths: Sequence[StrPath]) -> list[Item]:
         else:
             found.append(path)
     return found
-
-
-def _in_store(url: str) -> list[StoredImage]:
-    if is_one_image(url):
-        return [one_image(url)]
-    images = load_images(url)
-    assert images.store is not None
-    return [StoredImage(images.store, path) for path in images.paths]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.cache.contents import Origin, StoredRows, choose_layers, origin, snippets
+from tlfeat.cache.contents import Origin, StoredRows, choose_layers, in_file_order, origin, snippets
 from tlfeat.cache.reader import Cache
 from tlfeat.errors import BadImage, DataError, UsageError
 from tlfeat.extract.arrays import embed_pictures
@@ -107,7 +107,8 @@ def find_similar(
     by_path = dict(zip(table.images.paths, table.keys, strict=True))
     keys = [_key_of(os.fspath(image), by_path) for image in images]
     rows = _rows_of(cache, name, images, keys, on_progress)
-    everything = StoredRows(cache, [name], sorted(places, key=known.__getitem__))
+    every = list(places)
+    everything = StoredRows(cache, [name], [every[i] for i in in_file_order(cache, name, every)])
     distances = _distances(everything, rows)
     found = []
     for image, key, (near, far) in zip(images, keys, _nearest(distances, everything.keys, keys, k), strict=True):
