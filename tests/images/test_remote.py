@@ -222,7 +222,7 @@ def test_an_object_that_was_deleted_after_the_listing_is_not_there(bucket: str) 
 
 
 def test_a_huge_object_is_refused_unread(bucket: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_MAX_BYTES", 100)
+    monkeypatch.setattr(remote, "MAX_FILE_BYTES", 100)
     images = load_images(bucket)
     assert images.store is not None
     with pytest.raises(BadImage, match="too large"):
