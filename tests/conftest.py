@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +18,7 @@ import pytest
 import typer.testing
 from PIL import Image
 
+from children import exit_code_of_child
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.frameworks import import_keras
@@ -171,19 +171,14 @@ def without_rights(work: Callable[[], object]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "capset"):
         pytest.skip("root can give up its privileges on Linux alone")
-    pid = os.fork()
-    if pid == 0:
-        try:
-            header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # version 3; this process
-            if libc.capset(header, none):
-                raise OSError(ctypes.get_errno(), "capset")
-            work()
-            os._exit(0)
-        except BaseException:
-            os.write(2, traceback.format_exc().encode())
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "it failed in the child; see what was printed"
+
+    def without() -> None:
+        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # version 3; this process
+        if libc.capset(header, none):
+            raise OSError(ctypes.get_errno(), "capset")
+        work()
+
+    assert exit_code_of_child(without) == 0, "it failed in the child; see what was printed"
 
 
 MakePhotos = Callable[..., Path]

@@ -20,6 +20,7 @@ import tlfeat.cache.cache_file
 import tlfeat.cache.hdf5_file
 import tlfeat.cache.journal
 import windows
+from children import KILLED, exit_code_of_child, killed, running_child
 from made_data import FINGERPRINT, filled_cache, some_rows, table_of
 from tlfeat import system
 from tlfeat.cache.journal import JournalledFile, journal_of
@@ -44,26 +45,23 @@ def writing_in_a_loop(path: Path, *, is_compressed: bool) -> Iterator[None]:
         cache.append({"pooled": rows[:STEP]}, keys[:STEP])
         cache.write_table(table_of(keys[:STEP]))
     ready, told = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            tlfeat.cache.cache_file._COMMIT_S = 1e9
-            with open_cache(path, writable=True) as cache:
-                for start in range(STEP, N, STEP):
-                    stop = min(start + STEP, N)
-                    cache.append({"pooled": rows[start:stop]}, keys[start:stop])
-                    cache.write_table(table_of(keys[:stop]))
-                    if start == STEP:
-                        os.write(told, b"!")
-                signal.pause()
-        finally:
-            os._exit(1)
+
+    def write() -> None:
+        tlfeat.cache.cache_file._COMMIT_S = 1e9
+        with open_cache(path, writable=True) as cache:
+            for start in range(STEP, N, STEP):
+                stop = min(start + STEP, N)
+                cache.append({"pooled": rows[start:stop]}, keys[start:stop])
+                cache.write_table(table_of(keys[:stop]))
+                if start == STEP:
+                    os.write(told, b"!")
+            signal.pause()
+
     try:
-        assert os.read(ready, 1) == b"!"
-        yield
+        with running_child(write):
+            assert os.read(ready, 1) == b"!"
+            yield
     finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
         os.close(ready)
         os.close(told)
 
@@ -210,17 +208,18 @@ def test_the_journal_of_a_killed_writer_is_read_as_applied_beside_its_child(fill
     """The child holds the writer's locks for as long as it lives."""
     rows, keys = some_rows(230)
     ready, told = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def leave_a_child() -> None:
         with open_cache(filled, writable=True) as cache:
             JournalledFile._apply = lambda self: None  # type: ignore[method-assign]
             cache.append({"pooled": rows[200:]}, keys[200:])
             cache.commit()
             if child := os.fork():
                 os.write(told, child.to_bytes(4, "little"))
-                os._exit(0)
+                killed()
             signal.pause()
-    os.waitpid(pid, 0)
+
+    assert exit_code_of_child(leave_a_child) == KILLED
     child = int.from_bytes(os.read(ready, 4), "little")
     try:
         before = filled.read_bytes()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import tlfeat.cache.journal
+from children import KILLED, exit_code_of_child, killed
 from made_data import FINGERPRINT
 from tlfeat.cache.journal import JournalledFile
 from tlfeat.cache.store import create_cache
@@ -149,20 +150,19 @@ def test_a_folder_that_is_replaced_by_a_writer_that_is_killed_is_there_whole_or_
 ) -> None:
     folder = tmp_path / "svm-1"
     write_folder(folder, lambda to: [(to / name).write_text("old") for name in ("a", "b", "c")])
-    pid = os.fork()
-    if pid == 0:
-        n_done = 0
+    n_done = 0
 
-        def until_killed(event: str, _: object) -> None:
-            nonlocal n_done
-            n_done += event in ("os.remove", "os.rename", "os.rmdir")
-            if n_done > n_steps:
-                os._exit(0)
+    def until_killed(event: str, _: object) -> None:
+        nonlocal n_done
+        n_done += event in ("os.remove", "os.rename", "os.rmdir")
+        if n_done > n_steps:
+            killed()
 
+    def write() -> None:
         sys.addaudithook(until_killed)
         write_folder(folder, lambda to: [(to / name).write_text("new") for name in ("a", "b", "c")])
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    assert exit_code_of_child(write) in (KILLED, 0)
     found = {path.name: path.read_text() for path in folder.iterdir()} if folder.exists() else {}
     assert found in ({}, dict.fromkeys("abc", "old"), dict.fromkeys("abc", "new"))
     assert found or n_steps == 3  # between the two renames

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tlfeat.cache.journal
+from children import KILLED, exit_code_of_child, killed
 from tlfeat.cache.journal import JournalledFile
 from tlfeat.cache.store import create_cache, open_cache
 
@@ -324,14 +325,14 @@ def test_a_backup_that_was_copied_over_a_cache_keeps_its_rows(
     with open_cache(path, writable=True) as cache:
         cache.append({"a": rows[200:250]}, keys[200:250])
         cache.write_table(power_cuts.some_table(keys[:250]))
-    pid = os.fork()
-    if pid == 0:
-        monkeypatch.setattr(JournalledFile, "_apply", lambda self: os._exit(0))
+
+    def die_before_it_is_applied() -> None:
+        monkeypatch.setattr(JournalledFile, "_apply", killed)
         with open_cache(path, writable=True) as cache:
             cache.append({"a": rows[250:]}, keys[250:])
             cache.commit()
-        os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    assert exit_code_of_child(die_before_it_is_applied) == KILLED
     assert path.with_name("c.h5.journal").stat().st_size > 4096
     path.write_bytes(backup.read_bytes())
     for is_writable in (False, True):

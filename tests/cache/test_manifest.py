@@ -254,7 +254,7 @@ def test_a_damaged_manifest_is_said(values: dict[str, Any], said: str) -> None:
 
 def test_a_folder_without_a_manifest_says_what_to_do() -> None:
     Path("empty").mkdir()
-    with pytest.raises(CacheError, match="but a folder without shards"):
+    with pytest.raises(CacheError, match="is a folder without shards, not a cache"):
         open_cache("empty")
     write_shard(1, [1])
     with pytest.raises(CacheError, match="holds shards that are not joined: tlfeat cache join shards"):

@@ -367,7 +367,7 @@ COMMANDS_ON_A_CACHE = {
 NO_CACHES: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("not HDF5"), "is not an HDF5 file"),
     "empty": (lambda path: path.write_bytes(b""), "is not an HDF5 file"),
-    "folder": (lambda path: path.mkdir(), "is not an HDF5 file"),
+    "folder": (lambda path: path.mkdir(), "is a folder without shards, not a cache"),
     "other-hdf5": (lambda path: h5py.File(path, "w").close(), "is an HDF5 file but not a tlfeat cache"),
 }
 

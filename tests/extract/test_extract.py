@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from children import KILLED, exit_code_of_child, killed
 from conftest import CountingEncoder, MakePhotos, picture
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheError, DataError, FingerprintError, Interrupted
@@ -455,12 +456,10 @@ def test_who_reads_beside_a_run_finds_the_images_that_are_done_and_a_killed_run_
     class Killed(CountingEncoder):
         def encode(self, pixels: Pixels) -> dict[str, Rows]:
             if self.n_encoded >= 18:
-                os._exit(0)
+                killed()
             return super().encode(pixels)
 
-    if (pid := os.fork()) == 0:
-        extract_rows(load_images(photos), Killed(batch_size=3), path)
-    os.waitpid(pid, 0)
+    assert exit_code_of_child(lambda: extract_rows(load_images(photos), Killed(batch_size=3), path)) == KILLED
     again = CountingEncoder()
     with open_cache(path) as cache:
         n_done = cache.table.count("ok")

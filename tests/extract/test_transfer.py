@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from children import KILLED, exit_code_of_child, killed
 from made_data import FINGERPRINT, some_rows, table_of
 from tlfeat import workspace
-from tlfeat.cache.store import Cache, create_cache, open_cache
+from tlfeat.cache.cache_file import CacheFile
+from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheError, DataError, UsageError
 from tlfeat.extract.transfer import export_rows, import_rows
 
@@ -65,12 +66,12 @@ def test_an_import_that_is_killed_leaves_no_cache_and_can_be_run_again(
     to_import: tuple[Path, Path], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Path("cache/text.h5")
-    pid = os.fork()
-    if pid == 0:
-        monkeypatch.setattr(Cache, method, lambda *_, **__: os._exit(0))
+
+    def die_within() -> None:
+        monkeypatch.setattr(CacheFile, method, killed)
         import_rows(*to_import, cache, name="speech")
-        os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    assert exit_code_of_child(die_within) == KILLED
     with pytest.raises(CacheError, match="No cache under"):
         workspace.newest_cache()
     assert import_rows(*to_import, cache, name="speech") == 20
@@ -82,13 +83,13 @@ def test_an_import_that_is_killed_leaves_no_cache_and_can_be_run_again(
 def test_an_import_does_not_replace_what_has_the_name_by_then(
     to_import: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cache, write_table = tmp_path / "c.h5", Cache.write_table
+    cache, write_table = tmp_path / "c.h5", CacheFile.write_table
 
-    def slowly(self: Cache, *values: Any) -> None:
+    def slowly(self: CacheFile, *values: Any) -> None:
         write_table(self, *values)
         cache.write_text("of another process")
 
-    monkeypatch.setattr(Cache, "write_table", slowly)
+    monkeypatch.setattr(CacheFile, "write_table", slowly)
     with pytest.raises(UsageError, match=r"c\.h5 exists already"):
         import_rows(*to_import, cache, name="speech")
     assert cache.read_text() == "of another process"

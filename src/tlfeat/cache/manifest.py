@@ -126,7 +126,7 @@ def read_manifest(path: StrPath) -> Manifest:
     except FileNotFoundError:
         if any(shard_named(each.name) for each in folder.iterdir()):
             raise CacheError(f"{folder} holds shards that are not joined: tlfeat cache join {folder}") from None
-        raise CacheError(f"{folder} is not a file at all, but a folder without shards.") from None
+        raise CacheError(f"{folder} is a folder without shards, not a cache.") from None
     except DataError as error:
         raise CacheDamaged(str(error)) from error
     if wrong := misfit(found, _Document, MANIFEST):

@@ -12,7 +12,7 @@ import numpy as np
 from tlfeat.cache.cache_file import CacheFile, as_attribute
 from tlfeat.cache.checks import FORMAT, FORMAT_VERSION
 from tlfeat.cache.hdf5_file import create_file, open_file
-from tlfeat.cache.manifest import is_manifest
+from tlfeat.cache.manifest import is_manifest, read_manifest
 from tlfeat.cache.reader import Cache
 from tlfeat.cache.sharded import open_shards
 from tlfeat.cache.verify import encoder_difference
@@ -75,6 +75,7 @@ def open_cache(path: StrPath, *, writable: bool = False, fingerprint: Mapping[st
     if not path.exists():
         raise CacheError(f"No cache at {path}. Make one with: tlfeat extract DATA --cache {path}")
     if writable and is_manifest(path):
+        read_manifest(path)  # or it is no cache at all
         raise CacheError(
             f"{path} is made of shards, and each is written by itself: tlfeat extract DATA --shard 1/64 --cache {path}"
         )
