@@ -23,8 +23,10 @@ from children import exit_code_of_child
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.frameworks import import_keras
+from tlfeat.cache import checks, hdf5_file
 from tlfeat.extract import reference
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.report import embedding_map
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 ROOT = Path(__file__).parents[1]
@@ -57,12 +59,23 @@ NEEDS_POSIX = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out on Windows what it cannot do."""
+    """Leave out on Windows what it cannot do; leave to ``make soak`` what is no sample of its test."""
+    for item in items:
+        sample = item.get_closest_marker("sample")
+        if sample and isinstance(item, pytest.Function) and item.callspec.id not in sample.args:
+            item.add_marker(pytest.mark.soak)
     if sys.platform == "win32":
         for item in items:
             if getattr(item, "originalname", item.name) in NEEDS_POSIX:
                 item.add_marker(pytest.mark.skip(reason="Windows has no such signals, limits or pipes"))
+
+
+def skip_without(*packages: str, reason: str) -> None:
+    """Skip a file of tests where one of these is not installed; none is imported, which may take seconds."""
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        pytest.skip(reason, allow_module_level=True)
 
 
 def script(path: str) -> ModuleType:
@@ -119,9 +132,13 @@ def _networks_in_a_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(autouse=True, scope="session")
 def _what_is_always_the_same_is_made_once() -> Iterator[None]:
-    """The table of commands and options, and the reference images of a size: a fourth of what many tests took."""
+    """The table of commands and options, and the reference images of a size: a fourth of what many tests took.
+
+    And nothing waits for the disk: no test cuts the power of the machine.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.testing, "_get_command", functools.cache(typer.testing._get_command))
+        patch.setattr(os, "fsync", lambda file: None)
         patch.setattr(reference, "reference_pixels", functools.lru_cache(8)(reference.reference_pixels))
         yield
 
@@ -149,6 +166,24 @@ def pytest_runtest_teardown() -> None:
         gc.collect()
         gc.freeze()
         _is_frozen = True
+
+
+@pytest.fixture(autouse=True)
+def _cheap_stand_ins(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What costs much and is the subject of few tests, those marked ``whole``.
+
+    Caches are looked through here and not in a child: to fork a process with TensorFlow in it takes a tenth of a
+    second. A map of t-SNE is two principal components the other way round.
+    """
+    if request.node.get_closest_marker("whole"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            hdf5_file, "in_child", lambda path, work, *_, **__: checks._result(path, checks._said(path, work))
+        )
+        patch.setattr(embedding_map, "_tsne", lambda rows, seed: embedding_map._first_two(rows, seed)[:, ::-1])
+        yield
 
 
 @pytest.fixture

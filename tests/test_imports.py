@@ -148,6 +148,7 @@ AT_THE_TOP = {
 }
 
 
+@functools.cache
 def imported(tree: ast.AST, *, is_top: bool = False) -> set[str]:
     nodes = tree.body if is_top and isinstance(tree, ast.Module) else ast.walk(tree)
     found = set()

@@ -139,6 +139,7 @@ def whole() -> Any:
     return import_keras().applications.MobileNet(alpha=0.25, weights=None)
 
 
+@pytest.mark.sample(".keras")
 @pytest.mark.filterwarnings("ignore:.*HDF5 file.*legacy.*")  # that it is legacy is why it is tested
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
 def test_weights_come_from_a_file_with_or_without_the_top(

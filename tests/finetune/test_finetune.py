@@ -101,6 +101,7 @@ def test_more_layers_than_there_are_is_the_whole_backbone(branching: Path) -> No
     assert all(layer.trainable for layer in network.graph.layers if "bn" not in layer.name)
 
 
+@pytest.mark.sample("6")
 @pytest.mark.parametrize("last", [0, 1, 6, 8])
 def test_training_from_the_cut_gives_the_weights_of_plain_keras(
     own_data: tuple[Path, Data], last: int, request: pytest.FixtureRequest
@@ -131,6 +132,7 @@ def test_training_from_the_cut_gives_the_weights_of_plain_keras(
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.sample("views", "two phases")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -214,6 +216,7 @@ def test_mixed_precision_trains_and_leaves_a_network_in_float32(data: Data, monk
 # --- images that have gone ---------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("float32")
 @pytest.mark.parametrize("cut", ["float32", "off"])
 def test_an_image_that_has_gone_or_changed_is_left_out_and_listed(
     own_data: tuple[Path, Data], cut: str, eagerly: None
