@@ -176,7 +176,7 @@ def test_where_nothing_can_be_kept_the_message_says_so_and_the_file_stays(filled
 def test_repairing_what_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="No cache at"):
         repair_cache(tmp_path / "gone.h5")
-    with pytest.raises(CacheError, match="not a file at all"):
+    with pytest.raises(CacheError, match="a folder without shards, not a cache"):
         repair_cache(tmp_path)
 
 

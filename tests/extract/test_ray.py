@@ -129,6 +129,14 @@ def first_pid(pids: Path) -> int:
     return int(found[0].name)
 
 
+def both_at_work(pids: Path, patience_s: float = 20.0) -> bool:
+    """Wait until the workers of both nodes are at work."""
+    until_s = time.monotonic() + patience_s
+    while len([*pids.iterdir()]) < 2 and time.monotonic() < until_s:
+        time.sleep(0.02)
+    return len([*pids.iterdir()]) == 2
+
+
 def run_while(job: ExtractionJob, address: str, meanwhile: Callable[[], object], **options: Any) -> ClusterReport:
     thread = threading.Thread(target=meanwhile, daemon=True)
     thread.start()
@@ -199,15 +207,17 @@ def test_a_killed_driver_goes_on_though_a_node_is_lost(
         time.sleep(0.02)
     driver.kill()
     driver.communicate()
+    was_at_work = False
 
     def meanwhile() -> None:
-        first_pid(pids)
+        nonlocal was_at_work
+        was_at_work = both_at_work(pids)
         cluster.kill_node()
 
     report = run_while(job, cluster.address, meanwhile)
     assert rows_by_path(report.cache) == rows_of_one_process(photos)
     assert report.n_shards == 4 and report.n_images == 60
-    assert report.n_deaths == 1
+    assert report.n_deaths == was_at_work  # on a busy machine one worker may be done before the other begins
 
 
 def test_ctrl_c_ends_the_workers_and_keeps_what_is_done(

@@ -78,9 +78,9 @@ def test_what_changes_no_row_is_in_no_fingerprint() -> None:
 
 
 def test_two_encoders_of_other_rows_never_share_a_converted_network() -> None:
-    files = {encoder_of(**options)._converted_file for name, options in OTHERS.items() if name != "dtype"}
-    assert len(files | {encoder_of()._converted_file}) == len(OTHERS)
-    assert encoder_of(dtype="float16")._converted_file == encoder_of()._converted_file
+    files = {encoder_of(**options).network_file for name, options in OTHERS.items() if name != "dtype"}
+    assert len(files | {encoder_of().network_file}) == len(OTHERS)
+    assert encoder_of(dtype="float16").network_file == encoder_of().network_file
 
 
 def test_a_model_fitted_on_rows_of_another_encoder_is_not_reused(make_photos: MakePhotos) -> None:
