@@ -224,20 +224,24 @@ def without_rights(work: Callable[[], object]) -> None:
 MakePhotos = Callable[..., Path]
 
 
+def write_photos(root: Path, n: int = 10, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Write ``CLASS/N.png`` with `n` different pictures a class, and return the folder."""
+    for c, name in enumerate(classes):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            image = picture(1000 * c + i)
+            # a class has a tint, so that heads have something to find
+            tint = Image.new("RGB", image.size, (255, 0, 0) if c % 2 else (0, 0, 255))
+            Image.blend(image, tint, 0.3).save(root / name / f"{i}.png")
+    return root
+
+
 @pytest.fixture
 def make_photos(tmp_path: Path) -> MakePhotos:
     """Return a function that writes ``photos/CLASS/N.png`` with `n` different pictures a class."""
 
     def make(n: int = 10, classes: tuple[str, ...] = ("cat", "dog"), folder: str = "photos") -> Path:
-        root = tmp_path / folder
-        for c, name in enumerate(classes):
-            (root / name).mkdir(parents=True, exist_ok=True)
-            for i in range(n):
-                image = picture(1000 * c + i)
-                # a class has a tint, so that heads have something to find
-                tint = Image.new("RGB", image.size, (255, 0, 0) if c % 2 else (0, 0, 255))
-                Image.blend(image, tint, 0.3).save(root / name / f"{i}.png")
-        return root
+        return write_photos(tmp_path / folder, n, classes)
 
     return make
 
