@@ -288,7 +288,7 @@ def test_no_tensorflow_from_extract_on_known_images_to_the_head(make_photos: Mak
     lines = [
         command("extract", str(photos), "--backbone", "pixels"),
         command("fit-sklearn", "--model", "svm"),
-        command("compare", "--keras", "none", "--heads", "svm"),
+        command("compare", "--keras", "none", "--heads", "svm", "--map", "pca"),
         command("cache", "verify"),
     ]
     loaded = loaded_after("\n".join(lines), cwd=work)

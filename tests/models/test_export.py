@@ -481,7 +481,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_shared
-@pytest.mark.sample("openvino")
+@pytest.mark.soak
 @pytest.mark.parametrize("to", NAMES)
 def test_real_images_get_the_labels_and_probabilities_of_predict(real: Path, to: str, tmp_path: Path) -> None:
     exported = export_model(real, to, output=tmp_path / f"cats{find_format(to).suffix}")
