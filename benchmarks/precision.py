@@ -46,6 +46,7 @@ ROAD = ("mobilenet_v2", "resnet50", "inception_v3")
 #: Least times less processor time than the Keras script, on AVX2 alone and with VNNI or AMX.
 AIMS = {"mobilenet_v2": (3.5, 5), "resnet50": (2.5, 6), "inception_v3": (2.5, 5)}
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
+DRAWN = ("potato", "sign_digits")  # whose splits are drawn; the others have their own
 CIFAR_PER_CLASS = 500
 HEADS = ("logreg", "svm")
 PARTS = ("network", "road", "heads", "auto", "memory")
@@ -132,20 +133,25 @@ def source_of(name: str, args: argparse.Namespace) -> Path:
 
 def measure_heads(args: argparse.Namespace, save: Save) -> None:
     """Fit heads on the rows of each precision, same splits, and test them in pairs."""
+    asked = precision.LEAST_COSINE, precision._SIGNIFICANCE
     for backbone, options in backbones_of(args.shared).items():
-        for name in args.sets:
+        for name in args.sets if backbone in args.backbones else ():
             source, caches, records = source_of(name, args), {}, {}
             for kind in kinds():
                 job = plan_extraction(
                     source, precision=kind, cache=args.work / f"{name}-{backbone[-4:]}-{kind}.h5", **options
                 )
+                precision.LEAST_COSINE, precision._SIGNIFICANCE = -1.0, 0.0  # what is refused is measured, too
                 report = job.run(known_in=())
+                precision.LEAST_COSINE, precision._SIGNIFICANCE = asked
                 caches[kind] = report.cache
                 with open_cache(report.cache) as cache:
                     records[kind] = cache.source.get("precision", {})
             record: Record = {"cosines": cosines_of(caches), "records": records, "heads": {}}
             for head in HEADS:
-                record["heads"][head] = [fits(caches, head, seed) for seed in range(args.splits)]
+                record["heads"][head] = [
+                    fits(caches, head, seed) for seed in range(args.splits if name in DRAWN else 1)
+                ]
             save(f"{backbone} {name}", record)
             common.say(f"{backbone} {name}: " + json.dumps(record["heads"]))
 
@@ -280,14 +286,27 @@ def heads_table(records: list[Record]) -> str:
             for kind in others:
                 n_below = sum(fit[kind]["p"] < 0.05 for fit in fitted)
                 low, median = record["cosines"][kind]
+                tried = record["records"][kind]
+                is_refused = tried["cosine"] < precision.LEAST_COSINE or tried["p_value"] < precision._SIGNIFICANCE
                 rows.append(
                     (
                         record["name"], head, kind, f"{median:.3f} ({low:.3f})", f"{means[FLOAT32]:.1f} %",
                         f"{means[kind]:.1f} %", f"{means[kind] - means[FLOAT32]:+.1f}", f"{n_below} of {len(fitted)}",
+                        f"refused ({tried['cosine']:.3f})" if is_refused else f"passes ({tried['cosine']:.3f})",
                     )
                 )  # fmt: skip
     return markdown_table(
-        ["network and set", "head", "precision", "cosine, median (1 %)", "float32", "its rows", "points", "p < 0.05"],
+        [
+            "network and set",
+            "head",
+            "precision",
+            "cosine, median (1 %)",
+            "float32",
+            "its rows",
+            "points",
+            "p < 0.05",
+            "guard",
+        ],
         rows,
     )
 
@@ -349,6 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--networks", nargs="+", help="of `network` and `road`")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--backbones", nargs="+", default=["MobileNetV2 0.35", "MobileNet v1"], help="of `heads`")
     parser.add_argument("--images", type=common.positive, default=600, help="photographs of `network` and `road`")
     parser.add_argument("--rounds", type=common.positive, default=5)
     parser.add_argument("--splits", type=common.positive, default=5)

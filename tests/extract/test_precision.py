@@ -324,3 +324,11 @@ def test_compare_has_nothing_to_compare_where_all_is_refused(home: Path, monkeyp
     assert "int8 is left out: int8 is refused for digits_cnn" in ran.stderr
     ran = CliRunner().invoke(app, ["compare", "--precision", "auto", "--cache", str(cache_of("float32"))])
     assert ran.exit_code == 2 and "--precision auto is for tlfeat extract" in ran.stderr
+
+
+@needs_nncf
+def test_info_says_the_precision(home: Path) -> None:
+    for kind, said in (("int8", "            precision int8:"), ("float32", "")):
+        ran = CliRunner().invoke(app, ["cache", "info", "--cache", str(cache_of(kind))])
+        assert ran.exit_code == 0
+        assert (said in ran.stdout) if said else ("precision" not in ran.stdout)
