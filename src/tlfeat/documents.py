@@ -23,6 +23,7 @@ class Fingerprint(TypedDict, total=False):
     preprocess: str | None
     resize: str | None
     dtype: str
+    precision: str
 
 
 class EncoderSource(TypedDict, total=False):
@@ -51,6 +52,7 @@ class Source(TypedDict, total=False):
     text_column: str | None
     holds: str
     parts: list[str]
+    precision: dict[str, Any]
 
 
 class Pass(TypedDict):

@@ -36,7 +36,19 @@ from tlfeat.report import curve as curve_report
 from tlfeat.report import leave_one_out as leave_one_out_report
 from tlfeat.report import similar as similar_report
 from tlfeat.report import sweep as sweep_report
-from tlfeat.studies import adapt, audit, choice, clean, compare, contenders, curve, leave_one_out, similar, sweep
+from tlfeat.studies import (
+    adapt,
+    audit,
+    choice,
+    clean,
+    compare,
+    contenders,
+    curve,
+    leave_one_out,
+    precisions,
+    similar,
+    sweep,
+)
 from tlfeat.studies.compare import compare_candidates
 
 WATCHED: dict[ModuleType, tuple[str, ...]] = {
@@ -52,6 +64,7 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     compare: ("compare_candidates", "known_comparison"),
     page: ("write_reports",),
     contenders: ("rows_of",),
+    precisions: ("plan_precisions",),
     choice: ("compare_backbones",),
     choice_report: ("choice_finding",),
     sweep: ("plan_sweep", "sweep_layers"),
@@ -135,8 +148,13 @@ class Watch:
         """Return an argument: ``module.function argument``, ``module.function().method argument``, or a part of it."""
         place, _, name = where.partition(" ")
         name, *parts = name.split(".")
-        function, _, method = place.partition("().")
-        called = getattr(self.returned[function], method).call_args.kwargs if method else self.calls[function]
+        function, *methods = place.split("().")
+        called = self.calls[function]
+        if methods:
+            on = self.returned[function]
+            for method in methods[:-1]:
+                on = getattr(on, method).return_value
+            called = getattr(on, methods[-1]).call_args.kwargs
         value = called[name]
         for part in parts:
             value = value[part] if isinstance(value, dict) else getattr(value, part)
@@ -194,6 +212,7 @@ def row_lines(to: str) -> list[tuple[str, str, str, Any]]:
         ("runtime", "--runtime tensorflow", f"{to} runtime", "tensorflow"),
         ("resize", "--resize dataset", f"{to} resize", "dataset"),
         ("dtype", "--dtype float16", f"{to} dtype", "float16"),
+        ("precision", "--precision bfloat16", f"{to} precision", "bfloat16"),
         ("text_column", "--text-column body", f"{to} text_column", "body"),
     ]
 
@@ -235,10 +254,10 @@ CASES = [
         ("layer", "--layer one --layer two", "plan.plan_extraction layers", ["one", "two"]),
         ("batch_size", "--batch-size 5", "plan.plan_extraction batch_size", 5),
         ("threads", "--threads 3", "plan.plan_extraction n_threads", 3),
-        ("threads", "--threads 3", "plan.plan_extraction().run n_threads", 3),
+        ("threads", "--threads 3", "plan.plan_extraction().settled().run n_threads", 3),
         ("seed", "--seed 7", "plan.plan_extraction seed", 7),
-        ("compress", "--compress", "plan.plan_extraction().run is_compressed", True),
-        ("strict", "--strict", "plan.plan_extraction().run is_strict", True),
+        ("compress", "--compress", "plan.plan_extraction().settled().run is_compressed", True),
+        ("strict", "--strict", "plan.plan_extraction().settled().run is_strict", True),
         ("shard", "--shard 3/7", "plan.plan_extraction shard", "3/7"),
         ("ray", "--ray head:6379", "cluster.extract_on_cluster address", "head:6379"),
         ("ray", "--ray", "cluster.extract_on_cluster address", "auto"),
@@ -327,6 +346,8 @@ CASES = [
         ("unfreeze_last", "--unfreeze-last 9", "compare.compare_candidates keras_options.unfreeze_last", 9),
         ("recipe", "--recipe one --recipe two", "compare.compare_candidates recipes", ["one", "two"]),
         ("fresh", "--fresh", "compare.compare_candidates is_fresh", True),
+        ("precision", "--precision int8", "precisions.plan_precisions kinds", ("int8",)),
+        ("precision", "--cache my.h5 --precision all", "precisions.plan_precisions cache", Path("my.h5")),
         ("cache", "--cache a.h5 --cache b.h5", "together.open_together paths", [Path("a.h5"), Path("b.h5")]),
         ("layer", "--layer one --layer two", "contenders.rows_of layers", ["one", "two"]),
         ("pool", "--pool gem --pool max", "contenders.rows_of pools", ["gem", "max"]),

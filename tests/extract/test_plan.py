@@ -28,7 +28,8 @@ def test_every_option_reaches_the_encoder(make_photos: MakePhotos, tmp_path: Pat
         "input_size": (32, 40),
         "resize": "load_img",
         "dtype": "float16",
-        "runtime": "tensorflow",
+        "precision": "bfloat16",
+        "runtime": "openvino",
         "batch_size": 5,
         "n_threads": 3,
         "seed": 11,
@@ -42,6 +43,7 @@ def test_every_option_reaches_the_encoder(make_photos: MakePhotos, tmp_path: Pat
     spec = encoder.spec
     assert (spec.backbone, spec.weights, spec.preprocess, spec.seed) == ("mobilenet_v2_0.35", "random", "0-1", 11)
     assert [encoder.fingerprint[name] for name in ("resize", "dtype")] == ["load_img", "float16"]
+    assert (encoder._asked_runtime, encoder.batch_size, encoder.n_threads, job.wanted) == ("openvino", 5, 3, "bfloat16")
     assert job.cache_path == tmp_path / "c.h5"
     assert job.origin == {"encoder": spec.to_dict(), "class_map": []}
     assert any("RANDOM WEIGHTS" in note for note in job.notes)
@@ -60,10 +62,27 @@ def test_an_option_that_does_not_exist_is_refused(make_photos: MakePhotos) -> No
         ({"pool": "gem"}, "Name the layer before it for --pool gem"),
         ({"resize": "antialiased"}, "Did you mean 'antialias'"),
         ({"dtype": "float64"}, "received 'float64'"),
+        ({"precision": "int4"}, "No precision 'int4'"),
+        ({"precision": "int8", "runtime": "tensorflow"}, "--precision int8 is for OpenVINO"),
+        ({"precision": "int8", "backbone": "pixels"}, "for backbones of images; pixels computes in float32"),
+        ({"precision": "auto", "shard": "1/3"}, "All shards get one precision"),
+        ({"precision": "int8", "is_dealt": True}, "--ray does not carry int8"),
         ({"backbone": "pixels", "layers": ["conv"]}, "one layer, 'pixels'; received conv"),
         ({"backbone": "pixels", "input_size": (9, 9)}, "always 16x16"),
     ],
-    ids=["pool", "pool-of-a-vector", "resize", "dtype", "layer-of-pixels", "size-of-pixels"],
+    ids=[
+        "pool",
+        "pool-of-a-vector",
+        "resize",
+        "dtype",
+        "precision",
+        "precision-of-tensorflow",
+        "precision-of-pixels",
+        "auto-of-a-shard",
+        "int8-on-a-cluster",
+        "layer-of-pixels",
+        "size-of-pixels",
+    ],
 )
 def test_options_that_cannot_be_met_are_refused(options: dict[str, Any], message: str, make_photos: MakePhotos) -> None:
     with pytest.raises(UsageError, match=message):

@@ -312,12 +312,13 @@ def test_the_command_of_an_extraction_has_every_option_that_is_not_usual(
         seed=11,
     )
     source = {**job.origin, "root": str(photos), "source": str(photos)}
-    with create_cache(tmp_path / "c.h5", job.encoder.fingerprint, source) as cache:
+    with create_cache(tmp_path / "c.h5", {**job.encoder.fingerprint, "precision": "int8:ab12"}, source) as cache:
         cache.reserve({"avg_pool": 4, "block_3_add:max": 4}, 0)
         words = shlex.split(commands(cache, [a_result("knn")])[0])
     assert shlex.join(words) == (
         f"tlfeat extract {photos} --backbone mobilenet_v2_0.35 --weights random --preprocess 0-1 --input-size 32x40 "
-        "--layer avg_pool --layer block_3_add:max --resize load_img --dtype float16 --class-map dog=wolf --seed 11 "
+        "--layer avg_pool --layer block_3_add:max --resize load_img --dtype float16 --precision int8 "
+        "--class-map dog=wolf --seed 11 "
         f"--cache {tmp_path / 'c.h5'}"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -14,7 +15,9 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import check_pixels
 from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.graph import embedding_output
+from tlfeat.backbones.int8 import find_network, read_layers
 from tlfeat.backbones.network import BackboneSpec, build_base, weights_digest
+from tlfeat.backbones.precision import BFLOAT16, FLOAT32, INT8, has_bfloat16, kind_of
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import (
     CannotConvert,
@@ -27,7 +30,7 @@ from tlfeat.backbones.runtime import (
     has_gpu,
     is_converted,
 )
-from tlfeat.errors import WeightsError
+from tlfeat.errors import UsageError, WeightsError
 from tlfeat.images.decode import n_cores
 from tlfeat.images.resizing import pixel_type
 from tlfeat.types import OnProgress, Pixels, Rows, silent
@@ -61,6 +64,10 @@ class KerasEncoder:
         One of `resizing.RESIZES`; the network's own by default.
     dtype : str, default="float32"
         Of the stored rows, or "float16".
+    precision : str, default="float32"
+        What the network computes in, as `precision` writes it. Another than float32 is for OpenVINO alone.
+    network : Path, optional
+        The int8 network, where it lies elsewhere than in `networks_dir`.
     batch_size : int, optional
         Images handed over at once; a sound one for the runtime by default.
     n_threads : int, optional
@@ -77,6 +84,8 @@ class KerasEncoder:
         runtime: str = "auto",
         resize: str | None = None,
         dtype: str = "float32",
+        precision: str = FLOAT32,
+        network: Path | None = None,
         batch_size: int | None = None,
         n_threads: int | None = None,
         networks_dir: Path | None = None,
@@ -85,10 +94,16 @@ class KerasEncoder:
         self.layers = tuple(dict.fromkeys(layers))
         self.resize = resize or spec.own_resize
         self.dtype = dtype
+        self.precision = precision
+        self._network = network
         self._n_threads = n_threads
         self.networks_dir = networks_dir or workspace.NETWORKS_DIR
         self.notes: list[str] = []
         check_runtime(runtime)
+        if precision != FLOAT32:
+            if runtime == "tensorflow":
+                raise UsageError(f"--precision {kind_of(precision)} is for OpenVINO. Leave --runtime tensorflow out.")
+            runtime = "openvino"
         self._asked_runtime = runtime
         self._batch_size = batch_size
 
@@ -126,7 +141,11 @@ class KerasEncoder:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Architecture, digest of the weights, input size, preprocessing, resizing and dtype of the rows."""
+        """Architecture, digest of the weights, input size, preprocessing, resizing, dtype of the rows; precision.
+
+        Caches of float32 do not name their precision.
+        """
+        precision = {} if self.precision == FLOAT32 else {"precision": self.precision}
         return {
             "backbone": "own model" if self.spec.is_own_model else self.spec.backbone,
             "weights": weights_digest(self.spec),
@@ -134,13 +153,33 @@ class KerasEncoder:
             "preprocess": self.spec.mode,
             "resize": self.resize,
             "dtype": self.dtype,
+            **precision,
         }
+
+    def at_precision(self, precision: str) -> KerasEncoder:
+        """Return the same encoder at another precision."""
+        return KerasEncoder(
+            self.spec,
+            self.layers,
+            runtime=self._asked_runtime,
+            resize=self.resize,
+            dtype=self.dtype,
+            precision=precision,
+            batch_size=self._batch_size,
+            n_threads=self._n_threads,
+            networks_dir=self.networks_dir,
+        )
+
+    @property
+    def is_on_openvino(self) -> bool:
+        """Whether OpenVINO is to embed: not where TensorFlow was asked for, or has a GPU."""
+        return self._wanted_runtime == "openvino"
 
     def prepare(self, on_progress: OnProgress = silent) -> None:
         """Load the converted network, or build it with TensorFlow and convert it (5 to 20 s, the first time)."""
         if self._wanted_runtime == "tensorflow":
             on_progress("building the network with TensorFlow", 0, 0)
-        elif not self._converted_file.exists():
+        elif not self.network_file.exists():
             on_progress("building the network and converting it to OpenVINO, once", 0, 0)
         self.encode(np.zeros((1, *self.input_size, 3), pixel_type(self.resize)))
 
@@ -150,9 +189,13 @@ class KerasEncoder:
 
     @cached_property
     def _engine(self) -> OpenVinoRuntime | TensorFlowRuntime:
+        is_bfloat16 = self.precision == BFLOAT16
+        if is_bfloat16 and not has_bfloat16():
+            raise UsageError("This processor does not compute in bfloat16, which these rows need.")
         if (file := self.converted()) is not None:
+            read = read_layers if kind_of(self.precision) == INT8 else None
             try:
-                return OpenVinoRuntime(file, self.layers, self.n_threads)
+                return OpenVinoRuntime(file, self.layers, self.n_threads, is_bfloat16=is_bfloat16, read=read)
             except CannotConvert as error:
                 self._note(error)
         return TensorFlowRuntime(self._forward, self.layers, self.batch_size)
@@ -161,7 +204,9 @@ class KerasEncoder:
         """Return the converted network, which is made if it is not there yet; None where TensorFlow embeds."""
         if self._wanted_runtime != "openvino":
             return None
-        file = self._converted_file
+        if kind_of(self.precision) == INT8:
+            return self._int8_network()
+        file = self.network_file
         try:
             if not is_converted(file):
                 on_progress("building the network and converting it to OpenVINO, once", 0, 0)
@@ -173,13 +218,36 @@ class KerasEncoder:
             return None
         return file
 
+    def int8_network(self) -> Path | None:
+        """Return where the int8 network lies, which may give other layers, too; None where it has to be made."""
+        file = self._network or self.network_file
+        others = sorted(file.parent.glob(f"{glob.escape(file.stem.rpartition('-')[0])}-*.xml"))
+        return find_network([file, *(other for other in others if other != file)], self.layers)
+
+    def _int8_network(self) -> Path:
+        if (found := self.int8_network()) is None:
+            file = self._network or self.network_file
+            raise WeightsError(
+                f"The int8 network of these rows, {file.name}, is not in {file.parent}, or damaged. Make it again from "
+                f"the same pictures (tlfeat extract DATA --precision int8), or copy it from where they were made."
+            )
+        return found
+
     def _note(self, error: CannotConvert) -> None:
+        if self.precision != FLOAT32:
+            raise UsageError(f"{self.name} cannot be embedded in {kind_of(self.precision)}: OpenVINO: {error}")
         self.notes.append(f"TensorFlow embeds, not the faster OpenVINO: {error}")
 
     @property
-    def _converted_file(self) -> Path:
-        identity = workspace.digest({**self.fingerprint, "dtype": "float32", "layers": self.layers}, 16)
-        return converted_file(self.networks_dir, self.name, identity)
+    def network_file(self) -> Path:
+        """Where the converted network lies, or will: bfloat16 is computed with that of float32."""
+        held = {name: value for name, value in self.fingerprint.items() if name != "precision"} | {"dtype": "float32"}
+        identity = workspace.digest({**held, "layers": self.layers}, 16)
+        if kind_of(self.precision) != INT8:
+            return converted_file(self.networks_dir, self.name, identity)
+        # its numbers are its own: it is not made again when a package is updated
+        stem = f"{self.name}-{workspace.digest(held, 16)}-{self.precision.replace(':', '-')}"
+        return self.networks_dir / f"{stem}-{identity[:8]}.xml"
 
     @cached_property
     def _forward(self) -> Callable[[Pixels], list[Any]]:

@@ -15,7 +15,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,26 @@ class OpenVinoRuntime:
         In the order of the network's outputs.
     n_threads : int
         Callers at once.
+    is_bfloat16 : bool, default=False
+        Compute in bfloat16, which the processor must have (`precision.has_bfloat16`).
+    read : callable, optional
+        Gives the model of the file with these layers as outputs, where it may have others, too.
     """
 
     is_parallel = True
 
-    def __init__(self, file: Path, layers: Sequence[str], n_threads: int) -> None:
+    def __init__(
+        self,
+        file: Path,
+        layers: Sequence[str],
+        n_threads: int,
+        *,
+        is_bfloat16: bool = False,
+        read: Callable[[Path, Sequence[str]], Any] | None = None,
+    ) -> None:
         self.name = f"openvino {distribution_version('openvino')}"
         self.layers = layers
-        self._compiled = _compile(file, n_threads)
+        self._compiled = _compile(read(file, layers) if read else file, n_threads, is_bfloat16=is_bfloat16)
         self._request = threading.local()
 
     def __call__(self, pixels: Pixels) -> dict[str, Rows]:
@@ -204,12 +216,20 @@ def import_openvino() -> Any:
     so cannot be imported, OpenVINO goes without. The user's settings stay as they are, and so does what is imported
     already.
     """
-    telemetry = "openvino_telemetry"
-    if "openvino" in sys.modules or telemetry in sys.modules:
+    with contextlib.nullcontext() if "openvino" in sys.modules else without_telemetry():
         return importlib.import_module("openvino")
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Make the package that posts usage statistics one that cannot be imported, unless it is there already."""
+    telemetry = "openvino_telemetry"
+    if telemetry in sys.modules:
+        yield
+        return
     sys.modules[telemetry] = None  # type: ignore[assignment]  # what Python takes for "cannot be imported"
     try:
-        return importlib.import_module("openvino")
+        yield
     finally:
         del sys.modules[telemetry]
 
@@ -231,6 +251,12 @@ def is_converted(file: Path) -> bool:
         return seal == _seal(graph, file.with_suffix(".bin"))
     except OSError:
         return False
+
+
+def seal_file(file: Path) -> None:
+    """Write below a saved network the digest that `is_converted` looks for."""
+    graph = file.read_bytes()
+    file.write_bytes(graph + _SEAL + _seal(graph, file.with_suffix(".bin")))
 
 
 def _seal(graph: bytes, weights: Path) -> bytes:
@@ -289,8 +315,7 @@ def convert(
             distance = largest_difference(got, expected)
             if not distance <= TOLERANCE:
                 raise CannotConvert(f"its rows differ from TensorFlow's by {distance:.1g}, more than {TOLERANCE:.0e}")
-            graph = new.read_bytes()
-            new.write_bytes(graph + _SEAL + _seal(graph, new.with_suffix(".bin")))
+            seal_file(new)
     except OSError as error:
         raise CannotConvert(f"{file.parent} cannot be written: {error.strerror or error}") from error
 
@@ -359,13 +384,14 @@ def largest_difference(one: Mapping[str, Rows], other: Mapping[str, Rows]) -> fl
     return found
 
 
-def _compile(file: Path, n_threads: int) -> Any:
+def _compile(file: Any, n_threads: int, *, is_bfloat16: bool = False) -> Any:
     try:
         ov = import_openvino()
     except ImportError as error:
         raise CannotConvert("it is not installed") from error
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # processors with bfloat16 would use it by default
+        # processors with bfloat16 would use it by default; what is int8 in a network stays so
+        "INFERENCE_PRECISION_HINT": "bf16" if is_bfloat16 else "f32",
         "NUM_STREAMS": n_threads,
         "INFERENCE_NUM_THREADS": n_threads,
     }

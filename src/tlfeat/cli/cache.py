@@ -147,7 +147,7 @@ def run_clean(
 _MAX_DOMAINS = 20
 
 #: How pixels reach the network, of a fingerprint.
-_FED = ("input_size", "resize", "preprocess")
+_FED = ("input_size", "resize", "preprocess", "precision")
 
 
 def cache_text(about: Mapping[str, Any], *, is_long: bool = False) -> str:

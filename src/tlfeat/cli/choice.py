@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlfeat import workspace
 from tlfeat.cli.console import Console
 from tlfeat.cli.extract import embed_first
-from tlfeat.cli.options import PageOptions
-from tlfeat.errors import UsageError
+from tlfeat.cli.options import PageOptions, parse_list
+from tlfeat.errors import DataError, UsageError
 from tlfeat.text import aligned, counted
 
 if TYPE_CHECKING:
@@ -45,6 +46,28 @@ def compare_caches(
             together, rows, heads=heads, has_pixels=has_pixels, is_fresh=is_fresh, on_progress=console.progress
         )
     _show(console, found, page.output, page.html)
+
+
+def embed_at_precisions(console: Console, of: Sequence[Path], kinds: str) -> list[Path]:
+    """Embed the images of a cache at each precision; one that is refused, or not to be had here, is left out."""
+    from tlfeat.backbones.precision import KINDS
+    from tlfeat.extract.plan import ExtractionJob
+    from tlfeat.studies.precisions import plan_precisions
+
+    if len(of) > 1:
+        raise UsageError("--precision embeds the images of one cache again, and --cache names several.")
+    caches = []
+    for kind, job in plan_precisions(of[0] if of else workspace.newest_cache(), parse_list(kinds, KINDS)).items():
+        if not isinstance(job, ExtractionJob):
+            caches.append(job)
+            continue
+        try:
+            caches.append(embed_first(console, job, f"{job.encoder.name} in {kind}").cache)
+        except (DataError, UsageError) as error:
+            console.warn(f"{kind} is left out: {error}")
+    if len(caches) < 2:
+        raise UsageError("There is nothing to compare: no other precision could be had.")
+    return caches
 
 
 def sweep_backbones(
@@ -118,7 +141,6 @@ def _say_what(console: Console, n_common: int, caches: Sequence[Path], n_layers:
 
 
 def _show(console: Console, found: Choice, output: Path | None, html: Path | None) -> None:
-    from tlfeat import workspace
     from tlfeat.report.choice import choice_finding
     from tlfeat.report.finding import document, to_html, write_finding
     from tlfeat.workspace import write_text

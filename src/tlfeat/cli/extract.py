@@ -122,6 +122,7 @@ def run_extract(
     )
     if job.advice.why and not job.shard:
         console.warn(f"{job.advice.why}. Embeddings are computed all the same")
+    job = job.settled(say=console.say, on_progress=console.progress)
     console.detail(f"Fingerprint: {dict(job.encoder.fingerprint)}")
     console.say(f"{job.encoder.name} at {', '.join(job.encoder.layers)} into {job.cache_path}")
     report = job.run(

@@ -243,6 +243,14 @@ class EmbeddingOptions(ImageOptions):
             "--dtype", help="Type of the stored embeddings: float32, or float16 at half the size. Default: float32."
         ),
     ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="float32; bfloat16, on processors that have it; int8 (pip install tlfeat[int8]); or auto, the fastest "
+            "whose rows are as good on these images. Default: float32.",
+        ),
+    ] = None
     runtime: Annotated[
         str,
         typer.Option("--runtime", help="openvino, tensorflow, or auto (OpenVINO; TensorFlow if there is a GPU)."),

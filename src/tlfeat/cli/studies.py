@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlfeat import workspace
-from tlfeat.cli.choice import compare_caches, sweep_backbones
+from tlfeat.cli.choice import compare_caches, embed_at_precisions, sweep_backbones
 from tlfeat.cli.console import Console
 from tlfeat.cli.extract import embed_first
 from tlfeat.cli.options import (
@@ -108,6 +108,14 @@ def run_compare(
     console: Console,
     layer: LayersOption = None,
     pool: PoolsOption = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="Embed the images of the cache at other precisions, too, and compare heads on the rows of each: "
+            "comma-separated float32, bfloat16, int8; or all.",
+        ),
+    ] = None,
     heads: Annotated[str, typer.Option("--heads", help="Comma-separated heads, or all, or none.")] = "all",
     keras: ModesOption = None,
     pixels: PixelsOption = True,
@@ -139,6 +147,8 @@ def run_compare(
     _check_page(page)
     given = {"epochs": epochs, "unfreeze_last": unfreeze_last}
     caches, layers = cache or [], layer or []
+    if precision is not None:
+        caches = embed_at_precisions(console, caches, precision)
     if len(caches) > 1 or len(layers) > 1 or pool:
         _check_heads_alone(keras, recipe, given)
         compare_caches(

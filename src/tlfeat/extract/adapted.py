@@ -19,6 +19,7 @@ from tlfeat.backbones.batch_norm import adapt_batch_norm, batch_norms
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec, build_base, weights_digest
 from tlfeat.backbones.network_file import save_network
+from tlfeat.backbones.precision import kind_of
 from tlfeat.cache.contents import Origin, choose_layers, origin, spec_of
 from tlfeat.cache.reader import Cache
 from tlfeat.cache.store import open_cache
@@ -199,6 +200,10 @@ def open_adapted(
     if origin(cache) is not Origin.KERAS:
         raise DataError(f"{cache.path} was not made by a Keras backbone: there are no BatchNorm statistics to adapt.")
     spec, held, table = spec_of(cache), cache.fingerprint, cache.table
+    if held.get("precision"):
+        raise DataError(
+            f"{cache.path} holds rows in {kind_of(held['precision'])}; BatchNorm is adapted in float32 alone."
+        )
     if weights_digest(spec) != held.get("weights"):
         raise CacheError(f"The weights of {spec.name} are not those that {cache.path} was made with.")
     measured_at, rows_at = ([i for i in at if table.status[i] == "ok"] for at in (measured_at, rows_at))

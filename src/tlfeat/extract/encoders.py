@@ -10,6 +10,7 @@ from tlfeat.backbones.encoder import Encoder, PixelEncoder, embedding_name
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.model_encoder import ModelEncoder, is_keras_model, mode_of
 from tlfeat.backbones.network import BackboneSpec
+from tlfeat.backbones.precision import FLOAT32
 from tlfeat.backbones.text_catalog import is_text_backbone
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec, check_text_options
 from tlfeat.cache.contents import Origin, origin, spec_of
@@ -76,7 +77,14 @@ def encoder_of(cache: Cache, layer: str) -> Encoder:
     if made_by is Origin.PIXELS:
         encoder: Encoder = PixelEncoder()
     elif made_by is Origin.KERAS:
-        encoder = KerasEncoder(spec_of(cache), [layer], resize=held["resize"], dtype=held["dtype"], batch_size=8)
+        encoder = KerasEncoder(
+            spec_of(cache),
+            [layer],
+            resize=held["resize"],
+            dtype=held["dtype"],
+            precision=held.get("precision", FLOAT32),
+            batch_size=8,
+        )
     elif made_by is Origin.TEXT:
         encoder = TextEncoder(TextSpec.from_dict(cache.source["encoder"]), [layer], dtype=held["dtype"])
     else:

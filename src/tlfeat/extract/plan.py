@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -15,22 +13,21 @@ from tlfeat.backbones.graph import POOLS, TOKEN_POOLS
 from tlfeat.backbones.hub import check_hub
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
+from tlfeat.backbones.precision import FLOAT32, INT8, KINDS, check_precision, kind_of
 from tlfeat.backbones.text_catalog import is_text_backbone
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec, check_text_options
 from tlfeat.backbones.weights_files import check_weights_file, layer_names
 from tlfeat.cache.contents import Origin, check_not_joined, origin_of
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError, UsageError, nearest, unknown_layer
-from tlfeat.extract.extract import ExtractReport, extract_rows
-from tlfeat.extract.reference import embed_reference
+from tlfeat.extract.job import ExtractionJob as ExtractionJob
 from tlfeat.images import example
 from tlfeat.images.classes import parse_class_map
 from tlfeat.images.image_set import ImageSet
-from tlfeat.images.labels import Advice, advise
 from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_store
 from tlfeat.images.resizing import RESIZES
-from tlfeat.images.shards import Shard, parse_shard, shard_named
+from tlfeat.images.shards import parse_shard, shard_named
 from tlfeat.text import counted
 from tlfeat.texts.text_set import load_texts, looks_like_texts
 from tlfeat.types import ROW_TYPES, StrPath
@@ -40,45 +37,6 @@ from tlfeat.workspace import CACHE_DIR, digest, safe_name
 SHARDS_SUFFIX = ".shards"
 
 DEFAULT_BACKBONE = "mobilenet_v2"  # 14 MB of weights, 1,280 columns, the fastest per image that is still good
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractionJob:
-    """Everything that `extract_rows` needs, decided; ``notes`` are what the user should not miss."""
-
-    images: ImageSet
-    encoder: Encoder
-    origin: dict[str, Any]
-    cache_path: Path
-    notes: list[str] = field(default_factory=list)
-    shard: Shard | None = None
-
-    @property
-    def advice(self) -> Advice:
-        """Why nothing can be fitted on these images, and what helps."""
-        return advise(self.images.paths, self.images.labels)
-
-    @property
-    def n_testable_classes(self) -> int:
-        """How many classes have two images or more; a smaller one takes no part in fitting."""
-        return sum(n > 1 for label, n in Counter(self.images.labels).items() if label)
-
-    def require_classes(self) -> None:
-        """Raise `DataError` where the images have fewer than two classes, for commands that could not go on."""
-        if (missing := self.advice).why:
-            add = ["--label-from", missing.label_from] if missing.label_from else []
-            raise DataError(f"{self.images.named}: {missing.why}.", add=add)
-
-    def run(self, **options: Any) -> ExtractReport:
-        """Run it; `options` are those of `extract_rows`. An encoder that had work embeds reference images too.
-
-        Rows are copied from other caches beside this one and under ``cache/``, unless `known_in` names others.
-        """
-        options = {"known_in": workspace.other_caches(self.cache_path), **options}
-        report = extract_rows(self.images, self.encoder, self.cache_path, origin=self.origin, **options)
-        if report.n_embedded and self.images.holds == "images":
-            embed_reference(self.encoder, self.cache_path)
-        return report
 
 
 class EncoderOptions(TypedDict, total=False):
@@ -91,6 +49,7 @@ class EncoderOptions(TypedDict, total=False):
     input_size: tuple[int, int] | None  # height and width in pixels; the backbone's own
     resize: str | None  # the backbone's own, or that of the cache
     dtype: str | None  # "float32", or that of the cache
+    precision: str | None  # "float32", or that of the cache
     runtime: str  # "auto"
     batch_size: int | None  # what the runtime likes best
     n_threads: int | None  # one a core
@@ -172,6 +131,7 @@ def plan_extraction(
             source, held = existing.source, existing.fingerprint
         options["resize"] = options.get("resize") or held.get("resize")
         options["dtype"] = options.get("dtype") or held.get("dtype")
+        options["precision"] = options.get("precision") or kind_of(held.get("precision", FLOAT32))
         if not source.get("source"):
             raise DataError(
                 f"{held_by} does not say where its images are: name them, tlfeat extract DATA --cache {cache}."
@@ -187,15 +147,42 @@ def plan_extraction(
         raise UsageError("--ray embeds images. For texts on many machines, run tlfeat extract --shard K/N on each.")
     images = _read_texts(data, reading) if is_of_texts else _read(data, reading, is_listed=not is_dealt)
     encoder, encoder_source = _make_encoder(options, layers, known=known)
-    path = cache or default_cache_path(images, encoder.name, encoder.fingerprint)
+    wanted = _wanted_precision(options, encoder, is_shard=part is not None, is_dealt=is_dealt)
+    paths = {kind: cache or _default_path(images, encoder, kind) for kind in KINDS}
     if part or is_dealt:
-        path = cache or path.with_suffix(SHARDS_SUFFIX)
+        paths = {kind: cache or path.with_suffix(SHARDS_SUFFIX) for kind, path in paths.items()}
+    whole = images
     if part:
-        images, path = part.of(images), path / part.file_name
+        images, paths = part.of(images), {kind: path / part.file_name for kind, path in paths.items()}
     origin = {"encoder": encoder_source, "class_map": [], **{name: value for name, value in reading.items() if value}}
     if is_of_texts:
         origin["holds"] = images.holds
-    return ExtractionJob(images, encoder, origin, path, [*images.notes, *_warnings(encoder_source)], part)
+    notes = [*images.notes, *_warnings(encoder_source)]
+    path = paths.get(wanted, paths[FLOAT32])
+    return ExtractionJob(images, encoder, origin, path, notes, part, wanted, paths, whole)
+
+
+def _wanted_precision(options: EncoderOptions, encoder: Encoder, *, is_shard: bool, is_dealt: bool) -> str:
+    """Return the precision that is asked for; an error where this encoder, or this way of working, has it not."""
+    wanted = options.get("precision") or FLOAT32
+    check_precision(wanted)
+    if wanted == FLOAT32:
+        return wanted
+    if not isinstance(encoder, KerasEncoder):
+        raise UsageError(f"--precision {wanted} is for backbones of images; {encoder.name} computes in float32.")
+    if options.get("runtime") == "tensorflow":
+        raise UsageError(f"--precision {wanted} is for OpenVINO. Leave --runtime tensorflow out.")
+    if wanted == "auto" and (is_shard or is_dealt):
+        raise UsageError("All shards get one precision: name it, --precision int8 or bfloat16, instead of auto.")
+    if wanted == INT8 and is_dealt:
+        raise UsageError("--ray does not carry int8 networks. Use tlfeat extract --shard K/N --precision int8 on each.")
+    return wanted
+
+
+def _default_path(images: ImageSet, encoder: Encoder, kind: str) -> Path:
+    if kind == FLOAT32:
+        return default_cache_path(images, encoder.name, encoder.fingerprint)
+    return default_cache_path(images, f"{encoder.name}-{kind}", {**encoder.fingerprint, "precision": kind})
 
 
 def _first_shard(folder: Path) -> Path | None:

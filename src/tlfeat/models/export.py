@@ -13,6 +13,7 @@ from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.precision import INT8
 from tlfeat.errors import CacheError, ModelError, UsageError
 from tlfeat.files import kept_inside
 from tlfeat.images.decode import Picture, decode_all
@@ -22,6 +23,7 @@ from tlfeat.models.formats import Format, Run, find_format, write
 from tlfeat.models.head_layers import add_head
 from tlfeat.models.licences import credits_of, licence_texts
 from tlfeat.models.model_card import Check, DataSet, Exported, model_card, read_data_set
+from tlfeat.models.precise_export import at_precision, head_network, precision_of
 from tlfeat.models.predict import Model
 from tlfeat.models.saved import read_model, read_result
 from tlfeat.records import Result
@@ -75,8 +77,9 @@ def export_model(
     result, encoder = read_result(folder), read_model(folder).encoder
     data = read_data_set(folder, result)
     example = _example(model, result, data)
+    entry = at_precision(entry, model)
     on_progress(f"building the network for {to}", 0, 0)
-    network = as_network(model)
+    network = head_network(model) if precision_of(model) == INT8 else as_network(model)
     on_progress(f"writing and checking {file.name}", 0, 0)
     try:
         with written_together(file) as new:

@@ -88,7 +88,7 @@ def _write_keras(network: Any, labels: Sequence[str], file: Path) -> None:
     keras.Model(network.inputs[0], {"label": lookup(best), PROBABILITIES: probabilities}).save(file)
 
 
-def _frozen(network: Any) -> Any:
+def frozen_network(network: Any) -> Any:
     """The graph from ``pixels`` to ``class_index`` and ``probabilities``, weights made constants."""
     import tensorflow as tf
 
@@ -109,7 +109,7 @@ def _write_onnx(network: Any, labels: Sequence[str], file: Path) -> None:
     from keras.src.export.tf2onnx_lib import patch_tf2onnx
     from tf2onnx import convert
 
-    frozen = _frozen(network)
+    frozen = frozen_network(network)
     names = dict(zip((tensor.name for tensor in frozen.outputs), ("class_index", PROBABILITIES), strict=True))
     renamed = {frozen.inputs[0].name: "pixels", **names}
     patch_tf2onnx()  # tf2onnx 1.17 knows numpy 1 only
@@ -144,21 +144,24 @@ def _erfc(context: Any, node: Any, name: str, args: Any) -> None:
 
 
 def _write_openvino(network: Any, labels: Sequence[str], file: Path) -> None:
-    ov = import_openvino()
-    model = to_openvino(_frozen(network), (-1, *network.inputs[0].shape[1:]), file.parent)
+    save_openvino(to_openvino(frozen_network(network), (-1, *network.inputs[0].shape[1:]), file.parent), labels, file)
+
+
+def save_openvino(model: Any, labels: Sequence[str], file: Path) -> None:
+    """Write an OpenVINO model from pixels to the number of the class and the probabilities, with their names."""
     model.inputs[0].tensor.set_names({"pixels"})
     for output, name in zip(model.outputs, ("class_index", PROBABILITIES), strict=True):
         output.tensor.set_names({name})
     model.set_rt_info(["_".join(label.split()) for label in labels], ["model_info", "labels"])
     model.set_rt_info("Classification", ["model_info", "model_type"])
     model.set_rt_info(_json(labels), ["tlfeat", "labels"])
-    ov.save_model(model, file, compress_to_fp16=False)
+    import_openvino().save_model(model, file, compress_to_fp16=False)
 
 
 def _write_tflite(network: Any, labels: Sequence[str], file: Path) -> None:
     import tensorflow as tf
 
-    frozen = _frozen(network)
+    frozen = frozen_network(network)
 
     @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[tf.TensorSpec(frozen.inputs[0].shape, tf.float32, name="pixels")], autograph=False
@@ -205,12 +208,14 @@ def _load_onnx(file: Path) -> Run:
     return run
 
 
-def _load_openvino(file: Path) -> Run:
+def load_openvino(file: Path, *, is_bfloat16: bool = False) -> Run:
+    """Return what runs an OpenVINO file, in float32 or in bfloat16; what is int8 in it stays so."""
     ov = import_openvino()
     model = ov.Core().read_model(file)
     labels = json.loads(model.get_rt_info(["tlfeat", "labels"]).astype(str))
     # without the hint, processors that have bfloat16 compute in it
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    hint = "bf16" if is_bfloat16 else "f32"
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
 
     def run(pixels: Pixels) -> tuple[list[str], Probabilities32]:
         answer = compiled(pixels.astype(np.float32))
@@ -240,7 +245,7 @@ def _load_tflite(file: Path) -> Run:
 FORMATS = (
     Format("keras", ".keras", "keras", (), _write_keras, _load_keras),
     Format("onnx", ".onnx", "onnxruntime", ("onnx", "tf2onnx", "onnxruntime"), _write_onnx, _load_onnx),
-    Format("openvino", ".xml", "openvino", ("openvino",), _write_openvino, _load_openvino),
+    Format("openvino", ".xml", "openvino", ("openvino",), _write_openvino, load_openvino),
     Format("tflite", ".tflite", "ai-edge-litert", ("ai_edge_litert",), _write_tflite, _load_tflite),
 )
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from tlfeat.backbones.encoder import Encoder, PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
+from tlfeat.backbones.precision import FLOAT32, KINDS, kind_of
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec
 from tlfeat.backbones.words import WordsEncoder
 from tlfeat.cache.contents import Origin, origin_of
 from tlfeat.errors import DataError, ModelError, UsageError, WeightsError
 from tlfeat.images.resizing import RESIZES
+from tlfeat.models.network_copy import NETWORK_FILE
 from tlfeat.models.saved import ModelInfo
 from tlfeat.records import layers_of
 from tlfeat.types import ROW_TYPES
@@ -40,17 +42,23 @@ def _build(folder: Path, info: ModelInfo) -> Encoder:
         return PixelEncoder()
     if found is Origin.KERAS:
         resize, dtype = info.fingerprint.get("resize"), info.fingerprint.get("dtype")
+        precision = str(info.fingerprint.get("precision", FLOAT32))
         try:
             spec = BackboneSpec.from_dict(info.encoder)
         except DataError as error:
             raise ModelError(f"{folder} cannot be used: {error}") from error
-        if resize not in RESIZES or dtype not in ROW_TYPES:
-            raise ModelError(f"{folder} cannot be used: its fingerprint says resize {resize!r}, dtype {dtype!r}.")
+        if resize not in RESIZES or dtype not in ROW_TYPES or kind_of(precision) not in KINDS:
+            raise ModelError(
+                f"{folder} cannot be used: its fingerprint says resize {resize!r}, dtype {dtype!r}, precision "
+                f"{precision!r}."
+            )
         return KerasEncoder(
             spec,
             layers_of(info.layer),
             resize=resize,
             dtype=dtype,
+            precision=precision,
+            network=network if (network := folder / NETWORK_FILE).exists() else None,
             batch_size=BATCH_SIZE,
         )
     if found is Origin.TFIDF:

@@ -29,6 +29,7 @@ from tlfeat.heads.domain_check import FILE_NAME as DOMAIN_FILE
 from tlfeat.heads.reject import FILE_NAME as REJECT_FILE
 from tlfeat.heads.shift import HeldOut, measure_shift
 from tlfeat.models.licences import credits_of, licence_texts
+from tlfeat.models.network_copy import copy_network
 from tlfeat.records import Environment, Leaks, Result, Score, Shift, Timing
 from tlfeat.types import Labels
 from tlfeat.workspace import read_json, write_json
@@ -246,6 +247,8 @@ def write_model(folder: Path, fitted: Fitted, data: Data, leaks: LeakedImages, s
     def fill(aside: Path) -> None:
         nonlocal saved
         save(aside)
+        if result.kind == "head":
+            copy_network(fitted.encoder, result.layer, result.fingerprint, aside)
         n_bytes = sum(path.stat().st_size for path in aside.iterdir())
         if result.kind == "keras":  # the weights are in it; a head holds none of them
             for name, text in licence_texts(fitted.encoder).items():

@@ -210,8 +210,8 @@ def _legend(choice: Choice, n_more: int) -> list[str]:
         "layers. ≤: no more than such a pass. –: not recorded. frontier: none is both cheaper and better held out.",
         "held out: training images, each labelled by a head fitted without it. *: the highest, so chosen. against *: "
         "points of the test images; within noise: p >= 0.05 (McNemar's mid-p test, Holm).",
-        "network: all weights as float32 (of your own model, its file). row: embedding of an image in the cache. fit: "
-        "choosing parameters and fitting on cached rows, without extraction.",
+        "network: all weights as float32, or int8 (of your own model, its file). row: embedding of an image in the "
+        "cache. fit: choosing parameters and fitting on cached rows, without extraction.",
         *([f"Processor: {', '.join(processors)}."] if processors else []),
         *(f"not run: {name}: {why}" for name, why in choice.skipped),
         *(f"note: {note}" for note in choice.notes),

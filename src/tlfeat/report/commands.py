@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from tlfeat.backbones.catalog import own_resize
+from tlfeat.backbones.precision import kind_of
 from tlfeat.cache.contents import Origin, origin, parts_of
 from tlfeat.cache.reader import Cache
 from tlfeat.cache.store import open_cache
@@ -79,6 +80,8 @@ def _extract(cache: Cache) -> tuple[str, ...]:
         words += ["--resize", str(fingerprint["resize"])]
     if fingerprint.get("dtype", "float32") != "float32":
         words += ["--dtype", str(fingerprint["dtype"])]
+    if fingerprint.get("precision"):
+        words += ["--precision", kind_of(fingerprint["precision"])]
     for pair in source.get("class_map", []):
         words += ["--class-map", str(pair)]
     if source.get("classes"):

@@ -14,6 +14,7 @@ from tlfeat.backbones import catalog
 from tlfeat.backbones.encoder import resolve_embedding
 from tlfeat.backbones.graph import POOLS
 from tlfeat.backbones.network import DIGITS, DIGITS_PARAMETERS
+from tlfeat.backbones.precision import INT8, kind_of
 from tlfeat.cache.contents import Origin, encoder_name, origin
 from tlfeat.cache.passes import Cost, cost_of, passes_of
 from tlfeat.cache.reader import Cache
@@ -69,7 +70,7 @@ class Contender:
     row_bytes : int
         Of an image, as the cache stores it.
     network_bytes : int or None
-        Of the whole network's weights as float32; of a user's own model, its file.
+        Of the whole network's weights as float32, or int8; of a user's own model, its file.
     cost : Cost or None
         None where the cache does not say it.
     is_ahead : bool
@@ -191,7 +192,7 @@ def _names(caches: Sequence[Cache]) -> list[str]:
     for cache, name in zip(caches, plain, strict=True):
         alike = [other.fingerprint for other, its in zip(caches, plain, strict=True) if its == name]
         told = [
-            f"{part.replace('_', ' ')} {_short(cache.fingerprint.get(part))}"
+            f"{part.replace('_', ' ')} {_short(cache.fingerprint[part])}"
             for part in cache.fingerprint
             if part != "weights" and len({str(other.get(part)) for other in alike}) > 1
         ]
@@ -201,7 +202,7 @@ def _names(caches: Sequence[Cache]) -> list[str]:
 
 
 def _short(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "x".join(map(str, value)) if isinstance(value, list) else kind_of(str(value))
 
 
 def contender_of(cache: Cache, name: str, outcome: Outcome, n_layers: int, shares: Mapping[str, float]) -> Contender:
@@ -224,7 +225,7 @@ def contender_of(cache: Cache, name: str, outcome: Outcome, n_layers: int, share
 
 
 def network_bytes(cache: Cache) -> int | None:
-    """Return the size of the network that made a cache: its weights as float32, or the file of a user's own model.
+    """Return the size of the network that made a cache: its weights as float32 or int8, or a user's own file.
 
     None where there is no network that is known, or its file is gone.
     """
@@ -232,10 +233,11 @@ def network_bytes(cache: Cache) -> int | None:
     if kind is not Origin.KERAS:
         return 0 if kind is Origin.PIXELS else None
     backbone = str(cache.source["encoder"]["backbone"])
+    each = 1 if kind_of(cache.fingerprint.get("precision", "")) == INT8 else 4
     if backbone == DIGITS:
-        return 4 * DIGITS_PARAMETERS
+        return each * DIGITS_PARAMETERS
     try:
-        return 4 * getattr(catalog.find(backbone), "parameters", 0) or None
+        return each * getattr(catalog.find(backbone), "parameters", 0) or None
     except UsageError:
         file = Path(backbone)
         return file.stat().st_size if file.is_file() else None
