@@ -13,9 +13,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 import typer.testing
 from PIL import Image
 
@@ -134,11 +136,21 @@ def _networks_in_a_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory)
 def _what_is_always_the_same_is_made_once() -> Iterator[None]:
     """The table of commands and options, and the reference images of a size: a fourth of what many tests took.
 
-    And nothing waits for the disk: no test cuts the power of the machine.
+    And nothing waits for the disk: no test cuts the power of the machine. Libraries with threads of their own are
+    looked for only where a package was imported since.
     """
+
+    @functools.cache
+    def libraries(_: int) -> threadpoolctl.ThreadpoolController:
+        return threadpoolctl.ThreadpoolController()
+
+    def limits(limits: int) -> Any:
+        return libraries(len(sys.modules)).limit(limits=limits)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.testing, "_get_command", functools.cache(typer.testing._get_command))
         patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(threadpoolctl, "threadpool_limits", limits)
         patch.setattr(reference, "reference_pixels", functools.lru_cache(8)(reference.reference_pixels))
         yield
 
