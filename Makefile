@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # One thread a worker: more would only wait for each other. What Python compiles is kept for the many short processes.
-PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+STEADY := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo test check lint types format bench soak clean
 
@@ -22,7 +22,7 @@ demo: .venv/installed  ## extract, fit-sklearn, fit-keras and compare on the bui
 test: lint types check  ## everything that has to pass
 
 check: .venv/installed  ## the tests alone, on all cores
-	$(PYTEST)
+	$(STEADY) $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -61,7 +61,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/finetune.py $(POTATO)  # POTATO=folder of class folders; without it the table of the last run
 
 soak: .venv/installed  ## the tests marked soak; then killed commands, power cuts, damaged files by the thousand; hours
-	$(PYTEST) -m soak
+	$(STEADY) $(BIN)/pytest -m soak -n auto --dist loadfile
 	$(BIN)/python soak/cache.py
 	$(BIN)/python soak/images.py
 	$(BIN)/python soak/kills.py
