@@ -62,12 +62,19 @@ NEEDS_POSIX = {
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out on Windows what it cannot do; leave to ``make soak`` what is no sample of its test."""
+    unknown: dict[str, set[str]] = {}
     for item in items:
         sample = item.get_closest_marker("sample")
-        if sample and isinstance(item, pytest.Function) and item.callspec.id not in sample.args:
-            item.add_marker(pytest.mark.soak)
+        if sample and isinstance(item, pytest.Function):
+            case = item.callspec.id
+            unknown.setdefault(item.nodeid.partition("[")[0], set(sample.args)).discard(case)
+            if case not in sample.args:
+                item.add_marker(pytest.mark.soak)
+    is_whole = not any("[" in argument for argument in config.args)
+    if is_whole and (wrong := {test: ids for test, ids in unknown.items() if ids}):
+        raise pytest.UsageError(f"No such cases to be samples: {wrong}")
     if sys.platform == "win32":
         for item in items:
             if getattr(item, "originalname", item.name) in NEEDS_POSIX:
