@@ -17,7 +17,7 @@ from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.graph import embedding_output
 from tlfeat.backbones.int8 import find_network, read_layers
 from tlfeat.backbones.network import BackboneSpec, build_base, weights_digest
-from tlfeat.backbones.precision import BFLOAT16, FLOAT32, INT8, has_bfloat16, kind_of
+from tlfeat.backbones.precision import BFLOAT16, FLOAT32, INT8, check_written, has_bfloat16, kind_of
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import (
     CannotConvert,
@@ -100,6 +100,7 @@ class KerasEncoder:
         self.networks_dir = networks_dir or workspace.NETWORKS_DIR
         self.notes: list[str] = []
         check_runtime(runtime)
+        check_written(precision)
         if precision != FLOAT32:
             if runtime == "tensorflow":
                 raise UsageError(f"--precision {kind_of(precision)} is for OpenVINO. Leave --runtime tensorflow out.")
