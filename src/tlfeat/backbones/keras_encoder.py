@@ -29,7 +29,7 @@ from tlfeat.backbones.runtime import (
 )
 from tlfeat.errors import WeightsError
 from tlfeat.images.decode import n_cores
-from tlfeat.images.resizing import pixel_type
+from tlfeat.images.resizing import check_possible, pixel_type
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 #: What TensorFlow takes as the name of a scope within another; every layer is one.
@@ -84,6 +84,7 @@ class KerasEncoder:
         self.spec = spec
         self.layers = tuple(dict.fromkeys(layers))
         self.resize = resize or spec.own_resize
+        check_possible(self.resize)
         self.dtype = dtype
         self._n_threads = n_threads
         self.networks_dir = networks_dir or workspace.NETWORKS_DIR
