@@ -32,7 +32,7 @@ from tlfeat.backbones.runtime import (
 )
 from tlfeat.errors import UsageError, WeightsError
 from tlfeat.images.decode import n_cores
-from tlfeat.images.resizing import pixel_type
+from tlfeat.images.resizing import check_possible, pixel_type
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 #: What TensorFlow takes as the name of a scope within another; every layer is one.
@@ -93,6 +93,7 @@ class KerasEncoder:
         self.spec = spec
         self.layers = tuple(dict.fromkeys(layers))
         self.resize = resize or spec.own_resize
+        check_possible(self.resize)
         self.dtype = dtype
         self.precision = precision
         self._network = network
