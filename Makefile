@@ -3,6 +3,8 @@
 #   make test    passes the tests
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# One thread a worker: more would only wait for each other. What Python compiles is kept for the many short processes.
+STEADY := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo test check lint types format bench soak clean
 
@@ -20,8 +22,7 @@ demo: .venv/installed  ## extract, fit-sklearn, fit-keras and compare on the bui
 test: lint types check  ## everything that has to pass
 
 check: .venv/installed  ## the tests alone, on all cores
-	@# one thread a worker: more would only wait for each other
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	$(STEADY) $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -60,7 +61,8 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/finetune.py $(POTATO)  # POTATO=folder of class folders; without it the table of the last run
 
-soak: .venv/installed  ## killed commands, power cuts, damaged caches and pictures by the thousand; hours
+soak: .venv/installed  ## the tests marked soak; then killed commands, power cuts, damaged files by the thousand; hours
+	$(STEADY) $(BIN)/pytest -m soak -n auto --dist loadfile
 	$(BIN)/python soak/cache.py
 	$(BIN)/python soak/images.py
 	$(BIN)/python soak/kills.py

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 import typer.testing
 from PIL import Image
 
@@ -23,9 +25,11 @@ from children import exit_code_of_child
 from tlfeat import workspace
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.backbones.frameworks import import_keras
+from tlfeat.cache import checks, hdf5_file
 from tlfeat.extract import reference
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.resizing import RESIZES, is_possible
+from tlfeat.report import embedding_map
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 ROOT = Path(__file__).parents[1]
@@ -64,12 +68,30 @@ NEEDS_POSIX = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out on Windows what it cannot do."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out on Windows what it cannot do; leave to ``make soak`` what is no sample of its test."""
+    unknown: dict[str, set[str]] = {}
+    for item in items:
+        sample = item.get_closest_marker("sample")
+        if sample and isinstance(item, pytest.Function):
+            case = item.callspec.id
+            unknown.setdefault(item.nodeid.partition("[")[0], set(sample.args)).discard(case)
+            if case not in sample.args:
+                item.add_marker(pytest.mark.soak)
+    is_whole = not any("[" in argument for argument in config.args)
+    if is_whole and (wrong := {test: ids for test, ids in unknown.items() if ids}):
+        raise pytest.UsageError(f"No such cases to be samples: {wrong}")
     if sys.platform == "win32":
         for item in items:
             if getattr(item, "originalname", item.name) in NEEDS_POSIX:
                 item.add_marker(pytest.mark.skip(reason="Windows has no such signals, limits or pipes"))
+
+
+def skip_without(*packages: str, reason: str) -> None:
+    """Skip a file of tests where one of these is not installed; none is imported, which may take seconds."""
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        pytest.skip(reason, allow_module_level=True)
 
 
 def script(path: str) -> ModuleType:
@@ -126,9 +148,23 @@ def _networks_in_a_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(autouse=True, scope="session")
 def _what_is_always_the_same_is_made_once() -> Iterator[None]:
-    """The table of commands and options, and the reference images of a size: a fourth of what many tests took."""
+    """The table of commands and options, and the reference images of a size: a fourth of what many tests took.
+
+    And nothing waits for the disk: no test cuts the power of the machine. Libraries with threads of their own are
+    looked for only where a package was imported since.
+    """
+
+    @functools.cache
+    def libraries(_: int) -> threadpoolctl.ThreadpoolController:
+        return threadpoolctl.ThreadpoolController()
+
+    def limits(limits: int) -> Any:
+        return libraries(len(sys.modules)).limit(limits=limits)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.testing, "_get_command", functools.cache(typer.testing._get_command))
+        patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(threadpoolctl, "threadpool_limits", limits)
         patch.setattr(reference, "reference_pixels", functools.lru_cache(8)(reference.reference_pixels))
         yield
 
@@ -156,6 +192,24 @@ def pytest_runtest_teardown() -> None:
         gc.collect()
         gc.freeze()
         _is_frozen = True
+
+
+@pytest.fixture(autouse=True)
+def _cheap_stand_ins(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What costs much and is the subject of few tests, those marked ``whole``.
+
+    Caches are looked through here and not in a child: to fork a process with TensorFlow in it takes a tenth of a
+    second. A map of t-SNE is two principal components the other way round.
+    """
+    if request.node.get_closest_marker("whole"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            hdf5_file, "in_child", lambda path, work, *_, **__: checks._result(path, checks._said(path, work))
+        )
+        patch.setattr(embedding_map, "_tsne", lambda rows, seed: embedding_map._first_two(rows, seed)[:, ::-1])
+        yield
 
 
 @pytest.fixture
@@ -196,20 +250,24 @@ def without_rights(work: Callable[[], object]) -> None:
 MakePhotos = Callable[..., Path]
 
 
+def write_photos(root: Path, n: int = 10, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Write ``CLASS/N.png`` with `n` different pictures a class, and return the folder."""
+    for c, name in enumerate(classes):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            image = picture(1000 * c + i)
+            # a class has a tint, so that heads have something to find
+            tint = Image.new("RGB", image.size, (255, 0, 0) if c % 2 else (0, 0, 255))
+            Image.blend(image, tint, 0.3).save(root / name / f"{i}.png")
+    return root
+
+
 @pytest.fixture
 def make_photos(tmp_path: Path) -> MakePhotos:
     """Return a function that writes ``photos/CLASS/N.png`` with `n` different pictures a class."""
 
     def make(n: int = 10, classes: tuple[str, ...] = ("cat", "dog"), folder: str = "photos") -> Path:
-        root = tmp_path / folder
-        for c, name in enumerate(classes):
-            (root / name).mkdir(parents=True, exist_ok=True)
-            for i in range(n):
-                image = picture(1000 * c + i)
-                # a class has a tint, so that heads have something to find
-                tint = Image.new("RGB", image.size, (255, 0, 0) if c % 2 else (0, 0, 255))
-                Image.blend(image, tint, 0.3).save(root / name / f"{i}.png")
-        return root
+        return write_photos(tmp_path / folder, n, classes)
 
     return make
 

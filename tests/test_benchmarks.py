@@ -195,6 +195,7 @@ def test_figures_that_are_not_kept_are_printed_and_touch_no_page(
         assert (tmp_path / "pages" / "accuracy_and_time.md").exists() == has_page
 
 
+@pytest.mark.soak
 @pytest.mark.keras
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"needs the shared data and weights, absent: {SHARED}")
 def test_a_small_run_ends_with_a_row_for_logistic_regression(

@@ -220,6 +220,7 @@ def test_cut_points_are_not_looked_for_again(saved: Path) -> None:
     assert [list(cut.output_shape) for cut in cuts.values()] == [cut["output_shape"] for cut in stored]
 
 
+@pytest.mark.whole
 def test_a_map_that_was_kept_is_not_laid_out_again(saved: Path, tmp_path: Path) -> None:
     (kept,) = (workspace.CACHE_DIR / "maps").iterdir()
     with opened("photos-tiny") as data:

@@ -150,6 +150,7 @@ AT_THE_TOP = {
 }
 
 
+@functools.cache
 def imported(tree: ast.AST, *, is_top: bool = False) -> set[str]:
     nodes = tree.body if is_top and isinstance(tree, ast.Module) else ast.walk(tree)
     found = set()
@@ -289,7 +290,7 @@ def test_no_tensorflow_from_extract_on_known_images_to_the_head(make_photos: Mak
     lines = [
         command("extract", str(photos), "--backbone", "pixels"),
         command("fit-sklearn", "--model", "svm"),
-        command("compare", "--keras", "none", "--heads", "svm"),
+        command("compare", "--keras", "none", "--heads", "svm", "--map", "pca"),
         command("cache", "verify"),
     ]
     loaded = loaded_after("\n".join(lines), cwd=work)

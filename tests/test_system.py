@@ -85,6 +85,7 @@ def ctrl_c(work: Path, module: str, *words: str, more: str = "") -> subprocess.C
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=work, check=False)
 
 
+@pytest.mark.sample("tlfeat.cli.app")
 @pytest.mark.parametrize("module", ["typer", "tlfeat.cli.app", "tlfeat.cli.studies"])
 def test_ctrl_c_while_the_program_starts_is_one_line(tmp_path: Path, module: str) -> None:
     run = ctrl_c(tmp_path, module, "extract", "--backbone", "pixels")
@@ -158,23 +159,36 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
+#: Several commands in one process, which imports scikit-learn once.
+ONE_AFTER_ANOTHER = """
+import sys
+from tlfeat.__main__ import main
+for words in sys.argv[1:]:
+    sys.argv = ["tlfeat", *words.split()]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 on other systems, whatever the locale")
 def test_names_with_accents_go_all_the_way_where_the_locale_is_ascii(make_photos: MakePhotos, tmp_path: Path) -> None:
     make_photos(n=6, classes=("été", "猫"), folder="photos-é")
-    env = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for words in (
+    commands = (
         "extract photos-é --backbone pixels --cache é.h5",
         "compare --heads knn --keras none --map none --cache é.h5",
         "predict photos-é/été/0.png --cache é.h5",
-    ):
-        run = subprocess.run(
-            [sys.executable, "-m", "tlfeat", *words.split()],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_ANOTHER, *commands],
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
     assert "photos-é/été/0.png" in run.stdout
     assert (tmp_path / "reports" / "é" / "comparison.html").exists()

@@ -189,6 +189,7 @@ class Environment(Record):
         )
 
 
+@functools.cache
 def distribution_version(module: str) -> str:
     """Return the installed version of the distribution that provides `module`, or "" where there is none.
 

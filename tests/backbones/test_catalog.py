@@ -103,6 +103,7 @@ def test_preprocessing_input_size_and_paper_are_those_of_keras(verify: ModuleTyp
     assert verify.quick_differences(backbone) == []
 
 
+@pytest.mark.sample("mobilenet_0.25", "mobilenet_v3_small_minimalistic", "resnet50_v2", "efficientnet_b0")
 @pytest.mark.keras
 @pytest.mark.parametrize("name", SAMPLE)
 def test_weights_and_shape_are_those_of_keras(verify: ModuleType, name: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import script
+from conftest import script, skip_without
 from tlfeat.backbones import hub, hub_fetch
 from tlfeat.backbones.hub_catalog import FAMILIES, HUB_BACKBONES
 from tlfeat.errors import UsageError, WeightsError
 
-pytest.importorskip("keras_hub", reason="KerasHub is not installed: pip install 'tlfeat[hub]'")
+skip_without("keras_hub", reason="KerasHub is not installed: pip install 'tlfeat[hub]'")
 
 ORIGINALS = Path(__file__).parent / "originals"
 
@@ -76,6 +76,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.sample("dinov3_small", "siglip_base_16", "dinov2_with_registers_small", "clip_base_32")
 @pytest.mark.keras
 @pytest.mark.parametrize("name", sorted(path.name for path in ORIGINALS.iterdir()))
 def test_all_tokens_of_every_block_are_those_of_the_original(name: str, tmp_path: Path) -> None:
@@ -239,6 +240,7 @@ def test_tensors_that_do_not_fit_are_named(what: str, folder: Path) -> None:
     assert why in str(raised.value)
 
 
+@pytest.mark.sample("siglip_base_16-head.attention.in_proj_weight-shape0")
 @pytest.mark.keras
 @pytest.mark.parametrize(
     ("name", "tensor", "shape"),
@@ -258,6 +260,7 @@ def test_tensors_that_are_put_together_and_do_not_fit_are_said_to(
         build(folder, name.partition("_")[0], (32, 32))
 
 
+@pytest.mark.sample("0", "500")
 @pytest.mark.keras
 @pytest.mark.parametrize("n_left", [0, 5, 500, 60_000])
 def test_truncated_weights_are_damaged(n_left: int, folder: Path) -> None:
@@ -267,6 +270,7 @@ def test_truncated_weights_are_damaged(n_left: int, folder: Path) -> None:
         build(folder)
 
 
+@pytest.mark.sample("bfloat16-0.03")
 @pytest.mark.keras
 @pytest.mark.parametrize(("kind", "close"), [("float16", 3e-3), ("bfloat16", 3e-2)])
 def test_weights_of_half_precision_are_read(kind: str, close: float, folder: Path) -> None:
@@ -333,6 +337,7 @@ def test_a_keras_preset_gives_the_same_network(folder: Path, tmp_path: Path) -> 
         build(preset, size=size)
 
 
+@pytest.mark.sample("clip")
 @pytest.mark.keras
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_the_vision_tower_of_a_keras_preset_is_taken_out(family: str, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def assert_same_bits(one: dict[str, Rows], other: dict[str, Rows]) -> None:
 # --- the same rows --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("digits_cnn", "mobilenet")
 @pytest.mark.parametrize(
     ("name", "mode", "layers"),
     [
@@ -154,6 +155,7 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
         assert_same_bits(dict(rows), digits(networks).encode(pixels))
 
 
+@pytest.mark.sample("openvino")
 @pytest.mark.parametrize("wanted", ["openvino", "tensorflow"])
 def test_pixels_that_were_not_rounded_are_taken_as_they_are(wanted: str, pixels: Pixels, tmp_path: Path) -> None:
     encoder = digits(tmp_path, wanted, resize="dataset")
@@ -175,6 +177,7 @@ def flipped(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 64]) + data[middle + 1 :]
 
 
+@pytest.mark.sample("half-a-graph", "one-bit-of-the-weights", "another-width")
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     [
@@ -252,6 +255,7 @@ def test_a_whole_network_that_openvino_cannot_load_is_left_to_tensorflow(
     assert falls_back(digits(networks), pixels, expected).endswith(".xml cannot be loaded: no CPU plugin here")
 
 
+@pytest.mark.sample("nothing-converted")
 @pytest.mark.parametrize("is_there_already", [False, True], ids=["nothing-converted", "converted-before"])
 def test_without_openvino_tensorflow_embeds(
     is_there_already: bool,

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import skip_without
 from made_texts import TEXTS, as_sentence_encoder, tensors_of, text_folder, write_tensors
 from odd_texts import ODD
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec
 from tlfeat.errors import BadImage, TlfeatError, UsageError, WeightsError
 
-for needed in ("keras_hub", "safetensors", "tokenizers"):
-    pytest.importorskip(needed, reason="text encoders come with tlfeat[hub]")
+skip_without("keras_hub", "safetensors", "tokenizers", reason="text encoders come with tlfeat[hub]")
 
 REFERENCE = Path(__file__).with_name("text_reference.npz")
 
@@ -40,6 +40,7 @@ def rows_of(encoder: TextEncoder, texts: list[str]) -> dict[str, np.ndarray]:
     return encoder.encode([encoder.decode(text.encode()) for text in texts])
 
 
+@pytest.mark.sample("bert", "xlm-roberta")
 @needs_hub
 @pytest.mark.keras
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "xlm-roberta"])
@@ -55,6 +56,7 @@ def test_rows_of_every_family_equal_those_of_transformers(family: str, tmp_path:
     assert encoder.notes == ["2 texts are longer than 24 tokens: the beginning was embedded, the rest was cut off"]
 
 
+@pytest.mark.soak
 @needs_hub
 @pytest.mark.keras
 def test_minilm_gives_the_rows_of_transformers_and_the_cosines_of_its_documentation(tmp_path: Path) -> None:

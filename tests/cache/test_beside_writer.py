@@ -29,6 +29,8 @@ from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheError, CacheLocked
 from tlfeat.evaluate.data import open_data
 
+pytestmark = pytest.mark.whole
+
 N, STEP = 300, 7
 
 
@@ -66,6 +68,7 @@ def writing_in_a_loop(path: Path, *, is_compressed: bool) -> Iterator[None]:
         os.close(told)
 
 
+@pytest.mark.sample("True")
 @pytest.mark.parametrize("is_compressed", [False, True])
 def test_what_a_reader_sees_beside_a_writer_that_commits_in_a_loop_was_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_compressed: bool

@@ -15,6 +15,8 @@ from made_data import filled_cache
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheDamaged, CacheError
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:

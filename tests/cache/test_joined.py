@@ -138,6 +138,7 @@ def test_copies_in_two_caches_share_a_row_and_are_said() -> None:
         assert len(cache.table.images) == 6
 
 
+@pytest.mark.sample("beside", "none")
 @pytest.mark.parametrize(
     ("roots", "root", "paths"),
     [

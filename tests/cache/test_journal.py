@@ -63,6 +63,7 @@ def test_after_a_power_cut_the_file_is_as_the_last_commit_left_it(
         power_cuts.check_journal_cut(story, n_ops, rng, tmp_path)
 
 
+@pytest.mark.sample("0")
 @pytest.mark.parametrize("seed", range(6))
 def test_after_a_power_cut_a_cache_holds_every_row_that_was_committed(
     power_cuts: ModuleType, tmp_path: Path, seed: int
@@ -70,6 +71,7 @@ def test_after_a_power_cut_a_cache_holds_every_row_that_was_committed(
     assert power_cuts.power_cut(2 * seed, tmp_path, n_cuts=10)["rows as committed"] == 10
 
 
+@pytest.mark.sample("file", "journal")
 @pytest.mark.parametrize("lying", [("file", "c.h5"), (".journal",), ("",)], ids=["file", "journal", "folder"])
 def test_the_power_cuts_find_an_fsync_that_is_missing(
     power_cuts: ModuleType, tmp_path: Path, lying: tuple[str, ...]

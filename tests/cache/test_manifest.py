@@ -221,6 +221,7 @@ def changed(**values: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+@pytest.mark.sample("../shard-00001-of-00003.h5", "/etc/passwd")
 @pytest.mark.parametrize("name", ["../shard-00001-of-00003.h5", "/etc/passwd", "other.h5", "shard-00001-of-00004.h5"])
 def test_a_manifest_that_points_outside_its_folder_is_refused(name: str) -> None:
     for number in (1, 2, 3):
@@ -233,6 +234,9 @@ def test_a_manifest_that_points_outside_its_folder_is_refused(name: str) -> None
         open_cache("shards")
 
 
+@pytest.mark.sample(
+    "values2-is of format tlfeat-shards 9", "values3-names a shard twice, or none", "values4-different encoders"
+)
 @pytest.mark.parametrize(
     ("values", "said"),
     [

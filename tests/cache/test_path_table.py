@@ -17,6 +17,8 @@ from tlfeat.cache.repair import repair_cache
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import CacheDamaged, CacheError
 
+pytestmark = pytest.mark.whole
+
 
 def test_a_table_reads_as_it_was_written_and_replaces_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "any.h5"
@@ -49,6 +51,7 @@ def test_what_is_no_key_or_status_is_damage(column: str, tmp_path: Path) -> None
             read_path_table(path, file)
 
 
+@pytest.mark.sample("many lines")
 @pytest.mark.parametrize(
     ("column", "width", "n_lines"),
     [("path", 30_000, 20_000), ("error", 50_000, 12_000), ("status", 2, 4_000_000)],

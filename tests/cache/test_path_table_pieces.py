@@ -74,6 +74,7 @@ def held(path: Path) -> ImageTable:
         return cache.table
 
 
+@pytest.mark.sample("some lines and more", "nothing", "fewer")
 @pytest.mark.parametrize(("change", "is_in_place"), CHANGES.values(), ids=CHANGES)
 def test_every_line_is_as_before_or_as_it_was_to_be_whenever_the_writer_dies(
     change: Callable[[ImageTable], ImageTable],

@@ -73,6 +73,7 @@ def _table_gone(file: h5py.File) -> None:
     file["images"].create_dataset("key", data=np.array([b"no key"] * 200), chunks=(200,))
 
 
+@pytest.mark.sample("_flip-said0-195", "_torn_tail-said3-190", "_table_gone-said5-200")
 @pytest.mark.parametrize(
     ("harm", "said", "n_kept"),
     [

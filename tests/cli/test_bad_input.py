@@ -5,10 +5,12 @@ Everything runs with ``--backbone pixels``, so that no test starts TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -57,25 +59,44 @@ def paint(path: Path, seed: int, *, brightness: int = 0) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `data`, `cache` and `model` begin with, made once at the path of every test, which a cache records."""
+    base = tmp_path_factory.mktemp("made")
+    work = base / "work"
+    work.mkdir()
+    with contextlib.chdir(work):
+        for i in range(10):
+            paint(Path("data/cat") / f"{i}.png", i)
+            paint(Path("data/dog") / f"{i}.png", 100 + i, brightness=150)
+        shutil.copytree(work, base / "data")
+        assert Ran("extract", "data", "--backbone", "pixels", "--cache", "c.h5").code == DONE
+        shutil.copytree(work, base / "cache")
+        fit(Path("c.h5"))
+        shutil.copytree(work, base / "model")
+    return base
+
+
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every command runs in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def workplace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every command runs in an empty folder, of one name; what the test before left is put away."""
+    work = made / "work"
+    work.rename(made / f"before-{tmp_path.name}")
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
 
 
 @pytest.fixture
-def data() -> Path:
+def data(made: Path, workplace: Path) -> Path:
     """Ten dark cats and ten bright dogs."""
-    for i in range(10):
-        paint(Path("data/cat") / f"{i}.png", i)
-        paint(Path("data/dog") / f"{i}.png", 100 + i, brightness=150)
+    shutil.copytree(made / "data", workplace, dirs_exist_ok=True)
     return Path("data")
 
 
 @pytest.fixture
-def cache(data: Path) -> Path:
-    assert Ran("extract", data, "--backbone", "pixels", "--cache", "c.h5").code == DONE
+def cache(made: Path, data: Path, workplace: Path) -> Path:
+    shutil.copytree(made / "cache", workplace, dirs_exist_ok=True)
     return Path("c.h5")
 
 
@@ -87,8 +108,10 @@ def fit(cache: Path, *options: str) -> Path:
 
 
 @pytest.fixture
-def model(cache: Path) -> Path:
-    return fit(cache)
+def model(made: Path, cache: Path, workplace: Path) -> Path:
+    shutil.copytree(made / "model", workplace, dirs_exist_ok=True)
+    (folder,) = Path("models/c").iterdir()
+    return folder
 
 
 # --- no data, or not enough -----------------------------------------------------------------------------------
@@ -240,6 +263,7 @@ ODD_NAMES = {
 }
 
 
+@pytest.mark.sample("newline", "invalid-utf8", "escape-sequence")
 @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
 def test_odd_names_survive_in_every_output(data: Path, name: str) -> None:
     paint(data / "cat" / name, 500)
@@ -391,6 +415,8 @@ def test_a_cache_of_a_newer_format_says_update(cache: Path) -> None:
     assert (ran.code, "has cache format 99; this tlfeat reads 1, 2 and 3. Update tlfeat." in ran.error) == (KNOWN, True)
 
 
+@pytest.mark.sample("fit-sklearn", "extract")
+@pytest.mark.whole
 @pytest.mark.parametrize("command", COMMANDS_ON_A_CACHE.values(), ids=COMMANDS_ON_A_CACHE)
 def test_a_cut_off_cache_is_an_error_and_never_a_crash(cache: Path, command: tuple[str, ...]) -> None:
     whole = cache.read_bytes()
@@ -402,6 +428,8 @@ def test_a_cut_off_cache_is_an_error_and_never_a_crash(cache: Path, command: tup
         assert cache.read_bytes() == whole[:kept], kept
 
 
+@pytest.mark.sample("OHDR-extract", "TREE-verify")
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["extract", "info", "verify", "export"])
 @pytest.mark.parametrize("block", [b"OHDR", b"TREE"], ids=lambda block: block.decode())
 def test_a_damaged_block_of_hdf5_is_an_error_and_never_a_traceback(cache: Path, block: bytes, name: str) -> None:

@@ -77,7 +77,7 @@ def test_the_three_bare_commands_work_in_order_on_the_built_in_example_and_ask_n
     for name in ("logreg", "svm", "knn", "pixels+logreg", "keras-frozen", "keras-finetuned", "keras-scratch"):
         assert name in third.stdout
     assert "Reused from earlier commands: svm" in third.stderr
-    again = tlfeat_process("extract", "--layer", "avg_pool", cwd=tmp_path)
+    again = tlfeat("extract", "--layer", "avg_pool", cwd=tmp_path)
     assert "0 embedded, " in again.stdout
 
 

@@ -195,6 +195,7 @@ def test_a_problem_keeps_its_exit_code_though_nobody_reads_the_result(
     assert capsys.readouterr().err.endswith("error: No image of 1 could be read.\n")
 
 
+@pytest.mark.sample("1")
 @pytest.mark.parametrize("n_lines", [0, 1])
 def test_a_reader_that_leaves_early_sees_no_traceback_at_the_end_of_the_program(n_lines: int) -> None:
     code = (

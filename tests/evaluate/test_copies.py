@@ -79,6 +79,7 @@ def forged(text: str, pairs: list[Any]) -> str:
     return json.dumps({**content, "digest": workspace.digest(content, 16)})
 
 
+@pytest.mark.sample("cut", "no pairs", "other kind")
 @pytest.mark.parametrize(
     "damage",
     [

@@ -184,6 +184,7 @@ def test_a_cache_of_another_encoder_is_refused_and_both_are_named(
         extract_rows(load_images(photos), CountingEncoder((9, 9)), tmp_path / "c.h5")
 
 
+@pytest.mark.sample("0.25")
 @pytest.mark.parametrize("after_s", [0.05, 0.15, 0.25, 0.4])
 def test_killed_extract_goes_on_and_ends_with_the_same_bits(
     make_photos: MakePhotos, tmp_path: Path, after_s: float

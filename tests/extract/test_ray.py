@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import MakePhotos
+from conftest import MakePhotos, skip_without
 from tlfeat.backbones.encoder import PixelEncoder
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import ClusterError, Interrupted
@@ -31,7 +31,7 @@ from tlfeat.images.load import load_images
 from tlfeat.system import is_running
 from tlfeat.types import Pixels, Rows
 
-pytest.importorskip("ray", reason="--ray needs pip install 'tlfeat[ray]'")
+skip_without("ray", reason="--ray needs pip install 'tlfeat[ray]'")
 if sys.platform == "win32":
     pytest.skip("clusters of several nodes on one machine are for Linux and macOS", allow_module_level=True)
 

@@ -32,6 +32,8 @@ from tlfeat.errors import CacheDamaged, CacheError, CacheLocked
 from tlfeat.extract.extract import extract_rows
 from tlfeat.images.load import load_images
 
+pytestmark = pytest.mark.whole
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
@@ -75,7 +77,7 @@ def test_a_writer_that_is_killed_six_times_loses_no_committed_row_and_ends_with_
 def test_damaged_caches_end_in_listed_problems_or_a_clear_error(damage: ModuleType, tmp_path: Path) -> None:
     """The first of the 10,000 of ``soak/cache.py``."""
     seeds = damage.make_seeds(tmp_path)
-    outcomes = sum((damage.mutant(seed, seeds, tmp_path) for seed in range(25)), damage.Counter())
+    outcomes = sum((damage.mutant(seed, seeds, tmp_path) for seed in range(12)), damage.Counter())
     assert outcomes["error: refused"] > 5
     assert outcomes["sound"] > 2  # a byte that means nothing
     assert outcomes["repair: salvaged"] + outcomes["repair: rows dropped"] > 0
@@ -84,6 +86,7 @@ def test_damaged_caches_end_in_listed_problems_or_a_clear_error(damage: ModuleTy
 # --- a process that may crash ---------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("crash", "loop", "memory", "error")
 @needs_fork
 @pytest.mark.parametrize(
     ("work", "message"),
@@ -188,6 +191,7 @@ def test_ctrl_c_in_the_middle_of_a_commit_comes_after_it(tmp_path: Path) -> None
     assert rows.tobytes() == np.arange(300, dtype=np.float32).tobytes()
 
 
+@pytest.mark.sample("0.0")
 @pytest.mark.parametrize("wait_s", [0.0, 0.05])
 def test_ctrl_c_twice_stops_and_loses_nothing(
     soak: ModuleType, photos: Path, tmp_path: Path, undisturbed: dict[str, bytes], wait_s: float
@@ -238,6 +242,7 @@ def test_an_exception_in_a_decoding_thread_ends_the_run_and_loses_nothing(
 # --- disks ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("posix_fallocate-0", "write-3", "fsync-7")
 @pytest.mark.parametrize(
     ("call", "n_before"),
     [
@@ -400,6 +405,7 @@ def test_locks_hold_against_plain_h5py_in_both_directions(tmp_path: Path) -> Non
             process.communicate("")
 
 
+@pytest.mark.sample("-86400")
 @pytest.mark.parametrize("jump_s", [-86_400, 86_400])
 def test_a_clock_that_jumps_costs_a_look_at_the_files_and_never_a_wrong_row(
     photos: Path, tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, jump_s: int

@@ -101,6 +101,7 @@ def test_more_layers_than_there_are_is_the_whole_backbone(branching: Path) -> No
     assert all(layer.trainable for layer in network.graph.layers if "bn" not in layer.name)
 
 
+@pytest.mark.sample("6")
 @pytest.mark.parametrize("last", [0, 1, 6, 8])
 def test_training_from_the_cut_gives_the_weights_of_plain_keras(
     own_data: tuple[Path, Data], last: int, request: pytest.FixtureRequest
@@ -131,6 +132,7 @@ def test_training_from_the_cut_gives_the_weights_of_plain_keras(
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.sample("views", "two phases")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -155,8 +157,8 @@ def test_what_is_fed_does_not_change_what_is_learned(
 
 
 def test_half_precision_at_the_cut_takes_half_the_disk(data: Data, eagerly: None) -> None:
-    whole = fit_keras(data, TrainSettings(**LAST_BLOCK, seed=4)).result
-    half = fit_keras(data, TrainSettings(**LAST_BLOCK, seed=4, cut="float16")).result
+    whole = fit_keras(data, TrainSettings(**LAST_BLOCK)).result
+    half = fit_keras(data, TrainSettings(**LAST_BLOCK, cut="float16")).result
     assert half.history["loss"] != whole.history["loss"]
     np.testing.assert_allclose(half.history["loss"], whole.history["loss"], rtol=0.01)
 
@@ -184,7 +186,7 @@ def test_frozen_batchnorm_keeps_its_statistics_and_a_trained_one_does_not(data: 
 
 
 def test_augmentation_changes_what_is_learned_and_draws_anew_in_every_epoch(data: Data, eagerly: None) -> None:
-    plain = TrainSettings(**{**LAST_BLOCK, "epochs": 2}, seed=6)
+    plain = TrainSettings(**LAST_BLOCK)
     drawn = replace(plain, augment=Augmentation(rotation=0.3))
     one, again = fit_keras(data, drawn).result, fit_keras(data, drawn, is_fresh=True).result
     assert one.history["loss"] == again.history["loss"]
@@ -214,6 +216,7 @@ def test_mixed_precision_trains_and_leaves_a_network_in_float32(data: Data, monk
 # --- images that have gone ---------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("float32")
 @pytest.mark.parametrize("cut", ["float32", "off"])
 def test_an_image_that_has_gone_or_changed_is_left_out_and_listed(
     own_data: tuple[Path, Data], cut: str, eagerly: None

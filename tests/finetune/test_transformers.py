@@ -94,6 +94,7 @@ def test_where_nothing_is_said_two_blocks_train_and_of_other_networks_twenty_lay
     assert settings.on(has_blocks=False).to_dict()["unfreeze_last"] == settings.to_dict()["unfreeze_last"] == 20
 
 
+@pytest.mark.sample("dinov3")
 @pytest.mark.parametrize("family", ["vit", "dinov2", "dinov3"])
 def test_training_from_the_cut_gives_the_weights_of_plain_keras(
     family: str, folders: Path, photos: Path, eagerly: None
@@ -122,6 +123,7 @@ def test_training_from_the_cut_gives_the_weights_of_plain_keras(
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.soak
 def test_what_is_fed_does_not_change_what_is_learned(folders: Path, photos: Path, eagerly: None) -> None:
     changes: dict[str, Any] = {"augment": Augmentation(flip="horizontal", rotation=0.1), "views": 2, "head_epochs": 1}
     with data_of("vit", folders, photos) as data:
@@ -133,6 +135,7 @@ def test_what_is_fed_does_not_change_what_is_learned(folders: Path, photos: Path
     assert from_cut.predicted == from_pixels.predicted
 
 
+@pytest.mark.soak
 def test_a_killed_training_goes_on_from_its_last_saved_epoch(
     folders: Path, photos: Path, eagerly: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +163,7 @@ def test_more_blocks_than_there_are_is_said(folders: Path, photos: Path, eagerly
     assert "vit has 3 blocks, not 12: the whole backbone trains" in result.notes
 
 
+@pytest.mark.soak
 def test_what_was_trained_in_half_precision_runs_in_float32_with_the_same_weights(folders: Path) -> None:
     half = network_of("dinov3", folders, LAST_BLOCK, precision="mixed_float16")
     pixels = np.random.default_rng(0).integers(0, 256, (3, *half.input_size, 3)).astype(np.float32)

@@ -163,6 +163,7 @@ def test_skl2onnx_converts_a_head(name: str) -> None:
     assert labels.tolist() == head.predict(rows[:90]).tolist()
 
 
+@pytest.mark.sample("svm-3", "knn-2", "logreg-3", "linear-svm-2", "ridge-3", "lda-2")
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_of_tlfeat_are_those_of_the_pipeline(name: str, n_classes: int) -> None:

@@ -452,6 +452,7 @@ def test_predict_with_reject_refuses_what_it_cannot_do(model: Path) -> None:
     assert "cat" in ask("predict", model, "photos/cat")
 
 
+@pytest.mark.soak
 @needs_shared
 @pytest.mark.keras
 def test_real_photographs_of_another_set_are_refused_and_known_ones_are_not(

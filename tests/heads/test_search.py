@@ -252,6 +252,7 @@ def test_coefficients_for_columns_as_they_are_give_the_same_scores() -> None:
 # --- reproducible -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("logreg", "svm", "knn")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_head_is_the_same_to_the_last_digit_at_any_number_of_threads(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -286,6 +287,7 @@ def test_sums_do_not_depend_on_the_number_of_threads() -> None:
 # --- memory -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample("logreg")
 @pytest.mark.parametrize("name", ["logreg", "lda"])  # linear-svm and ridge are the code of logreg
 def test_a_head_takes_less_memory_than_its_rows_again(name: str) -> None:
     """With the rows themselves that is less than 2.5 times the rows."""
@@ -467,6 +469,7 @@ def test_a_mapping_leaves_the_rows_alone_and_takes_zeros(mapping: str) -> None:
         assert np.allclose(found[1], [1, -2, 0])
 
 
+@pytest.mark.sample("logreg")
 @pytest.mark.parametrize("name", ["logreg", "linear-svm", "ridge", "knn", "svm"])
 def test_thousands_of_columns_and_few_images_take_seconds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No covariance of 12,288 columns is decomposed: that took minutes on the built-in example."""

@@ -147,6 +147,7 @@ def test_large_archives_those_with_a_comment_and_those_behind_a_program_are_read
     assert contents(load_images(source)) == [png(0), png(1)]
 
 
+@pytest.mark.sample("3")
 @pytest.mark.parametrize("n_members", [3, 70_000])
 def test_the_directory_is_read_as_zipfile_reads_it(tmp_path: Path, n_members: int) -> None:
     rng = np.random.default_rng(5)

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from conftest import skip_without
 from tlfeat.errors import BadImage, DataError
 from tlfeat.images import remote
 from tlfeat.images.load import load_images
 from tlfeat.images.remote import RemoteStore
 from tlfeat.images.s3_remote import S3Remote
 
-s3fs = pytest.importorskip("s3fs", reason="images of S3 need s3fs: pip install 'tlfeat[s3]'")
-moto_server = pytest.importorskip("moto.server", reason="the S3 server of these tests is moto: pip install 'moto[s3]'")
+skip_without(
+    "s3fs", "moto", "flask", reason="images of S3 need tlfeat[s3], and their server moto: pip install 'moto[s3]'"
+)
 
 ODD = "K\u00e4se + a/1 2+3%20?#&=.png"
 
@@ -24,6 +26,8 @@ ODD = "K\u00e4se + a/1 2+3%20?#&=.png"
 def client() -> Iterator[Any]:
     """A client of a server; the environment says how both are reached."""
     import boto3
+    import s3fs
+    from moto import server as moto_server
 
     running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     running.start()
@@ -66,6 +70,8 @@ def opened(store: Any) -> S3Remote:
 @pytest.fixture
 def nobody(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No credentials anywhere."""
+    import s3fs
+
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     s3fs.S3FileSystem.clear_instance_cache()

@@ -37,6 +37,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "_beside_rows", lambda width: 0)
 
 
+@pytest.mark.sample("logreg", "lda")
 @pytest.mark.parametrize("head", ["logreg", "linear-svm", "ridge", "lda"])
 def test_a_head_fitted_from_the_file_is_the_head_fitted_in_memory(
     head: str, cache: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -131,6 +131,7 @@ def test_predict_without_a_model_takes_the_best_and_says_which(fitted: dict[str,
     assert run("predict", "photos").stdout.count("photos/") == 18
 
 
+@pytest.mark.sample("words0", "words2")
 @pytest.mark.parametrize("words", [["--model", "knn"], ["--model", "FOLDER"], ["knn"], ["NAME"], ["FOLDER"]])
 def test_predict_takes_a_model_by_name_or_folder(words: list[str], fitted: dict[str, str]) -> None:
     spoken = {"NAME": Path(fitted["knn"]).name, "FOLDER": fitted["knn"]}

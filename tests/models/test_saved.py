@@ -147,6 +147,7 @@ def test_a_result_that_cannot_be_read_says_what_to_do(cache: Path, spoil: Callab
     assert not fitted(cache).is_reused
 
 
+@pytest.mark.sample("half a head", "no rejector")
 @pytest.mark.parametrize(
     ("name", "spoil"),
     [

@@ -19,6 +19,7 @@ from tlfeat.models.formats import find_format
 pytestmark = pytest.mark.keras
 
 
+@pytest.mark.sample("vit", "dinov3", "siglip")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_transformer_gives_the_same_rows(family: str, tmp_path: Path) -> None:
     """DINOv3's angles are constants of its blocks' calls, which config.json holds."""

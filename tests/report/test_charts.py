@@ -139,6 +139,7 @@ def of_text(text: str) -> str:
     return to_svg_file([Chart(title="", x=Axis("", (), 0, 1), y=Axis("", (), 0, 1))], text)
 
 
+@pytest.mark.sample(r"\u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac")
 @pytest.mark.parametrize("text", ["accuracy", "Übergröße", "µ ± – ×", "Ελληνικά", "Кошка", "é ñ ł ş ő"])
 def test_text_is_seen_in_a_picture_on_a_machine_without_fonts(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = resvg_py.svg_to_bytes

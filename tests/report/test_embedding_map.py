@@ -18,6 +18,8 @@ from tlfeat.extract.plan import plan_extraction
 from tlfeat.records import SplitInfo
 from tlfeat.report.embedding_map import choose_kinds, lay_out, make_map, sample
 
+pytestmark = pytest.mark.whole
+
 
 def a_split(counts: dict[tuple[int, str], int]) -> Split:
     members = [key for key, n in counts.items() for _ in range(n)]

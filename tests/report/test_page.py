@@ -483,6 +483,7 @@ def test_without_scripts_the_tables_and_charts_are_there(visit: Opener, plain: P
     assert page.locator("#candidate").is_hidden() and page.locator("#map").is_hidden()
 
 
+@pytest.mark.soak
 def test_a_hundred_classes_stay_usable(visit: Opener, tmp_path: Path) -> None:
     opened = visit(write_page(tmp_path, [f"class number {c:03}" for c in range(100)], n=5))
     page = opened.page

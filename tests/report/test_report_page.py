@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import MakePhotos
+from conftest import MakePhotos, write_photos
 from made_results import a_result, as_network, keep_network
 from tlfeat import workspace
 from tlfeat.backbones import catalog
@@ -51,6 +52,16 @@ def page_of(cache: Path, *, heads: tuple[str, ...] = ("logreg", "knn"), maps: bo
         return to_html(found, data, layout), found
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Comparison]]:
+    """The page of a comparison for the tests that only read it, and the comparison; in its folder."""
+    folder = tmp_path_factory.mktemp("usual")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        photos = write_photos(folder / "photos", 20, ("cat", "dog", "newt"))
+        yield page_of(plan_extraction(photos, backbone="pixels").run().cache)
+
+
 def document(page: str) -> dict[str, Any]:
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
     return json.loads(text)
@@ -68,8 +79,8 @@ class Reader(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_only_its_own_script_may_run(cache: Path) -> None:
-    page, _ = page_of(cache)
+def test_the_page_needs_nothing_from_elsewhere_and_only_its_own_script_may_run(usual: tuple[str, Comparison]) -> None:
+    page, _ = usual
     scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
     assert len(scripts) == 1 and page.count("<script") == 2
     digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
@@ -84,8 +95,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_only_its_own_script_may_run(c
     assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|\beval\(", scripts[0])
 
 
-def test_every_part_is_there_without_scripts(cache: Path) -> None:
-    page, found = page_of(cache)
+def test_every_part_is_there_without_scripts(usual: tuple[str, Comparison]) -> None:
+    page, found = usual
     static = page.partition('<script type="application/json"')[0]
     for line in found.lines:
         assert static.count(line.name) > 4
@@ -99,7 +110,10 @@ def test_every_part_is_there_without_scripts(cache: Path) -> None:
     assert static.count('<svg xmlns="http://www.w3.org/2000/svg" class="chart"') == n_charts
     assert "<noscript>" in static and "Epoch 2 (chosen): loss 0.5, validation loss 0.6" in static
     assert found.split.digest in static and "tlfeat fit-sklearn --model knn" in static
-    assert "Map of the embeddings" not in page_of(cache, maps=False)[0]
+
+
+def test_without_a_map_there_is_no_part_for_it(cache: Path) -> None:
+    assert "Map of the embeddings" not in page_of(cache, heads=("knn",), maps=False)[0]
 
 
 def test_the_first_screen_shows_the_surest_mistakes_of_the_best(cache: Path) -> None:
@@ -139,8 +153,8 @@ def test_long_names_stand_upright_over_the_matrix_and_are_not_cut(n: int, name: 
     assert has_upright_names([name] * n) is is_upright
 
 
-def test_numbers_of_the_script_are_those_of_the_results(cache: Path) -> None:
-    page, found = page_of(cache)
+def test_numbers_of_the_script_are_those_of_the_results(usual: tuple[str, Comparison]) -> None:
+    page, found = usual
     known = document(page)
     assert known["classes"] == found.classes and known["nTests"] == found.split.n_test
     for candidate, line in zip(known["candidates"], found.lines, strict=True):
@@ -214,6 +228,7 @@ def test_the_page_of_imported_rows_has_everything_but_pictures(tmp_path: Path) -
     assert set(document(page)["pictures"]) == {"no picture"} and "row 3" in page
 
 
+@pytest.mark.soak
 def test_two_thousand_pictures_stay_below_five_megabytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for c in range(2):
@@ -361,8 +376,8 @@ def test_options_of_training_are_those_that_are_not_usual(settings: dict[str, An
     assert shlex.join(_training(settings)) == words
 
 
-def test_the_tables_say_the_frontier_and_the_break_even(cache: Path) -> None:
-    _, found = page_of(cache)
+def test_the_tables_say_the_frontier_and_the_break_even(usual: tuple[str, Comparison]) -> None:
+    _, found = usual
     text = to_markdown(found)
     assert "- frontier: none is both faster to fit and more accurate than" in text
     assert not re.search("break-even", text)  # rows of pixels are no extraction
@@ -372,8 +387,8 @@ def test_the_tables_say_the_frontier_and_the_break_even(cache: Path) -> None:
     )
 
 
-def test_names_in_the_chart_do_not_cover_each_other(cache: Path) -> None:
-    _, found = page_of(cache)
+def test_names_in_the_chart_do_not_cover_each_other(usual: tuple[str, Comparison]) -> None:
+    _, found = usual
     lines = [replace(found.lines[0], result=replace(r, score=found.lines[0].result.score)) for r in
              (a_result(f"candidate-{i}", fit_s=1 + 0.01 * i, accuracy=0.9) for i in range(6))]  # fmt: skip
     svg = to_svg(accuracy_seconds(lines, "the last fit alone"))

@@ -95,7 +95,7 @@ def test_no_test_image_is_ever_learned_from(cache: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(curving, "fit_head", watching)
     with open_data(cache, seed=0) as data:
-        learning_curve(data, heads=("svm", "knn"), counts=(2, 0), n_draws=2, has_pixels=False)
+        learning_curve(data, heads=("lda", "knn"), counts=(2, 0), n_draws=2, has_pixels=False)
         assert seen == set(data.split.where("train", "val").tolist())
 
 
@@ -241,37 +241,37 @@ def n_fitted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_a_stopped_curve_goes_on_where_it_was_and_ends_the_same(cache: Path, n_fitted: Counter[str]) -> None:
     n_fitted["stop at"] = 6
     with pytest.raises(KeyboardInterrupt):
-        run_curve(cache, heads=("svm",))
+        run_curve(cache, heads=("lda",))
     assert n_fitted["fits"] == 5
     n_fitted["stop at"] = 0
-    resumed = run_curve(cache, heads=("svm",))
+    resumed = run_curve(cache, heads=("lda",))
     assert n_fitted["fits"] == 10  # 3 draws of 3 counts, and all
     assert resumed.n_reused == 5
-    again = run_curve(cache, heads=("svm",))
+    again = run_curve(cache, heads=("lda",))
     assert n_fitted["fits"] == 10
-    fresh = run_curve(cache, heads=("svm",), is_fresh=True)
+    fresh = run_curve(cache, heads=("lda",), is_fresh=True)
     assert n_fitted["fits"] == 20
-    accuracies = [[p.accuracies for p in c.lines["svm"]] for c in (resumed, again, fresh)]
+    accuracies = [[p.accuracies for p in c.lines["lda"]] for c in (resumed, again, fresh)]
     assert accuracies[0] == accuracies[1] == accuracies[2]
 
 
 def test_more_draws_and_another_seed_fit_only_what_is_new(cache: Path, n_fitted: Counter[str]) -> None:
-    run_curve(cache, heads=("svm",))
-    run_curve(cache, heads=("svm",), n_draws=4)
+    run_curve(cache, heads=("lda",))
+    run_curve(cache, heads=("lda",), n_draws=4)
     assert n_fitted["fits"] == 13
     with open_data(cache, seed=1) as data:
-        learning_curve(data, heads=("svm",), counts=(1,), n_draws=1, has_pixels=False)
+        learning_curve(data, heads=("lda",), counts=(1,), n_draws=1, has_pixels=False)
     assert n_fitted["fits"] == 14
 
 
 def test_a_damaged_trial_is_fitted_again(cache: Path, n_fitted: Counter[str]) -> None:
-    run_curve(cache, heads=("svm",))
+    run_curve(cache, heads=("lda",))
     files = sorted(Path("cache/curves").rglob("*.json"))
     assert len(files) == 10
     files[0].write_text("{")
     files[1].write_text("{}")
     files[2].write_text("[]")
-    run_curve(cache, heads=("svm",))
+    run_curve(cache, heads=("lda",))
     assert n_fitted["fits"] == 13
 
 
@@ -286,7 +286,7 @@ def test_a_head_that_cannot_learn_from_so_few_is_left_out_there_alone(
         return original(name, rows, *args, **options)
 
     monkeypatch.setattr(curving, "fit_head", fussy)
-    found = run_curve(cache, heads=("svm", "knn"))
+    found = run_curve(cache, heads=("lda", "knn"))
     assert [place.count for place in found.lines["knn"]] == [2, 5, 0]
     assert found.skipped == [("knn on 1 a class", "too few")]
     rows = curve_finding(found).rows
@@ -295,7 +295,7 @@ def test_a_head_that_cannot_learn_from_so_few_is_left_out_there_alone(
 
 
 def test_the_report_has_bands_words_and_every_count(cache: Path, tmp_path: Path) -> None:
-    found = curve_finding(run_curve(cache, heads=("svm", "knn")))
+    found = curve_finding(run_curve(cache, heads=("lda", "knn")))
     paths = write_finding(found, tmp_path / "report")
     assert to_svg(found.chart).count('class="band c') == 2
     text = paths["md"].read_text()
@@ -327,7 +327,7 @@ def test_bad_input_is_answered(cache: Path, make_photos: MakePhotos, tmp_path: P
 
 
 def test_counts_beyond_the_data_become_all_and_are_said(cache: Path) -> None:
-    found = run_curve(cache, heads=("svm",), counts=(5, 19, 50))
+    found = run_curve(cache, heads=("lda",), counts=(5, 19, 50))
     assert found.counts == [5, 0]
     assert found.notes == ["19, 50 images a class: no class has more than 19, this is all"]
 
@@ -337,8 +337,8 @@ def test_classes_of_different_sizes_are_said(make_photos: MakePhotos, tmp_path: 
     for i in range(12, 24):
         (photos / "dog" / f"{i}.png").unlink()
     path = extract_rows(load_images(photos), PixelEncoder(), tmp_path / "c.h5").cache
-    found = run_curve(path, heads=("svm",), counts=(5, 15, 0))
-    assert [place.n_labels for place in found.lines["svm"]] == [10, 25, 29]  # of dogs there are 10 to learn from
+    found = run_curve(path, heads=("lda",), counts=(5, 15, 0))
+    assert [place.n_labels for place in found.lines["lda"]] == [10, 25, 29]  # of dogs there are 10 to learn from
     assert found.notes == ["all are 10 to 19 images a class, in proportions that balanced draws do not have"]
 
 
@@ -359,7 +359,7 @@ def test_networks_learn_on_the_same_draws_and_are_kept(
     from tlfeat.finetune import train as finetune
 
     options: dict[str, Any] = {
-        "heads": ("svm",),
+        "heads": ("lda",),
         "keras_modes": ("frozen",),
         "keras_options": {"epochs": 1},
         "counts": (1, 2, 0),

@@ -103,6 +103,7 @@ def test_cut_points_of_a_branching_network_are_those_found_by_hand(tmp_path: Pat
     assert [cut.compute_share * whole for cut in found] == pytest.approx([27_648, 68_608, 72_960, 73_000])
 
 
+@pytest.mark.sample("mobilenet_v2_0.35-some1-20", "digits_cnn-some2-5")
 @pytest.mark.keras
 @pytest.mark.parametrize(
     ("backbone", "some", "n"),
