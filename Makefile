@@ -49,6 +49,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/resizing.py
+	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/archives.py
 	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/encoder_speed.py

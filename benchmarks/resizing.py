@@ -34,7 +34,7 @@ from tlfeat.backbones.network import BackboneSpec
 from tlfeat.images.decode import decode_bytes
 from tlfeat.images.image_set import ImageSet
 from tlfeat.images.load import load_images
-from tlfeat.images.resizing import RESIZE, RESIZES
+from tlfeat.images.resizing import RESIZE, RESIZES, is_possible
 from tlfeat.records import distribution_version
 from tlfeat.text import markdown_table
 from tlfeat.types import Pixels
@@ -123,7 +123,7 @@ def all_ways() -> list[Way]:
         return Way(name, RESIZES[name], lambda data, size: decode_bytes(data, size, name), dtype)
 
     ways = [
-        *(of_tlfeat(name) for name in RESIZES),
+        *(of_tlfeat(name) for name in RESIZES if is_possible(name)),
         Way("antialias, float32", "as antialias, not rounded", antialias_float, "float32"),
         Way("dataset, uint8", "as dataset, rounded", dataset_rounded),
         Way("DCT down to 1x", "as antialias, JPEG decoded down to the size wanted, not twice that", dct_1x),

@@ -28,6 +28,7 @@ from tlfeat.backbones.frameworks import import_keras
 from tlfeat.cache import checks, hdf5_file
 from tlfeat.extract import reference
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.images.resizing import RESIZES, is_possible
 from tlfeat.report import embedding_map
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
@@ -38,6 +39,12 @@ SHARED = Path(os.environ.get("TLFEAT_SHARED", ROOT.parent / "shared"))
 needs_shared = pytest.mark.skipif(
     not (SHARED / "weights").is_dir(), reason=f"real images and weights are not at {SHARED} (TLFEAT_SHARED)"
 )
+
+#: Every way of resizing, those skipped whose package is not installed.
+ALL_RESIZES = [
+    pytest.param(way, marks=pytest.mark.skipif(not is_possible(way), reason="tlfeat[quick] is not installed"))
+    for way in RESIZES
+]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell ignores Ctrl-C for what it starts in the background, and programs that tests start would inherit that.

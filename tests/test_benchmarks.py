@@ -1,12 +1,14 @@
 """``benchmarks/accuracy_and_time.py``: its tables from made-up results, its JSON file, and one small run of it.
 
-And of ``benchmarks/extraction_tables.py`` what it makes of figures; measuring takes too long to do it here.
+And of ``benchmarks/extraction_tables.py`` and ``benchmarks/decode.py`` what they make of figures; measuring takes too
+long to do it here.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -253,3 +255,27 @@ def test_extraction_takes_ratios_within_a_round_and_says_which_aims_are_missed()
     lines = extraction.aims_table(list(found.values())).splitlines()
     assert "| images/s, tlfeat over the bound as measured | 0.93 (0.90 to 0.96) | ≥ 0.90 | met |" in lines
     assert "| CPU per image, Keras script over tlfeat | 3.25 (3.20 to 3.30) | ≥ 3.30 | **not met** |" in lines
+
+
+def test_decoding_shows_medians_before_in_brackets_and_differences_on_the_same_splits() -> None:
+    decode = script("benchmarks/decode.py")
+    runs = [{"steps_us": {"read": us, "rest": 5.0}, "cpu_us": us, "images_per_s": 9.0} for us in (30.0, 10.0, 21.0)]
+    about = {"cpu": "A processor", "n_cores": 2, "date": "2026-01-02", "n_images": 7, "set": "potato", "libraries": {}}
+    about["environment"] = {"tlfeat": "0.1.0", "python": "3.11.7", "packages": {}}
+    steps = {"part": "steps", "n_threads": 2, "runs": {"now": runs, "before": [runs[0]]}}
+    accuracy = {"part": "accuracy", "found": {"antialias": [0.9, 0.8, 0.7], "quick": [0.91, 0.80, 0.72]}}
+    lines = decode.tables([about | steps, about | accuracy]).splitlines()
+    assert "| step | potato, 2 thr. |" in lines
+    assert "| read | 21 (30) |" in lines
+    assert "| antialias | 80.00 ± 10.00 % |" in lines
+    assert "| quick | +1.00 ± 0.76 |" in lines
+
+
+def test_time_in_a_step_is_not_counted_in_the_step_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = script("benchmarks/decode_steps.py")
+    clock_ns = iter([0, 10, 13, 20, 24, 30])  # the step around begins, twice one within begins and ends, it ends
+    monkeypatch.setattr("time.thread_time_ns", lambda: next(clock_ns))
+    spent_ns: dict[str, int] = defaultdict(int)
+    inner = steps.counted("inner", lambda: None, spent_ns)
+    steps.counted("outer", lambda: [inner(), inner()], spent_ns)()
+    assert spent_ns == {"inner": 7, "outer": 23}

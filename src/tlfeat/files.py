@@ -52,27 +52,35 @@ def open_regular(path: Path, *, max_bytes: int | None = None, within: Path | Non
     OSError
         It cannot be read, is no regular file, is too large, or lies elsewhere; `strerror` says which.
     """
-    check_regular(path, max_bytes=max_bytes, within=within)  # before it is opened: opening a device may do something
-    handle = os.open(path, _FLAGS)
-    try:
-        _check(path, os.fstat(handle), max_bytes)  # and what was opened: it may be another by now
-        return os.fdopen(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
+    return os.fdopen(_open(path, max_bytes, within)[0], "rb")
 
 
 def read_regular(path: Path, *, max_bytes: int, within: Path | None = None) -> bytes:
     """Return the bytes of a regular file; an `OSError` as of `open_regular`."""
-    with open_regular(path, max_bytes=max_bytes, within=within) as file:
-        n_expected = min(os.fstat(file.fileno()).st_size, max_bytes)
-        content = file.read(n_expected + 1)  # a buffer as large as the limit would be asked for otherwise
-        while n_expected < len(content) <= max_bytes:  # it is growing
-            n_expected = len(content)
-            content += file.read(_GROWS_BYTES)
+    handle, n_expected = _open(path, max_bytes, within)
+    try:  # without a file object, which for a small picture takes as long as reading it
+        content = more = os.read(handle, n_expected + 1)
+        while more and len(content) <= max_bytes:  # to its end: it may be growing
+            more = os.read(handle, max(n_expected + 1 - len(content), 0) or _GROWS_BYTES)
+            content += more
+    finally:
+        os.close(handle)
     if len(content) > max_bytes:
         raise _refused(path, errno.EFBIG, f"too large: the limit is {_size(max_bytes)}")
     return content
+
+
+def _open(path: Path, max_bytes: int | None, within: Path | None) -> tuple[int, int]:
+    """Return the handle of a regular file and its size in bytes."""
+    check_regular(path, max_bytes=max_bytes, within=within)  # before it is opened: opening a device may do something
+    handle = os.open(path, _FLAGS)
+    try:
+        about = os.fstat(handle)
+        _check(path, about, max_bytes)  # and what was opened: it may be another by now
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle, about.st_size
 
 
 def check_regular(path: Path, *, max_bytes: int | None = None, within: Path | None = None) -> None:

@@ -196,3 +196,16 @@ def test_the_cosine_of_rows() -> None:
     rows = np.array([[1, 0], [3, 4], [0, 0], [0, 0], [-1, 1]], np.float32)
     reference = np.array([[0, 2], [3, 4], [0, 0], [1, 0], [1, -1]], np.float32)
     assert cosines(rows, reference).tolist() == pytest.approx([0, 1, 1, 0, -1])
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"),
+    [
+        ("int8", r"plan_extraction\(DATA, precision='int8'\)"),
+        ("float32:ab", "An int8 network is made for a set"),
+        ("float16", "No precision 'float16'"),
+    ],
+)
+def test_what_no_encoder_computes_in_is_refused(precision: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        digits(Path(), precision)

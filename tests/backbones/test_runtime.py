@@ -361,7 +361,7 @@ def test_load_img_resizes_as_keras_does(height: int, width: int, tmp_path: Path)
 
 def test_antialias_of_a_large_photograph_is_within_a_grey_level_of_load_img() -> None:
     data = photo(2400, 3200)
-    ways = {name: decode_bytes(data, (224, 224), name).astype(np.float32) for name in RESIZES}
+    ways = {name: decode_bytes(data, (224, 224), name).astype(np.float32) for name in RESIZES if name != "quick"}
     assert ways["load_img"].std() > 20
     distance = {name: np.abs(found - ways["load_img"]) for name, found in ways.items()}
     assert 0 < distance["antialias"].mean() < 1, "the JPEG was not decoded at a part of its size, or it matters"

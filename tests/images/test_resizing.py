@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import ALL_RESIZES
 from tlfeat.backbones.catalog import BACKBONES, USUAL_RESIZE
+from tlfeat.backbones.keras_encoder import KerasEncoder
+from tlfeat.backbones.network import BackboneSpec
+from tlfeat.errors import UsageError
 from tlfeat.images.decode import decode_bytes
 from tlfeat.images.resizing import CROPPED, RESIZE, RESIZES, covered_size, draft, resized
 from tlfeat.types import Pixels
@@ -86,7 +91,7 @@ def test_of_a_long_strip_only_the_middle_is_resized_and_it_is_the_same(
     assert (found != expected).mean() < 0.01
 
 
-@pytest.mark.parametrize("way", RESIZES)
+@pytest.mark.parametrize("way", ALL_RESIZES)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 10_000), (10_000, 3)], ids=["one-pixel", "strip", "upright-strip"])
 def test_odd_shapes_fill_the_frame(way: str, shape: tuple[int, int]) -> None:
     found = decode_bytes(encoded(np.full((*shape, 3), (9, 80, 7))), (224, 196), way)
@@ -117,16 +122,52 @@ def test_transparency_is_white_before_anything_is_resized(way: str) -> None:
         *(("crop", 63, 1), ("crop", 64, 2), ("crop", 128, 4)),  # brought to 16 pixels before the middle is cut out
         *(("crop-full", 55, 1), ("crop-full", 56, 2), ("bicubic", 55, 1), ("bicubic", 56, 2)),
         *(("antialias", 55, 1), ("antialias", 56, 2), ("load_img", 400, 1), ("dataset", 400, 1)),
+        *(("quick", 27, 1), ("quick", 28, 2), ("quick", 56, 4)),
     ],
 )
 @pytest.mark.parametrize("lies", [False, True], ids=["wide", "upright"])
-def test_a_jpeg_is_decoded_smaller_where_twice_the_size_is_left(
+def test_a_jpeg_is_decoded_smaller_where_twice_the_size_is_left_or_once_if_it_is_to_be_quick(
     way: str, shorter_px: int, parts: int, lies: bool
 ) -> None:
     shape = (shorter_px, 800)[:: -1 if lies else 1]
     image = Image.open(io.BytesIO(encoded(np.zeros((*shape, 3)), "JPEG")))
     draft(image, (14, 14), way)
     assert image.size == tuple(-(-n // parts) for n in shape[::-1])
+
+
+@pytest.mark.parametrize("shape", [(90, 61), (30, 47), (9, 300)], ids=["smaller", "larger", "strip"])
+def test_quick_is_within_a_grey_level_of_antialias_and_has_the_same_bits_on_every_processor(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cykooz = pytest.importorskip("cykooz_resizer", reason="tlfeat[quick] is not installed")
+    picture, size = Image.fromarray(noise(*shape)), (40, 56)
+    found = resized(picture, size, "quick")
+    distance = np.abs(found.astype(int) - resized(picture, size, "antialias"))
+    assert 0 < distance.max() <= 1
+    assert distance.mean() < 0.3
+
+    def without_simd() -> Any:
+        resizer = with_simd()
+        resizer.cpu_extensions = cykooz.CpuExtensions.none
+        return resizer
+
+    with_simd = cykooz.Resizer
+    monkeypatch.setattr(cykooz, "Resizer", without_simd)
+    np.testing.assert_array_equal(resized(picture, size, "quick"), found)
+
+
+def test_rows_of_quick_stay_what_they_were() -> None:
+    """The fingerprint does not say which version of the package resized."""
+    pytest.importorskip("cykooz_resizer", reason="tlfeat[quick] is not installed")
+    found = resized(Image.fromarray(noise(90, 61)), (40, 56), "quick")
+    assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == "647e4ff70daf28a6"
+
+
+def test_quick_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlfeat.images.resizing.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'tlfeat\[quick\]'"):
+        KerasEncoder(BackboneSpec("mobilenet_v2"), ["avg_pool"], resize="quick")
+    KerasEncoder(BackboneSpec("mobilenet_v2"), ["avg_pool"])
 
 
 @pytest.mark.parametrize("way", ["crop", "crop-full", "bicubic"])

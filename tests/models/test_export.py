@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
-from conftest import SHARED, MakePhotos, needs_shared, picture
+from conftest import ALL_RESIZES, SHARED, MakePhotos, needs_shared, picture
 from tlfeat.backbones.frameworks import import_keras
 from tlfeat.cli.app import app
 from tlfeat.errors import ModelError, UsageError
@@ -36,7 +36,7 @@ from tlfeat.heads.neighbours import Neighbours
 from tlfeat.heads.pipelines import calibrated, classifier_of
 from tlfeat.heads.saved import load_head
 from tlfeat.images.decode import decode_batches, decode_file
-from tlfeat.images.resizing import CROPPED, RESIZES
+from tlfeat.images.resizing import CROPPED
 from tlfeat.models import export, formats, head_layers
 from tlfeat.models.export import TOLERANCE, as_network, export_model
 from tlfeat.models.fit_keras import fit_keras
@@ -271,7 +271,7 @@ def test_the_example_of_the_card_runs_without_tlfeat_and_says_what_predict_says(
     assert float(probability) == pytest.approx(expected.probability, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("resize", ALL_RESIZES)
 @pytest.mark.parametrize(("width", "height"), [(301, 200), (40, 90)], ids=["smaller", "larger"])
 def test_the_example_reads_pixels_as_tlfeat_does(
     digits: dict[str, Path], resize: str, width: int, height: int, tmp_path: Path

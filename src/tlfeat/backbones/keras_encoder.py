@@ -17,7 +17,7 @@ from tlfeat.backbones.frameworks import import_keras
 from tlfeat.backbones.graph import embedding_output
 from tlfeat.backbones.int8 import find_network, read_layers
 from tlfeat.backbones.network import BackboneSpec, build_base, weights_digest
-from tlfeat.backbones.precision import BFLOAT16, FLOAT32, INT8, has_bfloat16, kind_of
+from tlfeat.backbones.precision import BFLOAT16, FLOAT32, INT8, check_written, has_bfloat16, kind_of
 from tlfeat.backbones.preprocess import preprocess
 from tlfeat.backbones.runtime import (
     CannotConvert,
@@ -32,7 +32,7 @@ from tlfeat.backbones.runtime import (
 )
 from tlfeat.errors import UsageError, WeightsError
 from tlfeat.images.decode import n_cores
-from tlfeat.images.resizing import pixel_type
+from tlfeat.images.resizing import check_possible, pixel_type
 from tlfeat.types import OnProgress, Pixels, Rows, silent
 
 #: What TensorFlow takes as the name of a scope within another; every layer is one.
@@ -93,6 +93,7 @@ class KerasEncoder:
         self.spec = spec
         self.layers = tuple(dict.fromkeys(layers))
         self.resize = resize or spec.own_resize
+        check_possible(self.resize)
         self.dtype = dtype
         self.precision = precision
         self._network = network
@@ -100,6 +101,7 @@ class KerasEncoder:
         self.networks_dir = networks_dir or workspace.NETWORKS_DIR
         self.notes: list[str] = []
         check_runtime(runtime)
+        check_written(precision)
         if precision != FLOAT32:
             if runtime == "tensorflow":
                 raise UsageError(f"--precision {kind_of(precision)} is for OpenVINO. Leave --runtime tensorflow out.")

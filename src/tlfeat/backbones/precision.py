@@ -29,6 +29,15 @@ def check_precision(wanted: str) -> None:
         raise UsageError(f"No precision '{wanted}'. {nearest(wanted, list(PRECISIONS), of='precisions')}")
 
 
+def check_written(precision: str) -> None:
+    """Raise `UsageError` unless an encoder can compute at it: int8 needs pictures, whose digest it names."""
+    kind, _, digest = precision.partition(":")
+    if kind not in KINDS:
+        raise UsageError(f"No precision '{kind}'. {nearest(kind, list(KINDS), of='precisions')}")
+    if (kind == INT8) != bool(digest):
+        raise UsageError("An int8 network is made for a set of pictures: plan_extraction(DATA, precision='int8').")
+
+
 def kind_of(precision: str) -> str:
     """Return the one of `KINDS` that a written precision has."""
     return precision.partition(":")[0]

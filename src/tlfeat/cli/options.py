@@ -234,7 +234,8 @@ class EmbeddingOptions(ImageOptions):
     resize: Annotated[
         str | None,
         typer.Option(
-            "--resize", help="antialias, crop, crop-full, bicubic, load_img or dataset. Default: the network's own way."
+            "--resize",
+            help="antialias, crop, crop-full, bicubic, load_img, dataset or quick. Default: the network's own way.",
         ),
     ] = None
     dtype: Annotated[

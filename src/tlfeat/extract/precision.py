@@ -202,9 +202,9 @@ def _try(
         raise DataError(f"No image of {images.named} could be read.")
     n_probe = min(_N_PROBE, max(1, len(sample) // 4))
     calibration = sample.part(0, min(N_CALIBRATION, max(1, len(sample) - n_probe)))
-    at = encoder.at_precision(kind)
+    digest = f":{calibration_digest(calibration.keys)}" if kind == INT8 else ""
+    at = encoder.at_precision(kind + digest)
     if kind == INT8:
-        at = encoder.at_precision(f"{INT8}:{calibration_digest(calibration.keys)}")
         _calibrate(encoder, at, calibration, on_progress)
     on_progress(f"trying {kind}", 0, 0)
     reference, float32_s = rows_of_sample(encoder, sample.pixels)

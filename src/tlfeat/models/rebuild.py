@@ -7,7 +7,7 @@ from pathlib import Path
 from tlfeat.backbones.encoder import Encoder, PixelEncoder
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.backbones.precision import FLOAT32, KINDS, kind_of
+from tlfeat.backbones.precision import FLOAT32, check_written
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec
 from tlfeat.backbones.words import WordsEncoder
 from tlfeat.cache.contents import Origin, origin_of
@@ -45,13 +45,11 @@ def _build(folder: Path, info: ModelInfo) -> Encoder:
         precision = str(info.fingerprint.get("precision", FLOAT32))
         try:
             spec = BackboneSpec.from_dict(info.encoder)
-        except DataError as error:
+            check_written(precision)
+        except (DataError, UsageError) as error:
             raise ModelError(f"{folder} cannot be used: {error}") from error
-        if resize not in RESIZES or dtype not in ROW_TYPES or kind_of(precision) not in KINDS:
-            raise ModelError(
-                f"{folder} cannot be used: its fingerprint says resize {resize!r}, dtype {dtype!r}, precision "
-                f"{precision!r}."
-            )
+        if resize not in RESIZES or dtype not in ROW_TYPES:
+            raise ModelError(f"{folder} cannot be used: its fingerprint says resize {resize!r}, dtype {dtype!r}.")
         return KerasEncoder(
             spec,
             layers_of(info.layer),
