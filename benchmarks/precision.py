@@ -41,7 +41,7 @@ from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.text import markdown_table
 
 #: Random weights; the figures of speed are those of any weights.
-ALONE = ("mobilenet_v2", "mobilenet_v3_small", "resnet50", "inception_v3", "efficientnet_b0", "vit_small")
+ALONE = ("mobilenet_v2", "mobilenet_v3_small", "resnet50", "inception_v3", "efficientnet_b0", "deit_small")
 ROAD = ("mobilenet_v2", "resnet50", "inception_v3")
 #: Least times less processor time than the Keras script, on AVX2 alone and with VNNI or AMX.
 AIMS = {"mobilenet_v2": (3.5, 5), "resnet50": (2.5, 6), "inception_v3": (2.5, 5)}

@@ -133,8 +133,10 @@ def test_rows_of_two_networks_are_never_mixed(home: Path) -> None:
     with pytest.raises(FingerprintError, match="cannot be made again: pictures that it was calibrated on have changed"):
         planned("int8").run()
     float32 = cache_of("float32")
-    with pytest.raises(FingerprintError, match="precision: the cache has None, asked was 'int8:"):
+    with pytest.raises(FingerprintError, match=r"float32\.h5 holds rows in float32, not int8"):
         planned("int8", cache=float32).run()
+    with pytest.raises(FingerprintError, match=r"holds rows of another encoder.*precision: the cache has 'int8:"):
+        planned("float32", cache=cache_of("int8")).run()
 
 
 @needs_nncf
@@ -271,6 +273,9 @@ def test_auto_goes_on_with_the_cache_that_is_there(home: Path, monkeypatch: pyte
     paths["int8"].unlink()
     report = planned("auto").run()
     assert (report.cache, report.n_embedded) == (paths["float32"], 0)
+    for kind in ("float32", "int8"):
+        report = planned("auto", cache=cache_of(kind)).run()
+        assert (report.cache, report.n_embedded) == (cache_of(kind), 0)
 
 
 # --- the sample -----------------------------------------------------------------------------------------------

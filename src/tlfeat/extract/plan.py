@@ -172,10 +172,12 @@ def _wanted_precision(options: EncoderOptions, encoder: Encoder, *, is_shard: bo
         raise UsageError(f"--precision {wanted} is for backbones of images; {encoder.name} computes in float32.")
     if options.get("runtime") == "tensorflow":
         raise UsageError(f"--precision {wanted} is for OpenVINO. Leave --runtime tensorflow out.")
-    if wanted == "auto" and (is_shard or is_dealt):
+    if is_dealt:
+        raise UsageError(
+            f"--ray embeds in float32. Run tlfeat extract --shard K/N --precision {wanted} on each machine."
+        )
+    if wanted == "auto" and is_shard:
         raise UsageError("All shards get one precision: name it, --precision int8 or bfloat16, instead of auto.")
-    if wanted == INT8 and is_dealt:
-        raise UsageError("--ray does not carry int8 networks. Use tlfeat extract --shard K/N --precision int8 on each.")
     return wanted
 
 

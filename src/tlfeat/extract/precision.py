@@ -19,11 +19,12 @@ import numpy as np
 
 from tlfeat.backbones.int8 import N_CALIBRATION, calibration_digest, is_installed, need_nncf, quantise
 from tlfeat.backbones.keras_encoder import KerasEncoder
-from tlfeat.backbones.precision import BFLOAT16, FLOAT32, INT8, LEAST_COSINE, cosines, has_bfloat16
+from tlfeat.backbones.precision import BFLOAT16, FLOAT32, INT8, LEAST_COSINE, cosines, has_bfloat16, kind_of
 from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError, FingerprintError, UsageError
 from tlfeat.extract.sample import Sample, draw_sample, named_sample, rows_of_sample
 from tlfeat.images.image_set import ImageSet
+from tlfeat.images.shards import shard_named
 from tlfeat.system import processor_name
 from tlfeat.types import OnProgress, Rows, silent
 
@@ -71,7 +72,7 @@ class Tried:
         return not self.cosine >= LEAST_COSINE or self.p_value < _SIGNIFICANCE
 
     def __str__(self) -> str:
-        kind = self.precision.partition(":")[0]
+        kind = kind_of(self.precision)
         said = f"{kind} {self.ms:.1f} ms of processor an image, float32 {self.float32_ms:.1f}; median cosine "
         said += f"{self.cosine:.3f}"
         if self.accuracies is not None:
@@ -118,13 +119,19 @@ def settle(
     DataError
         Refused: its rows are worse than those of float32.
     FingerprintError
-        The pictures that the int8 network of a cache was calibrated on have changed, and it is gone.
+        The cache holds rows of another precision; or its int8 network is gone, and the pictures that this was
+        calibrated on have changed.
     """
     if wanted == "auto":
         return _choose(encoder, images, paths, say, on_progress)
     path = paths[wanted]
     precision, record = _held_by(path)
-    if precision.partition(":")[0] == wanted:
+    if precision and kind_of(precision) != wanted:
+        raise FingerprintError(
+            f"{path} holds rows in {kind_of(precision)}, not {wanted}. Name another --cache, or leave it out and one "
+            f"is chosen."
+        )
+    if precision:
         again = encoder.at_precision(precision)
         if wanted == INT8 and again.int8_network() is None:
             _calibrate_again(encoder, again, images, record, on_progress)
@@ -144,13 +151,12 @@ def _choose(
 ) -> Settled:
     """Return the fastest of the precisions that pass, or float32; a cache that is there decides."""
     for kind in (INT8, BFLOAT16, FLOAT32):
-        if paths[kind].exists():
-            held, record = _held_by(paths[kind])
-            if kind != FLOAT32 or held == FLOAT32:
-                say(f"precision: {kind}, as {paths[kind]} has it")
-                if kind == FLOAT32:
-                    return Settled(encoder, paths[kind], {"precision": record} if record else {})
-                return settle(encoder, kind, images, paths, say=say, on_progress=on_progress)
+        held, record = _held_by(paths[kind])
+        if kind_of(held) == kind:
+            say(f"precision: {kind}, as {paths[kind]} has it")
+            if kind == FLOAT32:
+                return Settled(encoder, paths[kind], {"precision": record} if record else {})
+            return settle(encoder, kind, images, paths, say=say, on_progress=on_progress)
     if not encoder.is_on_openvino:
         say("precision: float32, by TensorFlow on the GPU")
         return Settled(encoder, paths[FLOAT32])
@@ -171,7 +177,7 @@ def _choose(
         sample_of[at.precision] = sample
         if not tried.is_refused and tried.ms < min(best_ms, (1 - _LEAST_GAIN) * tried.float32_ms):
             best, best_ms = at, tried.ms
-    kind = best.precision.partition(":")[0]
+    kind = kind_of(best.precision)
     cost_s = perf_counter() - started_s
     say(f"precision: {kind}, the fastest that passes on this processor ({cost_s:.0f} s to find out)")
     chosen = next((tried for tried in tried_all if tried.precision == best.precision), None)
@@ -182,8 +188,10 @@ def _choose(
 
 def _held_by(path: Path) -> tuple[str, dict[str, Any]]:
     """Return the precision of a cache and what it says of it, or of another shard in its folder; "" without any."""
-    there = path if path.exists() else next(iter(sorted(path.parent.glob("shard-*.h5"))), None)
-    if there is None or not there.is_file():
+    there = path
+    if shard_named(path.name) and not path.exists():
+        there = next((other for other in sorted(path.parent.glob("*.h5")) if shard_named(other.name)), path)
+    if not there.is_file():
         return "", {}
     with open_cache(there) as cache:
         return str(cache.fingerprint.get("precision", FLOAT32)), dict(cache.source.get("precision", {}))
