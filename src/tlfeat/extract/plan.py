@@ -13,7 +13,7 @@ from tlfeat.backbones.graph import POOLS, TOKEN_POOLS
 from tlfeat.backbones.hub import check_hub
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
-from tlfeat.backbones.precision import FLOAT32, INT8, KINDS, check_precision, kind_of
+from tlfeat.backbones.precision import FLOAT32, KINDS, check_precision, kind_of
 from tlfeat.backbones.text_catalog import is_text_backbone
 from tlfeat.backbones.text_encoder import TextEncoder, TextSpec, check_text_options
 from tlfeat.backbones.weights_files import check_weights_file, layer_names
