@@ -347,7 +347,11 @@ def tables(records: list[Record]) -> str:
         of_part = [record for record in records if record["part"] == part]
         if of_part:
             last = of_part[-1]
-            machine = f"{last['date']}, {common.machine_of(last)}; {common.versions_of(last['environment'])}."
+            loads = [record["load"] for record in of_part]
+            machine = (
+                f"{last['date']}, {common.machine_of(last)}, {last['isa']}, load average {min(loads)} to {max(loads)}; "
+            )
+            machine += f"{common.versions_of(last['environment'])}."
             parts.append(f"### {part}\n\n{table(of_part)}\n\n{machine}")
     return "\n\n".join(parts)
 
