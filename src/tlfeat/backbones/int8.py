@@ -2,7 +2,7 @@
 
 By NNCF, the post-training quantisation of OpenVINO's makers (extra ``tlfeat[int8]``). Weights keep 7 of their 8 bits,
 so that no sum overflows on processors without VNNI: there rows of MobileNetV2 have a median cosine of 0.98 to those
-of float32 and not 0.88, and they are the same on every processor (docs/benchmarks/precision.md).
+of float32 and not 0.88 (docs/benchmarks/precision.md).
 """
 
 from __future__ import annotations
