@@ -26,9 +26,10 @@ import numpy as np
 import common
 from common import Record
 from tlfeat.backbones import catalog
+from tlfeat.backbones.frameworks import import_openvino
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import BackboneSpec
-from tlfeat.backbones.runtime import freeze, import_openvino, to_openvino
+from tlfeat.backbones.runtime import freeze, to_openvino
 from tlfeat.images.load import load_images
 from tlfeat.records import distribution_version
 from tlfeat.text import markdown_table

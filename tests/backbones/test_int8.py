@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlfeat.backbones import int8, runtime
+from tlfeat.backbones import frameworks, int8
 from tlfeat.backbones.int8 import calibration_digest, find_network, quantise
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.network import DIGITS, BackboneSpec
@@ -172,7 +172,7 @@ def test_openvino_is_told_what_to_compute_in(
     networks: Path, monkeypatch: pytest.MonkeyPatch, precision: str, hint: str
 ) -> None:
     """Processors with bfloat16 use it unless they are told not to."""
-    ov, told = runtime.import_openvino(), {}
+    ov, told = frameworks.import_openvino(), {}
 
     def compile_model(_: Any, __: str, settings: dict[str, Any]) -> Any:
         told.update(settings)
@@ -186,7 +186,7 @@ def test_openvino_is_told_what_to_compute_in(
 
 
 def test_a_processor_without_bfloat16_says_so(networks: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    ov = runtime.import_openvino()
+    ov = frameworks.import_openvino()
     monkeypatch.setattr(ov, "Core", lambda: SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"]))
     with pytest.raises(UsageError, match="This processor does not compute in bfloat16"):
         rows_of(digits(networks, "bfloat16"), sample)

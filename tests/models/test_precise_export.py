@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tlfeat import workspace
-from tlfeat.backbones import int8, runtime
+from tlfeat.backbones import frameworks, int8
 from tlfeat.backbones.network import DIGITS
 from tlfeat.errors import ModelError
 from tlfeat.evaluate.data import open_data
@@ -77,7 +77,7 @@ def test_a_file_of_a_bfloat16_model_is_checked_in_bfloat16(monkeypatch: pytest.M
             compile_model=lambda *values: told.append(values[2]),
         )
 
-    monkeypatch.setattr(runtime.import_openvino(), "Core", core)
+    monkeypatch.setattr(frameworks.import_openvino(), "Core", core)
     monkeypatch.setattr(precise_export, "precision_of", lambda _: "bfloat16")
     entry = precise_export.at_precision(find_format("openvino"), Any)  # type: ignore[arg-type]
     assert entry.write is formats.find_format("openvino").write

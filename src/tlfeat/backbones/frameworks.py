@@ -1,4 +1,4 @@
-"""Keras and KerasHub, imported late and quiet: naming a network or finding its weights needs neither."""
+"""Keras, KerasHub and OpenVINO, imported late and quiet: naming a network or finding its weights needs none."""
 
 from __future__ import annotations
 
@@ -34,6 +34,31 @@ def import_keras() -> Any:
     # "5 out of the last 7 calls triggered tf.function retracing" when several networks train in one process
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return keras
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its usage statistics.
+
+    By itself it posts some at every import, and writes an identity below the home folder. Where the package that does
+    so cannot be imported, OpenVINO goes without. The user's settings stay as they are, and so does what is imported
+    already.
+    """
+    with contextlib.nullcontext() if "openvino" in sys.modules else without_telemetry():
+        return importlib.import_module("openvino")
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Make the package that posts usage statistics one that cannot be imported, unless it is there already."""
+    telemetry = "openvino_telemetry"
+    if telemetry in sys.modules:
+        yield
+        return
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # what Python takes for "cannot be imported"
+    try:
+        yield
+    finally:
+        del sys.modules[telemetry]
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlfeat.backbones.frameworks import silent_stderr
-from tlfeat.backbones.runtime import import_openvino, is_converted, seal_file, without_telemetry
+from tlfeat.backbones.frameworks import import_openvino, silent_stderr, without_telemetry
+from tlfeat.backbones.runtime import is_converted, seal_file
 from tlfeat.errors import UsageError
 from tlfeat.records import distribution_version
 from tlfeat.types import OnProgress, Pixels, silent

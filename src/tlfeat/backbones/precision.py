@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.runtime import import_openvino
+from tlfeat.backbones.frameworks import import_openvino
 from tlfeat.errors import UsageError, nearest
 from tlfeat.types import Rows
 

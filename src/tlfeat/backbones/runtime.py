@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.frameworks import silent_stderr
+from tlfeat.backbones.frameworks import import_openvino, silent_stderr
 from tlfeat.errors import TlfeatError, UsageError, nearest
 from tlfeat.records import distribution_version
 from tlfeat.types import Pixels, Rows
@@ -207,31 +206,6 @@ def converted_tokens(file: Path, layers: Sequence[str], n_threads: int) -> Token
         return [request.own.get_output_tensor(k).data.copy() for k in range(len(layers))]
 
     return TokenRuntime("openvino", forward, layers, is_parallel=True)
-
-
-def import_openvino() -> Any:
-    """Import OpenVINO without its usage statistics.
-
-    By itself it posts some at every import, and writes an identity below the home folder. Where the package that does
-    so cannot be imported, OpenVINO goes without. The user's settings stay as they are, and so does what is imported
-    already.
-    """
-    with contextlib.nullcontext() if "openvino" in sys.modules else without_telemetry():
-        return importlib.import_module("openvino")
-
-
-@contextlib.contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Make the package that posts usage statistics one that cannot be imported, unless it is there already."""
-    telemetry = "openvino_telemetry"
-    if telemetry in sys.modules:
-        yield
-        return
-    sys.modules[telemetry] = None  # type: ignore[assignment]  # what Python takes for "cannot be imported"
-    try:
-        yield
-    finally:
-        del sys.modules[telemetry]
 
 
 def converted_file(folder: Path, name: str, identity: str) -> Path:

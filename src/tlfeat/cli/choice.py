@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 _MAX_NOTES = 4
 
 
+def check_heads_alone(keras: str | None, recipe: list[str] | None, given: dict[str, int | None]) -> None:
+    """Raise for options of Keras networks where backbones or layers are compared: networks are not trained there."""
+    if keras not in (None, "none") or recipe or any(value is not None for value in given.values()):
+        raise UsageError(
+            "Several caches, layers or poolings are compared by heads. For networks of Keras (--keras, --recipe, "
+            "--epochs, --unfreeze-last) name one --cache and one --layer."
+        )
+
+
 def compare_caches(
     console: Console,
     caches: Sequence[Path],

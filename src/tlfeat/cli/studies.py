@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlfeat import workspace
-from tlfeat.cli.choice import compare_caches, embed_at_precisions, sweep_backbones
+from tlfeat.cli.choice import check_heads_alone, compare_caches, embed_at_precisions, sweep_backbones
 from tlfeat.cli.console import Console
 from tlfeat.cli.extract import embed_first
 from tlfeat.cli.options import (
@@ -150,7 +150,7 @@ def run_compare(
     if precision is not None:
         caches = embed_at_precisions(console, caches, precision)
     if len(caches) > 1 or len(layers) > 1 or pool:
-        _check_heads_alone(keras, recipe, given)
+        check_heads_alone(keras, recipe, given)
         compare_caches(
             console, caches or [workspace.newest_cache()], layers=layers, pools=pool or [], heads=chosen_heads,
             has_pixels=pixels, page=page, is_fresh=fresh, test_fraction=test_fraction, test_split=test_split, seed=seed,
@@ -176,15 +176,6 @@ def run_compare(
     _show_comparison(console, found, paths)
     console.detail(f"Layer {one_layer or 'chosen by default'}")
     console.say(f"Next: tlfeat predict {found.lines[0].result.model} IMAGE...")
-
-
-def _check_heads_alone(keras: str | None, recipe: list[str] | None, given: dict[str, int | None]) -> None:
-    """Raise for options of Keras networks where backbones or layers are compared: networks are not trained there."""
-    if keras not in (None, "none") or recipe or any(value is not None for value in given.values()):
-        raise UsageError(
-            "Several caches, layers or poolings are compared by heads. For networks of Keras (--keras, --recipe, "
-            "--epochs, --unfreeze-last) name one --cache and one --layer."
-        )
 
 
 def run_report(
@@ -317,7 +308,6 @@ def run_audit(
     """Look for problems in the images and labels of a cache; changes nothing."""
     from tlfeat.cache.contents import choose_layers
     from tlfeat.cache.store import open_cache
-    from tlfeat.errors import UsageError
     from tlfeat.report.audit import to_text, write_reports
     from tlfeat.studies.audit import audit
     from tlfeat.studies.clean import write_clean_table

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tlfeat.backbones.frameworks import import_keras, silent_stderr
-from tlfeat.backbones.runtime import freeze, import_openvino, to_openvino
+from tlfeat.backbones.frameworks import import_keras, import_openvino, silent_stderr
+from tlfeat.backbones.runtime import freeze, to_openvino
 from tlfeat.errors import ModelError, UsageError, nearest, short_reason
 from tlfeat.models.head_layers import PROBABILITIES
 from tlfeat.records import distribution_version

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tlfeat.backbones.frameworks import import_keras
+from tlfeat.backbones.frameworks import import_keras, import_openvino
 from tlfeat.backbones.int8 import read_layers
 from tlfeat.backbones.keras_encoder import KerasEncoder
 from tlfeat.backbones.precision import BFLOAT16, FLOAT32, INT8, kind_of
-from tlfeat.backbones.runtime import import_openvino, to_openvino
+from tlfeat.backbones.runtime import to_openvino
 from tlfeat.errors import ModelError
 from tlfeat.models.formats import Format, frozen_network, load_openvino, save_openvino
 from tlfeat.models.head_layers import add_head
