@@ -28,6 +28,7 @@ WINGS = [
     ("models",),
     ("studies",),
     ("report",),
+    ("labelling",),
     ("cli",),
 ]
 
