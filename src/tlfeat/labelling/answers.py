@@ -52,9 +52,19 @@ class Answer:
     how: str = ""
 
     @property
+    def source(self) -> str:
+        """How the picture was come by."""
+        return self._words[0]
+
+    @property
     def is_random(self) -> bool:
         """Whether the picture was drawn at random."""
-        return self.how.split(",")[0] == "random"
+        return self.source == "random"
+
+    @property
+    def kind(self) -> str:
+        """What it is: "label", "unknown" or "bad"."""
+        return "label" if self.label else "bad" if self.is_bad else "unknown"
 
     @property
     def is_bad(self) -> bool:
@@ -71,9 +81,24 @@ class Answer:
         return [word.strip() for word in self.how.split(",")]
 
 
-def answered(path: str, label: str, how: str) -> Answer:
-    """Return an answer that is given now."""
-    return Answer(path, label, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), how)
+def answered(path: str, label: str, how: str, kind: str = "label", before: Answer | None = None) -> Answer:
+    """Return an answer that is given now.
+
+    Parameters
+    ----------
+    path, label : str
+    how : str
+        How the picture was come by.
+    kind : str, default="label"
+        Or "unknown" or "bad": then the picture has no label.
+    before : Answer, optional
+        What was said of it until now.
+    """
+    new = label if kind == "label" else ""
+    words = [how, *([kind] if kind in ("unknown", "bad") else [])]
+    if before and before.label not in ("", new):
+        words.append(f"was {before.label}")
+    return Answer(path, new, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), ", ".join(words))
 
 
 def checked_label(label: str) -> str:
