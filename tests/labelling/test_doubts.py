@@ -47,9 +47,9 @@ def test_the_surest_is_asked_first_and_no_picture_twice() -> None:
     groups = [group("ab", ["cat", "cat"]), group("fg", ["cat", "dog"])]
     questions = doubts_of(audit_with(findings, groups), list("abcdefg"))
     assert [(q.why, q.numbers) for q in questions] == [
-        ("conflict", [5, 6]),
-        ("label", [0, 1]),
-        ("label", [2]),
+        ("two labels", [5, 6]),
+        ("probably wrong label", [0, 1]),
+        ("probably wrong label", [2]),
         ("outlier", [4]),
         ("outlier", [3]),
     ]
@@ -59,7 +59,7 @@ def test_a_doubted_label_may_be_kept_and_its_suggestion_accepted() -> None:
     (question,) = doubts_of(audit_with([found("label", "b", suggestion="dog", score=0.2)], []), ["a", "b"])
     assert question == Question(
         1,
-        "label",
+        "probably wrong label",
         suggestion="dog",
         label="cat",
         text="said of b: which is right?",
@@ -72,7 +72,7 @@ def test_copies_with_the_same_doubted_label_share_the_answer() -> None:
     (question, copy) = doubts_of(audit_with(findings, [group("abc", ["cat", "cat", ""])]), list("abc"))
     assert question.numbers == [1, 0]
     assert [(other.number, other.caption) for other in question.others] == [(0, "cat")]
-    assert (copy.why, copy.numbers) == ("duplicate", [2])
+    assert (copy.why, copy.numbers) == ("copy of a picture", [2])
 
 
 # --- one picture under two labels ---------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def conflict(labels: list[str], *more: Finding) -> Question:
     paths = "abcdefgh"[: len(labels)]
     findings = [found("conflict", path, label) for path, label in zip(paths, labels, strict=True) if label]
     questions = doubts_of(audit_with([*findings, *more], [group(paths, labels)]), list(paths))
-    assert questions[0].why == "conflict"
+    assert questions[0].why == "two labels"
     return questions[0]
 
 
@@ -120,7 +120,7 @@ def test_of_copies_one_stays_unasked_and_it_is_no_test_image() -> None:
     findings = [found("duplicate", path) for path in "abc"]
     groups = [group("abc", ["cat"] * 3, ["test", "train", "val"])]
     questions = doubts_of(audit_with([found("leak", "a"), *findings], groups), list("abc"))
-    assert [(q.why, q.number) for q in questions] == [("leak", 0), ("duplicate", 2)]
+    assert [(q.why, q.number) for q in questions] == [("test image seen in training", 0), ("copy of a picture", 2)]
     assert [[other.number for other in q.others] for q in questions] == [[1], [1]]
     assert questions[0].text.startswith("a test image that training has seen: the same picture as b (the same bytes)")
     assert questions[0].choices == [Choice("k", "keep cat", "keep")]
@@ -217,7 +217,7 @@ def test_every_planted_fault_is_one_question(doubtful: Path) -> None:
         questions = doubts_of(audit(cache), job.images.paths)
     said = [(q.why, sorted(job.images.paths[i] for i in q.numbers), q.suggestion) for q in questions]
     assert [each for each in said if each[0] != "outlier"] == [
-        ("conflict", ["blue/both.png", "red/1.png"], "red"),
-        ("label", ["blue/wrong.png"], "red"),
-        ("duplicate", ["red/twice.png"], ""),
+        ("two labels", ["blue/both.png", "red/1.png"], "red"),
+        ("probably wrong label", ["blue/wrong.png"], "red"),
+        ("copy of a picture", ["red/twice.png"], ""),
     ]

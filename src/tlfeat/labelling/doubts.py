@@ -13,8 +13,14 @@ from tlfeat.labelling.questions import KEEP_KEY, SIDE_KEYS, Choice, Other, Quest
 from tlfeat.studies.findings import Audit, Finding, Group
 from tlfeat.text import one_line
 
-#: Findings that become questions, in the order in which these are asked.
-ASKED = ("conflict", "label", "leak", "duplicate", "outlier")
+#: Findings that become questions, in the order in which these are asked, and what each says of its picture.
+WHY = {
+    "conflict": "two labels",
+    "label": "probably wrong label",
+    "leak": "test image seen in training",
+    "duplicate": "copy of a picture",
+    "outlier": "outlier",
+}
 
 _KEEP_ALL = Choice(KEEP_KEY, "keep all labels", "keep")
 
@@ -36,7 +42,7 @@ def doubts_of(found: Audit, paths: Sequence[str]) -> list[Question]:
     """
     doubts = _Doubts(found, paths)
     questions = []
-    for kind in ASKED:
+    for kind in WHY:
         for finding in doubts.of_kind(kind):
             if doubts.is_open(finding.path) and (question := doubts.ask[kind](finding)):
                 questions.append(question)
@@ -95,7 +101,7 @@ class _Doubts:
         ]
         return Question(
             self.number_of[first],
-            finding.kind,
+            WHY[finding.kind],
             suggestion=self._suggestion(members, counts),
             others=[self._other(*other) for other in others],
             label=label,
@@ -128,7 +134,7 @@ class _Doubts:
         ]
         return Question(
             self.number_of[finding.path],
-            finding.kind,
+            WHY[finding.kind],
             suggestion=suggestion,
             others=[self._other(*member) for member in same],
             label=finding.label,
@@ -146,7 +152,7 @@ class _Doubts:
         where = "a test image that training has seen: " if finding.kind == "leak" else ""
         return Question(
             self.number_of[finding.path],
-            finding.kind,
+            WHY[finding.kind],
             others=[self._other(kept, group.labels[group.paths.index(kept)])],
             label=finding.label,
             text=f"{where}the same picture as {one_line(kept)} ({detail}): keep it, or leave it out as bad?",
