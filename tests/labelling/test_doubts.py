@@ -1,8 +1,9 @@
-"""What an audit doubts becomes questions, each picture in one; the answers become a table of all pictures."""
+"""What an audit doubts becomes questions, each picture in one; the answers stand in a table of all pictures."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 from made_data import photo
 from tlfeat.cache.store import open_cache
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.labelling.doubts import Answer, after, doubts_of, labels_after, notes_of
+from tlfeat.labelling.answers import Answer, answered
+from tlfeat.labelling.doubts import all_labels, doubts_of, notes_of
 from tlfeat.labelling.questions import Choice, Question
 from tlfeat.studies.audit import audit
 from tlfeat.studies.findings import Audit, Finding, Group
@@ -166,31 +168,21 @@ def test_what_is_said_of_the_whole_set_is_a_note() -> None:
 # --- the labels after the answers ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("label", "answer", "expected"),
-    [
-        ("cat", Answer("keep"), ("cat", "fix")),
-        ("cat", Answer("label", "cat"), ("cat", "fix")),
-        ("cat", Answer("label", "dog"), ("dog", "fix, was cat")),
-        ("cat", Answer("bad"), ("", "fix, bad, was cat")),
-        ("cat", Answer("unknown"), ("", "fix, unknown, was cat")),
-        ("", Answer("label", "dog"), ("dog", "fix")),
-        ("", Answer("bad"), ("", "fix, bad")),
-        ("", Answer("keep"), ("", "fix")),
-    ],
-)
-def test_the_table_says_who_was_changed_to_what(label: str, answer: Answer, expected: tuple[str, str]) -> None:
-    assert after(label, answer) == expected
-
-
 def test_the_table_has_all_pictures_with_old_or_new_labels() -> None:
-    answers = {1: Answer("label", "dog"), 2: Answer("bad")}
-    assert labels_after(["cat", "cat", "cat", ""], answers) == [
-        ("cat", "folder"),
-        ("dog", "fix, was cat"),
-        ("", "fix, bad, was cat"),
-        ("", "folder"),
+    old = Answer("b", "cat", how="folder")
+    answers = {
+        "b": answered("b", "dog", "fix", before=old),
+        "c": answered("c", "", "fix", "bad", before=replace(old, path="c")),
+        "gone": Answer("gone", "cat"),
+    }
+    lines = all_labels(["a", "b", "c", "d"], ["cat", "cat", "cat", ""], answers)
+    assert [(path, line.path, line.label, line.how) for path, line in lines.items()] == [
+        ("a", "a", "cat", "folder"),
+        ("b", "b", "dog", "fix, was cat"),
+        ("c", "c", "", "fix, bad, was cat"),
+        ("d", "d", "", "folder"),
     ]
+    assert not lines["d"].is_answer
 
 
 # --- a real audit -------------------------------------------------------------------------------------------

@@ -78,6 +78,11 @@ def test_there_are_2_to_8_groups_and_none_of_a_few_pictures(n: int, least: int, 
     assert all(len(group) > 1 for group in groups)
 
 
+def test_a_picture_like_no_other_is_no_group() -> None:
+    rows, near = clouds([5, 1])
+    assert [set(near[group]) for group in unknown_groups(rows)] == [{0}]
+
+
 def test_equal_rows_are_one_group() -> None:
     assert unknown_groups(np.ones((6, 4), np.float32)) == [[0, 1, 2, 3, 4, 5]]
 
@@ -99,7 +104,7 @@ def test_one_key_makes_a_group_a_new_class() -> None:
     assert first.others == [Other(number, "") for number in first.together]
     assert first.choices == [
         Choice("w", "all of these are a new class, group 1", "label", "group 1"),
-        Choice(".", "look at them together", "cluster", cluster=0),
+        Choice("c", "look at them together", "cluster", cluster=0),
         Choice("k", "ask of each", "keep"),
     ]
     assert [q.choices[0].label for q in found.questions[1 : len(found.groups)]][:2] == ["group 3", "group 4"]
@@ -142,6 +147,7 @@ def test_rows_are_predicted_as_their_pictures_are(model: Path) -> None:
     for one, other in zip(by_rows, loaded.predict(names, n_top=2), strict=True):
         assert (one.path, one.label, one.refused) == (other.path, other.label, other.refused)
         assert one.top == [(label, pytest.approx(q)) for label, q in other.top]
+        assert len(one.top) == 2
 
 
 def test_a_head_that_knows_no_unknown_is_used_with_a_note(model: Path) -> None:

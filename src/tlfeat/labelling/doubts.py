@@ -1,14 +1,14 @@
-"""What an audit doubts, as questions: one a picture, the surest first; and the labels after the answers.
+"""What an audit doubts, as questions: one a picture, the surest first.
 
-Nothing is changed where the pictures lie: the answers become a table of all of them.
+Nothing is changed where the pictures lie: the answers stand in a table of all of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from tlfeat.labelling.answers import Answer
 from tlfeat.labelling.questions import KEEP_KEY, SIDE_KEYS, Choice, Other, Question
 from tlfeat.studies.findings import Audit, Finding, Group
 from tlfeat.text import one_line
@@ -188,35 +188,16 @@ def _side_by_side(members: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [members[place] for place in sorted(range(len(members)), key=turns.__getitem__)]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was answered: a `kind` of `Choice`, and the label of the kind "label"."""
-
-    kind: str
-    label: str = ""
-
-
-def after(label: str, answer: Answer) -> tuple[str, str]:
-    """Return the label that a picture has after an answer, and how it came by it, as the table says it.
-
-    "fix" where the label was confirmed, else "fix, was OLD", "fix, bad, was OLD" or "fix, unknown, was OLD"; pictures
-    that are bad or unknown have no label.
-    """
-    new = {"keep": label, "label": answer.label}.get(answer.kind, "")
-    parts = ["fix", *([answer.kind] if answer.kind in ("bad", "unknown") else [])]
-    return new, ", ".join([*parts, *([f"was {label}"] if label and label != new else [])])
-
-
-def labels_after(labels: Sequence[str], answers: Mapping[int, Answer]) -> list[tuple[str, str]]:
-    """Return label and how it came about ("folder" where nothing was answered) of every picture of a set.
+def all_labels(paths: Sequence[str], labels: Sequence[str], answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    """Return a line for every picture of a set, by path: its answer, or the label that it has in the folder.
 
     Parameters
     ----------
-    labels : sequence of str
-        Of all pictures, as the set has them.
-    answers : mapping of int to Answer
-        By number; an answer holds for all `Question.numbers`.
+    paths, labels : sequence of str
+        Of all pictures; paths as the table of answers has them.
+    answers : mapping of str to Answer
+        By path. Others than those of `paths` are left out.
     """
-    return [
-        after(label, answers[number]) if number in answers else (label, "folder") for number, label in enumerate(labels)
-    ]
+    return {
+        path: answers.get(path) or Answer(path, label, how="folder") for path, label in zip(paths, labels, strict=True)
+    }

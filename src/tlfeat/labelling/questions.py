@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 #: Keys of `Choice`: keep what is there; a group as a new class; the label of the left picture and of the right one; a
 #: group picture by picture. No class has one of them.
-KEEP_KEY, GROUP_KEY, SIDE_KEYS, OPEN_KEY = "k", "w", (",", "."), "."
+KEEP_KEY, GROUP_KEY, SIDE_KEYS, OPEN_KEY = "k", "w", (",", "."), "c"
 
 
 @dataclass(frozen=True, slots=True)
