@@ -1,8 +1,9 @@
-"""What an audit doubts becomes questions, each picture in one; the answers become a table of all pictures."""
+"""What an audit doubts becomes questions, each picture in one; the answers stand in a table of all pictures."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 from made_data import photo
 from tlfeat.cache.store import open_cache
 from tlfeat.extract.plan import plan_extraction
-from tlfeat.labelling.doubts import Answer, after, doubts_of, labels_after, notes_of
+from tlfeat.labelling.answers import Answer, answered
+from tlfeat.labelling.doubts import all_labels, doubts_of, notes_of
 from tlfeat.labelling.questions import Choice, Question
 from tlfeat.studies.audit import audit
 from tlfeat.studies.findings import Audit, Finding, Group
@@ -47,9 +49,9 @@ def test_the_surest_is_asked_first_and_no_picture_twice() -> None:
     groups = [group("ab", ["cat", "cat"]), group("fg", ["cat", "dog"])]
     questions = doubts_of(audit_with(findings, groups), list("abcdefg"))
     assert [(q.why, q.numbers) for q in questions] == [
-        ("conflict", [5, 6]),
-        ("label", [0, 1]),
-        ("label", [2]),
+        ("two labels", [5, 6]),
+        ("probably wrong label", [0, 1]),
+        ("probably wrong label", [2]),
         ("outlier", [4]),
         ("outlier", [3]),
     ]
@@ -59,7 +61,7 @@ def test_a_doubted_label_may_be_kept_and_its_suggestion_accepted() -> None:
     (question,) = doubts_of(audit_with([found("label", "b", suggestion="dog", score=0.2)], []), ["a", "b"])
     assert question == Question(
         1,
-        "label",
+        "probably wrong label",
         suggestion="dog",
         label="cat",
         text="said of b: which is right?",
@@ -72,7 +74,7 @@ def test_copies_with_the_same_doubted_label_share_the_answer() -> None:
     (question, copy) = doubts_of(audit_with(findings, [group("abc", ["cat", "cat", ""])]), list("abc"))
     assert question.numbers == [1, 0]
     assert [(other.number, other.caption) for other in question.others] == [(0, "cat")]
-    assert (copy.why, copy.numbers) == ("duplicate", [2])
+    assert (copy.why, copy.numbers) == ("copy of a picture", [2])
 
 
 # --- one picture under two labels ---------------------------------------------------------------------------
@@ -82,7 +84,7 @@ def conflict(labels: list[str], *more: Finding) -> Question:
     paths = "abcdefgh"[: len(labels)]
     findings = [found("conflict", path, label) for path, label in zip(paths, labels, strict=True) if label]
     questions = doubts_of(audit_with([*findings, *more], [group(paths, labels)]), list(paths))
-    assert questions[0].why == "conflict"
+    assert questions[0].why == "two labels"
     return questions[0]
 
 
@@ -120,7 +122,7 @@ def test_of_copies_one_stays_unasked_and_it_is_no_test_image() -> None:
     findings = [found("duplicate", path) for path in "abc"]
     groups = [group("abc", ["cat"] * 3, ["test", "train", "val"])]
     questions = doubts_of(audit_with([found("leak", "a"), *findings], groups), list("abc"))
-    assert [(q.why, q.number) for q in questions] == [("leak", 0), ("duplicate", 2)]
+    assert [(q.why, q.number) for q in questions] == [("test image seen in training", 0), ("copy of a picture", 2)]
     assert [[other.number for other in q.others] for q in questions] == [[1], [1]]
     assert questions[0].text.startswith("a test image that training has seen: the same picture as b (the same bytes)")
     assert questions[0].choices == [Choice("k", "keep cat", "keep")]
@@ -166,31 +168,21 @@ def test_what_is_said_of_the_whole_set_is_a_note() -> None:
 # --- the labels after the answers ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("label", "answer", "expected"),
-    [
-        ("cat", Answer("keep"), ("cat", "fix")),
-        ("cat", Answer("label", "cat"), ("cat", "fix")),
-        ("cat", Answer("label", "dog"), ("dog", "fix, was cat")),
-        ("cat", Answer("bad"), ("", "fix, bad, was cat")),
-        ("cat", Answer("unknown"), ("", "fix, unknown, was cat")),
-        ("", Answer("label", "dog"), ("dog", "fix")),
-        ("", Answer("bad"), ("", "fix, bad")),
-        ("", Answer("keep"), ("", "fix")),
-    ],
-)
-def test_the_table_says_who_was_changed_to_what(label: str, answer: Answer, expected: tuple[str, str]) -> None:
-    assert after(label, answer) == expected
-
-
 def test_the_table_has_all_pictures_with_old_or_new_labels() -> None:
-    answers = {1: Answer("label", "dog"), 2: Answer("bad")}
-    assert labels_after(["cat", "cat", "cat", ""], answers) == [
-        ("cat", "folder"),
-        ("dog", "fix, was cat"),
-        ("", "fix, bad, was cat"),
-        ("", "folder"),
+    old = Answer("b", "cat", how="folder")
+    answers = {
+        "b": answered("b", "dog", "fix", before=old),
+        "c": answered("c", "", "fix", "bad", before=replace(old, path="c")),
+        "gone": Answer("gone", "cat"),
+    }
+    lines = all_labels(["a", "b", "c", "d"], ["cat", "cat", "cat", ""], answers)
+    assert [(path, line.path, line.label, line.how) for path, line in lines.items()] == [
+        ("a", "a", "cat", "folder"),
+        ("b", "b", "dog", "fix, was cat"),
+        ("c", "c", "", "fix, bad, was cat"),
+        ("d", "d", "", "folder"),
     ]
+    assert not lines["d"].is_answer
 
 
 # --- a real audit -------------------------------------------------------------------------------------------
@@ -217,7 +209,7 @@ def test_every_planted_fault_is_one_question(doubtful: Path) -> None:
         questions = doubts_of(audit(cache), job.images.paths)
     said = [(q.why, sorted(job.images.paths[i] for i in q.numbers), q.suggestion) for q in questions]
     assert [each for each in said if each[0] != "outlier"] == [
-        ("conflict", ["blue/both.png", "red/1.png"], "red"),
-        ("label", ["blue/wrong.png"], "red"),
-        ("duplicate", ["red/twice.png"], ""),
+        ("two labels", ["blue/both.png", "red/1.png"], "red"),
+        ("probably wrong label", ["blue/wrong.png"], "red"),
+        ("copy of a picture", ["red/twice.png"], ""),
     ]

@@ -1,20 +1,26 @@
-"""What an audit doubts, as questions: one a picture, the surest first; and the labels after the answers.
+"""What an audit doubts, as questions: one a picture, the surest first.
 
-Nothing is changed where the pictures lie: the answers become a table of all of them.
+Nothing is changed where the pictures lie: the answers stand in a table of all of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from tlfeat.labelling.answers import Answer
 from tlfeat.labelling.questions import KEEP_KEY, SIDE_KEYS, Choice, Other, Question
 from tlfeat.studies.findings import Audit, Finding, Group
 from tlfeat.text import one_line
 
-#: Findings that become questions, in the order in which these are asked.
-ASKED = ("conflict", "label", "leak", "duplicate", "outlier")
+#: Findings that become questions, in the order in which these are asked, and what each says of its picture.
+WHY = {
+    "conflict": "two labels",
+    "label": "probably wrong label",
+    "leak": "test image seen in training",
+    "duplicate": "copy of a picture",
+    "outlier": "outlier",
+}
 
 _KEEP_ALL = Choice(KEEP_KEY, "keep all labels", "keep")
 
@@ -36,7 +42,7 @@ def doubts_of(found: Audit, paths: Sequence[str]) -> list[Question]:
     """
     doubts = _Doubts(found, paths)
     questions = []
-    for kind in ASKED:
+    for kind in WHY:
         for finding in doubts.of_kind(kind):
             if doubts.is_open(finding.path) and (question := doubts.ask[kind](finding)):
                 questions.append(question)
@@ -95,7 +101,7 @@ class _Doubts:
         ]
         return Question(
             self.number_of[first],
-            finding.kind,
+            WHY[finding.kind],
             suggestion=self._suggestion(members, counts),
             others=[self._other(*other) for other in others],
             label=label,
@@ -128,7 +134,7 @@ class _Doubts:
         ]
         return Question(
             self.number_of[finding.path],
-            finding.kind,
+            WHY[finding.kind],
             suggestion=suggestion,
             others=[self._other(*member) for member in same],
             label=finding.label,
@@ -146,7 +152,7 @@ class _Doubts:
         where = "a test image that training has seen: " if finding.kind == "leak" else ""
         return Question(
             self.number_of[finding.path],
-            finding.kind,
+            WHY[finding.kind],
             others=[self._other(kept, group.labels[group.paths.index(kept)])],
             label=finding.label,
             text=f"{where}the same picture as {one_line(kept)} ({detail}): keep it, or leave it out as bad?",
@@ -182,35 +188,16 @@ def _side_by_side(members: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [members[place] for place in sorted(range(len(members)), key=turns.__getitem__)]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was answered: a `kind` of `Choice`, and the label of the kind "label"."""
-
-    kind: str
-    label: str = ""
-
-
-def after(label: str, answer: Answer) -> tuple[str, str]:
-    """Return the label that a picture has after an answer, and how it came by it, as the table says it.
-
-    "fix" where the label was confirmed, else "fix, was OLD", "fix, bad, was OLD" or "fix, unknown, was OLD"; pictures
-    that are bad or unknown have no label.
-    """
-    new = {"keep": label, "label": answer.label}.get(answer.kind, "")
-    parts = ["fix", *([answer.kind] if answer.kind in ("bad", "unknown") else [])]
-    return new, ", ".join([*parts, *([f"was {label}"] if label and label != new else [])])
-
-
-def labels_after(labels: Sequence[str], answers: Mapping[int, Answer]) -> list[tuple[str, str]]:
-    """Return label and how it came about ("folder" where nothing was answered) of every picture of a set.
+def all_labels(paths: Sequence[str], labels: Sequence[str], answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    """Return a line for every picture of a set, by path: its answer, or the label that it has in the folder.
 
     Parameters
     ----------
-    labels : sequence of str
-        Of all pictures, as the set has them.
-    answers : mapping of int to Answer
-        By number; an answer holds for all `Question.numbers`.
+    paths, labels : sequence of str
+        Of all pictures; paths as the table of answers has them.
+    answers : mapping of str to Answer
+        By path. Others than those of `paths` are left out.
     """
-    return [
-        after(label, answers[number]) if number in answers else (label, "folder") for number, label in enumerate(labels)
-    ]
+    return {
+        path: answers.get(path) or Answer(path, label, how="folder") for path, label in zip(paths, labels, strict=True)
+    }

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-#: Keys of `Choice`: keep what is there, a group as a new class, the label of the left picture and of the right one.
-#: No class has one of them.
-KEEP_KEY, GROUP_KEY, SIDE_KEYS = "k", "w", (",", ".")
+#: Keys of `Choice`: keep what is there; a group as a new class; the label of the left picture and of the right one; a
+#: group picture by picture. No class has one of them.
+KEEP_KEY, GROUP_KEY, SIDE_KEYS, OPEN_KEY = "k", "w", (",", "."), "c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,19 @@ class Choice:
     name : str
         What the button says.
     kind : str
-        "label", "unknown", "bad" or "keep"; the latter leaves every label of the question as it is.
+        "label", "unknown", "bad"; "keep", which leaves every label of the question as it is; or "cluster", which opens
+        the pictures of a group.
     label : str
         Of the kind "label".
+    cluster : int
+        Of the kind "cluster": the place of the group.
     """
 
     key: str
     name: str
     kind: str
     label: str = ""
+    cluster: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Question:
     number : int
         Its place in the paths of the set.
     why : str
-        "random", "typical", "unsure"; a kind of finding (`doubts`); "review" or "group" (`review`).
+        "random", "typical", "unsure", or in words.
     suggestion : str
         The label that one key accepts, "" for none.
     probability : float, optional
