@@ -14,6 +14,7 @@ class InOrder:
     """Asks for one picture after another; supposes "dog" of each."""
 
     mode = "label"
+    is_written = True
 
     def __init__(self, n: int, together: list[int] | None = None) -> None:
         self.n, self.together, self.heard_of = n, together or [], list[int]()
@@ -24,6 +25,9 @@ class InOrder:
 
     def dressed(self, question: Question, facts: Facts) -> Question:
         return question
+
+    def pass_over(self, question: Question) -> None:
+        pass
 
     def is_answered(self, answer: Answer) -> bool:
         return answer.is_answer

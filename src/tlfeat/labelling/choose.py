@@ -7,13 +7,17 @@ from typing import Literal
 
 import numpy as np
 
+from tlfeat.heads.blocks import MAPPINGS
 from tlfeat.types import Labels, Rows
 
 #: Clusters a class that one typical picture is asked of, before anything else.
 CLUSTERS = 3
 
+#: With so many answers a cluster, clusters are no longer looked at.
+_ENOUGH = 3
+
 #: Of a pool in random order so many are clustered: typical of them is typical of all.
-_CLUSTERED = 5_000
+_CLUSTERED = 2_000
 
 _N_ROUNDS = 20
 
@@ -74,9 +78,9 @@ def choose(
 
 
 def _typical(rows: Rows, labels: Labels, n_classes: int, seed: int) -> list[int]:
-    """Return the open picture nearest to the centre of each cluster in which nothing was asked, largest cluster first."""
-    n_clusters = min(CLUSTERS * max(n_classes, 1), len(rows))
-    if np.count_nonzero(labels != OPEN) >= max(10 * n_clusters, len(rows) // 2):
+    """Return the picture nearest to the centre of each cluster in which nothing was asked, largest first."""
+    n_clusters = min(CLUSTERS * max(n_classes, 2), len(rows))
+    if np.count_nonzero(labels != OPEN) >= _ENOUGH * n_clusters or not len(rows):
         return []
     cluster_of, distances = clusters(rows, n_clusters, seed=seed)
     sizes = np.bincount(cluster_of, minlength=n_clusters)
@@ -105,8 +109,7 @@ def clusters(rows: Rows, n_clusters: int, *, seed: int = 0) -> tuple[Labels, Row
     distances : float32 array of shape (n,)
         Squared distance to the centre of the own cluster.
     """
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-    units: Rows = rows / np.where(lengths > 0, lengths, np.float32(1))
+    units = MAPPINGS["l2"](rows)
     centres = _spread_out(units, n_clusters, np.random.default_rng(seed))
     cluster_of = np.empty(0, np.int64)
     for _ in range(_N_ROUNDS):
@@ -115,8 +118,8 @@ def clusters(rows: Rows, n_clusters: int, *, seed: int = 0) -> tuple[Labels, Row
         if np.array_equal(before, cluster_of):
             break
         is_member = (cluster_of == np.arange(n_clusters)[:, None]).astype(np.float32)
-        sizes = is_member.sum(axis=1, keepdims=True)
-        centres = np.where(sizes > 0, (is_member @ units) / np.maximum(sizes, 1), centres)
+        sizes = is_member.sum(axis=1)
+        centres[sizes > 0] = (is_member @ units)[sizes > 0] / sizes[sizes > 0, None]
     return cluster_of, distances[np.arange(len(units)), cluster_of]
 
 

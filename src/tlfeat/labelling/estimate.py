@@ -108,7 +108,7 @@ def _starts(before: Estimate | None, n_shares: int) -> Sequence[LinearModel | No
 
 
 def _doubling(right: Bools, n_labels: int) -> tuple[float, Interval]:
-    """Return what twice the labels would add, and its interval: a bootstrap over the random pictures, and the misfit."""
+    """Return what twice the labels would add, and its interval: a bootstrap over random pictures, and the misfit."""
     n = right.shape[1]
 
     def gain(of: Bools) -> float:

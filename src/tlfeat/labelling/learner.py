@@ -1,4 +1,4 @@
-"""The head that learns while somebody labels: logistic regression on rows of length 1, fitted anew after each answer."""
+"""The head that learns while somebody labels: logistic regression on rows of length 1, fitted after each answer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tlfeat.types import Floats, Labels, Rows
 #: labels to 400 (``benchmarks/label.py``, penalty).
 C = 100.0
 
-#: A looser fit answers alike, a tighter one takes twice as long. A fit that ends early goes on after the next answer.
-_EFFORT = Effort(tolerance=1e-3, max_evaluations=100)
+#: A fit that ends early goes on after the next answer.
+_EFFORT = Effort(tolerance=1e-4, max_evaluations=100)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ class Learning:
     """
 
     mode = "label"
+    is_written = True
 
     def __init__(
         self,
@@ -156,7 +157,9 @@ class Learning:
         if len(known):
             model = fit(look.rows[known], labels[known], n_classes, start=before.model)
             chances = model.probabilities(look.rows)
-        found = Learned(look, facts.classes, model, chances, place_of, before.chosen, before.estimate, labels, before.drawn)
+        found = Learned(
+            look, facts.classes, model, chances, place_of, before.chosen, before.estimate, labels, before.drawn
+        )
         self.learned = found  # suggestions first: the rest takes longer
         found = self._estimated(found, facts)
         return replace(found, chosen=self._chosen(found))
@@ -175,7 +178,7 @@ class Learning:
         return labels
 
     def _estimated(self, found: Learned, facts: Facts) -> Learned:
-        """Return it with the accuracy, measured anew where there are other random pictures, or other answers to them."""
+        """Return it with the accuracy, measured anew where other random pictures have answers, or other answers."""
         labelled = [(n, answer) for n, answer in facts.answers.items() if answer.label and n in found.place_of]
         drawn = [(number, answer.label) for number, answer in labelled if answer.is_random]
         if drawn == found.drawn:
@@ -229,6 +232,9 @@ class Learning:
     def is_answered(self, answer: Answer) -> bool:
         """Every answer is one."""
         return answer.is_answer
+
+    def pass_over(self, question: Question) -> None:
+        """Every question is answered here."""
 
     def why_nothing(self) -> str:
         """Say that all is done."""

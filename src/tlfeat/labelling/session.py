@@ -48,6 +48,13 @@ class Asker(Protocol):
 
     mode: str
 
+    @property
+    def is_written(self) -> bool:
+        """Whether "keep" is written down as an answer; else it only passes a question over."""
+
+    def pass_over(self, question: Question) -> None:
+        """Ask this question no more."""
+
     def next(self, facts: Facts, taken: Container[int]) -> Question | None:
         """Return a question about a picture that is not taken."""
 
@@ -114,7 +121,7 @@ class Session:
     def __post_init__(self) -> None:
         self._learn_classes()
         for number, answer in self.facts().answers.items():
-            if self.asker.is_answered(answer):
+            if self.asker.is_answered(answer) and self.asker.mode != "fix":  # there each has a label to go back to
                 question = Question(number, answer.source, label=answer.label)
                 self._steps.append(_Step(self._new_id(), question, {answer.path: None}))
         self.asker.heard(self.facts())
@@ -207,7 +214,11 @@ class Session:
                 question = self._open.get(question_id) or self._looked.get(question_id)
                 if question is None or question.number != number:
                     raise Conflict("That question is open no more; here is the current one.")
-                self._write(question_id, question, question.numbers, kind, label)
+                if kind == "keep" and not self.asker.is_written:
+                    self.asker.pass_over(question)
+                    self._open.pop(question_id, None)
+                else:
+                    self._write(question_id, question, question.numbers, kind, label)
                 self._last[question_id] = (number, kind, label)
             return self.after()
 
