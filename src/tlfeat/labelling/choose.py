@@ -118,8 +118,8 @@ def clusters(rows: Rows, n_clusters: int, *, seed: int = 0) -> tuple[Labels, Row
         if np.array_equal(before, cluster_of):
             break
         is_member = (cluster_of == np.arange(n_clusters)[:, None]).astype(np.float32)
-        sizes = is_member.sum(axis=1, keepdims=True)
-        centres = np.where(sizes > 0, (is_member @ units) / np.maximum(sizes, np.float32(1)), centres)
+        sizes = is_member.sum(axis=1)
+        centres[sizes > 0] = (is_member @ units)[sizes > 0] / sizes[sizes > 0, None]
     return cluster_of, distances[np.arange(len(units)), cluster_of]
 
 
