@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from tlfeat.heads.blocks import MAPPINGS
 from tlfeat.types import Labels, Rows
 
 #: Clusters a class that one typical picture is asked of, before anything else.
@@ -108,8 +109,7 @@ def clusters(rows: Rows, n_clusters: int, *, seed: int = 0) -> tuple[Labels, Row
     distances : float32 array of shape (n,)
         Squared distance to the centre of the own cluster.
     """
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-    units: Rows = rows / np.where(lengths > 0, lengths, np.float32(1))
+    units = MAPPINGS["l2"](rows)
     centres = _spread_out(units, n_clusters, np.random.default_rng(seed))
     cluster_of = np.empty(0, np.int64)
     for _ in range(_N_ROUNDS):
