@@ -104,8 +104,11 @@ def test_typical_first_and_then_unsure(made: Labelled) -> None:
     made.label(60)
     whys = [question.why for question in made.asked if question.why != "random"]
     assert whys[0] == "typical" and whys[-1] == "unsure"
-    unsure = [question for question in made.asked[40:] if question.why == "unsure"]
-    assert np.mean([question.probability for question in unsure if question.probability]) < 0.75
+    learned = made.learning.learned
+    margins = np.diff(np.sort(learned.probabilities, axis=1)[:, -2:], axis=1)[:, 0]
+    left = [n for n in made.learning.choosable if n not in made.answers]
+    least = sorted(left, key=lambda number: margins[learned.place_of[number]])
+    assert [question.number for question in learned.chosen[:4]] == least[:4]
 
 
 def test_suggestions_become_right_and_none_is_made_where_it_would_bias(made: Labelled) -> None:

@@ -21,8 +21,8 @@ _CLUSTERED = 2_000
 
 _N_ROUNDS = 20
 
-#: Labels of pictures without a label: not asked yet, and asked in vain (unknown, bad).
-OPEN, ASKED = -1, -2
+#: Labels of pictures without a label: not asked yet; asked in vain (unknown, bad); never to be chosen, as they measure.
+OPEN, ASKED, KEPT = -1, -2, -3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def choose(
     rows : float32 array of shape (n_pool, width)
         As the backbone gives them, in random order. Not modified.
     labels : int array of shape (n_pool,)
-        A class, `OPEN` or `ASKED`.
+        A class, `OPEN`, `ASKED` or `KEPT`.
     probabilities : float32 array of shape (n_pool, n_classes), optional
         Of the head of all labels; without it only typical pictures are chosen, then the first open ones.
     n : int
@@ -80,15 +80,16 @@ def choose(
 def _typical(rows: Rows, labels: Labels, n_classes: int, seed: int) -> list[int]:
     """Return the picture nearest to the centre of each cluster in which nothing was asked, largest first."""
     n_clusters = min(CLUSTERS * max(n_classes, 2), len(rows))
-    if np.count_nonzero(labels != OPEN) >= _ENOUGH * n_clusters or not len(rows):
+    is_asked, is_open = (labels >= 0) | (labels == ASKED), labels == OPEN
+    if is_asked.sum() >= _ENOUGH * n_clusters or not is_open.any():
         return []
     cluster_of, distances = clusters(rows, n_clusters, seed=seed)
     sizes = np.bincount(cluster_of, minlength=n_clusters)
-    was_asked = np.bincount(cluster_of[labels != OPEN], minlength=n_clusters) > 0
+    was_asked = np.bincount(cluster_of[is_asked], minlength=n_clusters) > 0
     places = []
     for cluster in np.argsort(-sizes, kind="stable"):
-        if sizes[cluster] and not was_asked[cluster]:
-            members = np.flatnonzero(cluster_of == cluster)
+        members = np.flatnonzero((cluster_of == cluster) & is_open)
+        if len(members) and not was_asked[cluster]:
             places.append(int(members[distances[members].argmin()]))
     return places
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tlfeat.labelling.answers import Answer
 from tlfeat.labelling.background import Extraction
-from tlfeat.labelling.choose import choose
+from tlfeat.labelling.choose import ASKED, KEPT, OPEN, choose
 from tlfeat.labelling.estimate import Estimate, estimate, is_reached
 from tlfeat.labelling.label_map import LabelMap
 from tlfeat.labelling.learner import LinearModel, fit
@@ -27,9 +27,6 @@ N_AHEAD = 10
 
 #: Pictures of a grid.
 N_GRID = 24
-
-#: Of a label that is not known, and of a picture that is not to be asked about.
-_UNKNOWN, _NOT_ASKED = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class Learned:
     estimate : Estimate, optional
         None before the first random picture has a label and a row.
     labels : int64 array of shape (len(look),)
-        -1 where the class is not known, -2 where the picture is no one to ask about.
+        Classes; below 0 what `choose` has for pictures without one.
     drawn : list of (int, str)
         Random pictures and their labels, of which `estimate` was made.
     """
@@ -165,16 +162,15 @@ class Learning:
         return replace(found, chosen=self._chosen(found))
 
     def _labels(self, look: Look, facts: Facts, place_of: dict[int, int]) -> Labels:
-        """Return the class of each row, -1 where it is not known, -2 where its picture is no one to ask about."""
-        labels = np.full(len(look), _UNKNOWN, np.int64)
+        """Return the class of each row, or what `choose` has for those that have none."""
+        labels = np.full(len(look), OPEN, np.int64)
+        kept = [place_of[number] for number in self.reserve if number in place_of]
+        kept_keys = {look.keys[place] for place in kept}  # a copy would vouch for the picture that measures
+        labels[[place for place, key in enumerate(look.keys) if key in kept_keys]] = KEPT
         class_of = {name: k for k, name in enumerate(facts.classes)}
-        labels[[place_of[number] for number in self.reserve if number in place_of]] = _NOT_ASKED
         for number, answer in facts.answers.items():
             if number in place_of:
-                labels[place_of[number]] = class_of.get(answer.label, _NOT_ASKED)
-        reserved_keys = {look.keys[place_of[number]] for number in self.reserve if number in place_of}
-        copies = [i for i, key in enumerate(look.keys) if key in reserved_keys and labels[i] == _UNKNOWN]
-        labels[copies] = _NOT_ASKED  # a copy would vouch for the picture that measures
+                labels[place_of[number]] = class_of.get(answer.label, ASKED)
         return labels
 
     def _estimated(self, found: Learned, facts: Facts) -> Learned:
@@ -183,10 +179,11 @@ class Learning:
         drawn = [(number, answer.label) for number, answer in labelled if answer.is_random]
         if drawn == found.drawn:
             return found
+        before = found.estimate if drawn[: len(found.drawn)] == found.drawn else None
         places = np.array([found.place_of[number] for number, _ in labelled], np.int64)  # in the order of the answers
         is_random = np.array([answer.is_random for _, answer in labelled], bool)
         rows, labels = found.look.rows[places], found.labels[places]
-        measured = estimate(rows, labels, is_random, len(found.classes), before=found.estimate)
+        measured = estimate(rows, labels, is_random, len(found.classes), before=before)
         return replace(found, estimate=measured, drawn=drawn)
 
     def _chosen(self, found: Learned) -> list[Question]:
