@@ -93,12 +93,13 @@ def open_labelling(wanted: Wanted, command_line: Callable[..., str]) -> Iterator
         if len(images) > POOL:
             notes.append(f"questions are chosen among {POOL:,} pictures, a random sample of {len(images):,}")
         session = Session(pictures, file, asker, classes, wanted.until, notes)
-        yield Server(
+        with Server(
             session,
             lambda: _finish(pictures.csv, wanted, command_line),
             f"Label {images.name}",
             port=wanted.port,
-        )
+        ) as server:
+            yield server
 
 
 def _finish(csv: Path, wanted: Wanted, command_line: Callable[..., str]) -> dict[str, Any]:

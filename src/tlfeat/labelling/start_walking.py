@@ -68,12 +68,13 @@ def open_fixing(wanted: Wanted, voice: Voice) -> Iterator[Server]:
             found = audit(cache, seed=wanted.seed, on_progress=voice.on_progress)
         asker = Walking("fix", doubts_of(found, paths), len(images))
         session = Session(pictures, file, asker, sorted(found.n_by_class), notes=notes_of(found))
-        yield Server(
+        with Server(
             session,
             lambda: fit_answers(pictures.csv, wanted.options, voice.command_line),
             f"Fix labels of {images.name}",
             port=wanted.port,
-        )
+        ) as server:
+            yield server
 
 
 def _write_all(pictures: Pictures, file: AnswerFile) -> None:
@@ -103,9 +104,10 @@ def open_reviewing(wanted: Wanted, model_folder: Path, voice: Voice, *, is_trust
         found = _reviewed(images.at(numbers), numbers, model, model_folder, voice, wanted.seed)
         asker = Walking("review", found.questions, len(images), found.groups)
         session = Session(pictures, file, asker, [*model.classes], notes=notes)
-        yield Server(
+        with Server(
             session, lambda: _sum_up(session, found, voice), f"Review predictions of {images.name}", port=wanted.port
-        )
+        ) as server:
+            yield server
 
 
 def _reviewed(images: ImageSet, numbers: list[int], model: Any, folder: Path, voice: Voice, seed: int) -> Review:
