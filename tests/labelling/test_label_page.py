@@ -168,7 +168,6 @@ class Answering(BaseHTTPRequestHandler):
     """HTTP before a `Program`: headers as those of the true one."""
 
     program: Program
-    protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -2,7 +2,7 @@
 // What comes from the program reaches the page as text (textContent and attributes that run nothing), never as markup.
 
 import { Dropped, Gone, ask, inOrder, link, settled, stayAlive, whyUnreadable } from "./label_server.js";
-import { byId, element, goals, openDone, openGrid, openMap, percent, setKeys } from "./label_views.js";
+import { byId, element, goals, openDone, openGrid, openMap, percent, setKeys, spans } from "./label_views.js";
 
 const WHY = {
   random: "drawn at random, to measure the accuracy",
@@ -32,7 +32,7 @@ function counted() {
   const rest = n_left === null || n_left === undefined ? "" : `, ${many(n_left)} left`;
   const head = mode === "label" ? `${many(n_labelled)} of ${many(n_pictures)} labelled` : `${many(n_labelled)} answered${rest}`;
   const parts = [[n_unknown, "unknown"], [n_bad, "bad"], [n_skipped, "unreadable"]].filter(([n]) => n);
-  return [head, ...parts.map(([n, word]) => `${many(n)} ${word}`), extracting].filter(Boolean).join(" · ");
+  return [head, ...parts.map(([n, word]) => `${many(n)} ${word}`), extracting];
 }
 
 function apply(fresh) {
@@ -42,18 +42,20 @@ function apply(fresh) {
   state = fresh;
   document.title = `(${state.n_labelled}) ${state.folder}: tlfeat label`;
   document.querySelector("h1").textContent = state.folder;
-  byId("count").textContent = counted();
+  byId("count").replaceChildren(...spans(counted()));
   goals(state);
   if (!isSame) drawClasses();
   for (const button of byId("classes").children) {
     const { n } = state.classes.find(({ name }) => name === button.value);
     button.querySelector(".n").textContent = `${many(n)} labelled`;
   }
-  byId("undo").disabled = !state.can_undo && !answered.length;
+  drawUndo();
   byId("notes").hidden = !state.notes.length;
   byId("notes").firstChild.textContent = state.notes.length === 1 ? "1 note" : `${state.notes.length} notes`;
   byId("notes").lastChild.replaceChildren(...state.notes.map((text) => element("li", {}, text)));
 }
+
+const drawUndo = () => (byId("undo").disabled = !state.can_undo && !link.nUnsaved);
 
 function drawClasses() {
   const made = state.classes.map(({ name, key }, c) => {
@@ -187,6 +189,7 @@ function drawOthers(others) {
   });
   byId("others").hidden = !others.length;
   byId("others").parentElement.classList.toggle("pair", others.length > 0 && others.length < 3);
+  byId("others").style.setProperty("--n", made.length);
   byId("others").replaceChildren(...made);
 }
 
@@ -195,6 +198,7 @@ function drawSuggestion(question) {
   const { suggestion, probability, top } = question ?? {};
   const sure = probability === null || probability === undefined ? "" : `, ${percent(probability)}`;
   accept.disabled = !suggestion;
+  accept.hidden = !suggestion && Boolean(question?.choices?.length);
   accept.replaceChildren(...(suggestion ? [element("span", {}, `Suggestion: ${suggestion}${sure}`), element("kbd", {}, "space")] : ["No suggestion yet"]));
   const likely = new Map(top ?? []);
   for (const button of byId("classes").children) {
@@ -232,10 +236,12 @@ function post(card, answer) {
     (error) => refused(error, card, answer),
   );
   sayLink();
+  drawUndo();
 }
 
 function refused(error, card, answer) {
   forget(answer.number);
+  drawUndo();
   if (error instanceof Dropped) return;
   ahead = open = waiting = null;
   byId("last").textContent = "";
@@ -256,7 +262,6 @@ function remember(answer) {
   answered.push(answer.number);
   said = `Picture ${answer.number + 1}: ${worded(answer)}.`;
   byId("last").textContent = `Last: picture ${many(answer.number + 1)}, ${worded(answer)}`;
-  byId("undo").disabled = false;
 }
 
 function forget(number) {

@@ -3,7 +3,7 @@
 import { ask, inOrder } from "./label_server.js";
 
 export const byId = (id) => document.getElementById(id);
-export const percent = (share) => `${Math.round(100 * share)} %`;
+export const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -15,11 +15,14 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+/** One span for each text that is not empty. */
+export const spans = (texts) => texts.filter(Boolean).map((text) => element("span", {}, text));
+
 // --- how accurate ----------------------------------------------------------------------------------------------------
 
 const TINY = 1e-9; // 0.29 * 100 is a little less than 29
 // outwards, so that an interval never looks narrower than it is
-const ends = ([low, high]) => `${Math.floor(100 * low + TINY)} to ${Math.ceil(100 * high - TINY)} %`;
+const ends = ([low, high]) => `${Math.floor(100 * low + TINY)} to ${Math.ceil(100 * high - TINY)}\u00a0%`;
 
 function gain({ doubling }) {
   if (doubling === null || doubling === undefined) return "";
@@ -37,8 +40,8 @@ export function goals(state) {
   const found = state.estimate;
   const known = found?.n
     ? [`${found.right} of ${found.n} random pictures right: ${percent(found.accuracy)} (${ends(found.interval)})`, gain(found)]
-    : ["Accuracy not known yet: every fifth picture is drawn at random to measure it"];
-  byId("estimate").textContent = [...known, aim(state)].filter(Boolean).join(" · ");
+    : ["Accuracy: not known yet"];
+  byId("estimate").replaceChildren(...spans([...known, aim(state)]));
   byId("accuracy").classList.toggle("reached", Boolean(state.is_until_reached));
   byId("meter").hidden = !found?.n;
   byId("goal").hidden = !state.until;
@@ -198,7 +201,7 @@ function drawKey(app, classOf) {
 }
 
 const words = ({ label, supposed, probability }) =>
-  label ? `labelled: ${label}` : supposed ? `supposed: ${supposed}${probability ? `, ${percent(probability)}` : ""}` : "nothing known yet";
+  label ? `labelled ${label}` : supposed ? `supposed ${supposed}${probability ? `, ${percent(probability)}` : ""}` : "nothing known yet";
 
 function point(app, i) {
   if (i < 0 || i === at) return;
