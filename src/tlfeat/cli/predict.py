@@ -66,7 +66,7 @@ def run_predict(
         coverage = COVERAGE
     named, images = (model, images) if model else _model_and_images(images)
     files = find_files(images)
-    loaded = Model(_folder_of(console, named, cache), is_trusted=trust, coverage=coverage)
+    loaded = Model(folder_of_model(console, named, cache), is_trusted=trust, coverage=coverage)
     if reject and loaded.reference:
         console.say(f"This model {reference_text(loaded.reference)}, and few pictures of a new class of the same kind.")
         console.warn(*filter(None, [reference_warning(loaded.reference)]))
@@ -92,7 +92,7 @@ def run_export(
     """Write backbone, preprocessing and head as one file from pixels to labels, checked, with a model card."""
     from tlfeat.models.export import export_model, to_document, to_text
 
-    folder = _folder_of(console, model, cache)
+    folder = folder_of_model(console, model, cache)
     found = export_model(folder, to, output=output, is_trusted=trust, on_progress=console.progress)
     console.result(to_text(found), to_document(found))
 
@@ -113,7 +113,7 @@ def _model_and_images(words: list[str]) -> tuple[Path | None, list[str]]:
     return (first, others) if is_model(first) or (others and (is_gone or has_models)) else (None, words)
 
 
-def _folder_of(console: Console, named: Path | None, cache: Path | None) -> Path:
+def folder_of_model(console: Console, named: Path | None, cache: Path | None) -> Path:
     """Return the folder of the model that was named, else of the best one of the cache, and say which it is."""
     from tlfeat.models.listing import find_model
 

@@ -41,6 +41,12 @@ MAX_TABLE_BYTES = 1 << 30
 #: Where files are looked for by name: beyond this the folder is a disk, not a data set.
 _MAX_FILES_BELOW = 500_000
 
+#: Of a table that ``tlfeat label`` writes.
+ANSWER_COLUMNS = frozenset({"path", "label", "time", "how"})
+
+#: Fewer pictures that were drawn at random are no test set.
+FEWEST_RANDOM = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -84,17 +90,33 @@ def read_table(
         Not a table, a column is missing, a split that is neither train, val nor test.
     """
     asked = {"path": path_column, "label": label_column} if asked is None else asked
+    notes: list[str] = []
     try:
         opened = open_regular(Path(source), max_bytes=MAX_TABLE_BYTES) if content is None else io.BytesIO(content)
         with io.TextIOWrapper(opened, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             delimiter, header, columns = _columns(source, file, required, asked, names)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             lines = [{role: line.get(columns.get(role, ""), "") or "" for role in names} for line in reader]
+            if "split" in names and {name.strip() for name in header} == ANSWER_COLUMNS:
+                notes = _test_on_random(lines, file, delimiter)
     except (csv.Error, OSError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise DataError(f"{source} cannot be read as a table: {why}.") from error
     check_lines(source, lines)
-    return Table(lines, notes_on_columns(source, header, columns, asked))
+    return Table(lines, [*notes_on_columns(source, header, columns, asked), *notes])
+
+
+def _test_on_random(lines: list[dict[str, str]], file: TextIO, delimiter: str) -> list[str]:
+    """Let what ``tlfeat label`` drew at random be the test set, as what was chosen is harder; say so."""
+    file.seek(0)
+    how = [line.get("how") or "" for line in csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)]
+    is_random = [words.partition(",")[0].strip() == "random" for words in how]
+    n_random = sum(drawn and bool(line["label"]) for drawn, line in zip(is_random, lines, strict=True))
+    if n_random < FEWEST_RANDOM:
+        return []
+    for line, drawn in zip(lines, is_random, strict=True):
+        line["split"] = "test" if drawn else "train"
+    return [f"{n_random:,} images that tlfeat label drew at random are the test images"]
 
 
 def check_lines(source: StrPath, lines: list[dict[str, str]]) -> None:

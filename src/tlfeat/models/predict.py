@@ -158,6 +158,25 @@ class Model:
         self._seen.clear()
         return self._predict(items, n_top, on_progress)
 
+    def predict_rows(self, rows: Rows, names: Sequence[str], *, n_top: int = 1) -> list[Prediction]:
+        """Give a `Prediction` for every row, in order; nothing is decoded or embedded.
+
+        Parameters
+        ----------
+        rows : float32 array of shape (n_images, width)
+            As `encoder` makes them, its layers side by side: of a cache with its fingerprint.
+        names : sequence of str
+            What each is called.
+        n_top : int, default=1
+        """
+        probabilities = self.classify(rows)
+        self._keep(rows, probabilities)
+        refused = [""] * len(rows)
+        if self.rejector and self.coverage is not None:
+            refused = self.rejector.reasons(rows, probabilities, coverage=self.coverage)
+        told = zip(names, probabilities, refused, strict=True)
+        return [self._prediction(name, row, n_top, why) for name, row, why in told]
+
     def domain_warning(self) -> str:
         """Return a sentence where the pictures that were predicted last are of another domain, "" elsewhere."""
         if self.domain is None or not self._seen:
@@ -185,14 +204,9 @@ class Model:
         batches = embed_files(enumerate(files), self.encoder, is_wanted=is_wanted, n_reads=n_reads_of(files))
         for batch in chain(batches, [None]):
             if batch is not None:
-                rows = self._side_by_side(batch.rows)
-                probabilities = self.classify(rows)
-                self._keep(rows, probabilities)
-                refused = [""] * len(rows)
-                if self.rejector and self.coverage is not None:
-                    refused = self.rejector.reasons(rows, probabilities, coverage=self.coverage)
-                for decoded, row, why in zip(batch.files, probabilities, refused, strict=True):
-                    done[decoded.i] = self._prediction(files[decoded.i], row, n_top, why)
+                names = [_name_of(files[decoded.i]) for decoded in batch.files]
+                found = self.predict_rows(self._side_by_side(batch.rows), names, n_top=n_top)
+                done |= {decoded.i: one for decoded, one in zip(batch.files, found, strict=True)}
             while n_given in done:
                 yield done.pop(n_given)
                 n_given += 1
@@ -205,10 +219,10 @@ class Model:
         taken = [rows[layer] for layer in self.encoder.layers]
         return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
 
-    def _prediction(self, file: Item, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
+    def _prediction(self, name: str, row: npt.NDArray[np.float64], n_top: int, refused: str) -> Prediction:
         best = np.argsort(-row, kind="stable")[: max(n_top, 1)]
         top = [(self.classes[j], float(row[j])) for j in best]
-        return Prediction(_name_of(file), UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
+        return Prediction(name, UNKNOWN if refused else top[0][0], top[0][1], top, refused=refused)
 
 
 def _item(file: StrPath) -> Path | StoredImage:

@@ -149,7 +149,7 @@ def map_cache(
     keys = [table.keys[i] for i in at]
     rows = cache.read(name, keys)
     on_progress("map: clusters", 0, 0)
-    cluster, order = _clusters(rows, n_clusters, seed)
+    cluster, order = clusters_of(rows, n_clusters, seed)
     points, _ = lay_out(rows, [kind], seed=seed, on_progress=on_progress)
     labels, domains = ([column[i] for i in at] for column in (table.images.labels, table.images.domains))
     clusters = []
@@ -176,7 +176,7 @@ def map_cache(
     )
 
 
-def _clusters(rows: Rows, n_clusters: int | None, seed: int) -> tuple[Labels, Labels]:
+def clusters_of(rows: Rows, n_clusters: int | None, seed: int) -> tuple[Labels, Labels]:
     """Return the cluster of each row, the largest cluster first, and all rows in order of distance to its centre."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA

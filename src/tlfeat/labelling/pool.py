@@ -1,0 +1,140 @@
+"""The rows that a labelling works with: those of a random sample of the pictures, as extraction brings them.
+
+They are held in memory and only added to, so that whoever has a look at them keeps it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tlfeat.cache.contents import choose_layers
+from tlfeat.cache.reader import Cache
+from tlfeat.cache.store import open_cache
+from tlfeat.errors import CacheError
+from tlfeat.images.image_set import ImageTable
+from tlfeat.labelling.background import Extraction
+from tlfeat.types import Labels, Rows
+
+#: Between two looks into the cache, and so many times as long as a look takes.
+_LOOK_EVERY_S, _LOOK_SHARE = 1.0, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there was at one moment.
+
+    Attributes
+    ----------
+    numbers : int64 array of shape (n,)
+        Of the pictures, each once.
+    rows : float32 array of shape (n, width)
+        Not to be changed.
+    keys : list of str
+        Content keys.
+    """
+
+    numbers: Labels
+    rows: Rows
+    keys: list[str]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+NOTHING = Look(np.zeros(0, np.int64), np.zeros((0, 0), np.float32), [])
+
+
+@dataclass(slots=True)
+class Pool:
+    """Rows of the pictures that are wanted, as far as they are embedded.
+
+    Attributes
+    ----------
+    paths : sequence of str
+        Of all pictures, as the cache has them; a picture's number is its place.
+    wanted : list of int
+        Numbers of the pictures whose rows are held.
+    failures : dict of int to str
+        Why pictures have no row.
+    """
+
+    paths: Sequence[str]
+    wanted: list[int]
+    failures: dict[int, str] = field(default_factory=dict)
+    _rows: Rows = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    _numbers: list[int] = field(default_factory=list)
+    _keys: list[str] = field(default_factory=list)
+    _lines: tuple[int, dict[int, int]] = (0, {})
+    _is_ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def look(self) -> Look:
+        """What there is now."""
+        n = len(self._numbers)
+        return Look(np.array(self._numbers[:n], np.int64), self._rows[:n], self._keys[:n]) if n else NOTHING
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing that can still come."""
+        return len(self._numbers) + len(self.failures.keys() & set(self.wanted)) >= len(self.wanted)
+
+    def watch(self, extraction: Extraction, on_more: Callable[[], None]) -> None:
+        """Look into the cache again and again until all is there or `end` is called; `on_more` is told of new rows."""
+        while not self._is_ended.is_set():
+            is_last, started_s = extraction.is_over, time.monotonic()
+            if extraction.cache is not None and self.look_into(extraction.cache):
+                on_more()
+            if is_last or self.is_whole:
+                return
+            self._is_ended.wait(max(_LOOK_EVERY_S, _LOOK_SHARE * (time.monotonic() - started_s)))
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._is_ended.set()
+
+    def look_into(self, path: Path) -> bool:
+        """Take what is new in a cache, also beside the one that writes it; whether there was any."""
+        try:
+            with open_cache(path) as cache:
+                return self._take(cache)
+        except CacheError:
+            return False  # not there yet, or no table yet
+
+    def _take(self, cache: Cache) -> bool:
+        table = cache.table
+        lines = self._lines_of(table)
+        known = set(self._numbers)
+        n_failed, failed = len(self.failures), "failed"
+        self.failures = {number: table.errors[i] for number, i in lines.items() if table.status[i] == failed}
+        waiting = [(number, table.keys[i]) for number, i in lines.items() if number not in known]
+        if not cache.layers:
+            return len(self.failures) > n_failed
+        layer = choose_layers(cache, None)[0]
+        index = cache.known(layer)
+        new = [(number, key) for number, key in waiting if key and key in index and number not in self.failures]
+        if new:
+            self._append(new, cache.read(layer, [key for _, key in new]))
+        return bool(new) or len(self.failures) > n_failed
+
+    def _append(self, new: Sequence[tuple[int, str]], rows: Rows) -> None:
+        n = len(self._numbers)
+        if self._rows.shape[1] != rows.shape[1]:
+            self._rows = np.empty((len(self.wanted), rows.shape[1]), np.float32)
+        self._rows[n : n + len(new)] = rows
+        self._keys += [key for _, key in new]
+        self._numbers += [number for number, _ in new]  # last: who looks meanwhile sees what is whole
+
+    def _lines_of(self, table: ImageTable) -> dict[int, int]:
+        """Return number to line of the table, looked for again where the table has another length."""
+        n, lines = self._lines
+        if n != len(table.keys):
+            wanted = {self.paths[number]: number for number in self.wanted}
+            lines = {wanted[path]: i for i, path in enumerate(table.images.paths) if path in wanted}
+            self._lines = len(table.keys), lines
+        return lines
