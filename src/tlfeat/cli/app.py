@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tlfeat.cli import adapt, cache, extract, fit, lists, look, predict, studies
+from tlfeat.cli import adapt, cache, extract, fit, label, lists, look, predict, studies
 from tlfeat.cli.console import INTERRUPTED_EXIT_CODE, Console, command, errors_as_exit_codes
 from tlfeat.system import notice_interrupts, speak_utf8
 
@@ -19,6 +19,7 @@ Commands = tuple[tuple[str, Callable[..., None], str], ...]
 
 COMMANDS: Commands = (
     ("extract", extract.run_extract, "Compute and cache embeddings of images."),
+    ("label", label.run_label, "Label pictures by keyboard, on a page of this machine."),
     ("fit-sklearn", fit.run_fit_sklearn, "Fit a scikit-learn head on cached embeddings, in seconds."),
     ("fit-keras", fit.run_fit_keras, "Train a Keras head, fine-tune, or train from scratch."),
     ("recipes", lists.run_recipes, "Show the recipes of fit-keras, taken from tutorials."),

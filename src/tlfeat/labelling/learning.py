@@ -48,6 +48,12 @@ class Learned:
         Number of a picture to its place in `look`.
     chosen : list of Question
         What to ask next, the best first.
+    estimate : Estimate, optional
+        None before the first random picture has a label and a row.
+    labels : int64 array of shape (len(look),)
+        -1 where the class is not known, -2 where the picture is no one to ask about.
+    drawn : list of (int, str)
+        Random pictures and their labels, of which `estimate` was made.
     """
 
     look: Look = NOTHING
@@ -58,6 +64,7 @@ class Learned:
     chosen: list[Question] = field(default_factory=list)
     estimate: Estimate | None = None
     labels: Labels = field(default_factory=lambda: np.zeros(0, np.int64))
+    drawn: list[tuple[int, str]] = field(default_factory=list)
 
     def top(self, number: int, n: int = 3) -> list[tuple[str, float]]:
         """Return the most probable classes of a picture; none where there is nothing to go by."""
@@ -149,9 +156,9 @@ class Learning:
         if len(known):
             model = fit(look.rows[known], labels[known], n_classes, start=before.model)
             chances = model.probabilities(look.rows)
-        found = Learned(look, facts.classes, model, chances, place_of, [], before.estimate, labels)
-        found = replace(found, estimate=self._estimated(found, facts))
-        self.learned = found  # suggestions first: the choice takes longer
+        found = Learned(look, facts.classes, model, chances, place_of, before.chosen, before.estimate, labels, before.drawn)
+        self.learned = found  # suggestions first: the rest takes longer
+        found = self._estimated(found, facts)
         return replace(found, chosen=self._chosen(found))
 
     def _labels(self, look: Look, facts: Facts, place_of: dict[int, int]) -> Labels:
@@ -167,23 +174,17 @@ class Learning:
         labels[copies] = _NOT_ASKED  # a copy would vouch for the picture that measures
         return labels
 
-    def _estimated(self, found: Learned, facts: Facts) -> Estimate | None:
-        is_random = np.zeros(len(found.look), bool)
-        drawn = [number for number, answer in facts.answers.items() if answer.is_random and answer.label]
-        is_random[[found.place_of[number] for number in drawn if number in found.place_of]] = True
-        known = np.flatnonzero(found.labels >= 0)
-        if found.model is None or not is_random[known].any():
-            return None
-        order = [found.place_of[number] for number in drawn if number in found.place_of]
-        others = [i for i in known.tolist() if not is_random[i]]
-        places = np.array([*others, *order], np.int64)  # random ones in the order in which they came
-        return estimate(
-            found.look.rows[places],
-            found.labels[places],
-            is_random[places],
-            len(found.classes),
-            found.model,
-        )
+    def _estimated(self, found: Learned, facts: Facts) -> Learned:
+        """Return it with the accuracy, measured anew where there are other random pictures, or other answers to them."""
+        labelled = [(n, answer) for n, answer in facts.answers.items() if answer.label and n in found.place_of]
+        drawn = [(number, answer.label) for number, answer in labelled if answer.is_random]
+        if drawn == found.drawn:
+            return found
+        places = np.array([found.place_of[number] for number, _ in labelled], np.int64)  # in the order of the answers
+        is_random = np.array([answer.is_random for _, answer in labelled], bool)
+        rows, labels = found.look.rows[places], found.labels[places]
+        measured = estimate(rows, labels, is_random, len(found.classes), before=found.estimate)
+        return replace(found, estimate=measured, drawn=drawn)
 
     def _chosen(self, found: Learned) -> list[Question]:
         places = choose(
@@ -297,5 +298,3 @@ def _in_json(found: Estimate) -> dict[str, Any]:
         "doubling_interval": rounded(found.doubling_interval),
     }
     return values
-
-

@@ -108,6 +108,8 @@ class Session:
     _steps: list[_Step] = field(default_factory=list)
     _last: dict[int, tuple[int, str, str]] = field(default_factory=dict)  # of closed questions: number, kind, label
     _n_ids: int = 0
+    _answers: dict[int, Answer] = field(default_factory=dict)
+    _answers_of: dict[str, Answer] | None = None
 
     def __post_init__(self) -> None:
         self._learn_classes()
@@ -131,8 +133,11 @@ class Session:
     def facts(self) -> Facts:
         """Return what is known now."""
         with self._lock:
-            found = ((self.pictures.number(path), answer) for path, answer in self.file.answers.items())
-            return Facts([*self.classes], {n: answer for n, answer in found if n is not None and answer.is_answer})
+            if self._answers_of is not self.file.answers:  # a new one after every change
+                found = ((self.pictures.number(path), answer) for path, answer in self.file.answers.items())
+                self._answers = {n: answer for n, answer in found if n is not None and answer.is_answer}
+                self._answers_of = self.file.answers
+            return Facts([*self.classes], self._answers)
 
     # --- questions --------------------------------------------------------------------------------------
 
@@ -284,8 +289,7 @@ class Session:
                 "folder": one_line(self.pictures.images.named),
                 "csv": one_line(str(self.pictures.csv)),
                 "classes": [
-                    {"name": name, "key": key, "n": counts[name]}
-                    for name, key in zip(self.classes, keys, strict=False)
+                    {"name": name, "key": key, "n": counts[name]} for name, key in zip(self.classes, keys, strict=False)
                 ],
                 "n_pictures": len(self.pictures),
                 "n_labelled": kinds["label"],

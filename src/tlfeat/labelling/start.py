@@ -14,7 +14,6 @@ from tlfeat.images.image_set import ImageSet
 from tlfeat.images.load import load_images
 from tlfeat.labelling.answers import AnswerFile, answered, checked_label, open_answers
 from tlfeat.labelling.background import Extraction
-from tlfeat.labelling.finish import fit_answers
 from tlfeat.labelling.learning import Learning
 from tlfeat.labelling.order import POOL, pool_and_reserve, random_order
 from tlfeat.labelling.pictures import Pictures
@@ -96,10 +95,16 @@ def open_labelling(wanted: Wanted, command_line: Callable[..., str]) -> Iterator
         session = Session(pictures, file, asker, classes, wanted.until, notes)
         yield Server(
             session,
-            lambda: fit_answers(pictures.csv, wanted.options, command_line),
+            lambda: _finish(pictures.csv, wanted, command_line),
             f"Label {images.name}",
             port=wanted.port,
         )
+
+
+def _finish(csv: Path, wanted: Wanted, command_line: Callable[..., str]) -> dict[str, Any]:
+    from tlfeat.labelling.finish import fit_answers  # late: the first picture does not wait for heads
+
+    return fit_answers(csv, wanted.options, command_line)
 
 
 def answers_path(images: ImageSet) -> Path:

@@ -1,0 +1,125 @@
+"""How accurate the head is, from pictures that were asked at random, and what twice the labels would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tlfeat.evaluate.intervals import Interval, wilson_interval
+from tlfeat.labelling.learner import LinearModel, fit
+from tlfeat.studies.doubling import MISFIT, gain_of_doubling
+from tlfeat.types import Bools, Labels, Rows
+
+#: Each random picture is predicted by a head that did not learn from its fold.
+N_FOLDS = 5
+
+#: Heads of the first quarter, the first half and all of the labels: three points of a learning curve.
+_SHARES = (0.25, 0.5, 1.0)
+
+#: Below so many random pictures nothing is said of twice the labels: one mistake would decide.
+_FEWEST = 20
+
+_N_RESAMPLES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The accuracy of the head of all labels, on new pictures like those of the set.
+
+    Attributes
+    ----------
+    n, right : int
+        Pictures that were asked at random and have a label, and how many of them a head predicted that had not
+        learned from them.
+    accuracy : float
+    interval : tuple of float
+        95 % interval of the accuracy.
+    doubling : float, optional
+        What twice as many labels would add to it, a share; None where too few were asked.
+    doubling_interval : tuple of float, optional
+        95 % interval of that.
+    heads : tuple of LinearModel
+        Where the next estimate starts.
+    """
+
+    n: int
+    right: int
+    accuracy: float
+    interval: Interval
+    doubling: float | None = None
+    doubling_interval: Interval | None = None
+    heads: tuple[LinearModel | None, ...] = field(default=(), repr=False)
+
+
+def estimate(
+    rows: Rows, labels: Labels, is_random: Bools, n_classes: int, *, before: Estimate | None = None
+) -> Estimate | None:
+    """Return the accuracy of the head of all labels, by cross-fitting over the pictures that were asked at random.
+
+    These are cut in five folds. Each fold is predicted by a head that learned from all other labels, those that were
+    chosen among them. Only random pictures are counted, so what was chosen makes the head better and the estimate no
+    better than the truth.
+
+    Parameters
+    ----------
+    rows : float32 array of shape (n, width)
+        Of the pictures that have a label, in the order in which they were answered.
+    labels : int array of shape (n,)
+        From 0 to ``n_classes - 1``.
+    is_random : bool array of shape (n,)
+    n_classes : int
+    before : Estimate, optional
+        The one before: its heads are where these start. No head ever saw the fold that it predicts, because a picture
+        keeps its fold.
+
+    Returns
+    -------
+    Estimate or None
+        None as long as there is no random picture, or no label beside them.
+    """
+    random = np.flatnonzero(is_random)
+    if not len(random) or len(labels) < 2:
+        return None
+    fold_of = np.full(len(labels), -1)
+    fold_of[random] = np.arange(len(random)) % N_FOLDS
+    shares = _SHARES if len(random) >= _FEWEST else _SHARES[-1:]
+    starts = _starts(before, len(shares))
+    right, heads = np.zeros((len(shares), len(labels)), bool), list[LinearModel | None]()
+    for i, share in enumerate(shares):
+        is_early = np.arange(len(labels)) < share * len(labels)
+        for fold in range(N_FOLDS):
+            learned, held = is_early & (fold_of != fold), fold_of == fold
+            head = fit(rows[learned], labels[learned], n_classes, start=starts[len(heads)]) if learned.any() else None
+            heads.append(head)
+            if head is not None:
+                right[i, held] = head.scores(rows[held]).argmax(axis=1) == labels[held]
+    found = right[:, random]
+    n, n_right = len(random), int(found[-1].sum())
+    gain, gain_interval = _doubling(found, len(labels)) if len(shares) > 1 else (None, None)
+    return Estimate(n, n_right, n_right / n, wilson_interval(n_right, n), gain, gain_interval, tuple(heads))
+
+
+def _starts(before: Estimate | None, n_shares: int) -> Sequence[LinearModel | None]:
+    """Return where the heads of each share and fold start; those of all labels stand last."""
+    known = () if before is None else before.heads
+    return (*[None] * (n_shares * N_FOLDS - len(known)), *known)
+
+
+def _doubling(right: Bools, n_labels: int) -> tuple[float, Interval]:
+    """Return what twice the labels would add, and its interval: a bootstrap over the random pictures, and the misfit."""
+    n = right.shape[1]
+
+    def gain(of: Bools) -> float:
+        return gain_of_doubling([(s * n_labels, float(line.mean())) for s, line in zip(_SHARES, of, strict=True)], n)
+
+    rng = np.random.default_rng(0)
+    low, high = np.percentile([gain(right[:, rng.integers(0, n, n)]) for _ in range(_N_RESAMPLES)], [2.5, 97.5])
+    mean = gain(right)
+    return mean, (float(low) - MISFIT * mean, float(high) + MISFIT * mean)
+
+
+def is_reached(found: Estimate | None, until: float) -> bool:
+    """Return whether the lower end of the interval is at `until`, a share, or above."""
+    return found is not None and found.interval[0] >= until
