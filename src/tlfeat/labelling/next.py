@@ -14,7 +14,7 @@ from tlfeat.errors import UsageError
 from tlfeat.images.tables import COLUMN_NAMES, read_table
 from tlfeat.images.urls import below
 from tlfeat.labelling.answers import Answer
-from tlfeat.labelling.choose import choose
+from tlfeat.labelling.choose import ASKED, OPEN, choose
 from tlfeat.labelling.learner import fit
 from tlfeat.labelling.order import POOL, RANDOM_EVERY, pool_and_reserve, random_order
 from tlfeat.labelling.pictures import from_folder
@@ -23,12 +23,6 @@ from tlfeat.types import Labels, Rows, StrPath
 
 #: Paths that a note names.
 _N_NAMED = 3
-
-#: Of a label that is not known, and of a picture that is not to be chosen.
-_UNKNOWN, _NOT_ASKED = -1, -2
-
-#: The place of a picture in the pool, and why it is asked about.
-_Turn = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,24 +110,26 @@ def next_pictures(
     classes = sorted(set(answers.labels.values()) - {""})
     codes = pool.codes(answers.labels, classes)
     chances = _chances(pool.rows, codes, len(classes))
-    drawn = [(place, "random") for place in pool.open_reserve(answers.labels)]
-    turns = _turns(n, *pool.counts(answers.labels))
-    n_chosen = n - min(sum(turns), len(drawn))
-    chosen = choose(pool.rows, codes, chances, n_chosen, n_classes=max(len(classes), 2), seed=seed) if n_chosen else []
-    found = []
-    for place, why in _interleaved(turns, drawn[: n - len(chosen)], [(each.place, each.why) for each in chosen]):
-        picture = NextPicture(pool.numbers[place], cache.table.images.paths[pool.numbers[place]], why)
-        if chances is not None and len(classes) > 1 and why != "random":
-            best = int(chances[place].argmax())
-            probability = round(float(chances[place, best]), 4)
-            picture = replace(picture, suggestion=classes[best], probability=probability)
-        found.append(picture)
+    turns = _turns(n, pool.n_asked, pool.n_random)
+    n_chosen = n - min(sum(turns), len(pool.reserve))
+    chosen = choose(pool.rows, codes, chances, n_chosen, n_classes=max(len(classes), 2), seed=seed)
+    paths = cache.table.images.paths
+    drawn = [NextPicture(i, paths[i], "random") for i in pool.reserve[: n - len(chosen)]]
+    found = [NextPicture(pool.numbers[each.place], paths[pool.numbers[each.place]], each.why) for each in chosen]
+    if chances is not None and len(classes) > 1:
+        found = [_suggested(one, chances[each.place], classes) for one, each in zip(found, chosen, strict=True)]
+    pictures = _interleaved(turns, drawn, found)
     return NextPictures(
-        found,
+        pictures,
         classes,
         sum(bool(label) for label in answers.labels.values()),
-        [*answers.notes, *pool.notes, *_notes_on_classes(classes)],
+        [*answers.notes, *pool.notes, *(_notes_on_classes(classes) if pictures else ["every picture has an answer"])],
     )
+
+
+def _suggested(picture: NextPicture, chances: Rows, classes: Sequence[str]) -> NextPicture:
+    best = int(chances.argmax())
+    return replace(picture, suggestion=classes[best], probability=round(float(chances[best]), 4))
 
 
 def _notes_on_classes(classes: Sequence[str]) -> list[str]:
@@ -225,59 +221,52 @@ def names_in(cache: Cache, folder: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """The pictures with a row that are chosen among, kept for random questions, or labelled.
+    """The pictures that are chosen among or have an answer, in random order, and those that are kept for random draws.
 
     Attributes
     ----------
     numbers : list of int
     rows : float32 array of shape (n, width)
-    keys : list of str
-    choosable, reserve : set of int
-        Numbers, also of pictures without a row.
+    reserve : list of int
+        Numbers of pictures without an answer, to be drawn in this order.
+    n_asked, n_random : int
+        How many pictures have an answer because they were asked about, and how many of them at random.
     """
 
     numbers: list[int]
     rows: Rows
-    keys: list[str]
-    choosable: set[int]
-    reserve: set[int]
+    reserve: list[int]
+    n_asked: int
+    n_random: int
     notes: list[str]
 
     def codes(self, labels: Mapping[int, str], classes: Sequence[str]) -> Labels:
-        """Return the class of each row, -1 where it is not known, -2 where its picture is not to be chosen."""
-        code_of = {name: code for code, name in enumerate(classes)}
-        pairs = list(zip(self.numbers, self.keys, strict=True))
-        reserved = {key for i, key in pairs if i in self.reserve}  # copies, too: they would vouch for what tests
-        return np.array(
-            [
-                code_of.get(labels[i], _NOT_ASKED) if i in labels else _NOT_ASKED if key in reserved else _UNKNOWN
-                for i, key in pairs
-            ],
-            np.int64,
-        )
-
-    def open_reserve(self, labels: Mapping[int, str]) -> list[int]:
-        """Return the places of the pictures to draw next, in order."""
-        return [place for place, i in enumerate(self.numbers) if i in self.reserve and i not in labels]
-
-    def counts(self, labels: Mapping[int, str]) -> tuple[int, int]:
-        """Return how many pictures were asked about, and how many of them at random."""
-        n_random = sum(i in self.reserve for i in labels)
-        return n_random + sum(i in self.choosable for i in labels), n_random
+        """Return the class of each row, `OPEN` where there is no answer, `ASKED` where that is no label."""
+        code_of = {"": ASKED} | {name: code for code, name in enumerate(classes)}
+        return np.array([code_of[labels[i]] if i in labels else OPEN for i in self.numbers], np.int64)
 
 
 def _pool(cache: Cache, layer: str | None, answers: _Answers, seed: int) -> _Pool:
-    name = choose_layers(cache, layer)[0]
-    table, index = cache.table, cache.known(name)
+    name, table = choose_layers(cache, layer)[0], cache.table
+    index, keys, labels = cache.known(name), table.keys, answers.labels
     order = random_order(table.images.paths, seed=seed)
     choosable, reserve = (part.tolist() for part in pool_and_reserve(order[[i not in answers.given for i in order]]))
-    asked = {*choosable, *reserve}
-    labelled = [i for i, label in answers.labels.items() if label and i not in asked][:POOL]
-    numbers = [i for i in (*reserve, *choosable, *labelled) if table.status[i] == "ok" and table.keys[i] in index]
-    keys = [table.keys[i] for i in numbers]
-    n_without = len(table.keys) - table.count("ok")
-    notes = [f"{counted(n_without, 'picture')} without a row cannot be chosen"] if n_without else []
-    return _Pool(numbers, cache.read(name, keys), keys, set(choosable), set(reserve), notes)
+    reserved = {keys[i] for i in reserve}  # a copy of a picture that tests would vouch for it
+    asked = {*reserve, *choosable}
+    others = [i for i in labels if i not in asked]
+    wanted = [i for i in (*reserve, *choosable, *others[:POOL]) if i in labels or keys[i] not in reserved]
+    has_row = {i for i in (*wanted, *reserve) if table.status[i] == "ok" and keys[i] in index}
+    numbers = [i for i in wanted if i in has_row]
+    n_without = len(keys) - table.count("ok")
+    n_random = sum(i in labels for i in reserve)
+    return _Pool(
+        numbers,
+        cache.read(name, [keys[i] for i in numbers]),
+        [i for i in reserve if i in has_row and i not in labels],
+        n_random + sum(i in labels for i in choosable),
+        n_random,
+        [f"{counted(n_without, 'picture')} without a row cannot be chosen"] if n_without else [],
+    )
 
 
 def _chances(rows: Rows, codes: Labels, n_classes: int) -> Rows | None:
@@ -295,7 +284,9 @@ def _turns(n: int, n_asked: int, n_random: int) -> list[bool]:
     return turns
 
 
-def _interleaved(turns: Sequence[bool], drawn: Sequence[_Turn], chosen: Sequence[_Turn]) -> list[_Turn]:
+def _interleaved(
+    turns: Sequence[bool], drawn: Sequence[NextPicture], chosen: Sequence[NextPicture]
+) -> list[NextPicture]:
     """Return what is drawn at its turns and what is chosen at the others, as long as there is either."""
     waiting = {True: list(drawn), False: list(chosen)}
     queue = []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
-from tlfeat.errors import DataError
+from tlfeat.errors import DataError, UsageError, nearest
 from tlfeat.images.image_set import ImageSet
 from tlfeat.images.urls import below
 from tlfeat.labelling.next import NextPictures
@@ -21,6 +22,18 @@ FORMATS = ("csv", "label-studio")
 
 #: The names of the tags of the labelling interface; a CSV that Label Studio exports has columns of these names.
 _CONTROL, _OBJECT = "label", "image"
+
+
+def check_format(name: str) -> None:
+    """Raise a `UsageError` for what is none of `FORMATS`."""
+    if name not in FORMATS:
+        raise UsageError(f"No format '{name}'. {nearest(name, FORMATS, of='formats')}")
+
+
+def to_format(found: NextPictures, names: Sequence[str], images: ImageSet, name: str) -> str:
+    """Return what a file in one of `FORMATS` holds."""
+    check_format(name)
+    return to_csv(found, names) if name == "csv" else json.dumps(to_label_studio(found, names, images), indent=1) + "\n"
 
 
 def to_text(found: NextPictures, names: Sequence[str], width: int | None = None) -> str:
