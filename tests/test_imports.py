@@ -63,7 +63,7 @@ LEAD_IN = {
 SEES = {"heads": {"evaluate"}, "adapt": {"evaluate", "heads"}}
 
 #: The commands and their options.
-CLI = ("adapt", "app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
+CLI = ("adapt", "app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look", "label")
 
 _COMMANDS = (
     "adapt",
@@ -71,6 +71,7 @@ _COMMANDS = (
     "cache",
     "extract",
     "fit",
+    "label",
     "lists",
     "look",
     "options",

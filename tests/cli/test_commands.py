@@ -29,6 +29,7 @@ from tlfeat.finetune.settings import TrainSettings
 #: How each command is run here.
 WORDS = {
     "extract": "photos --backbone pixels",
+    "next": "-n 3",
     "fit-sklearn": "--model knn",
     "fit-keras": "",
     "recipes": "",

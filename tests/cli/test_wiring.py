@@ -28,6 +28,8 @@ from tlfeat.extract import cluster, plan, transfer
 from tlfeat.finetune import recipes, saved
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.reject import COVERAGE
+from tlfeat.labelling import next as labelling_next
+from tlfeat.labelling import next_forms
 from tlfeat.models import export, fit_keras, fit_sklearn, listing, predict
 from tlfeat.report import adaptation, cluster_map, finding, page, plots
 from tlfeat.report import audit as audit_report
@@ -80,6 +82,9 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     audit: ("audit",),
     clean: ("write_clean_table",),
     audit_report: ("write_reports",),
+    labelling_next: ("next_pictures", "names_in"),
+    workspace: ("write_text",),
+    next_forms: ("to_text", "to_format", "interface_lines", "to_document"),
     similar: ("find_similar",),
     similar_report: ("write_reports", "to_text", "to_document"),
     cluster_map: ("map_cache", "check_color", "write_reports", "to_text", "to_document"),
@@ -444,6 +449,19 @@ CASES = [
     *cases_of(
         "adapt",
         ("cache", "--target b --cache a.h5 --cache b.h5", "joined.join_caches paths", [Path("a.h5"), Path("b.h5")]),
+    ),
+    *cases_of(
+        "next",
+        ("cache", "my.h5", "store.open_cache path", Path("my.h5")),
+        ("labels", "--labels my.csv", "next.next_pictures labels", Path("my.csv")),
+        ("labels", "--labels lists/my.csv", "next.names_in folder", Path("lists")),
+        ("n", "-n 7", "next.next_pictures n", 7),
+        ("layer", "--layer one", "next.next_pictures layer", "one"),
+        ("seed", "--seed 7", "next.next_pictures seed", 7),
+        ("file_format", "--format label-studio", "next_forms.to_format name", "label-studio"),
+        ("output", "--output my.csv", "next_forms.to_format name", "csv"),
+        ("output", "--output lists/my.csv", "next.names_in folder", Path("lists")),
+        ("output", "--output my.csv", "workspace.write_text path", Path("my.csv")),
     ),
     *cases_of(
         "similar",
