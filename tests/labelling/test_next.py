@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -298,13 +301,14 @@ def test_paths_lead_from_the_folder_of_the_csv(make_photos: MakePhotos, tmp_path
     assert chosen(cache, Path("lists/labels.csv")) == found
 
 
-def test_images_of_a_bucket_are_called_by_their_addresses_and_those_of_an_archive_as_in_the_cache() -> None:
-    with open_cache(write_cache(rows_of(3))) as opened:
-        images = opened.table.images
-        object.__setattr__(images, "store", Bucket("s3://mine/photos"))
-        assert names_in(opened, Path())[0] == "s3://mine/photos/0.png"
-        object.__setattr__(images, "store", Bucket("file:///data/photos.zip"))
-        assert names_in(opened, Path())[0] == "0.png"
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [("s3://mine/photos", "s3://mine/photos/a.png"), ("file:///data/photos.zip", "a.png"), ("", "a.png")],
+)
+def test_images_of_a_bucket_are_called_by_their_addresses_others_as_in_the_cache(url: str, name: str) -> None:
+    images = replace(make_table([""], paths=["a.png"]).images, store=Bucket(url))  # type: ignore[arg-type]
+    cache: Any = SimpleNamespace(source={}, table=SimpleNamespace(images=images))
+    assert names_in(cache, Path()) == [name]
 
 
 def test_rows_that_were_imported_are_chosen_among_by_the_names_of_their_table(tmp_path: Path) -> None:
