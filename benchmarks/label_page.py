@@ -37,11 +37,11 @@ AIMS = {"start_s": 2.0, "click_ms": 100.0, "memory_mb": 1000.0, "person_min": 10
 
 #: Notes in the page when a key goes down and when the next picture is there, and by then decoded.
 _STOPWATCH = """() => {
-  window.waits = []; let down = 0;
-  addEventListener("keydown", () => { down = performance.now(); }, true);
+  window.waits = []; let down = 0, before = "";
+  addEventListener("keydown", () => { down = performance.now(); before = document.querySelector("#picture").src; }, true);
   new MutationObserver(() => {
     const picture = document.querySelector("img#picture");
-    if (down && picture && picture.complete) { window.waits.push(performance.now() - down); down = 0; }
+    if (down && picture && picture.src !== before && picture.complete) { window.waits.push(performance.now() - down); down = 0; }
   }).observe(document.querySelector("#frame"), { childList: true, subtree: true, attributes: true });
 }"""
 
@@ -266,7 +266,7 @@ def click_table(records: list[Record]) -> str:
     for record in records:
         waits = sorted(record["waits_ms"])
         late = waits[int(0.95 * len(waits))]
-        rows.append((record["name"], len(waits), f"{statistics.median(waits):.0f}", f"{late:.0f}", f"{waits[-1]:.0f}"))
+        rows.append((record["name"], str(len(waits)), f"{statistics.median(waits):.0f}", f"{late:.0f}", f"{waits[-1]:.0f}"))
     return markdown_table(["set", "keys", "median, ms (aim 100)", "95th percentile", "longest"], rows)
 
 
@@ -287,7 +287,7 @@ def person_table(records: list[Record]) -> str:
         low, high = found["interval"]
         said = f"{100 * found['accuracy']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
         pause = f"{r['think_ms'] / 1000:.1f} s"
-        rows.append((r["name"], pause, f"{r['took_s'] / 60:.1f}", r["n_keys"], r["n_space"], said))
+        rows.append((r["name"], pause, f"{r['took_s'] / 60:.1f}", str(r["n_keys"]), str(r["n_space"]), said))
     headings = ["set", "pause before a key", "minutes (aim 10)", "keys", "of them space", "accuracy by then"]
     return markdown_table(headings, rows)
 
