@@ -38,10 +38,12 @@ AIMS = {"start_s": 2.0, "click_ms": 100.0, "memory_mb": 1000.0, "person_min": 10
 #: Notes in the page when a key goes down and when the next picture is there, and by then decoded.
 _STOPWATCH = """() => {
   window.waits = []; let down = 0, before = "";
-  addEventListener("keydown", () => { down = performance.now(); before = document.querySelector("#picture").src; }, true);
+  const shown = () => document.querySelector("img#picture");
+  addEventListener("keydown", () => { down = performance.now(); before = shown()?.src; }, true);
   new MutationObserver(() => {
-    const picture = document.querySelector("img#picture");
-    if (down && picture && picture.src !== before && picture.complete) { window.waits.push(performance.now() - down); down = 0; }
+    if (!down || !shown()?.complete || shown().src === before) return;
+    window.waits.push(performance.now() - down);
+    down = 0;
   }).observe(document.querySelector("#frame"), { childList: true, subtree: true, attributes: true });
 }"""
 
@@ -266,7 +268,9 @@ def click_table(records: list[Record]) -> str:
     for record in records:
         waits = sorted(record["waits_ms"])
         late = waits[int(0.95 * len(waits))]
-        rows.append((record["name"], str(len(waits)), f"{statistics.median(waits):.0f}", f"{late:.0f}", f"{waits[-1]:.0f}"))
+        rows.append(
+            (record["name"], str(len(waits)), f"{statistics.median(waits):.0f}", f"{late:.0f}", f"{waits[-1]:.0f}")
+        )
     return markdown_table(["set", "keys", "median, ms (aim 100)", "95th percentile", "longest"], rows)
 
 
