@@ -42,7 +42,7 @@ export function goals(state) {
     ? [`${found.right} of ${found.n} random pictures right: ${percent(found.accuracy)} (${ends(found.interval)})`, gain(found)]
     : ["Accuracy: not known yet"];
   byId("estimate").replaceChildren(...spans([...known, aim(state)]));
-  byId("accuracy").classList.toggle("reached", Boolean(state.is_until_reached));
+  for (const name of ["accuracy", "to-done"]) byId(name).classList.toggle("reached", Boolean(state.is_until_reached));
   byId("meter").hidden = !found?.n;
   byId("goal").hidden = !state.until;
   if (!found?.n) return;
