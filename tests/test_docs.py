@@ -22,7 +22,7 @@ from conftest import script
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
-    ["extract", "fit-sklearn", "fit-keras", "recipes", "summary", "compare", "report"]
+    ["extract", "label", "next", "fit-sklearn", "fit-keras", "recipes", "summary", "compare", "report"]
     + ["sweep", "curve", "adapt", "audit", "similar", "map", "models", "predict", "export", "backbones", "layers"]
     + [f"cache {name}" for name in ("info", "join", "verify", "export", "import", "clean")]
 )  # fmt: skip

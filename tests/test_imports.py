@@ -63,7 +63,7 @@ LEAD_IN = {
 SEES = {"heads": {"evaluate"}, "adapt": {"evaluate", "heads"}}
 
 #: The commands and their options.
-CLI = ("adapt", "app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look")
+CLI = ("adapt", "app", "options", "extract", "fit", "studies", "predict", "cache", "lists", "look", "label")
 
 _COMMANDS = (
     "adapt",
@@ -71,6 +71,7 @@ _COMMANDS = (
     "cache",
     "extract",
     "fit",
+    "label",
     "lists",
     "look",
     "options",
@@ -294,9 +295,11 @@ def test_no_tensorflow_from_extract_on_known_images_to_the_head(make_photos: Mak
         command("compare", "--keras", "none", "--heads", "svm", "--map", "pca"),
         command("cache", "verify"),
     ]
-    loaded = loaded_after("\n".join(lines), cwd=work)
-    assert "sklearn" in loaded
-    assert loaded.isdisjoint({"keras", "tensorflow"})
+    (work / "torch").mkdir()  # its import would take seconds where it is installed
+    (work / "torch" / "__init__.py").write_text("raise SystemExit('torch was imported')")
+    loaded = loaded_after("sys.path.insert(0, '')\n" + "\n".join(lines), cwd=work)
+    assert "sklearn" in loaded and "skops" in loaded
+    assert loaded.isdisjoint({"keras", "tensorflow", "torch"})
 
 
 def test_every_public_name_is_there() -> None:

@@ -44,6 +44,7 @@ _HOME = {
     "load": "evaluate.embeddings",
     "load_images": "images.load",
     "make_split": "evaluate.split",
+    "next_pictures": "labelling.next",
     "open_cache": "cache.store",
     "open_data": "evaluate.data",
     "plan_extraction": "extract.plan",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from tlfeat.extract.transformer import ImageEmbedder as ImageEmbedder
     from tlfeat.images.image_set import ImageSet as ImageSet
     from tlfeat.images.load import load_images as load_images
+    from tlfeat.labelling.next import next_pictures as next_pictures
     from tlfeat.models.export import export_model as export_model
     from tlfeat.models.fit_keras import fit_keras as fit_keras
     from tlfeat.models.fit_sklearn import fit_sklearn as fit_sklearn

@@ -29,6 +29,8 @@ from tlfeat.finetune.settings import TrainSettings
 #: How each command is run here.
 WORDS = {
     "extract": "photos --backbone pixels",
+    "label": "photos --backbone pixels --no-browser",
+    "next": "-n 3",
     "fit-sklearn": "--model knn",
     "fit-keras": "",
     "recipes": "",
@@ -110,6 +112,7 @@ def without_networks(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "tlfeat.finetune.saved.summarise": lambda settings, **_: Summary("text", 3, 4, ["a"], ["b"]),
         "tlfeat.backbones.graph.list_layers": lambda spec: [LayerInfo(1, "conv", "Conv2D", (None, 8), True, 8)],
         "tlfeat.studies.sweep.plan_sweep": sweep_of_pixels,
+        "tlfeat.labelling.server.Server.serve_until_closed": lambda server: None,
         "tlfeat.models.export.export_model": lambda model, to, **_: model,
         "tlfeat.models.export.to_text": str,
         "tlfeat.models.export.to_document": str,

@@ -22,12 +22,15 @@ from tlfeat.cache import clean as cache_clean
 from tlfeat.cache import contents, joined, repair, shard_join, store
 from tlfeat.cli import app as cli
 from tlfeat.cli import fit as cli_fit
+from tlfeat.cli import label as cli_label
 from tlfeat.errors import DataError
 from tlfeat.evaluate import data, domain_split, together
 from tlfeat.extract import cluster, plan, transfer
 from tlfeat.finetune import recipes, saved
 from tlfeat.finetune.settings import TrainSettings
 from tlfeat.heads.reject import COVERAGE
+from tlfeat.labelling import next as labelling_next
+from tlfeat.labelling import next_forms, start, start_walking
 from tlfeat.models import export, fit_keras, fit_sklearn, listing, predict
 from tlfeat.report import adaptation, cluster_map, finding, page, plots
 from tlfeat.report import audit as audit_report
@@ -80,6 +83,9 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     audit: ("audit",),
     clean: ("write_clean_table",),
     audit_report: ("write_reports",),
+    labelling_next: ("next_pictures", "names_in"),
+    workspace: ("write_text",),
+    next_forms: ("to_text", "to_format", "interface_lines", "to_document"),
     similar: ("find_similar",),
     similar_report: ("write_reports", "to_text", "to_document"),
     cluster_map: ("map_cache", "check_color", "write_reports", "to_text", "to_document"),
@@ -92,7 +98,10 @@ WATCHED: dict[ModuleType, tuple[str, ...]] = {
     joined: ("join_caches",),
     repair: ("repair_cache",),
     cache_clean: ("find_leftovers", "remove"),
+    cli_label: ("_serve",),
     shard_join: ("join_shards",),
+    start: ("open_labelling",),
+    start_walking: ("open_fixing", "open_reviewing"),
     transfer: ("export_rows", "import_rows"),
 }
 
@@ -444,6 +453,37 @@ CASES = [
     *cases_of(
         "adapt",
         ("cache", "--target b --cache a.h5 --cache b.h5", "joined.join_caches paths", [Path("a.h5"), Path("b.h5")]),
+    ),
+    *cases_of(
+        "label",
+        ("data", "my-photos", "start.open_labelling wanted.data", "my-photos"),
+        ("classes", "p --classes a,b", "start.open_labelling wanted.classes", ["a", "b"]),
+        ("labels", "p --labels my.csv", "start.open_labelling wanted.csv", Path("my.csv")),
+        ("until", "p --until 90", "start.open_labelling wanted.until", 0.9),
+        ("port", "p --port 4711", "start.open_labelling wanted.port", 4711),
+        ("seed", "p --seed 7", "start.open_labelling wanted.seed", 7),
+        ("backbone", "p --backbone resnet50", "start.open_labelling wanted.options.backbone", "resnet50"),
+        ("weights", "p --weights random", "start.open_labelling wanted.options.weights", "random"),
+        ("preprocess", "p --preprocess caffe", "start.open_labelling wanted.options.preprocess", "caffe"),
+        ("input_size", "p --input-size 64x48", "start.open_labelling wanted.options.input_size", (64, 48)),
+        ("fix", "my-photos --fix", "start_walking.open_fixing wanted.data", "my-photos"),
+        ("predict", "p --predict my/model", "start_walking.open_reviewing model_folder", Path("my/model")),
+        ("predict", "p --predict mine", "listing.find_model name", "mine"),
+        ("trust", "p --predict my/model --trust", "start_walking.open_reviewing is_trusted", True),
+        ("no_browser", "p --no-browser", "label._serve has_browser", False),
+    ),
+    *cases_of(
+        "next",
+        ("cache", "my.h5", "store.open_cache path", Path("my.h5")),
+        ("labels", "--labels my.csv", "next.next_pictures labels", Path("my.csv")),
+        ("labels", "--labels lists/my.csv", "next.names_in folder", Path("lists")),
+        ("n", "-n 7", "next.next_pictures n", 7),
+        ("layer", "--layer one", "next.next_pictures layer", "one"),
+        ("seed", "--seed 7", "next.next_pictures seed", 7),
+        ("file_format", "--format label-studio", "next_forms.to_format name", "label-studio"),
+        ("output", "--output my.csv", "next_forms.to_format name", "csv"),
+        ("output", "--output lists/my.csv", "next.names_in folder", Path("lists")),
+        ("output", "--output my.csv", "workspace.write_text path", Path("my.csv")),
     ),
     *cases_of(
         "similar",

@@ -88,7 +88,7 @@ def test_the_files_that_a_contributor_is_sent_to_are_there() -> None:
 def test_the_blocks_of_the_python_page_run_one_after_another(make_photos: MakePhotos) -> None:
     make_photos(n=20)
     blocks = re.findall(r"```python\n(.*?)```", text_of(DOCS / "python.md"), flags=re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     names: dict[str, object] = {"__name__": "python_page"}
     for block in blocks:
         exec(block.replace("mobilenet_v2", "pixels"), names)  # no download, no TensorFlow

@@ -125,3 +125,36 @@ def test_nothing_is_looked_for_where_one_path_leads_to_a_file(tmp_path: Path) ->
     touch(tmp_path, "a.png", "other/b.png")
     images = load_images(table(tmp_path / "t.csv", "path,label\na.png,cat\nb.png,dog\n"))
     assert images.paths == ["a.png", "b.png"]
+
+
+# --- answers of `tlfeat label` --------------------------------------------------------------------------------
+
+
+def answers(n_random: int, header: str = "path,label,time,how") -> str:
+    drawn = ("random", '"random, was dog"')
+    lines = [f"r{i}.png,{'cat' if i % 2 else 'dog'},t,{drawn[i % 3 == 0]}" for i in range(n_random)]
+    others = ["a.png,cat,t,unsure", 'b.png,dog,,"typical, was cat"', "c.png,cat,t,folder", 'd.png,,t,"random, unknown"']
+    return "\n".join([header, *lines, *others, ""])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_pictures_that_were_drawn_at_random_are_the_test_set(tmp_path: Path, delimiter: str) -> None:
+    text = answers(12)
+    if delimiter == ";":
+        text = text.replace('"random, was dog"', "random").replace('"typical, was cat"', "typical").replace(",", ";")
+        text = text.replace('"random; unknown"', '"random, unknown"')
+    images = load_images(table(tmp_path / "labels.csv", text))
+    assert list(images.splits) == ["test"] * 12 + ["train"] * 3 + ["test"]
+    assert images.notes[0] == "12 images that tlfeat label drew at random are the test images"
+
+
+def test_nine_random_pictures_are_no_test_set(tmp_path: Path) -> None:
+    images = load_images(table(tmp_path / "labels.csv", answers(9)))
+    assert set(images.splits) == {""}
+    assert not any("random" in note for note in images.notes)
+
+
+@pytest.mark.parametrize("header", ["path,label,time,why", "path,label,date,how", "path,label,time,how,extra"])
+def test_tables_of_others_are_read_as_before(tmp_path: Path, header: str) -> None:
+    images = load_images(table(tmp_path / "labels.csv", answers(12, header)))
+    assert set(images.splits) == {""}

@@ -20,6 +20,7 @@ Commands = tuple[tuple[str, Callable[..., None], str], ...]
 COMMANDS: Commands = (
     ("extract", extract.run_extract, "Compute and cache embeddings of images."),
     ("label", label.run_label, "Label pictures by keyboard, on a page of this machine."),
+    ("next", label.run_next, "Choose which pictures to label next, elsewhere."),
     ("fit-sklearn", fit.run_fit_sklearn, "Fit a scikit-learn head on cached embeddings, in seconds."),
     ("fit-keras", fit.run_fit_keras, "Train a Keras head, fine-tune, or train from scratch."),
     ("recipes", lists.run_recipes, "Show the recipes of fit-keras, taken from tutorials."),

@@ -1,4 +1,4 @@
-"""``tlfeat label``: a page on this machine that asks for labels."""
+"""``tlfeat label`` and ``next``: a page on this machine that asks for labels, and what to label next elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlfeat.cli.console import Console, command_line
-from tlfeat.cli.options import BackboneOptions, TrustOption
+from tlfeat.cli.options import BackboneOptions, LayerOption, TrustOption
 from tlfeat.cli.predict import folder_of_model
 from tlfeat.errors import UsageError
 
@@ -124,3 +124,52 @@ def _serve(console: Console, server: Server, *, has_browser: bool) -> None:
     with suppress(KeyboardInterrupt):
         server.serve_until_closed()
     console.say("Stopping. What is embedded is kept.")
+
+
+def run_next(
+    console: Console,
+    cache: Annotated[
+        Path | None,
+        typer.Argument(metavar="CACHE", help="The cache of all pictures. Default: the newest one under cache/."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="FILE.csv", help="The labels so far: a CSV with the columns path and label."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many pictures to choose.")] = 20,
+    layer: LayerOption = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", help="csv, to be filled in, or label-studio. Default: a table, and csv for --output."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write to this file and print the table.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the order of the pictures.")] = 0,
+) -> None:
+    """Choose the pictures whose labels help most, as tlfeat label does, for those who label elsewhere."""
+    from tlfeat import workspace
+    from tlfeat.cache.store import open_cache
+    from tlfeat.labelling import next_forms
+    from tlfeat.labelling.next import names_in, next_pictures
+
+    if file_format is not None:
+        next_forms.check_format(file_format)
+    with open_cache(cache or workspace.newest_cache()) as opened:
+        console.speak_of(opened.source.get("holds", "images"), opened.table.images.classes)
+        console.say(*opened.notes)
+        found = next_pictures(opened, labels, n, layer=layer, seed=seed)
+        names = names_in(opened, (labels or output or Path("labels.csv")).parent)
+        images = opened.table.images
+    console.say(*(f"note: {note}" for note in found.notes))
+    text = next_forms.to_text(found, names, console.width)
+    if file_format is not None or output is not None:
+        written = next_forms.to_format(found, names, images, file_format or "csv")
+        if file_format == "label-studio":
+            console.say(*next_forms.interface_lines(found, images))
+        if output is None:
+            text = written
+        else:
+            workspace.write_text(output, written)
+            console.say(f"Written: {output}")
+    console.result(text, next_forms.to_document(found, names), is_prose=output is not None or file_format is None)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import cache
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +38,38 @@ def check_format(file_format: str) -> None:
         raise UsageError(f"No format '{file_format}'. {nearest(file_format, FORMATS, of='formats')}")
 
 
+class _Left(MetaPathFinder):
+    """Finds nothing of the packages that only a walk through all of scikit-learn would import."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        """Refuse them; all else is for others to find."""
+        if fullname.partition(".")[0] in ("torch", "cupy", "dask"):
+            raise ModuleNotFoundError(f"{fullname} is not needed here", name=fullname)
+
+
+@cache
+def import_skops() -> Any:
+    """Return ``skops.io``, imported without PyTorch where that is not there already.
+
+    skops asks scikit-learn for all estimators, which walks through its copy of array-api-compat and so imports PyTorch
+    where it is installed: four seconds for a fit of one.
+    """
+    left = _Left()
+    sys.meta_path.insert(0, left)
+    try:
+        import skops.io
+    finally:
+        sys.meta_path.remove(left)
+    return skops.io
+
+
 def untrusted_types(head: Any) -> list[str] | None:
     """Return the types in a head that `load_head` takes with trust only; None where skops cannot save and load it."""
-    import skops.io
-
+    skops_io = import_skops()
     try:
-        data = skops.io.dumps(head)
-        found = skops.io.get_untrusted_types(data=data)
-        skops.io.loads(data, trusted=found)
+        data = skops_io.dumps(head)
+        found = skops_io.get_untrusted_types(data=data)
+        skops_io.loads(data, trusted=found)
     except Exception:  # of the packages of anybody's classifier
         return None
     return sorted(set(found) - set(_TRUSTED))
@@ -57,10 +84,8 @@ def save_head(head: Any, folder: Path, *, file_format: str = "skops") -> Path:
         path = folder / "head.joblib"
         joblib.dump(head, path, compress=3)
         return path
-    import skops.io
-
     path = folder / "head.skops"
-    skops.io.dump(head, path)
+    import_skops().dump(head, path)
     return path
 
 
@@ -81,16 +106,15 @@ def load_head(folder: Path, *, is_trusted: bool = False) -> Any:
     skops_file, joblib_file = folder / "head.skops", folder / "head.joblib"
     if os.path.lexists(skops_file):
         check_saved(skops_file)
-        import skops.io
-
+        skops_io = import_skops()
         try:
-            untrusted = sorted(set(skops.io.get_untrusted_types(file=skops_file)) - set(_TRUSTED))
+            untrusted = sorted(set(skops_io.get_untrusted_types(file=skops_file)) - set(_TRUSTED))
             if untrusted and not is_trusted:
                 raise ModelError(
                     f"{skops_file} holds types that no head of tlfeat has: {', '.join(untrusted)}. It was not "
                     f"loaded and none of its code ran. If you made it yourself, add --trust."
                 )
-            loaded = skops.io.load(skops_file, trusted=[*_TRUSTED, *untrusted])
+            loaded = skops_io.load(skops_file, trusted=[*_TRUSTED, *untrusted])
             if takes_words(loaded):
                 check_words(loaded)
             else:

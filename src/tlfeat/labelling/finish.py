@@ -51,7 +51,7 @@ def fit_answers(csv: Path, options: Mapping[str, Any], command_line: Callable[..
         return {"lines": [], "commands": [], "accuracy": None, "interval": None, "confused": [], "error": str(error)}
     tested = f"Tested on {counted(n_random, 'picture')} that were drawn at random; the head learned from the others."
     if not n_random:
-        tested = "Too few pictures were drawn at random: a fifth of all that are labelled was kept for testing."
+        tested = "Tested on a fifth of the labelled pictures, kept for that: few or none were drawn at random."
     warnings = [
         leak_sentence(result.leaks),
         guessing_sentence(result.score, result.classes, name=result.candidate),

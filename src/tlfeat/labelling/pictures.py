@@ -34,7 +34,7 @@ class Pictures:
     def __post_init__(self) -> None:
         if self.images.store is not None or self.images.holds != "images":
             raise UsageError(f"Pictures are labelled where they are files: copy or unpack {self.images.named} first.")
-        self._prefix.append(_from_folder(self.images.root, self.csv.resolve().parent))
+        self._prefix.append(from_folder(self.images.root, self.csv.resolve().parent))
         self._numbers.update({self.in_csv(number): number for number in range(len(self.images))})
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class Pictures:
         return jpeg_thumbnail(content, min(side, max(image_size(content))))
 
 
-def _from_folder(root: Path, folder: Path) -> str:
+def from_folder(root: Path, folder: Path) -> str:
     """Return what leads from a folder to another one: "" for itself, else it ends with ``/``."""
     try:
         found = os.path.relpath(root, folder).replace(os.sep, "/")

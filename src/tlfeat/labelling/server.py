@@ -246,6 +246,8 @@ class Handler(BaseHTTPRequestHandler):
             package, file_type = _FILES[path]
             content = package_files(package).joinpath("templates", path[1:]).read_bytes()
             self._send(content, f"{file_type}; charset=utf-8")
+        elif path == "/favicon.ico":
+            self._send(b"", "image/x-icon")
         elif path == "/alive":
             self.server.windows.alive()
             self._json({})

@@ -297,7 +297,7 @@ class Session:
             keys = [*CLASS_KEYS, *[""] * len(self.classes)]
             return {
                 "mode": self.asker.mode,
-                "folder": one_line(self.pictures.images.named),
+                "folder": one_line(self.pictures.images.name),
                 "csv": one_line(str(self.pictures.csv)),
                 "classes": [
                     {"name": name, "key": key, "n": counts[name]} for name, key in zip(self.classes, keys, strict=False)
