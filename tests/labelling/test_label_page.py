@@ -252,6 +252,11 @@ def test_arrows_lead_to_answered_pictures_which_are_answered_again(visit: Opener
     assert opened.told(3)[-1] == {"id": 100, "number": 0, "kind": "label", "label": "newt", "was_suggested": False}
     opened.press("ArrowLeft")
     opened.shows(0)  # the last that was answered
+    opened.press("ArrowRight")
+    opened.shows(2)
+    assert opened.program.asked.count("/question") == 1  # it was kept
+    opened.press("ArrowLeft")
+    opened.shows(0)
     opened.press("Escape")
     opened.answers("1", first=2)
     opened.shows(3)
