@@ -40,7 +40,9 @@ from tlfeat.labelling.estimate import Estimate, estimate, is_reached
 from tlfeat.text import markdown_table
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
-CIFAR_PER_CLASS = 200
+CIFAR_PER_CLASS = 500
+#: So many pictures of a set are drawn at most.
+MOST_PICTURES = 3_000
 PARTS = ("penalty", "labels", "estimate", "speed")
 
 #: Shares of the accuracy of all labels that are waited for, and the labels after which nobody waits any longer.
@@ -77,7 +79,7 @@ def rows_of(name: str, backbone: str, args: argparse.Namespace) -> Path:
 
 def pictures_of(file: Path, seed: int, held_out: float) -> Pictures:
     with np.load(file) as found:
-        return draw(dict(found), seed, held_out)
+        return draw(dict(found), seed, held_out, MOST_PICTURES)
 
 
 def each_seed(work: Callable[[int], Any], args: argparse.Namespace, *, most: int | None = None) -> list[Any]:

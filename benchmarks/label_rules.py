@@ -50,12 +50,12 @@ def read_set(data: Data) -> dict[str, Any]:
     return {"rows": rows, "labels": split.labels, "groups": split.groups, "names": ranks}
 
 
-def draw(found: dict[str, Any], seed: int, held_out: float) -> Pictures:
-    """Draw the test pictures, copies on one side, and the order of the others."""
+def draw(found: dict[str, Any], seed: int, held_out: float, n_most: int) -> Pictures:
+    """Draw at most so many pictures, the test pictures among them, copies on one side, and the order of the others."""
     rng = np.random.default_rng(seed)
     groups = found["groups"]
     place = rng.permutation(int(groups.max()) + 1)[groups]
-    order = np.argsort(place + rng.random(len(place)) / 2)
+    order = np.argsort(place + rng.random(len(place)) / 2)[:n_most]
     n_test = int(held_out * len(order))
     while place[order[n_test]] == place[order[n_test - 1]]:
         n_test += 1
