@@ -36,7 +36,7 @@ from tlfeat.heads.blocks import MAPPINGS
 from tlfeat.images.load import load_images
 from tlfeat.labelling import learner
 from tlfeat.labelling.choose import OPEN, choose
-from tlfeat.labelling.estimate import Estimate, estimate, is_reached
+from tlfeat.labelling.estimate import Estimate, estimate
 from tlfeat.text import markdown_table
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
@@ -209,7 +209,6 @@ def _low(one: Estimate | None, z: float) -> float:
 
 #: When `--until` might stop: the present interval and the one before, and the share that is wanted.
 STOPS: dict[str, Callable[[Estimate, Estimate | None, float], bool]] = {
-    "tlfeat": lambda now, before, until: is_reached(now, until),
     "95 % interval, once": lambda now, before, until: now.interval[0] >= until,
     "95 % interval, twice in a row": lambda now, before, until: min(_low(now, 1.96), _low(before, 1.96)) >= until,
     "99 % interval, once": lambda now, before, until: _low(now, 2.576) >= until,
