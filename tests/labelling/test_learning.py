@@ -105,7 +105,9 @@ def test_typical_first_and_then_unsure(made: Labelled) -> None:
     whys = [question.why for question in made.asked if question.why != "random"]
     assert whys[0] == "typical" and whys[-1] == "unsure"
     learned = made.learning.learned
-    margins = np.diff(np.sort(learned.probabilities, axis=1)[:, -2:], axis=1)[:, 0]
+    assert learned.chooser is not None
+    chances = learned.chooser.probabilities(learned.look.rows)
+    margins = np.diff(np.sort(chances, axis=1)[:, -2:], axis=1)[:, 0]
     left = [n for n in made.learning.choosable if n not in made.answers]
     least = sorted(left, key=lambda number: margins[learned.place_of[number]])
     assert [question.number for question in learned.chosen[:4]] == least[:4]
@@ -135,6 +137,20 @@ def test_the_estimate_is_of_random_pictures_alone(made: Labelled) -> None:
     lied = Facts(CLASSES, {n: wrong[n] if a.is_random else a for n, a in made.answers.items()})
     measured = made.learning.learn(lied).estimate
     assert measured is not None and measured.right < found["right"]
+
+
+def test_what_measures_does_not_decide_what_is_asked(made: Labelled) -> None:
+    made.label(61)
+    fresh = type(made.learning.learned)()
+    whole, other = made.facts, {n: a for n, a in made.answers.items() if not a.is_random}
+    lied = {n: Answer(a.path, "newt", "t", a.how) if a.is_random else a for n, a in made.answers.items()}
+    chosen = []
+    for answers in (whole.answers, lied, other):
+        made.learning.learned = fresh
+        found = made.learning.learn(Facts(CLASSES, answers))
+        chosen.append([(question.number, question.why) for question in found.chosen])
+    assert chosen[0] == chosen[1] == chosen[2]
+    assert np.abs(found.probabilities - made.learning.learn(whole).probabilities).max() > 0.01  # suggestions do learn
 
 
 def test_what_was_answered_without_a_label_is_not_asked_again(made: Labelled) -> None:

@@ -51,6 +51,8 @@ class Learned:
         Classes; below 0 what `choose` has for pictures without one.
     drawn : list of (int, str)
         Random pictures and their labels, of which `estimate` was made.
+    chooser : LinearModel, optional
+        The head that chooses: it learned from no random picture.
     """
 
     look: Look = NOTHING
@@ -62,6 +64,7 @@ class Learned:
     estimate: Estimate | None = None
     labels: Labels = field(default_factory=lambda: np.zeros(0, np.int64))
     drawn: list[tuple[int, str]] = field(default_factory=list)
+    chooser: LinearModel | None = None
 
     def top(self, number: int, n: int = 3) -> list[tuple[str, float]]:
         """Return the most probable classes of a picture; none where there is nothing to go by."""
@@ -154,12 +157,18 @@ class Learning:
         if len(known):
             model = fit(look.rows[known], labels[known], n_classes, start=before.model)
             chances = model.probabilities(look.rows)
-        found = Learned(
-            look, facts.classes, model, chances, place_of, before.chosen, before.estimate, labels, before.drawn
+        found = replace(
+            before,
+            look=look,
+            classes=facts.classes,
+            model=model,
+            probabilities=chances,
+            place_of=place_of,
+            labels=labels,
         )
         self.learned = found  # suggestions first: the rest takes longer
         found = self._estimated(found, facts)
-        return replace(found, chosen=self._chosen(found))
+        return self._chosen(found, facts)
 
     def _labels(self, look: Look, facts: Facts, place_of: dict[int, int]) -> Labels:
         """Return the class of each row, or what `choose` has for those that have none."""
@@ -186,16 +195,22 @@ class Learning:
         measured = estimate(rows, labels, is_random, len(found.classes), before=before)
         return replace(found, estimate=measured, drawn=drawn)
 
-    def _chosen(self, found: Learned) -> list[Question]:
-        places = choose(
-            found.look.rows,
-            found.labels,
-            found.probabilities,
-            N_AHEAD,
-            n_classes=max(len(found.classes), 2),
-            seed=self.seed,
-        )
-        return [Question(int(found.look.numbers[choice.place]), choice.why) for choice in places]
+    def _chosen(self, found: Learned, facts: Facts) -> Learned:
+        """Return it with what is asked next, by a head that has not heard of the random pictures.
+
+        Else nothing would be asked near these, and they would tell too little of the whole (`estimate`).
+        """
+        drawn = [number for number, answer in facts.answers.items() if answer.is_random and number in found.place_of]
+        labels = found.labels.copy()
+        labels[[found.place_of[number] for number in drawn]] = KEPT
+        known, chooser, chances = np.flatnonzero(labels >= 0), None, None
+        if len(known):
+            chooser = fit(found.look.rows[known], labels[known], len(found.classes), start=found.chooser)
+            chances = chooser.probabilities(found.look.rows)
+        n_classes = max(len(found.classes), 2)
+        choices = choose(found.look.rows, labels, chances, N_AHEAD, n_classes=n_classes, seed=self.seed)
+        chosen = [Question(int(found.look.numbers[choice.place]), choice.why) for choice in choices]
+        return replace(found, chosen=chosen, chooser=chooser)
 
     # --- asked by the session ---------------------------------------------------------------------------
 

@@ -101,7 +101,8 @@ def next_pictures(
     Notes
     -----
     Every fifth is drawn at random from a fifth of the pictures, which is kept for that: their labels are a fair test.
-    The others are typical of clusters at first, and then those that a head is unsure of, which is fitted on all labels.
+    The others are typical of clusters at first, and then those that a head is unsure of. That head has not learned from
+    random pictures, and the one that suggests has learned from all.
     """
     if n < 1:
         raise UsageError(f"At least one picture is to be chosen; received {n}.")
@@ -110,9 +111,11 @@ def next_pictures(
     classes = sorted(set(answers.labels.values()) - {""})
     codes = pool.codes(answers.labels, classes)
     chances = _chances(pool.rows, codes, len(classes))
+    codes[[number in pool.kept for number in pool.numbers]] = KEPT  # as what measures must not decide what is asked
+    unheard = _chances(pool.rows, codes, len(classes))
     turns = _turns(n, pool.n_asked, pool.n_random)
     n_chosen = n - min(sum(turns), len(pool.reserve))
-    chosen = choose(pool.rows, codes, chances, n_chosen, n_classes=max(len(classes), 2), seed=seed)
+    chosen = choose(pool.rows, codes, unheard, n_chosen, n_classes=max(len(classes), 2), seed=seed)
     paths = cache.table.images.paths
     drawn = [NextPicture(i, paths[i], "random") for i in pool.reserve[:n]]
     found = [NextPicture(pool.numbers[each.place], paths[pool.numbers[each.place]], each.why) for each in chosen]
