@@ -67,7 +67,10 @@ def open_fixing(wanted: Wanted, voice: Voice) -> Iterator[Server]:
         with open_cache(cache_path) as cache:
             found = audit(cache, seed=wanted.seed, on_progress=voice.on_progress)
         asker = Walking("fix", doubts_of(found, paths), len(images))
-        session = Session(pictures, file, asker, sorted(found.n_by_class), notes=notes_of(found))
+        notes = notes_of(found)
+        if any(images.splits):
+            notes.append("the table of answers has no column for train and test: a test set is drawn from it anew")
+        session = Session(pictures, file, asker, sorted(found.n_by_class), notes=notes)
         with Server(
             session,
             lambda: fit_answers(pictures.csv, wanted.options, voice.command_line),
