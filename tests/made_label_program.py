@@ -139,7 +139,8 @@ class Program:
     def end(self) -> dict[str, Any]:
         return {
             "lines": ["40 labels in photos.labels.csv", HOSTILE[0]], "accuracy": 0.93, "interval": [0.88, 0.97],
-            "error": "", "commands": ["tlfeat predict photos.model new/"], "confused": [["cat", "dog", 3]],
+            "error": "", "details": ["true \\ predicted  cat  dog", HOSTILE[1]],
+            "commands": ["tlfeat predict photos.model new/"], "confused": [["cat", "dog", 3]],
         }  # fmt: skip
 
 

@@ -487,6 +487,8 @@ def test_how_accurate_it_is_stands_at_the_top_and_at_the_end(visit: Opener) -> N
     assert "93\u00a0% (95 % interval: 88 to 97\u00a0%)" in opened.text("#result .large")
     assert opened.page.locator("#result li").all_inner_texts()[1] == HOSTILE[0]
     assert opened.page.locator("#result tbody td").all_inner_texts() == ["cat", "dog", "3"]
+    opened.page.locator("#result summary").click()
+    assert opened.text("#result details pre") == f"true \\ predicted  cat  dog\n{HOSTILE[1]}"
     opened.page.locator("#result .command button").click()
     assert opened.page.evaluate("getSelection().toString()").strip() == "tlfeat predict photos.model new/"
 
