@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import script
@@ -279,3 +280,26 @@ def test_time_in_a_step_is_not_counted_in_the_step_around_it(monkeypatch: pytest
     inner = steps.counted("inner", lambda: None, spent_ns)
     steps.counted("outer", lambda: [inner(), inner()], spent_ns)()
     assert spent_ns == {"inner": 7, "outer": 23}
+
+
+def test_a_level_is_reached_where_the_next_head_has_it_too() -> None:
+    reached = script("benchmarks/label.py").reached
+    assert reached([5, 10, 20, 40], [0.5, 0.9, 0.7, 0.95], 0.8) is None  # a lucky head, and nobody knows of the last
+    assert reached([5, 10, 20, 40], [0.5, 0.9, 0.8, 0.95], 0.8) == pytest.approx(8.75)
+    assert reached([5, 10, 20, 40], [0.9, 0.9, 0.9, 0.9], 0.8) == 5
+
+
+@pytest.mark.parametrize("name", ["tlfeat", "random", "margin", "k-centre", "TypiClust", "LightlyStudio", "file order"])
+def test_no_rule_asks_for_a_picture_twice(name: str) -> None:
+    rules = script("benchmarks/label_rules.py")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    rows = (rng.standard_normal((90, 8)) + 3 * np.eye(3, 8)[labels]).astype(np.float32)
+    found = {"rows": rows, "labels": labels, "groups": np.arange(90) // 2, "names": np.arange(90)}
+    pictures = rules.draw(found, 1, 0.3, 80)
+    assert len(pictures.labels) + len(pictures.test_labels) == 80
+    for asked, head in rules.label(pictures, rules.RULES[name], 40, seed=1):  # noqa: B007
+        pass
+    assert len(asked) == len(set(asked.tolist())) == 40
+    assert pictures.accuracy(head) > 0.7
+    assert (name != "tlfeat") or rules.is_of_reserve(asked, pictures)[4::5].all()

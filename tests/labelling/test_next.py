@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import MakePhotos
-from made_data import FINGERPRINT, key_of, make_table
+from made_data import FINGERPRINT, as_json, key_of, make_table, tlfeat
 from tlfeat.cache.store import create_cache, open_cache
 from tlfeat.errors import DataError, UsageError
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.labelling import next as labelling_next
 from tlfeat.labelling.next import NextPictures, names_in, next_pictures, read_labels
 from tlfeat.labelling.order import pool_and_reserve, random_order
 from tlfeat.types import Rows
@@ -21,6 +26,13 @@ from tlfeat.types import Rows
 N = 150
 PATHS = [f"{i}.png" for i in range(N)]
 RESERVE = [f"{i}.png" for i in pool_and_reserve(random_order(PATHS))[1]]
+
+
+class Bucket:
+    """As much of a store as is needed here."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
 
 
 def rows_of(n: int = N, n_kinds: int = 3) -> Rows:
@@ -109,6 +121,7 @@ def test_all_pictures_come_in_turn_and_a_fifth_of_them_at_random(cache: Path) ->
     labels: dict[str, str] = {}
     whys = []
     while found := chosen(cache, labels, 7).pictures:
+        assert len(found) == min(7, N - len(labels))
         assert not labels.keys() & {each.path for each in found}
         labels |= {each.path: kind_of(each.path) for each in found}
         whys += [each.why for each in found]
@@ -121,7 +134,32 @@ def test_all_pictures_come_in_turn_and_a_fifth_of_them_at_random(cache: Path) ->
 
 def test_another_seed_draws_other_pictures_and_one_seed_the_same(cache: Path) -> None:
     assert chosen(cache, seed=3) == chosen(cache, seed=3)
-    assert {each.path for each in chosen(cache, seed=3).pictures} != {each.path for each in chosen(cache).pictures}
+    drawn = [each.number for each in chosen(cache, seed=3).pictures if each.why == "random"]
+    assert drawn == random_order(PATHS, seed=3)[:4].tolist()
+
+
+def test_the_reserve_is_drawn_from_when_nothing_else_is_left(cache: Path) -> None:
+    found = chosen(cache, {path: kind_of(path) for path in PATHS if path not in RESERVE})
+    assert [each.path for each in found.pictures] == RESERVE[:20]
+    assert {each.why for each in found.pictures} == {"random"}
+
+
+def test_what_is_chosen_fills_the_place_of_what_cannot_be_drawn() -> None:
+    status = ["failed" if path in RESERVE else "ok" for path in PATHS]
+    found = chosen(write_cache(rows_of(), status=status))
+    assert {each.why for each in found.pictures} == {"typical", "unsure"}
+    assert len(found.pictures) == 20
+
+
+def test_labels_outside_of_the_sample_that_is_chosen_among_teach_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = write_cache(rows_of())
+    order = random_order(PATHS).tolist()
+    small = partial(pool_and_reserve, pool=40)
+    monkeypatch.setattr(labelling_next, "pool_and_reserve", small)
+    found = chosen(cache, {PATHS[i]: kind_of(PATHS[i]) for i in order[60:]}, N)
+    assert {each.number for each in found.pictures} == set(order[:40])
+    assert all(each.suggestion == kind_of(each.path) for each in found.pictures if each.why == "unsure")
+    assert any(each.suggestion for each in found.pictures)
 
 
 def test_no_copy_of_a_picture_that_tests_is_chosen() -> None:
@@ -179,14 +217,17 @@ def test_labels_of_pictures_that_have_gone_are_told_and_stop_nothing(cache: Path
 
 
 def test_labels_of_the_cache_count_where_some_pictures_have_none() -> None:
-    labels = [kind_of(path) if i < 90 else "" for i, path in enumerate(PATHS)]
+    order = random_order(PATHS).tolist()
+    labels = [kind_of(path) if i in order[:90] else "" for i, path in enumerate(PATHS)]
     cache = write_cache(rows_of(), labels=labels)
-    found = chosen(cache, {"3.png": "z", "100.png": "a"})
+    found = chosen(cache, {PATHS[order[3]]: "z", PATHS[order[100]]: "a"})
     assert found.classes == ["a", "b", "c", "z"]
-    assert {int(each.path.partition(".")[0]) >= 90 for each in found.pictures} == {True}
+    assert {each.number for each in found.pictures} <= set(order[90:]) - {order[100]}
     assert found.notes == ["89 pictures of the cache have a label from there"]
-    whys = [each.why for each in chosen(cache, n=N).pictures]
-    assert (whys[0], len(whys), whys.count("random")) == ("random", 60, 12)  # nobody was asked about the others
+    found = chosen(cache, n=N)
+    assert len(found.pictures) == 60
+    assert [each.number for each in found.pictures if each.why == "random"] == order[90:102]
+    assert found.pictures[0].why == "random"  # nobody was asked about the others
 
 
 def test_labels_of_the_cache_do_not_count_where_all_have_one() -> None:
@@ -196,10 +237,12 @@ def test_labels_of_the_cache_do_not_count_where_all_have_one() -> None:
 
 
 def test_what_folders_said_was_not_asked(cache: Path) -> None:
-    lines = [f"{path},{kind_of(path)},,folder" for path in PATHS[:100]]
+    order = random_order(PATHS).tolist()
+    lines = [f"{PATHS[i]},{kind_of(PATHS[i])},,folder" for i in order[:100]]
     Path("labels.csv").write_text("\n".join(["path,label,time,how", *lines]) + "\n")
-    whys = [each.why for each in chosen(cache, Path("labels.csv"), N).pictures]
-    assert (len(whys), whys.count("random")) == (50, 10)
+    found = chosen(cache, Path("labels.csv"), N).pictures
+    assert len(found) == 50
+    assert [each.number for each in found if each.why == "random"] == order[100:110]
 
 
 def test_a_file_that_is_not_there_has_no_labels_yet(cache: Path) -> None:
@@ -257,3 +300,24 @@ def test_paths_lead_from_the_folder_of_the_csv(make_photos: MakePhotos, tmp_path
     assert not any("does not have" in note for note in found.notes)
     shutil.rmtree(photos)
     assert chosen(cache, Path("lists/labels.csv")) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [("s3://mine/photos", "s3://mine/photos/a.png"), ("file:///data/photos.zip", "a.png"), ("", "a.png")],
+)
+def test_images_of_a_bucket_are_called_by_their_addresses_others_as_in_the_cache(url: str, name: str) -> None:
+    images = replace(make_table([""], paths=["a.png"]).images, store=Bucket(url))  # type: ignore[arg-type]
+    cache: Any = SimpleNamespace(source={}, table=SimpleNamespace(images=images))
+    assert names_in(cache, Path()) == [name]
+
+
+def test_rows_that_were_imported_are_chosen_among_by_the_names_of_their_table(tmp_path: Path) -> None:
+    np.save("rows.npy", rows_of(60))
+    Path("table.csv").write_text("label,path\n" + "".join(f",text{i}\n" for i in range(60)))
+    tlfeat("cache", "import", "rows.npy", "table.csv", cwd=tmp_path)
+    (tmp_path / "lists").mkdir()
+    Path("lists/labels.csv").write_text("path,label\ntext1,a\ntext2,b\n")
+    found = as_json("next", "-n", "4", "--labels", "lists/labels.csv", cwd=tmp_path)
+    assert found["n_labelled"] == 2
+    assert all(each["path"].startswith("text") for each in found["pictures"])

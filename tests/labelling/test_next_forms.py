@@ -39,11 +39,11 @@ class Bucket:
         self.url = url
 
 
-def images(url: str = "") -> ImageSet:
+def images(url: str | None = None) -> ImageSet:
     found = ImageSet(
         Path("/data/my photos"), Path("/data/my photos"), ["a 1.png", "b,2.png"], [""] * 2, [""] * 2, [""] * 2
     )
-    return replace(found, store=Bucket(url)) if url else found  # type: ignore[arg-type]
+    return found if url is None else replace(found, store=Bucket(url))  # type: ignore[arg-type]
 
 
 def test_a_table_has_a_line_a_picture() -> None:
@@ -108,7 +108,7 @@ def test_tasks_name_the_addresses_of_a_bucket() -> None:
     assert len(interface_lines(FOUND, images("s3://mine/photos"))) == 1
 
 
-@pytest.mark.parametrize("url", ["file:///data/photos.zip"])
+@pytest.mark.parametrize("url", ["file:///data/photos.zip", ""], ids=["an archive", "several places"])
 def test_what_label_studio_cannot_show_is_refused(url: str) -> None:
     with pytest.raises(DataError, match="unpack it, or take --format csv"):
         to_label_studio(FOUND, NAMES, images(url))
@@ -171,11 +171,15 @@ def test_the_csv_is_what_extract_takes(embedded: Path) -> None:
     assert len(load_images(embedded / "next.csv")) == 5
 
 
-def test_tasks_are_printed_as_json_with_what_to_tell_label_studio(embedded: Path) -> None:
+def test_tasks_are_printed_as_json_with_what_to_tell_label_studio(
+    embedded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tlfeat("next", "-n", "4", "--format", "label-studio", cwd=embedded)
     tasks = json.loads(run.stdout)
     assert len(tasks) == 4
     assert re.fullmatch(r"/data/local-files/\?d=photos/(cat|dog)/\d+\.png", tasks[0]["data"]["image"])
+    monkeypatch.setenv("COLUMNS", "40")  # no line of a file is broken
+    assert tlfeat("next", "-n", "4", "--format", "label-studio", cwd=embedded).stdout == run.stdout
     assert "Labelling interface: <View>" in run.stderr.replace("\n", " ")
 
 

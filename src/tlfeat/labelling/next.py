@@ -14,7 +14,7 @@ from tlfeat.errors import UsageError
 from tlfeat.images.tables import COLUMN_NAMES, read_table
 from tlfeat.images.urls import below
 from tlfeat.labelling.answers import Answer
-from tlfeat.labelling.choose import ASKED, OPEN, choose
+from tlfeat.labelling.choose import ASKED, KEPT, OPEN, choose
 from tlfeat.labelling.learner import fit
 from tlfeat.labelling.order import POOL, RANDOM_EVERY, pool_and_reserve, random_order
 from tlfeat.labelling.pictures import from_folder
@@ -114,7 +114,7 @@ def next_pictures(
     n_chosen = n - min(sum(turns), len(pool.reserve))
     chosen = choose(pool.rows, codes, chances, n_chosen, n_classes=max(len(classes), 2), seed=seed)
     paths = cache.table.images.paths
-    drawn = [NextPicture(i, paths[i], "random") for i in pool.reserve[: n - len(chosen)]]
+    drawn = [NextPicture(i, paths[i], "random") for i in pool.reserve[:n]]
     found = [NextPicture(pool.numbers[each.place], paths[pool.numbers[each.place]], each.why) for each in chosen]
     if chances is not None and len(classes) > 1:
         found = [_suggested(one, chances[each.place], classes) for one, each in zip(found, chosen, strict=True)]
@@ -163,7 +163,7 @@ def _answers(cache: Cache, labels: Mapping[str, str] | StrPath | None) -> _Answe
     images, notes = cache.table.images, []
     said, place_of = {}, {}
     if isinstance(labels, Mapping):
-        said = {path: Answer(path, label, how="" if label else "unknown") for path, label in labels.items()}
+        said = {path: Answer(path, label) for path, label in labels.items()}
     elif labels is not None:
         file = Path(labels)
         said = read_labels(file)
@@ -221,14 +221,16 @@ def names_in(cache: Cache, folder: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """The pictures that are chosen among or have an answer, in random order, and those that are kept for random draws.
+    """The pictures with a row, of a random sample and of those with an answer, in random order.
 
     Attributes
     ----------
     numbers : list of int
     rows : float32 array of shape (n, width)
     reserve : list of int
-        Numbers of pictures without an answer, to be drawn in this order.
+        Numbers of pictures that are drawn at random, in this order.
+    kept : set of int
+        Theirs, and those of their copies, which would vouch for what tests.
     n_asked, n_random : int
         How many pictures have an answer because they were asked about, and how many of them at random.
     """
@@ -236,33 +238,34 @@ class _Pool:
     numbers: list[int]
     rows: Rows
     reserve: list[int]
+    kept: set[int]
     n_asked: int
     n_random: int
     notes: list[str]
 
     def codes(self, labels: Mapping[int, str], classes: Sequence[str]) -> Labels:
-        """Return the class of each row, `OPEN` where there is no answer, `ASKED` where that is no label."""
+        """Return the class of each row, or what `choose` has for those that have none."""
         code_of = {"": ASKED} | {name: code for code, name in enumerate(classes)}
-        return np.array([code_of[labels[i]] if i in labels else OPEN for i in self.numbers], np.int64)
+        without = ((i, KEPT if i in self.kept else OPEN) for i in self.numbers)
+        return np.array([code_of[labels[i]] if i in labels else code for i, code in without], np.int64)
 
 
 def _pool(cache: Cache, layer: str | None, answers: _Answers, seed: int) -> _Pool:
-    name, table = choose_layers(cache, layer)[0], cache.table
-    index, keys, labels = cache.known(name), table.keys, answers.labels
+    name, table, labels = choose_layers(cache, layer)[0], cache.table, answers.labels
+    index, keys = cache.known(name), table.keys
     order = random_order(table.images.paths, seed=seed)
     choosable, reserve = (part.tolist() for part in pool_and_reserve(order[[i not in answers.given for i in order]]))
-    reserved = {keys[i] for i in reserve}  # a copy of a picture that tests would vouch for it
     asked = {*reserve, *choosable}
-    others = [i for i in labels if i not in asked]
-    wanted = [i for i in (*reserve, *choosable, *others[:POOL]) if i in labels or keys[i] not in reserved]
-    has_row = {i for i in (*wanted, *reserve) if table.status[i] == "ok" and keys[i] in index}
-    numbers = [i for i in wanted if i in has_row]
+    others = [i for i in labels if i not in asked][:POOL]
+    numbers = [i for i in (*reserve, *choosable, *others) if table.status[i] == "ok" and keys[i] in index]
+    has_row, reserved = set(numbers), {keys[i] for i in reserve}
     n_without = len(keys) - table.count("ok")
     n_random = sum(i in labels for i in reserve)
     return _Pool(
         numbers,
         cache.read(name, [keys[i] for i in numbers]),
-        [i for i in reserve if i in has_row and i not in labels],
+        [i for i in reserve if i not in labels and i in has_row],
+        {i for i in numbers if keys[i] in reserved},
         n_random + sum(i in labels for i in choosable),
         n_random,
         [f"{counted(n_without, 'picture')} without a row cannot be chosen"] if n_without else [],

@@ -17,8 +17,8 @@ from tlfeat.types import Rows, StrPath
 #: Pictures of a group: a single one is none, and of fewer unknown ones than `_MIN_UNKNOWN` none are made.
 MIN_GROUP, _MIN_UNKNOWN = 2, 4
 
-#: Groups at most, fewer where there are not so many pictures for each.
-MAX_GROUPS, _PICTURES_A_GROUP = 8, 5
+#: Groups at most, fewer where there are not so many pictures for each. Smaller groups are of one kind more often.
+MAX_GROUPS, _PICTURES_A_GROUP = 8, 4
 
 #: Pictures of a group that its question shows.
 MAX_SHOWN = 24

@@ -200,7 +200,8 @@ function drawSuggestion(question) {
   const sure = probability === null || probability === undefined ? "" : `, ${percent(probability)}`;
   accept.disabled = !suggestion;
   accept.hidden = !suggestion && Boolean(question?.choices?.length);
-  accept.replaceChildren(...(suggestion ? [element("span", {}, `Suggestion: ${suggestion}${sure}`), element("kbd", {}, "space")] : ["No suggestion yet"]));
+  const without = question?.why === "random" ? "No suggestion: this one measures" : "No suggestion yet";
+  accept.replaceChildren(...(suggestion ? [element("span", {}, `Suggestion: ${suggestion}${sure}`), element("kbd", {}, "space")] : [without]));
   const likely = new Map(top ?? []);
   for (const button of byId("classes").children) {
     const share = likely.get(button.value) ?? 0;
