@@ -453,6 +453,7 @@ def test_the_map_shows_what_is_known_and_supposed_and_opens_pictures(visit: Open
     page.wait_for_selector("#points path")
     assert [page.locator(f"#points .{kind}").count() for kind in ("known", "supposed")] == [2, 38]
     assert page.locator("#key li").first.inner_text().strip() == "cat: 1 labelled, 13 supposed"
+    assert opened.text("#map-note") == "40 pictures (t-SNE). Filled: labelled. Hollow: supposed."
     box = page.locator("#points .known").first.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert opened.text("#point p") == "Picture 1: labelled cat"

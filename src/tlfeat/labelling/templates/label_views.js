@@ -179,7 +179,9 @@ export async function openMap(app) {
   const classOf = (point) => place.get(point.label || point.supposed) ?? -1;
   points = [...found.points].sort((a, b) => Boolean(a.label) - Boolean(b.label)); // the known ones on top
   at = -1;
-  byId("map-note").textContent = found.note || (points.length ? "Pictures that look alike lie together. Filled: labelled. Hollow: supposed." : "There is nothing to draw yet.");
+  byId("map-note").textContent = points.length
+    ? `${found.note || "Pictures that look alike lie together."} Filled: labelled. Hollow: supposed.`
+    : found.note || "There is nothing to draw yet.";
   const signs = points.map((point) => sign(classOf(point), Boolean(point.label), { transform: placed(point) }));
   byId("points").replaceChildren(...signs, drawn("circle", { id: "ring", r: 17, visibility: "hidden" }));
   drawKey(app, classOf);
