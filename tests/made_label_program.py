@@ -104,7 +104,7 @@ class Program:
                 items = [{"number": n, "probability": 0.99 - n / 100, "path": self.paths(n)} for n in left]
                 return {"label": query.get("label", ""), "items": items}
             if path == "/map":
-                return {"points": [self.point(n) for n in range(self.n_pictures)], "note": ""}
+                return {"points": [self.point(n) for n in range(self.n_pictures)], "note": "40 pictures (t-SNE)."}
             return {"/state": self.state, "/answered": lambda: {"numbers": list(self.answers)}, "/alive": dict}[path]()
 
     def point(self, number: int) -> dict[str, Any]:
@@ -139,7 +139,8 @@ class Program:
     def end(self) -> dict[str, Any]:
         return {
             "lines": ["40 labels in photos.labels.csv", HOSTILE[0]], "accuracy": 0.93, "interval": [0.88, 0.97],
-            "error": "", "commands": ["tlfeat predict photos.model new/"], "confused": [["cat", "dog", 3]],
+            "error": "", "details": ["true \\ predicted  cat  dog", HOSTILE[1]],
+            "commands": ["tlfeat predict photos.model new/"], "confused": [["cat", "dog", 3]],
         }  # fmt: skip
 
 

@@ -453,6 +453,7 @@ def test_the_map_shows_what_is_known_and_supposed_and_opens_pictures(visit: Open
     page.wait_for_selector("#points path")
     assert [page.locator(f"#points .{kind}").count() for kind in ("known", "supposed")] == [2, 38]
     assert page.locator("#key li").first.inner_text().strip() == "cat: 1 labelled, 13 supposed"
+    assert opened.text("#map-note") == "40 pictures (t-SNE). Filled: labelled. Hollow: supposed."
     box = page.locator("#points .known").first.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert opened.text("#point p") == "Picture 1: labelled cat"
@@ -487,6 +488,8 @@ def test_how_accurate_it_is_stands_at_the_top_and_at_the_end(visit: Opener) -> N
     assert "93\u00a0% (95 % interval: 88 to 97\u00a0%)" in opened.text("#result .large")
     assert opened.page.locator("#result li").all_inner_texts()[1] == HOSTILE[0]
     assert opened.page.locator("#result tbody td").all_inner_texts() == ["cat", "dog", "3"]
+    opened.page.locator("#result summary").click()
+    assert opened.text("#result details pre") == f"true \\ predicted  cat  dog\n{HOSTILE[1]}"
     opened.page.locator("#result .command button").click()
     assert opened.page.evaluate("getSelection().toString()").strip() == "tlfeat predict photos.model new/"
 

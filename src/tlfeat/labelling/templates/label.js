@@ -9,6 +9,7 @@ const WHY = {
   typical: "typical of many others",
   unsure: "the head is not sure of it",
   grid: "from the grid",
+  any: "",
   folder: "its label is the name of its folder",
 };
 const POLL_MS = 2000;

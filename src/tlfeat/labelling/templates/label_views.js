@@ -122,6 +122,7 @@ function countGrid() {
   const [n, of] = [chosen().length, byId("tiles").querySelectorAll("input").length];
   const these = n === of ? (n === 1 ? "This one is" : `All ${n} of these are`) : n === 1 ? "The one left is" : `The ${n} left are`;
   byId("all").textContent = n ? `${these} ${gridName() || "…"}` : "None is left";
+  byId("all").hidden = !of;
   byId("all").disabled = !n || !gridName();
 }
 
@@ -178,7 +179,9 @@ export async function openMap(app) {
   const classOf = (point) => place.get(point.label || point.supposed) ?? -1;
   points = [...found.points].sort((a, b) => Boolean(a.label) - Boolean(b.label)); // the known ones on top
   at = -1;
-  byId("map-note").textContent = found.note || (points.length ? "Pictures that look alike lie together. Filled: labelled. Hollow: supposed." : "There is nothing to draw yet.");
+  byId("map-note").textContent = points.length
+    ? `${found.note || "Pictures that look alike lie together."} Filled: labelled. Hollow: supposed.`
+    : found.note || "There is nothing to draw yet.";
   const signs = points.map((point) => sign(classOf(point), Boolean(point.label), { transform: placed(point) }));
   byId("points").replaceChildren(...signs, drawn("circle", { id: "ring", r: 17, visibility: "hidden" }));
   drawKey(app, classOf);
@@ -265,14 +268,14 @@ function listPoints() {
 export async function openDone(app) {
   app.turnTo("done");
   byId("result").setAttribute("aria-busy", "true");
-  byId("result").replaceChildren(element("p", { className: "empty" }, "Fitting the head on all labels"));
+  byId("result").replaceChildren(element("p", { className: "empty" }, "Fitting the head on all labels. What is not embedded yet is waited for."));
   const found = await inOrder("/done", {}).catch((error) => ({ error: error.message }));
   byId("result").setAttribute("aria-busy", "false");
   byId("result").replaceChildren(...result(found));
   app.say(byId("result").textContent);
 }
 
-function result({ error, lines = [], commands = [], accuracy, interval, confused = [] }) {
+function result({ error, lines = [], details = [], commands = [], accuracy, interval, confused = [] }) {
   const made = [];
   if (error) made.push(element("p", { className: "warning" }, error));
   if (accuracy !== null && accuracy !== undefined) {
@@ -281,6 +284,7 @@ function result({ error, lines = [], commands = [], accuracy, interval, confused
   }
   if (lines.length) made.push(element("ul", {}, ...lines.map((line) => element("li", {}, line))));
   if (confused.length) made.push(element("h3", {}, "Most often confused"), confusions(confused));
+  if (details.length) made.push(element("details", {}, element("summary", {}, "More about this head"), element("pre", { tabIndex: 0 }, details.join("\n"))));
   if (commands.length) made.push(element("h3", {}, "Next"), ...commands.map(command));
   return made;
 }
