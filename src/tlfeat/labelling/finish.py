@@ -39,8 +39,8 @@ def fit_answers(csv: Path, options: Mapping[str, Any], command_line: Callable[..
     Returns
     -------
     dict
-        `lines`, `commands`, `accuracy`, `interval`, `confused` (true, predicted, how often) and `error`: why there is
-        no head, "" where there is one.
+        `lines`, `details`, `commands`, `accuracy`, `interval`, `confused` (true, predicted, how often) and `error`: why
+        there is no head, "" where there is one.
     """
     try:
         cache = plan_extraction(csv, **options).run().cache
@@ -57,7 +57,8 @@ def fit_answers(csv: Path, options: Mapping[str, Any], command_line: Callable[..
         guessing_sentence(result.score, result.classes, name=result.candidate),
     ]
     return {
-        "lines": [tested, *result_text(result, None, None).splitlines(), *filter(None, warnings), *result.notes],
+        "lines": [tested, *filter(None, warnings), *result.notes],
+        "details": result_text(result, None, None).splitlines(),
         "commands": [
             command_line("predict", "--model", result.model, "PICTURES"),
             command_line("label", "--predict", result.model, "PICTURES"),
