@@ -268,7 +268,7 @@ function listPoints() {
 export async function openDone(app) {
   app.turnTo("done");
   byId("result").setAttribute("aria-busy", "true");
-  byId("result").replaceChildren(element("p", { className: "empty" }, "Fitting the head on all labels. What is not embedded yet is waited for."));
+  byId("result").replaceChildren(element("p", { className: "empty" }, "Fitting a head, and testing it. What is not embedded yet is waited for."));
   const found = await inOrder("/done", {}).catch((error) => ({ error: error.message }));
   byId("result").setAttribute("aria-busy", "false");
   byId("result").replaceChildren(...result(found));
@@ -280,7 +280,7 @@ function result({ error, lines = [], details = [], commands = [], accuracy, inte
   if (error) made.push(element("p", { className: "warning" }, error));
   if (accuracy !== null && accuracy !== undefined) {
     const sure = interval ? ` (95 % interval: ${ends(interval)})` : "";
-    made.push(element("p", { className: "large" }, `Accuracy on the random pictures: ${percent(accuracy)}${sure}`));
+    made.push(element("p", { className: "large" }, `Accuracy on the test pictures: ${percent(accuracy)}${sure}`));
   }
   if (lines.length) made.push(element("ul", {}, ...lines.map((line) => element("li", {}, line))));
   if (confused.length) made.push(element("h3", {}, "Most often confused"), confusions(confused));
