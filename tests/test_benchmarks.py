@@ -303,3 +303,23 @@ def test_no_rule_asks_for_a_picture_twice(name: str) -> None:
     assert len(asked) == len(set(asked.tolist())) == 40
     assert pictures.accuracy(head) > 0.7
     assert (name != "tlfeat") or rules.is_of_reserve(asked, pictures)[4::5].all()
+
+
+def test_the_page_of_labels_shows_medians_and_what_an_estimate_said() -> None:
+    label_page = script("benchmarks/label_page.py")
+    about = {"date": "2026-01-02", "cpu": "A processor", "n_cores": 2, "load": 0.5}
+    about["environment"] = {"tlfeat": "0.1.0", "python": "3.11.7", "packages": {}}
+    estimate = {"accuracy": 0.9, "interval": [0.81, 0.955]}
+    person = {"took_s": 450, "n_keys": 310, "n_space": 190, "think_ms": 1200, "estimate": estimate}
+    lines = label_page.tables(
+        [
+            {**about, "part": "click", "name": "a set", "waits_ms": [*range(1, 101)]},
+            {**about, "part": "start", "name": "1500", "address_s": [1.0, 1.4, 1.1], "picture_s": [1.9, 1.5, 1.6]},
+            {**about, "part": "memory", "name": "many", "peaks": {"program": 512e6, "extraction": 900e6}},
+            {**about, "part": "person", "name": "300 photographs", **person},
+        ]
+    ).splitlines()
+    assert "| a set | 100 | 50 | 96 | 100 |" in lines
+    assert "| 1,500 | 1.10 (1.00 to 1.40) | 1.60 (1.50 to 1.90) |" in lines
+    assert "| many | 512 MB | 900 MB |" in lines
+    assert "| 300 photographs | 1.2 s | 7.5 | 310 | 190 | 90 % (81 to 96) |" in lines
