@@ -461,6 +461,7 @@ def test_the_map_shows_what_is_known_and_supposed_and_opens_pictures(visit: Open
     opened.press("ArrowRight")
     assert opened.text("#point p") == "Picture 2: labelled dog" == page.locator("#said").text_content()
     page.locator("#listed summary").click()
+    page.locator("#listed tbody tr").nth(39).wait_for()
     assert page.locator("#listed tbody tr").count() == 40
     page.locator("#points").focus()
     opened.press("Enter")
