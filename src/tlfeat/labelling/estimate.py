@@ -121,7 +121,7 @@ def _starts(before: Estimate | None, n_shares: int) -> Sequence[LinearModel | No
 def _doubling(right: Bools, n_labels: int) -> tuple[float, Interval]:
     """Return what twice the labels would add, and its interval.
 
-    A bootstrap over the random pictures, the misfit of the curve, and one picture more or less: where none is wrong,
+    A bootstrap over the random pictures, the misfit of the curve, and two pictures more or less: where none is wrong,
     all resamples are alike.
     """
     n = right.shape[1]
@@ -132,7 +132,7 @@ def _doubling(right: Bools, n_labels: int) -> tuple[float, Interval]:
     rng = np.random.default_rng(0)
     low, high = np.percentile([gain(right[:, rng.integers(0, n, n)]) for _ in range(_N_RESAMPLES)], [2.5, 97.5])
     mean = gain(right)
-    return mean, (float(low) - MISFIT * mean - 1 / n, float(high) + MISFIT * mean + 1 / n)
+    return mean, (float(low) - MISFIT * mean - 2 / n, float(high) + MISFIT * mean + 2 / n)
 
 
 def is_reached(found: Estimate | None, until: float) -> bool:
