@@ -56,6 +56,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/adaptation.py
 	$(BIN)/python benchmarks/adabn.py
+	$(BIN)/python benchmarks/label.py
 	test -z "$(PHOTOGRAPHS)" || $(BIN)/python benchmarks/encoder_finetune.py $(PHOTOGRAPHS)  # a folder of class folders
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/export.py

@@ -119,7 +119,10 @@ def penalty_of(seed: int, file: Path) -> dict[str, list[float]]:
 def measure_penalty(file: Path, args: argparse.Namespace) -> Record:
     """Average accuracies over the seeds; five are enough."""
     found = each_seed(partial(penalty_of, file=file), args, most=5)
-    return {"accuracy": {way: np.mean([one[way] for one in found], axis=0).tolist() for way in found[0]}}
+    return {
+        "seeds": len(found),
+        "accuracy": {way: np.mean([one[way] for one in found], axis=0).tolist() for way in found[0]},
+    }
 
 
 # --- labels -------------------------------------------------------------------------------------------------
@@ -311,10 +314,13 @@ def labels_table(records: list[Record]) -> str:
                     continue
                 ours, base = needed(record, rule, level), needed(record, "random", level)
                 n_missed = sum(one[level] is None for one in record["needed"][rule])
-                ratio, low, high = ratio_interval(ours, base)
-                ratios.setdefault(rule, []).append(ratio)
                 text = f"{'≥ ' if n_missed else ''}{statistics.mean(ours):.0f}"
-                cells.append(text if rule == "random" else f"{text}: {ratio:.2f} ({low:.2f} to {high:.2f})")
+                is_known = min(statistics.median(ours), statistics.median(base)) < MOST
+                if rule != "random" and is_known:
+                    ratio, low, high = ratio_interval(ours, base)
+                    ratios.setdefault(rule, []).append(ratio)
+                    text += f": {ratio:.2f} ({low:.2f} to {high:.2f})"
+                cells.append(text)
             rows.append((record["name"], f"{100 * record['of_all']:.1f} %", *cells))
         means = [
             f"{statistics.mean(ratios[rule]):.2f}, at most {max(ratios[rule]):.2f}" if rule in ratios else "–"
