@@ -141,7 +141,7 @@ def measure_start(args: argparse.Namespace, save: Save) -> None:
     with browser() as opened:
         opened.new_page().goto("about:blank")  # the browser is there, as on anybody's machine
         for n in (1_500, args.large):
-            folder = many(args, n)
+            folder = many(args, n) if n < args.large else small_pictures(args, n)
             waits = []
             for _ in range(args.rounds):
                 with running(folder, args) as program:

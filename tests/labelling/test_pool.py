@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,12 @@ from tlfeat.labelling.background import Extraction
 from tlfeat.labelling.order import random_order
 from tlfeat.labelling.pool import Pool
 from tlfeat.system import is_running
+
+
+def started(folder: Path, options: dict[str, Any], *, seed: int = 0) -> Extraction:
+    extraction = Extraction(folder, options, seed)
+    extraction.begin()
+    return extraction
 
 
 def wait_for(is_so: Callable[[], object], limit_s: float = 60.0) -> None:
@@ -69,7 +76,7 @@ def test_a_look_stays_as_it_was_when_more_rows_come(make_photos: MakePhotos) -> 
 
 def test_extraction_goes_through_the_random_order(make_photos: MakePhotos) -> None:
     folder = make_photos(20)
-    extraction = Extraction.start(folder, {"backbone": "pixels"}, seed=5)
+    extraction = started(folder, {"backbone": "pixels"}, seed=5)
     wait_for(lambda: extraction.is_over)
     extraction.stop()
     assert not extraction.error and extraction.cache is not None
@@ -85,7 +92,7 @@ def test_extraction_goes_through_the_random_order(make_photos: MakePhotos) -> No
 def test_a_pool_watches_until_all_is_there(make_photos: MakePhotos) -> None:
     folder = make_photos(15)
     told: list[int] = []
-    extraction = Extraction.start(folder, {"backbone": "pixels"})
+    extraction = started(folder, {"backbone": "pixels"})
     pool = Pool(load_images(folder).paths, wanted=list(range(30)))
     pool.watch(extraction, lambda: told.append(len(pool.look)))
     assert told[-1] == 30 and pool.is_whole
@@ -94,7 +101,7 @@ def test_a_pool_watches_until_all_is_there(make_photos: MakePhotos) -> None:
 
 def test_what_cannot_be_embedded_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    extraction = Extraction.start(tmp_path / "empty", {"backbone": "pixels"})
+    extraction = started(tmp_path / "empty", {"backbone": "pixels"})
     wait_for(lambda: extraction.is_over)
     extraction.stop()
     assert "empty" in extraction.error
@@ -104,11 +111,11 @@ def test_what_cannot_be_embedded_is_said(tmp_path: Path) -> None:
 
 def test_it_stops_when_it_is_told_to_and_goes_on_the_next_time(make_photos: MakePhotos) -> None:
     folder = make_photos(200)
-    extraction = Extraction.start(folder, {"backbone": "pixels", "n_threads": 1})
+    extraction = started(folder, {"backbone": "pixels", "n_threads": 1})
     wait_for(lambda: extraction.cache is not None)
     extraction.stop()
     assert extraction.is_over and not extraction.error
-    again = Extraction.start(folder, {"backbone": "pixels"})
+    again = started(folder, {"backbone": "pixels"})
     wait_for(lambda: again.is_over)
     again.stop()
     assert not again.error and again.cache == extraction.cache is not None
@@ -120,7 +127,7 @@ def test_it_ends_with_the_process_that_started_it(make_photos: MakePhotos, tmp_p
     folder, said = make_photos(3), tmp_path / "pid"
 
     def start_and_die() -> None:
-        extraction = Extraction.start(folder, {"backbone": "pixels"})
+        extraction = started(folder, {"backbone": "pixels"})
         assert extraction._process is not None
         said.write_text(str(extraction._process.pid))
         os._exit(9)

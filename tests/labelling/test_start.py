@@ -21,6 +21,12 @@ from tlfeat.models.saved import read_result
 PIXELS = {"backbone": "pixels"}
 
 
+@pytest.fixture(autouse=True)
+def without_a_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page is opened here, so nothing waits for its first picture."""
+    monkeypatch.setattr("tlfeat.labelling.start.HEAD_START_S", 0.0)
+
+
 def command_line(*words: object) -> str:
     return " ".join(["tlfeat", *map(str, words)])
 
@@ -131,6 +137,22 @@ def test_pictures_that_have_gone_and_those_that_cannot_be_read(make_photos: Make
         open_labelling(Wanted(str(folder), options=PIXELS), command_line),
     ):
         pass
+
+
+def test_extraction_waits_for_the_first_picture(make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlfeat.labelling.start.HEAD_START_S", 60.0)
+    begun: list[bool] = []
+    monkeypatch.setattr("tlfeat.labelling.background.Extraction.begin", lambda extraction: begun.append(True))
+    folder = loose(make_photos(6))
+    with open_labelling(Wanted(str(folder), options=PIXELS), command_line) as server:
+        label(server, 2)
+        time.sleep(0.1)
+        assert not begun
+        server.has_shown.set()
+        wait_for(lambda: begun)
+    with open_labelling(Wanted(str(folder), options=PIXELS), command_line):
+        pass
+    assert len(begun) == 1  # and it does not begin at the end
 
 
 def test_too_little_for_a_head_is_said(make_photos: MakePhotos) -> None:

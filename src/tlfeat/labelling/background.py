@@ -24,8 +24,8 @@ from tlfeat.errors import Interrupted, TlfeatError
 #: A line for each of these seconds at most says how far it is.
 _SAY_EVERY_S = 0.5
 
-#: How long an extraction that was told to stop may take for its last commit.
-_PATIENCE_S = 20.0
+#: How long an extraction that was told to stop may take for its last commit; and one that has not embedded yet.
+_PATIENCE_S, _LITTLE_PATIENCE_S = 20.0, 1.0
 
 #: Answers come first: the person waits for the page, and nobody for the last picture.
 _NICE = 5
@@ -45,6 +45,11 @@ class Extraction:
 
     Attributes
     ----------
+    data : Path
+    options : mapping
+        Those of `plan_extraction`.
+    seed : int
+        Of the random order.
     cache : Path, optional
         None until it is known which file it is.
     n_done, n_todo : int
@@ -55,6 +60,9 @@ class Extraction:
         Why it ended early.
     """
 
+    data: Path
+    options: Mapping[str, Any]
+    seed: int = 0
     cache: Path | None = None
     n_done: int = 0
     n_todo: int = 0
@@ -64,9 +72,8 @@ class Extraction:
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _reader: threading.Thread | None = field(default=None, repr=False)
 
-    @classmethod
-    def start(cls, data: Path, options: Mapping[str, Any], *, seed: int = 0) -> Extraction:
-        """Start to embed `data` as `plan_extraction` does with these options, in the random order of this seed."""
+    def begin(self) -> None:
+        """Start to embed, in the random order of the seed."""
         process = subprocess.Popen(
             [sys.executable, "-c", _START],
             stdin=subprocess.PIPE,
@@ -74,12 +81,12 @@ class Extraction:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         assert process.stdin is not None
-        process.stdin.write(pickle.dumps(sys.path) + pickle.dumps((os.fspath(data), dict(options), seed)))
+        told = (os.fspath(self.data), dict(self.options), self.seed)
+        process.stdin.write(pickle.dumps(sys.path) + pickle.dumps(told))
         process.stdin.flush()  # and it stays open: where this process is gone, the other one notices
-        started = cls(doing="starting", _process=process)
-        started._reader = threading.Thread(target=started._listen, daemon=True)
-        started._reader.start()
-        return started
+        self.doing, self._process = "starting", process
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
 
     def _listen(self) -> None:
         assert self._process is not None and self._process.stdout is not None
@@ -105,7 +112,7 @@ class Extraction:
             return
         with suppress(OSError):  # it has ended by itself
             self._process.stdin.close()
-        self._reader.join(_PATIENCE_S)
+        self._reader.join(_PATIENCE_S if self.n_done else _LITTLE_PATIENCE_S)
         if self._process.poll() is None:
             self._process.kill()
             self._reader.join()
@@ -138,6 +145,8 @@ def _end_with_the_parent() -> None:
     while sys.stdin.buffer.read(1):
         pass
     _thread.interrupt_main()
+    time.sleep(_PATIENCE_S)  # making a network cannot be interrupted, and nothing of it is kept
+    os._exit(1)
 
 
 def _say(**words: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,16 @@ import numpy.typing as npt
 from tlfeat.labelling.answers import Answer
 from tlfeat.labelling.background import Extraction
 from tlfeat.labelling.choose import ASKED, KEPT, OPEN, choose
-from tlfeat.labelling.estimate import Estimate, estimate, is_reached
-from tlfeat.labelling.label_map import LabelMap
 from tlfeat.labelling.learner import LinearModel, fit
 from tlfeat.labelling.order import RANDOM_EVERY
 from tlfeat.labelling.pool import NOTHING, Look, Pool
 from tlfeat.labelling.questions import Question
 from tlfeat.labelling.session import Facts
 from tlfeat.types import Labels
+
+if TYPE_CHECKING:  # what measures comes when there is something to measure: the first picture does not wait for it
+    from tlfeat.labelling.estimate import Estimate
+    from tlfeat.labelling.label_map import LabelMap
 
 #: Questions that are chosen in one go, spread over the pictures.
 N_AHEAD = 10
@@ -109,7 +111,7 @@ class Learning:
         self._facts: Facts | None = None
         self._news = threading.Condition()
         self._has_news = self._is_ended = False
-        self._map = LabelMap()
+        self._map: LabelMap | None = None
         self._thread = threading.Thread(target=self._learn_on, name="learning", daemon=True)
         self._thread.start()
 
@@ -188,6 +190,8 @@ class Learning:
         drawn = [(number, answer.label) for number, answer in labelled if answer.is_random]
         if drawn == found.drawn:
             return found
+        from tlfeat.labelling.estimate import estimate
+
         before = found.estimate if drawn[: len(found.drawn)] == found.drawn else None
         places = np.array([found.place_of[number] for number, _ in labelled], np.int64)  # in the order of the answers
         is_random = np.array([answer.is_random for _, answer in labelled], bool)
@@ -268,8 +272,15 @@ class Learning:
             "extraction_error": extraction.error if extraction is not None else "",
             "n_left": n_left,
             "estimate": found and _in_json(found),
-            "is_until_reached": bool(found and self.until is not None and is_reached(found, self.until)),
+            "is_until_reached": self._is_reached(found),
         }
+
+    def _is_reached(self, found: Estimate | None) -> bool:
+        if found is None or self.until is None:
+            return False
+        from tlfeat.labelling.estimate import is_reached
+
+        return is_reached(found, self.until)
 
     def grid(self, facts: Facts, taken: Container[int], wanted: dict[str, str]) -> dict[str, Any]:
         """Return the surest pictures of a class that nothing was said of; none that measures."""
@@ -291,6 +302,9 @@ class Learning:
         """Return the points of the pictures that do not measure, what they are and what they are supposed to be."""
         found = self.learned
         shown = [i for i, n in enumerate(found.look.numbers.tolist()) if n not in self._reserved]
+        from tlfeat.labelling.label_map import LabelMap
+
+        self._map = self._map or LabelMap()
         points, note = self._map.points(found.look, shown)
         for point in points:
             answer, top = facts.answers.get(point["number"]), found.top(point["number"], 1)

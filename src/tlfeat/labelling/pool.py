@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlfeat.cache.contents import choose_layers
-from tlfeat.cache.reader import Cache
-from tlfeat.cache.store import open_cache
 from tlfeat.errors import CacheError
 from tlfeat.images.image_set import ImageTable
 from tlfeat.labelling.background import Extraction
 from tlfeat.types import Labels, Rows
+
+if TYPE_CHECKING:
+    from tlfeat.cache.reader import Cache
 
 #: Between two looks into the cache, and so many times as long as a look takes.
 _LOOK_EVERY_S, _LOOK_SHARE = 1.0, 10
@@ -98,8 +99,15 @@ class Pool:
         """Watch no longer."""
         self._is_ended.set()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._is_ended.is_set()
+
     def look_into(self, path: Path) -> bool:
         """Take what is new in a cache, also beside the one that writes it; whether there was any."""
+        from tlfeat.cache.store import open_cache  # late: the first picture does not wait for HDF5
+
         try:
             with open_cache(path) as cache:
                 return self._take(cache)
@@ -115,6 +123,8 @@ class Pool:
         waiting = [(number, table.keys[i]) for number, i in lines.items() if number not in known]
         if not cache.layers:
             return len(self.failures) > n_failed
+        from tlfeat.cache.contents import choose_layers
+
         layer = choose_layers(cache, None)[0]
         index = cache.known(layer)
         new = [(number, key) for number, key in waiting if key and key in index and number not in self.failures]

@@ -106,7 +106,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, session: Session, finish: Callable[[], dict[str, Any]], title: str, *, port: int = 0) -> None:
         self.session, self.finish, self.title = session, finish, title
         self.token, self.cookie, self.page_token = (secrets.token_urlsafe(32) for _ in range(3))
-        self.windows = Windows()
+        self.windows, self.has_shown = Windows(), threading.Event()
         self.decoding = threading.Semaphore(n_cores())
         try:
             super().__init__(("127.0.0.1", port), Handler)
@@ -308,6 +308,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(f"This picture cannot be shown: {error}".encode(), "text/plain; charset=utf-8", 404)
             return
         self._send(content, "image/jpeg", extra={"Cache-Control": "private, max-age=3600"})
+        self.server.has_shown.set()
 
     # --- the answer -------------------------------------------------------------------------------------
 

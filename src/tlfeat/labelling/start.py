@@ -23,6 +23,9 @@ from tlfeat.labelling.session import Session
 from tlfeat.text import counted
 from tlfeat.workspace import safe_name
 
+#: So long at most the first picture has the processor for itself.
+HEAD_START_S = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -79,27 +82,48 @@ def open_labelling(wanted: Wanted, command_line: Callable[..., str]) -> Iterator
         given = {number for number in labelled if file.answers[pictures.in_csv(number)].source == "folder"}
         order = random_order(images.paths, seed=wanted.seed)
         choosable, reserve = pool_and_reserve(order[[number not in given for number in order.tolist()]])
-        extraction = Extraction.start(Path(wanted.data), wanted.options, seed=wanted.seed)
-        opened.callback(extraction.stop)
+        extraction = Extraction(Path(wanted.data), wanted.options, wanted.seed)
         pool = Pool(images.paths, list(dict.fromkeys([*reserve.tolist(), *choosable.tolist(), *labelled[-POOL:]])))
         asker = Learning(
             pool, choosable.tolist(), reserve.tolist(), extraction=extraction, until=wanted.until, seed=wanted.seed
         )
         opened.callback(asker.end)
-        watching = threading.Thread(target=pool.watch, args=(extraction, asker.more_rows), daemon=True)
-        watching.start()
-        opened.callback(watching.join)
-        opened.callback(pool.end)
         if len(images) > POOL:
             notes.append(f"questions are chosen among {POOL:,} pictures, a random sample of {len(images):,}")
         session = Session(pictures, file, asker, classes, wanted.until, notes)
-        with Server(
-            session,
-            lambda: _finish(pictures.csv, wanted, command_line),
-            f"Label {images.name}",
-            port=wanted.port,
-        ) as server:
-            yield server
+        server = opened.enter_context(
+            Server(
+                session,
+                lambda: _finish(pictures.csv, wanted, command_line),
+                f"Label {images.name}",
+                port=wanted.port,
+            )
+        )
+        opened.enter_context(_extracting_behind(extraction, pool, asker, server.has_shown))
+        yield server
+
+
+@contextmanager
+def _extracting_behind(
+    extraction: Extraction, pool: Pool, asker: Learning, has_shown: threading.Event
+) -> Iterator[None]:
+    """Embed the pictures within the block, from when the first of them is on the screen: nothing shall delay that."""
+
+    def embed() -> None:
+        has_shown.wait(HEAD_START_S)
+        if not pool.has_ended:
+            extraction.begin()
+            pool.watch(extraction, asker.more_rows)
+
+    behind = threading.Thread(target=embed, name="extracting", daemon=True)
+    behind.start()
+    try:
+        yield
+    finally:
+        pool.end()
+        has_shown.set()
+        behind.join()
+        extraction.stop()
 
 
 def _finish(csv: Path, wanted: Wanted, command_line: Callable[..., str]) -> dict[str, Any]:
