@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def running(folder: Path, args: argparse.Namespace) -> Iterator[Program]:
     try:
         yield Program(process, process.stdout.readline().strip(), started_s)
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # it ends the extraction behind it, too
         process.wait()
         process.stdout.close()
 

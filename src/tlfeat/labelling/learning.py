@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tlfeat.heads.blocks import steady_threads
 from tlfeat.labelling.answers import Answer
 from tlfeat.labelling.background import Extraction
 from tlfeat.labelling.choose import ASKED, KEPT, OPEN, choose
@@ -144,7 +145,8 @@ class Learning:
                     return
                 self._has_news, facts = False, self._facts
             if facts is not None:
-                self.learned = self.learn(facts)
+                with steady_threads():  # BLAS's own would take the processor from the page
+                    self.learned = self.learn(facts)
 
     def learn(self, facts: Facts) -> Learned:
         """Return what the answers tell by now; the last state is where it starts."""

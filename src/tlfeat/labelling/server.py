@@ -133,11 +133,20 @@ class Server(ThreadingHTTPServer):
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
+    def warm_up(self) -> None:
+        """Render the page and the first picture once while the browser opens: what they import is there by then."""
+        with suppress(TlfeatError):
+            page("tlfeat.labelling", "label.html", token="", title=self.title)
+            question = self.session.question()["question"]
+            if question is not None:
+                self.session.pictures.jpeg(question["number"], LARGE)
+
     def serve_until_closed(self) -> None:
         """Serve until the last window has closed; Ctrl-C is raised here."""
         serving = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         serving.start()
         try:
+            self.warm_up()
             while not self.windows.are_gone:
                 time.sleep(0.2)
         finally:
