@@ -57,6 +57,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks/; many hours
 	$(BIN)/python benchmarks/adaptation.py
 	$(BIN)/python benchmarks/adabn.py
 	$(BIN)/python benchmarks/label.py
+	$(BIN)/python benchmarks/label_page.py
 	test -z "$(PHOTOGRAPHS)" || $(BIN)/python benchmarks/encoder_finetune.py $(PHOTOGRAPHS)  # a folder of class folders
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/export.py

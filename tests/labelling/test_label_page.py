@@ -489,8 +489,9 @@ def test_how_accurate_it_is_stands_at_the_top_and_at_the_end(visit: Opener) -> N
         "goal: 80\u00a0% at the lower end",
     ]
     assert "embedding 8 of 40" in opened.text("#count")
-    opened.program.more |= {"is_until_reached": True, "extracting": ""}
+    opened.program.more |= {"is_until_reached": True, "extracting": "", "extraction_error": "No weights."}
     opened.page.wait_for_selector("#to-done.reached")  # asked again while pictures are embedded
+    assert "nothing is suggested. No weights. Labels are kept" in opened.text("#alert-text")
     assert "/alive" in opened.program.asked
     assert "goal of 80\u00a0% reached" in opened.text("#estimate") and "embedding" not in opened.text("#count")
     opened.page.locator("#to-done").click()

@@ -123,7 +123,7 @@ def test_pictures_that_have_gone_and_those_that_cannot_be_read(make_photos: Make
     answered = list(read_answers(Path("photos-labels.csv"))[0])
     Path(answered[0]).unlink()
     with open_labelling(Wanted(str(folder), options=PIXELS), command_line) as server:
-        note = f"1 answer in photos-labels.csv are about pictures that have gone, such as {answered[0]}"
+        note = f"photos-labels.csv has 1 answer about pictures that have gone, such as {answered[0]}"
         assert note in server.session.state()["notes"]
         wait_for(lambda: server.session.state()["n_embedded"] + server.session.state()["n_skipped"] == 11)
         assert server.session.state()["n_skipped"] == 1
@@ -153,6 +153,16 @@ def test_extraction_waits_for_the_first_picture(make_photos: MakePhotos, monkeyp
     with open_labelling(Wanted(str(folder), options=PIXELS), command_line):
         pass
     assert len(begun) == 1  # and it does not begin at the end
+
+
+def test_why_pictures_are_not_embedded_is_said(make_photos: MakePhotos) -> None:
+    folder = loose(make_photos(3))
+    with open_labelling(Wanted(str(folder), options={"backbone": "nonesuch"}), command_line) as server:
+        assert server.session.state()["extracting"] == "starting"  # so that the page asks again
+        wait_for(lambda: server.session.state()["extraction_error"])
+        assert "nonesuch" in server.session.state()["extraction_error"]
+        label(server, 3)  # labels are kept all the same
+    assert len(read_answers(Path("photos-labels.csv"))[0]) == 3
 
 
 def test_too_little_for_a_head_is_said(make_photos: MakePhotos) -> None:

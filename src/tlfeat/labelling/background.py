@@ -55,7 +55,7 @@ class Extraction:
     n_done, n_todo : int
         Pictures that this run looked at, of all that it has to.
     doing : str
-        In words; "" before it begins and after it has ended.
+        In words; "" after it has ended.
     error : str
         Why it ended early.
     """
@@ -66,7 +66,7 @@ class Extraction:
     cache: Path | None = None
     n_done: int = 0
     n_todo: int = 0
-    doing: str = ""
+    doing: str = "starting"
     error: str = ""
     is_over: bool = False
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -84,7 +84,7 @@ class Extraction:
         told = (os.fspath(self.data), dict(self.options), self.seed)
         process.stdin.write(pickle.dumps(sys.path) + pickle.dumps(told))
         process.stdin.flush()  # and it stays open: where this process is gone, the other one notices
-        self.doing, self._process = "starting", process
+        self._process = process
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
 

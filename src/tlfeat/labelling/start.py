@@ -177,4 +177,4 @@ def _gone(pictures: Pictures, file: AnswerFile) -> list[str]:
             f"{file.path} holds answers about other pictures: none of its {counted(len(gone), 'picture')} is in "
             f"{pictures.images.named}; the first is {gone[0]}. Name another file with --labels."
         )
-    return [f"{counted(len(gone), 'answer')} in {file.path} are about pictures that have gone, such as {gone[0]}"]
+    return [f"{file.path} has {counted(len(gone), 'answer')} about pictures that have gone, such as {gone[0]}"]

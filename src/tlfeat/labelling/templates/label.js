@@ -39,7 +39,7 @@ function counted() {
 function apply(fresh) {
   if (!fresh) return;
   const names = (one) => JSON.stringify(one?.classes.map(({ name, key }) => [name, key]));
-  const isSame = names(state) === names(fresh);
+  const isSame = names(state) === names(fresh), before = state;
   state = fresh;
   document.title = `(${state.n_labelled}) ${state.folder}: tlfeat label`;
   document.querySelector("h1").textContent = state.folder;
@@ -51,6 +51,8 @@ function apply(fresh) {
     button.querySelector(".n").textContent = `${many(n)} labelled`;
   }
   drawUndo();
+  if (state.extraction_error && state.extraction_error !== before?.extraction_error)
+    fail(`The pictures are not embedded, so nothing is suggested. ${state.extraction_error} Labels are kept all the same.`);
   byId("notes").hidden = !state.notes.length;
   byId("notes").firstChild.textContent = state.notes.length === 1 ? "1 note" : `${state.notes.length} notes`;
   byId("notes").lastChild.replaceChildren(...state.notes.map((text) => element("li", {}, text)));
