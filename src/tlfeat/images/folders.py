@@ -162,7 +162,8 @@ class FolderTree:
         return self._walk.notes
 
     def folders(self, inside: str) -> list[str]:
-        return sorted(p.name for p in (self._root / inside).iterdir() if p.is_dir() and not p.name.startswith("."))
+        with os.scandir(self._root / inside) as entries:
+            return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
 
     def files(self, inside: str, *, is_deep: bool = True) -> Iterator[str]:
         return self._walk.files(str(self._root / inside), is_deep=is_deep)
