@@ -158,3 +158,10 @@ def test_nine_random_pictures_are_no_test_set(tmp_path: Path) -> None:
 def test_tables_of_others_are_read_as_before(tmp_path: Path, header: str) -> None:
     images = load_images(table(tmp_path / "labels.csv", answers(12, header)))
     assert set(images.splits) == {""}
+
+
+def test_a_quote_behind_a_blank_joins_no_lines(tmp_path: Path) -> None:
+    text = answers(12) + 'e.png,cat,t, "unsure\nf.png,dog,t,unsure\n'
+    images = load_images(table(tmp_path / "labels.csv", text))
+    assert list(images.paths)[-2:] == ["e.png", "f.png"]
+    assert list(images.splits)[-2:] == ["train", "train"]

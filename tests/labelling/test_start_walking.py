@@ -80,6 +80,17 @@ def test_answers_of_a_labelling_are_what_is_fixed(make_photos: MakePhotos) -> No
     assert set(written().values()) == {("owl", "unsure"), ("newt", "unsure")}
 
 
+def test_a_picture_that_a_hand_wrote_twice_is_asked_about_once(doubtful: Path) -> None:
+    with open_fixing(Wanted(str(doubtful), options=PIXELS), VOICE) as server:
+        n_left = server.session.state()["n_left"]
+    with Path("photos-labels.csv").open("a") as file:
+        file.write("photos/cat/3.png,cat,,folder\n")
+    with open_fixing(Wanted(str(doubtful), options=PIXELS), VOICE) as server:
+        question = server.session.question()["question"]
+        assert question["path"] == "cat/3.png" and question["others"][0]["path"] == "dog/copy.png"
+        assert server.session.state()["n_left"] == n_left
+
+
 def test_without_a_label_there_is_nothing_to_fix(tmp_path: Path) -> None:
     (tmp_path / "loose").mkdir()
     for i in range(3):

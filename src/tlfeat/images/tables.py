@@ -42,7 +42,7 @@ MAX_TABLE_BYTES = 1 << 30
 _MAX_FILES_BELOW = 500_000
 
 #: Of a table that ``tlfeat label`` writes.
-ANSWER_COLUMNS = frozenset({"path", "label", "time", "how"})
+ANSWER_COLUMNS = ("path", "label", "time", "how")
 
 #: Fewer pictures that were drawn at random are no test set.
 FEWEST_RANDOM = 10
@@ -90,27 +90,27 @@ def read_table(
         Not a table, a column is missing, a split that is neither train, val nor test.
     """
     asked = {"path": path_column, "label": label_column} if asked is None else asked
-    notes: list[str] = []
     try:
         opened = open_regular(Path(source), max_bytes=MAX_TABLE_BYTES) if content is None else io.BytesIO(content)
         with io.TextIOWrapper(opened, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             delimiter, header, columns = _columns(source, file, required, asked, names)
+            is_of_answers = "split" in names and sorted(map(str.strip, header)) == sorted(ANSWER_COLUMNS)
+            if is_of_answers:
+                columns |= {name.strip(): name for name in header}
+            roles = dict.fromkeys((*names, *(ANSWER_COLUMNS if is_of_answers else ())))
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            lines = [{role: line.get(columns.get(role, ""), "") or "" for role in names} for line in reader]
-            if "split" in names and {name.strip() for name in header} == ANSWER_COLUMNS:
-                notes = _test_on_random(lines, file, delimiter)
+            lines = [{role: line.get(columns.get(role, ""), "") or "" for role in roles} for line in reader]
     except (csv.Error, OSError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise DataError(f"{source} cannot be read as a table: {why}.") from error
+    notes = _test_on_random(lines) if is_of_answers else []
     check_lines(source, lines)
     return Table(lines, [*notes_on_columns(source, header, columns, asked), *notes])
 
 
-def _test_on_random(lines: list[dict[str, str]], file: TextIO, delimiter: str) -> list[str]:
+def _test_on_random(lines: list[dict[str, str]]) -> list[str]:
     """Let what ``tlfeat label`` drew at random be the test set, as what was chosen is harder; say so."""
-    file.seek(0)
-    how = [line.get("how") or "" for line in csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)]
-    is_random = [words.partition(",")[0].strip() == "random" for words in how]
+    is_random = [line["how"].partition(",")[0].strip() == "random" for line in lines]
     n_random = sum(drawn and bool(line["label"]) for drawn, line in zip(is_random, lines, strict=True))
     if n_random < FEWEST_RANDOM:
         return []

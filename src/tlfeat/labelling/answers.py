@@ -17,14 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tlfeat.errors import DataError
-from tlfeat.images.tables import COLUMN_NAMES, MAX_LABEL_LENGTH, read_table
+from tlfeat.images.tables import ANSWER_COLUMNS, COLUMN_NAMES, MAX_LABEL_LENGTH, read_table
 from tlfeat.system import lock
 from tlfeat.text import composed
 from tlfeat.workspace import written_aside
 
-COLUMNS = ("path", "label", "time", "how")
-
-_HEADER = (",".join(COLUMNS) + "\n").encode()
+_HEADER = (",".join(ANSWER_COLUMNS) + "\n").encode()
 
 _NAMES = {**COLUMN_NAMES, "time": ("time",), "how": ("how",)}
 
@@ -215,30 +213,37 @@ def read_answers(path: Path) -> tuple[dict[str, Answer], list[str], bool]:
 
     Of several lines for one picture the last counts. A last line that was cut off in the middle is left out.
     """
-    notes, is_whole = [], True
-    lines = read_table(path, required=("path", "label"), names=_NAMES).lines if path.stat().st_size else []
+    notes, is_whole, lines = [], True, answers_in(path)
     with path.open("rb") as file:
         header = file.readline()
         if header:
             file.seek(-1, io.SEEK_END)
             is_whole = file.read() == b"\n"
     _check_columns(path, header)
-    if not is_whole and lines and not lines[-1]["how"]:
-        notes.append(f"{path}: the last line is not whole and was left out: {lines[-1]['path']}, {lines[-1]['label']}")
+    if not is_whole and lines and not lines[-1].how:
+        notes.append(f"{path}: the last line is not whole and was left out: {lines[-1].path}, {lines[-1].label}")
         del lines[-1]
     found: dict[str, Answer] = {}
-    for line in lines:
-        if line["path"] in found:
-            notes.append(f"{path}: {line['path']} is there twice; the last line counts")
-        found[line["path"]] = Answer(*(line[name] for name in COLUMNS))
+    for answer in lines:
+        if answer.path in found:
+            notes.append(f"{path}: {answer.path} is there twice; the last line counts")
+        found[answer.path] = answer
     return found, notes, is_whole and header == _HEADER
+
+
+def answers_in(path: Path) -> list[Answer]:
+    """Return the lines of a table with the columns path and label, and perhaps time and how; further ones are left."""
+    lines = read_table(path, required=("path", "label"), names=_NAMES).lines if path.stat().st_size else []
+    return [Answer(*(line[name] for name in ANSWER_COLUMNS)) for line in lines]
 
 
 def _check_columns(path: Path, header: bytes) -> None:
     """Refuse a table with columns that writing it anew would lose."""
     text = header.decode("utf-8-sig", errors="replace").strip()
     delimiter = max(",;\t|", key=text.count)
-    further = [name for name in next(csv.reader([text], delimiter=delimiter), []) if name.strip() not in ("", *COLUMNS)]
+    further = [
+        name for name in next(csv.reader([text], delimiter=delimiter), []) if name.strip() not in ("", *ANSWER_COLUMNS)
+    ]
     if further:
         raise DataError(
             f"{path} has further columns ({', '.join(further)}), and answers are path, label, time and how. Name "

@@ -11,9 +11,8 @@ import numpy as np
 from tlfeat.cache.contents import Origin, choose_layers, holds_texts, origin
 from tlfeat.cache.reader import Cache
 from tlfeat.errors import UsageError
-from tlfeat.images.tables import COLUMN_NAMES, read_table
 from tlfeat.images.urls import below
-from tlfeat.labelling.answers import Answer
+from tlfeat.labelling.answers import Answer, answers_in
 from tlfeat.labelling.choose import ASKED, KEPT, OPEN, choose
 from tlfeat.labelling.learner import fit
 from tlfeat.labelling.order import POOL, RANDOM_EVERY, pool_and_reserve, random_order
@@ -197,11 +196,7 @@ def read_labels(file: Path) -> dict[str, Answer]:
 
     Lines without a label that do not say why are left out. There are none where there is no file.
     """
-    if not file.exists() or not file.stat().st_size:
-        return {}
-    lines = read_table(file, required=("path", "label"), names={**COLUMN_NAMES, "how": ("how",)}).lines
-    answers = [Answer(line["path"], line["label"], how=line["how"]) for line in lines]
-    return {answer.path: answer for answer in answers if answer.is_answer}
+    return {answer.path: answer for answer in answers_in(file) if answer.is_answer} if file.exists() else {}
 
 
 def names_in(cache: Cache, folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ from tlfeat.labelling.answers import AnswerFile, open_answers
 from tlfeat.labelling.doubts import all_labels, doubts_of, notes_of
 from tlfeat.labelling.finish import fit_answers
 from tlfeat.labelling.order import POOL, random_order
-from tlfeat.labelling.pictures import Pictures
+from tlfeat.labelling.pictures import Pictures, from_folder
 from tlfeat.labelling.review import Review, load_reviewed, review
 from tlfeat.labelling.server import Server
 from tlfeat.labelling.session import Session
@@ -60,10 +60,8 @@ def open_fixing(wanted: Wanted, voice: Voice) -> Iterator[Server]:
         _write_all(pictures, file)
         job = plan_extraction(pictures.csv, **wanted.options)
         cache_path = job.run(on_progress=voice.on_progress).cache
-        paths = [""] * len(images)  # as the cache has them, by number
-        for in_csv, in_cache in zip(file.answers, job.images.paths, strict=True):
-            if (number := pictures.number(in_csv)) is not None:
-                paths[number] = in_cache
+        prefix = from_folder(images.root, job.images.root)
+        paths = [prefix + path for path in images.paths]  # as the cache has them
         with open_cache(cache_path) as cache:
             found = audit(cache, seed=wanted.seed, on_progress=voice.on_progress)
         asker = Walking("fix", doubts_of(found, paths), len(images))
