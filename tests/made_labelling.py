@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Set
 from typing import Any
 
 from tlfeat.labelling.answers import Answer
@@ -19,7 +19,7 @@ class InOrder:
     def __init__(self, n: int, together: list[int] | None = None) -> None:
         self.n, self.together, self.heard_of = n, together or [], list[int]()
 
-    def next(self, facts: Facts, taken: Container[int]) -> Question | None:
+    def next(self, facts: Facts, taken: Set[int]) -> Question | None:
         free = [number for number in range(self.n) if number not in taken]
         return Question(free[0], "random" if free[0] % 5 == 0 else "unsure", together=self.together) if free else None
 

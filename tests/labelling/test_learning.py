@@ -177,7 +177,7 @@ def test_the_grid_has_the_surest_and_none_that_measures(made: Labelled) -> None:
 def test_a_copy_of_what_measures_is_not_asked_about(made: Labelled) -> None:
     pool, learning = made.learning.pool, made.learning
     twin = learning.choosable[0]
-    pool._keys[pool.wanted.index(twin)] = f"key {learning.reserve[50]}"
+    pool.look.keys[pool.wanted.index(twin)] = f"key {learning.reserve[50]}"
     made.label(240 - 1)
     assert twin not in made.answers
 

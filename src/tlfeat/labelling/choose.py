@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,34 @@ class Choice:
 
     place: int
     why: Literal["typical", "unsure"]
+
+
+def codes_of(
+    numbers: Sequence[int], keys: Sequence[str], code_of: Mapping[int, int], kept: Collection[int]
+) -> tuple[Labels, Labels]:
+    """Return what is known of pictures, for the head that suggests and for the one that chooses.
+
+    The latter hears nothing of the pictures that measure, nor of their copies: else nothing would be asked near these,
+    and they would tell too little of the whole (`estimate`).
+
+    Parameters
+    ----------
+    numbers, keys : sequences
+        Of the pictures of a pool; copies share a content key.
+    code_of : mapping of int to int
+        By number, of pictures with an answer: a class, or `ASKED`.
+    kept : collection of int
+        Numbers of the pictures that measure.
+
+    Returns
+    -------
+    two int64 arrays of shape (n_pool,)
+        As `choose` takes the second one.
+    """
+    kept_keys = {key for number, key in zip(numbers, keys, strict=True) if number in kept}
+    is_kept = np.array([key in kept_keys for key in keys], bool)
+    known = np.array([code_of.get(number, OPEN) for number in numbers], np.int64)
+    return np.where(is_kept & (known == OPEN), KEPT, known), np.where(is_kept, KEPT, known)
 
 
 def choose(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Container, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ import numpy.typing as npt
 from tlfeat.heads.blocks import steady_threads
 from tlfeat.labelling.answers import Answer
 from tlfeat.labelling.background import Extraction
-from tlfeat.labelling.choose import ASKED, KEPT, OPEN, choose
+from tlfeat.labelling.choose import ASKED, choose, codes_of
 from tlfeat.labelling.learner import LinearModel, fit
-from tlfeat.labelling.order import RANDOM_EVERY
+from tlfeat.labelling.order import is_random_turn
 from tlfeat.labelling.pool import NOTHING, Look, Pool
 from tlfeat.labelling.questions import Question
 from tlfeat.labelling.session import Facts
@@ -109,6 +109,7 @@ class Learning:
         self.extraction, self.until, self.seed = extraction, until, seed
         self.learned = Learned()
         self._reserved = frozenset(self.reserve)
+        self._askable = self._reserved | frozenset(self.choosable)
         self._facts: Facts | None = None
         self._news = threading.Condition()
         self._has_news = self._is_ended = False
@@ -153,8 +154,13 @@ class Learning:
         look, before = self.pool.look, self.learned
         if not len(look):
             return before
-        place_of = before.place_of if before.look.numbers is look.numbers else _places(look.numbers)
-        labels = self._labels(look, facts, place_of)
+        place_of = before.place_of
+        if before.look is not look:
+            place_of = {number: place for place, number in enumerate(look.numbers.tolist())}
+        class_of = {name: k for k, name in enumerate(facts.classes)}
+        coded = {number: class_of.get(answer.label, ASKED) for number, answer in facts.answers.items()}
+        drawn = {number for number, answer in facts.answers.items() if answer.is_random}
+        labels, unheard = codes_of(look.numbers.tolist(), look.keys, coded, self._reserved | drawn)
         known = np.flatnonzero(labels >= 0)
         n_classes = len(facts.classes)
         model, chances = None, np.zeros((len(look), n_classes), np.float32)
@@ -171,20 +177,7 @@ class Learning:
             labels=labels,
         )
         self.learned = found  # suggestions first: the rest takes longer
-        found = self._estimated(found, facts)
-        return self._chosen(found, facts)
-
-    def _labels(self, look: Look, facts: Facts, place_of: dict[int, int]) -> Labels:
-        """Return the class of each row, or what `choose` has for those that have none."""
-        labels = np.full(len(look), OPEN, np.int64)
-        kept = [place_of[number] for number in self.reserve if number in place_of]
-        kept_keys = {look.keys[place] for place in kept}  # a copy would vouch for the picture that measures
-        labels[[place for place, key in enumerate(look.keys) if key in kept_keys]] = KEPT
-        class_of = {name: k for k, name in enumerate(facts.classes)}
-        for number, answer in facts.answers.items():
-            if number in place_of:
-                labels[place_of[number]] = class_of.get(answer.label, ASKED)
-        return labels
+        return self._chosen(self._estimated(found, facts), unheard)
 
     def _estimated(self, found: Learned, facts: Facts) -> Learned:
         """Return it with the accuracy, measured anew where other random pictures have answers, or other answers."""
@@ -201,14 +194,8 @@ class Learning:
         measured = estimate(rows, labels, is_random, len(found.classes), before=before)
         return replace(found, estimate=measured, drawn=drawn)
 
-    def _chosen(self, found: Learned, facts: Facts) -> Learned:
-        """Return it with what is asked next, by a head that has not heard of the random pictures.
-
-        Else nothing would be asked near these, and they would tell too little of the whole (`estimate`).
-        """
-        drawn = [number for number, answer in facts.answers.items() if answer.is_random and number in found.place_of]
-        labels = found.labels.copy()
-        labels[[found.place_of[number] for number in drawn]] = KEPT
+    def _chosen(self, found: Learned, labels: Labels) -> Learned:
+        """Return it with what is asked next, by a head of these labels: those that measure are not among them."""
         known, chooser, chances = np.flatnonzero(labels >= 0), None, None
         if len(known):
             chooser = fit(found.look.rows[known], labels[known], len(found.classes), start=found.chooser)
@@ -220,15 +207,14 @@ class Learning:
 
     # --- asked by the session ---------------------------------------------------------------------------
 
-    def next(self, facts: Facts, taken: Container[int]) -> Question | None:
+    def next(self, facts: Facts, taken: Set[int]) -> Question | None:
         """Return the next question: every fifth at random, the others as chosen, in any order before there are rows."""
         free = self.pool.failures
         asked = [answer for answer in facts.answers.values() if answer.source in ("random", "typical", "unsure", "any")]
-        n_open = sum(number in taken and number not in facts.answers for number in (*self.reserve, *self.choosable))
-        n_random = sum(answer.is_random for answer in asked)
-        n_random += sum(number in taken and number not in facts.answers for number in self.reserve)
+        opened = taken - facts.answers.keys()
+        n_random = sum(answer.is_random for answer in asked) + len(opened & self._reserved)
         drawn = next((n for n in self.reserve if n not in taken and n not in free), None)
-        if drawn is not None and n_random * RANDOM_EVERY <= len(asked) + n_open:
+        if drawn is not None and is_random_turn(n_random, len(asked) + len(opened)):
             return Question(drawn, "random")
         chosen = next((q for q in self.learned.chosen if q.number not in taken), None)
         if chosen is not None:
@@ -261,7 +247,7 @@ class Learning:
     def state(self, facts: Facts) -> dict[str, Any]:
         """Return how far extraction is, and how good the head."""
         found, extraction = self.learned.estimate, self.extraction
-        n_left = sum(n not in facts.answers and n not in self.pool.failures for n in (*self.choosable, *self.reserve))
+        n_left = len(self._askable - facts.answers.keys() - self.pool.failures.keys())
         doing = ""
         if extraction is not None and not extraction.is_over:
             doing = extraction.doing
@@ -313,10 +299,6 @@ class Learning:
             point["label"] = answer.label if answer else ""
             point["supposed"], point["probability"] = top[0] if top else ("", None)
         return {"points": points, "note": note}
-
-
-def _places(numbers: Labels) -> dict[int, int]:
-    return {number: place for place, number in enumerate(numbers.tolist())}
 
 
 def _in_json(found: Estimate) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from tlfeat.cache.reader import Cache
 from tlfeat.errors import UsageError
 from tlfeat.images.urls import below
 from tlfeat.labelling.answers import Answer, answers_in
-from tlfeat.labelling.choose import ASKED, KEPT, OPEN, choose
+from tlfeat.labelling.choose import ASKED, choose, codes_of
 from tlfeat.labelling.learner import fit
-from tlfeat.labelling.order import POOL, RANDOM_EVERY, pool_and_reserve, random_order
+from tlfeat.labelling.order import POOL, is_random_turn, pool_and_reserve, random_order
 from tlfeat.labelling.pictures import from_folder
 from tlfeat.text import counted, one_line
 from tlfeat.types import Labels, Rows, StrPath
@@ -108,13 +108,20 @@ def next_pictures(
     answers = _answers(cache, labels)
     pool = _pool(cache, layer, answers, seed)
     classes = sorted(set(answers.labels.values()) - {""})
-    codes = pool.codes(answers.labels, classes)
-    chances = _chances(pool.rows, codes, len(classes))
-    codes[[number in pool.kept for number in pool.numbers]] = KEPT  # as what measures must not decide what is asked
-    unheard = _chances(pool.rows, codes, len(classes))
+    code_of = {"": ASKED} | {name: code for code, name in enumerate(classes)}
+    coded = {number: code_of[label] for number, label in answers.labels.items()}
+    known, unheard = codes_of(pool.numbers, pool.keys, coded, pool.kept)
+    chances = _chances(pool.rows, known, len(classes))
     turns = _turns(n, pool.n_asked, pool.n_random)
     n_chosen = n - min(sum(turns), len(pool.reserve))
-    chosen = choose(pool.rows, codes, unheard, n_chosen, n_classes=max(len(classes), 2), seed=seed)
+    chosen = choose(
+        pool.rows,
+        unheard,
+        _chances(pool.rows, unheard, len(classes)),
+        n_chosen,
+        n_classes=max(len(classes), 2),
+        seed=seed,
+    )
     paths = cache.table.images.paths
     drawn = [NextPicture(i, paths[i], "random") for i in pool.reserve[:n]]
     found = [NextPicture(pool.numbers[each.place], paths[pool.numbers[each.place]], each.why) for each in chosen]
@@ -224,28 +231,25 @@ class _Pool:
     Attributes
     ----------
     numbers : list of int
+    keys : list of str
+        Content keys.
     rows : float32 array of shape (n, width)
     reserve : list of int
-        Numbers of pictures that are drawn at random, in this order.
+        Numbers of pictures that are still to be drawn at random, in this order.
     kept : set of int
-        Theirs, and those of their copies, which would vouch for what tests.
+        Of all that measure, answered or not.
     n_asked, n_random : int
         How many pictures have an answer because they were asked about, and how many of them at random.
     """
 
     numbers: list[int]
+    keys: list[str]
     rows: Rows
     reserve: list[int]
     kept: set[int]
     n_asked: int
     n_random: int
     notes: list[str]
-
-    def codes(self, labels: Mapping[int, str], classes: Sequence[str]) -> Labels:
-        """Return the class of each row, or what `choose` has for those that have none."""
-        code_of = {"": ASKED} | {name: code for code, name in enumerate(classes)}
-        without = ((i, KEPT if i in self.kept else OPEN) for i in self.numbers)
-        return np.array([code_of[labels[i]] if i in labels else code for i, code in without], np.int64)
 
 
 def _pool(cache: Cache, layer: str | None, answers: _Answers, seed: int) -> _Pool:
@@ -256,14 +260,15 @@ def _pool(cache: Cache, layer: str | None, answers: _Answers, seed: int) -> _Poo
     asked = {*reserve, *choosable}
     others = [i for i in labels if i not in asked][:POOL]
     numbers = [i for i in (*reserve, *choosable, *others) if table.status[i] == "ok" and keys[i] in index]
-    has_row, reserved = set(numbers), {keys[i] for i in reserve}
+    has_row, keys_of = set(numbers), [keys[i] for i in numbers]
     n_without = len(keys) - table.count("ok")
     n_random = sum(i in labels for i in reserve)
     return _Pool(
         numbers,
-        cache.read(name, [keys[i] for i in numbers]),
+        keys_of,
+        cache.read(name, keys_of),
         [i for i in reserve if i not in labels and i in has_row],
-        {i for i in numbers if keys[i] in reserved},
+        set(reserve),
         n_random + sum(i in labels for i in choosable),
         n_random,
         [f"{counted(n_without, 'picture')} without a row cannot be chosen"] if n_without else [],
@@ -280,7 +285,7 @@ def _turns(n: int, n_asked: int, n_random: int) -> list[bool]:
     """Return which of the next n questions are drawn at random, so that every fifth of all is."""
     turns = []
     for _ in range(n):
-        turns.append(n_random * RANDOM_EVERY <= n_asked)
+        turns.append(is_random_turn(n_random, n_asked))
         n_asked, n_random = n_asked + 1, n_random + turns[-1]
     return turns
 

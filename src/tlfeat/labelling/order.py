@@ -36,3 +36,8 @@ def pool_and_reserve(order: Labels, *, pool: int = POOL) -> tuple[Labels, Labels
     """
     n_reserved = -(-min(len(order), pool) // RANDOM_EVERY)
     return order[n_reserved:pool], order[:n_reserved]
+
+
+def is_random_turn(n_random: int, n_asked: int) -> bool:
+    """Return whether the next question is drawn at random, after so many of which so many were."""
+    return n_random * RANDOM_EVERY <= n_asked

@@ -63,27 +63,22 @@ class Pool:
         Numbers of the pictures whose rows are held.
     failures : dict of int to str
         Why pictures have no row.
+    look : Look
+        What there is now; another one when more has come.
     """
 
     paths: Sequence[str]
     wanted: list[int]
     failures: dict[int, str] = field(default_factory=dict)
-    _rows: Rows = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    _numbers: list[int] = field(default_factory=list)
-    _keys: list[str] = field(default_factory=list)
+    look: Look = NOTHING
+    _rows: Rows = field(default_factory=lambda: NOTHING.rows)
     _lines: tuple[int, dict[int, int]] = (0, {})
     _is_ended: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def look(self) -> Look:
-        """What there is now."""
-        n = len(self._numbers)
-        return Look(np.array(self._numbers[:n], np.int64), self._rows[:n], self._keys[:n]) if n else NOTHING
-
-    @property
     def is_whole(self) -> bool:
         """Whether nothing is missing that can still come."""
-        return len(self._numbers) + len(self.failures.keys() & set(self.wanted)) >= len(self.wanted)
+        return len(self.look) + len(self.failures.keys() & set(self.wanted)) >= len(self.wanted)
 
     def watch(self, extraction: Extraction, on_more: Callable[[], None]) -> None:
         """Look into the cache again and again until all is there or `end` is called; `on_more` is told of new rows."""
@@ -117,7 +112,7 @@ class Pool:
     def _take(self, cache: Cache) -> bool:
         table = cache.table
         lines = self._lines_of(table)
-        known = set(self._numbers)
+        known = set(self.look.numbers.tolist())
         n_failed, failed = len(self.failures), "failed"
         self.failures = {number: table.errors[i] for number, i in lines.items() if table.status[i] == failed}
         waiting = [(number, table.keys[i]) for number, i in lines.items() if number not in known]
@@ -133,12 +128,12 @@ class Pool:
         return bool(new) or len(self.failures) > n_failed
 
     def _append(self, new: Sequence[tuple[int, str]], rows: Rows) -> None:
-        n = len(self._numbers)
+        before, end = self.look, len(self.look) + len(new)
         if self._rows.shape[1] != rows.shape[1]:
             self._rows = np.empty((len(self.wanted), rows.shape[1]), np.float32)
-        self._rows[n : n + len(new)] = rows
-        self._keys += [key for _, key in new]
-        self._numbers += [number for number, _ in new]  # last: who looks meanwhile sees what is whole
+        self._rows[len(before) : end] = rows
+        numbers = np.array([*before.numbers.tolist(), *(number for number, _ in new)], np.int64)
+        self.look = Look(numbers, self._rows[:end], [*before.keys, *(key for _, key in new)])
 
     def _lines_of(self, table: ImageTable) -> dict[int, int]:
         """Return number to line of the table, looked for again where the table has another length."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -55,7 +55,7 @@ class Asker(Protocol):
     def pass_over(self, question: Question) -> None:
         """Ask this question no more."""
 
-    def next(self, facts: Facts, taken: Container[int]) -> Question | None:
+    def next(self, facts: Facts, taken: Set[int]) -> Question | None:
         """Return a question about a picture that is not taken."""
 
     def dressed(self, question: Question, facts: Facts) -> Question:
@@ -154,7 +154,7 @@ class Session:
             found = next((i for i in self._open if after is None or i > after), None)
             if found is None:
                 facts = self.facts()
-                new = self.asker.next(facts, self._taken(facts))
+                new = self.asker.next(facts, self._taken_by_answers().union(*(q.numbers for q in self._open.values())))
                 if new is None:
                     return {"question": None, "why": self.asker.why_nothing()}
                 found = self._new_id()
@@ -172,12 +172,6 @@ class Session:
             new = self._new_id()
             self._looked[new] = Question(number, why, label=label)
             return {"question": self._shown(new, self._looked[new])}
-
-    def _taken(self, facts: Facts) -> set[int]:
-        taken = {number for number, answer in facts.answers.items() if self.asker.is_answered(answer)}
-        for question in self._open.values():
-            taken.update(question.numbers)
-        return taken
 
     def _shown(self, question_id: int, question: Question) -> dict[str, Any]:
         dressed = self.asker.dressed(question, self.facts())

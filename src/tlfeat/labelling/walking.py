@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,7 +37,7 @@ class Walking:
         """Whether "keep" is an answer of the picture; else the question is only passed over."""
         return self.mode == "fix"
 
-    def next(self, facts: Facts, taken: Container[int]) -> Question | None:
+    def next(self, facts: Facts, taken: Set[int]) -> Question | None:
         """Return the first question with a picture that is not taken."""
         for place, question in enumerate(self.questions):
             if place not in self._passed and any(number not in taken for number in question.numbers):
