@@ -7,7 +7,6 @@ tests are skipped and say so.
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -16,27 +15,12 @@ from typing import Any
 
 import pytest
 
+import browsers
 from made_label_program import HOSTILE, TOKEN, Program, Refusal, Server, picture
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+pytestmark = browsers.MARKS
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium of the distribution (chromium, google-chrome)"),
-    pytest.mark.xdist_group("browser"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        yield opened
-        opened.close()
+browser = browsers.browser
 
 
 @dataclass

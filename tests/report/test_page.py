@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import browsers
 from made_results import keep_network
 from tlfeat import workspace
 from tlfeat.evaluate.data import open_data
@@ -25,14 +25,9 @@ from tlfeat.extract.plan import plan_extraction
 from tlfeat.report.page import write_reports
 from tlfeat.studies.compare import compare_candidates, known_comparison
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+pytestmark = browsers.MARKS
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium of the distribution (chromium, google-chrome)"),
-    pytest.mark.xdist_group("browser"),
-]
+browser = browsers.browser
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -76,17 +71,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("hostile")
         patch.chdir(folder)
         yield write_page(folder, HOSTILE, is_hostile=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        yield opened
-        opened.close()
 
 
 @dataclass

@@ -5,7 +5,6 @@ A picture is named by its number, its place in the set, never by its path.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 #: Keys of `Choice`: keep what is there; a group as a new class; the label of the left picture and of the right one; a
@@ -89,8 +88,3 @@ class Question:
     def numbers(self) -> list[int]:
         """All pictures that the answer holds for."""
         return [self.number, *self.together]
-
-
-def unanswered(questions: Sequence[Question], answered: Collection[int]) -> list[Question]:
-    """Return the questions that hold for a picture without an answer, in their order."""
-    return [question for question in questions if not set(question.numbers) <= set(answered)]

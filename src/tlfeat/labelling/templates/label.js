@@ -31,7 +31,8 @@ const called = ({ number, path }) => `picture ${number + 1}: ${path}`; // people
 function counted() {
   const { mode, n_labelled, n_pictures, n_unknown, n_bad, n_skipped, n_left, extracting } = state;
   const rest = n_left === null || n_left === undefined ? "" : `, ${many(n_left)} left`;
-  const head = mode === "label" ? `${many(n_labelled)} of ${many(n_pictures)} labelled` : `${many(n_labelled)} answered${rest}`;
+  const done = { label: `of ${many(n_pictures)} labelled`, fix: `labelled${rest}`, review: `answered${rest}` };
+  const head = `${many(n_labelled)} ${done[mode]}`; // with --fix every picture has had a label before
   const parts = [[n_unknown, "unknown"], [n_bad, "bad"], [n_skipped, "unreadable"]].filter(([n]) => n);
   return [head, ...parts.map(([n, word]) => `${many(n)} ${word}`), extracting];
 }
