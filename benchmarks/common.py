@@ -164,6 +164,48 @@ def gives_way(known: Record | None, record: Record) -> bool:
     return known is None or record["is_complete"] or not known["is_complete"]
 
 
+def with_record(records: Sequence[Record], record: Record) -> list[Record]:
+    """Return the records with one more, in place of that of the same part and name."""
+    place = record["part"], record["name"]
+    return [*(one for one in records if (one["part"], one["name"]) != place), record]
+
+
+def measure_parts(
+    args: argparse.Namespace,
+    measure: Mapping[str, Callable[[argparse.Namespace, Callable[[str, Record], None]], None]],
+    **about: Any,
+) -> list[Record]:
+    """Run the parts that were asked for, each of which gives its records by name; return them with those of before.
+
+    They are written at once, with `about` and the conditions they were taken under.
+    """
+    records = read_records(args.json)
+    if args.tables_only:
+        return records
+    with work_folder(args):
+        for part in args.parts:
+
+            def save(name: str, record: Record, part: str = part) -> None:
+                nonlocal records
+                new = {"part": part, "name": name, **about, **record, **conditions(), "load": load_average()}
+                records = with_record(records, new)
+                write_records(args.json, records)
+
+            measure[part](args, save)
+    return records
+
+
+def tables_of_parts(
+    records: Sequence[Record],
+    tables: Mapping[str, Callable[[list[Record]], str]],
+    taken: Callable[[list[Record]], str],
+) -> str:
+    """Return the table of each part that was measured, and below it how it was `taken`."""
+    of_parts = {part: [record for record in records if record["part"] == part] for part in tables}
+    found = [(part, own) for part, own in of_parts.items() if own]
+    return "\n\n".join(f"### {part}\n\n{tables[part](own)}\n\n{taken(own)}" for part, own in found)
+
+
 # --- pages --------------------------------------------------------------------------------------------------
 
 

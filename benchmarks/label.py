@@ -394,17 +394,16 @@ def speed_table(records: list[Record]) -> str:
 TABLES = {"penalty": penalty_table, "labels": labels_table, "estimate": estimate_table, "speed": speed_table}
 
 
+def taken(records: list[Record]) -> str:
+    """Return the machine of the last record, and the load under which all were taken."""
+    last, loads = records[-1], [record["load"] for record in records]
+    conditions = f"{last['date']}, {common.machine_of(last)}, load average {min(loads)} to {max(loads)}; "
+    return f"{conditions}{last['seeds']} seeds; {common.versions_of(last['environment'])}."
+
+
 def tables(records: list[Record]) -> str:
     """Return the tables of the page, each with its conditions."""
-    parts = []
-    for part, table in TABLES.items():
-        of_part = [record for record in records if record["part"] == part]
-        if of_part:
-            last, loads = of_part[-1], [record["load"] for record in of_part]
-            conditions = f"{last['date']}, {common.machine_of(last)}, load average {min(loads)} to {max(loads)}; "
-            conditions += f"{last['seeds']} seeds; {common.versions_of(last['environment'])}."
-            parts.append(f"### {part}\n\n{table(of_part)}\n\n{conditions}")
-    return "\n\n".join(parts)
+    return common.tables_of_parts(records, TABLES, taken)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -429,8 +428,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     file = rows_of(name, backbone, args)
                     with common.stage(f"{part} of {record['name']}"):
                         record |= MEASURE[part](file, args) | common.conditions() | {"load": common.load_average()}
-                    records = [one for one in records if (one["part"], one["name"]) != (part, record["name"])]
-                    records.append(record)
+                    records = common.with_record(records, record)
                     common.write_records(args.json, records)
     common.publish(args, tables(records))
     return 0

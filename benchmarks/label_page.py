@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -96,14 +97,13 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=args_chromium(), args=["--no-sandbox", "--disable-gpu"])
+        opened = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         yield opened
         opened.close()
 
 
-def args_chromium() -> str:
-    import shutil
-
+def chromium() -> str:
+    """Return the browser of the distribution."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         raise SystemExit("There is no Chromium (chromium, google-chrome).")
@@ -288,9 +288,10 @@ def person_table(records: list[Record]) -> str:
     """Return how long a labelling takes."""
     rows = []
     for r in records:
-        found = r["estimate"]
-        low, high = found["interval"]
-        said = f"{100 * found['accuracy']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+        said = "not known yet"
+        if found := r["estimate"]:
+            low, high = found["interval"]
+            said = f"{100 * found['accuracy']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
         pause = f"{r['think_ms'] / 1000:.1f} s"
         rows.append((r["name"], pause, f"{r['took_s'] / 60:.1f}", str(r["n_keys"]), str(r["n_space"]), said))
     headings = ["set", "pause before a key", "minutes (aim 10)", "keys", "of them space", "accuracy by then"]
@@ -305,16 +306,16 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.median(ordered):.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"
 
 
+def taken(records: list[Record]) -> str:
+    """Return the machine of the last record."""
+    last = records[-1]
+    machine = f"{last['date']}, {common.machine_of(last)}, load average {last['load']}"
+    return f"{machine}; {common.versions_of(last['environment'])}."
+
+
 def tables(records: list[Record]) -> str:
     """Return the tables of the page, each with its machine."""
-    parts = []
-    for part, table in TABLES.items():
-        of_part = [record for record in records if record["part"] == part]
-        if of_part:
-            last = of_part[-1]
-            machine = f"{last['date']}, {common.machine_of(last)}, load average {last['load']}"
-            parts.append(f"### {part}\n\n{table(of_part)}\n\n{machine}; {common.versions_of(last['environment'])}.")
-    return "\n\n".join(parts)
+    return common.tables_of_parts(records, TABLES, taken)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -329,20 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", type=common.positive, default=300)
     parser.add_argument("--think-ms", type=common.positive, default=1200, help="before a key of `person`")
     args = common.read_arguments(parser, arguments)
-    records = common.read_records(args.json)
-    if not args.tables_only:
-        with common.work_folder(args):
-            for part in args.parts:
-
-                def save(name: str, record: Record, part: str = part) -> None:
-                    nonlocal records
-                    kept = [one for one in records if (one["part"], one["name"]) != (part, name)]
-                    new = {"part": part, "name": name, **record, **common.conditions(), "load": common.load_average()}
-                    records = [*kept, new]
-                    common.write_records(args.json, records)
-
-                MEASURE[part](args, save)
-    common.publish(args, tables(records))
+    common.publish(args, tables(common.measure_parts(args, MEASURE)))
     return 0
 
 

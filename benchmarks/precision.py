@@ -382,20 +382,16 @@ TABLES = {
 }
 
 
+def taken(records: list[Record]) -> str:
+    """Return the machine of the last record, and the load under which all were taken."""
+    last, loads = records[-1], [record["load"] for record in records]
+    machine = f"{last['date']}, {common.machine_of(last)}, {last['isa']}, load average {min(loads)} to {max(loads)}"
+    return f"{machine}; {common.versions_of(last['environment'])}."
+
+
 def tables(records: list[Record]) -> str:
     """Return the tables of the page, each with the machine it was measured on."""
-    parts = []
-    for part, table in TABLES.items():
-        of_part = [record for record in records if record["part"] == part]
-        if of_part:
-            last = of_part[-1]
-            loads = [record["load"] for record in of_part]
-            machine = (
-                f"{last['date']}, {common.machine_of(last)}, {last['isa']}, load average {min(loads)} to {max(loads)}; "
-            )
-            machine += f"{common.versions_of(last['environment'])}."
-            parts.append(f"### {part}\n\n{table(of_part)}\n\n{machine}")
-    return "\n\n".join(parts)
+    return common.tables_of_parts(records, TABLES, taken)
 
 
 def isa() -> str:
@@ -420,20 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--splits", type=common.positive, default=5)
     parser.add_argument("--memory", type=common.positive, nargs="+", default=[2_000, 60_000])
     args = common.read_arguments(parser, arguments)
-    records = common.read_records(args.json)
-    if not args.tables_only:
-        with common.work_folder(args):
-            for part in args.parts:
-
-                def save(name: str, record: Record, part: str = part) -> None:
-                    nonlocal records
-                    kept = [one for one in records if (one["part"], one["name"]) != (part, name)]
-                    new = {"part": part, "name": name, "isa": isa(), **record, **common.conditions()}
-                    records = [*kept, {**new, "load": common.load_average()}]
-                    common.write_records(args.json, records)
-
-                MEASURE[part](args, save)
-    common.publish(args, tables(records))
+    common.publish(args, tables(common.measure_parts(args, MEASURE, isa=isa())))
     return 0
 
 
