@@ -20,6 +20,8 @@ from made_label_program import HOSTILE, TOKEN, Program, Refusal, Server, picture
 
 pytestmark = browsers.MARKS
 
+expect = browsers.playwright.expect  # waits for what is to come
+
 browser = browsers.browser
 
 
@@ -149,7 +151,7 @@ def test_each_key_answers_the_picture_that_is_seen(visit: Opener) -> None:
         ("label", "cat"), ("label", "dog"), ("unknown", ""), ("bad", ""), ("label", "newt")
     ]  # fmt: skip
     assert [a["was_suggested"] for a in told] == [True, True, False, False, False]
-    assert opened.page.title() == "(3) photos: tlfeat label"
+    expect(opened.page).to_have_title("(3) photos: tlfeat label")  # the reply comes after the next picture
     assert re.sub(r"\s+", " ", opened.text("#count")) == "3 of 40 labelled 1 unknown 1 bad"
     assert opened.page.locator("#classes .n").all_inner_texts() == ["1 labelled"] * 3
     assert opened.text("#last") == "Last: picture 5, newt"
@@ -315,12 +317,13 @@ def test_an_answer_that_was_refused_is_given_again(visit: Opener) -> None:
     opened.shows(1)
     opened.press("3")
     opened.shows(2)
-    assert opened.page.locator("#alert").is_hidden() and opened.has_answers({0: "cat", 1: "newt"})
+    expect(opened.page.locator("#alert")).to_be_hidden()
+    assert opened.has_answers({0: "cat", 1: "newt"})
     opened.program.refusals = [Refusal(409, "It was answered elsewhere.")]
     opened.program.answers[2] = "dog"
     opened.press("1")
     opened.shows(3)
-    assert opened.text("#alert-text") == "It was answered elsewhere."
+    expect(opened.page.locator("#alert-text")).to_have_text("It was answered elsewhere.")
 
 
 def test_what_waits_behind_a_refused_answer_is_asked_again(visit: Opener) -> None:
