@@ -197,13 +197,15 @@ def test_what_cannot_be_written_is_no_answer(session: Session, monkeypatch: pyte
 
 def test_many_threads_lose_no_answer(session: Session) -> None:
     failed: list[Exception] = []
+    taken: list[str] = []
 
-    def label_two() -> None:
-        for _ in range(2):
+    def label_two(who: int) -> None:
+        for turn in range(2):
             while True:
-                question = session.question()["question"]
+                question, label = session.question()["question"], f"of {who}, {turn}"  # of no other thread
                 try:
-                    give(session, question, "cat")
+                    give(session, question, label)
+                    taken.append(label)
                     break
                 except Conflict:
                     continue
@@ -211,13 +213,14 @@ def test_many_threads_lose_no_answer(session: Session) -> None:
                     failed.append(error)
                     return
 
-    threads = [threading.Thread(target=label_two) for _ in range(4)]
+    threads = [threading.Thread(target=label_two, args=(who,)) for who in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failed
-    assert len(written(session)) == 8
+    assert sorted(label for label, _ in written(session).values()) == sorted(taken)
+    assert len(taken) == 8
 
 
 def test_the_asker_hears_of_every_change(pictures: Pictures) -> None:

@@ -181,12 +181,13 @@ class Handler(BaseHTTPRequestHandler):
         """Answer what changes something."""
         self._answer(self._post)
 
-    def _answer(self, route: Callable[[str], None]) -> None:
+    def _answer(self, route: Callable[[str, bytes], None]) -> None:
         try:
+            body = self._body()  # before any refusal: a connection closed on unread bytes can lose the reply
             self._check_host()
-            route(urlsplit(self.path).path)
+            route(urlsplit(self.path).path, body)
         except _Refused as refused:
-            self.close_connection = True  # what was not read of a body is no next request
+            self.close_connection = True  # a body that was too large is no next request
             self._json({"error": str(refused)}, refused.status)
         except Conflict as error:
             self._json({"error": str(error)}, 409)
@@ -194,6 +195,12 @@ class Handler(BaseHTTPRequestHandler):
             self._json({"error": str(error)}, 400)
         except (BrokenPipeError, ConnectionError):
             self.close_connection = True
+
+    def _body(self) -> bytes:
+        n_bytes = self._understood(lambda: int(self.headers.get("Content-Length", "0")))
+        if not 0 <= n_bytes <= _MAX_BODY_BYTES:
+            raise _Refused(413, "That is too much at once.")
+        return self.rfile.read(n_bytes)
 
     # --- who may ask ------------------------------------------------------------------------------------
 
@@ -240,7 +247,7 @@ class Handler(BaseHTTPRequestHandler):
             "/done": lambda _: self.server.finish,
         }
 
-    def _get(self, path: str) -> None:
+    def _get(self, path: str, _: bytes) -> None:
         query = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
         if path == "/" and "token" in query:
             self._enter(query["token"])
@@ -267,13 +274,9 @@ class Handler(BaseHTTPRequestHandler):
         else:
             raise _Refused(404, "There is nothing here.")
 
-    def _post(self, path: str) -> None:
+    def _post(self, path: str, body: bytes) -> None:
         self._check_cookie()
         self._check_origin()
-        n_bytes = self._understood(lambda: int(self.headers.get("Content-Length", "")))
-        if not 0 <= n_bytes <= _MAX_BODY_BYTES:
-            raise _Refused(413, "That is too much at once.")
-        body = self.rfile.read(n_bytes)
         if path == "/bye":  # a page that closes can send no header of its own
             self._check_page(body.decode("ascii", "replace"))
             self.server.windows.closed()
