@@ -247,7 +247,7 @@ class Handler(BaseHTTPRequestHandler):
             "/done": lambda _: self.server.finish,
         }
 
-    def _get(self, path: str, _: bytes) -> None:
+    def _get(self, path: str, _body: bytes) -> None:
         query = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
         if path == "/" and "token" in query:
             self._enter(query["token"])
