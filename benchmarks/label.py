@@ -4,6 +4,7 @@ Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``).
 
     python benchmarks/label.py                                   # everything; 40 minutes on two cores
     python benchmarks/label.py --parts labels --sets cats_dogs   # one part of it; the others keep their figures
+    python benchmarks/label.py --parts labels --rules tlfeat     # so do the other rules
     python benchmarks/label.py --tables-only                     # the tables from the JSON, runs nothing
 
 Answers are simulated: they are the labels of the sets. Each seed draws other test pictures, another order and another
@@ -37,6 +38,7 @@ from tlfeat.images.load import load_images
 from tlfeat.labelling import learner
 from tlfeat.labelling.choose import OPEN, choose
 from tlfeat.labelling.estimate import Estimate, estimate
+from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.text import markdown_table
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
@@ -146,7 +148,7 @@ def labels_of(seed: int, file: Path, rules: Sequence[str]) -> Record:
     needed = {}
     for name in rules:
         numbers, accuracies = list[int](), list[float]()
-        for asked, head in label(pictures, RULES[name], MOST, seed=seed):
+        for asked, head in label(pictures, name, MOST, seed=seed):
             numbers.append(len(asked))
             accuracies.append(pictures.accuracy(head))
             if min(accuracies[-2:]) >= LEVELS[-1] * of_all and len(accuracies) > 1:
@@ -156,7 +158,7 @@ def labels_of(seed: int, file: Path, rules: Sequence[str]) -> Record:
 
 
 def measure_labels(file: Path, args: argparse.Namespace) -> Record:
-    """Label by every rule with every seed."""
+    """Label by each of the rules that are asked for, with every seed."""
     found = each_seed(partial(labels_of, file=file, rules=args.rules), args)
     return {
         "n": found[0]["n"],
@@ -173,15 +175,16 @@ def estimates_of(seed: int, file: Path) -> Record:
     pictures = pictures_of(file, seed, HELD_OUT_FOR_TRUTH)
     line = list[tuple[int, Estimate, float]]()
     before, only_chosen = None, {}
-    for asked, head in label(pictures, RULES["tlfeat"], LOOKS[-1], seed=seed, batch=5):
-        rows, labels = pictures.rows[asked], pictures.labels[asked]
+    graph = Graph(pictures.rows)
+    for asked, head in label(pictures, "tlfeat", LOOKS[-1], seed=seed, batch=5):
+        labels = pictures.labels[asked]
         is_random, is_look = is_of_reserve(asked, pictures), len(asked) in LOOKS
-        before = estimate(rows, labels, is_random, pictures.n_classes, before=before, has_doubling=is_look)
+        before = estimate(graph, asked, labels, is_random, pictures.n_classes, before=before, has_doubling=is_look)
         if before is not None:
             line.append((len(asked), before, pictures.accuracy(head)))
         if is_look:
-            simple = learner.fit(rows[~is_random], labels[~is_random], pictures.n_classes)
-            right = simple.scores(rows[is_random]).argmax(axis=1) == labels[is_random]
+            simple = fit_spread(graph, asked[~is_random], labels[~is_random], pictures.n_classes)
+            right = simple.scores(pictures.rows[asked[is_random]]).argmax(axis=1) == labels[is_random]
             only_chosen[len(asked)] = int(right.sum()), pictures.accuracy(simple)
     truth = {n: accuracy for n, _, accuracy in line}
     looks = [[n, one.n, one.right, *one.interval, accuracy, *only_chosen[n]] for n, one, accuracy in line if n in LOOKS]
@@ -248,24 +251,37 @@ def measure_speed(file: Path, args: argparse.Namespace) -> Record:
     places = rng.integers(0, len(rows), 20_000)  # rows that are there more than once are moved a little
     pool = rows[places] + 0.3 * rows.std(axis=0) * rng.standard_normal((20_000, rows.shape[1]), np.float32)
     of_pool, k = labels[places], int(labels.max()) + 1
-    times: dict[str, dict[str, list[float]]] = {}
+    graph, times = Graph(pool), dict[str, dict[str, list[float]]]()
     for n in (1_000, 10_000):
         known = np.where(np.arange(20_000) < n, of_pool, OPEN)
-        start = learner.fit(pool[: n - 1], of_pool[: n - 1], k)
-        is_random = np.arange(n) % 5 == 4
-        before = estimate(pool[: n - 5], of_pool[: n - 5], is_random[: n - 5], k)
+        places, fewer = np.arange(n), np.arange(n - 5)
+        start = fit_spread(graph, fewer, of_pool[: n - 5], k)
+        is_random = places % 5 == 4
+        before = estimate(graph, fewer, of_pool[: n - 5], is_random[: n - 5], k)
         chances = start.probabilities(pool)
         works: dict[str, Callable[[], Any]] = {
-            "refit after one more answer": partial(learner.fit, pool[:n], of_pool[:n], k, start=start),
-            "first fit (a second run)": partial(learner.fit, pool[:n], of_pool[:n], k),
+            "refit after five more answers": partial(fit_spread, graph, places, of_pool[:n], k, start=start),
+            "first fit (a second run)": partial(fit_spread, graph, places, of_pool[:n], k),
             "probabilities of the pool": partial(start.probabilities, pool),
             "choice of five": partial(choose, pool, known, chances, 5, n_classes=k),
-            "estimate after five more answers": partial(estimate, pool[:n], of_pool[:n], is_random, k, before=before),
+            "estimate after five more answers": partial(
+                estimate, graph, places, of_pool[:n], is_random, k, before=before
+            ),
         }
         times[str(n)] = {what: timed(work, 5) for what, work in works.items()}
     nothing = np.full(20_000, OPEN)
-    times["0"] = {"choice of five": timed(partial(choose, pool, nothing, None, 5, n_classes=k), 5)}
+    times["0"] = {
+        "graph of the pool": timed(partial(Graph, pool), 5),
+        "choice of five": timed(partial(choose, pool, nothing, None, 5, n_classes=k), 5),
+    }
     return {"shape": list(pool.shape), "n_classes": k, "times": times}
+
+
+def with_earlier(record: Record, records: list[Record]) -> Record:
+    """Return a record of `labels` with the rules that were measured before, with as many seeds, and not again now."""
+    same = [one for one in records if all(one[what] == record[what] for what in ("part", "name", "seeds"))]
+    known = {rule: needed for one in [*same, record] for rule, needed in one["needed"].items()}
+    return record | {"needed": {rule: known[rule] for rule in RULES if rule in known}}
 
 
 MEASURE = {
@@ -428,6 +444,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     file = rows_of(name, backbone, args)
                     with common.stage(f"{part} of {record['name']}"):
                         record |= MEASURE[part](file, args) | common.conditions() | {"load": common.load_average()}
+                    if part == "labels":
+                        record = with_earlier(record, records)
                     records = common.with_record(records, record)
                     common.write_records(args.json, records)
     common.publish(args, tables(records))

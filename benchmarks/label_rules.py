@@ -10,9 +10,10 @@ import numpy as np
 
 from tlfeat.evaluate.data import Data
 from tlfeat.heads.blocks import MAPPINGS
-from tlfeat.labelling.choose import OPEN, choose, clusters
+from tlfeat.labelling.choose import KEPT, OPEN, choose, clusters
 from tlfeat.labelling.learner import LinearModel, fit
 from tlfeat.labelling.order import RANDOM_EVERY
+from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.types import Bools, Labels, Rows
 
 
@@ -101,6 +102,12 @@ class State:
             self.memory["units"] = MAPPINGS["l2"](self.pictures.rows)
         units: Rows = self.memory["units"]
         return units
+
+    def graph(self) -> Graph:
+        if "graph" not in self.memory:
+            self.memory["graph"] = Graph(self.pictures.rows)
+        graph: Graph = self.memory["graph"]
+        return graph
 
 
 Rule = Callable[[State, int], list[int]]
@@ -199,15 +206,17 @@ def lightly_studio(state: State, n: int) -> list[int]:
 
 def ours(state: State, n: int) -> list[int]:
     """Return tlfeat's choice; every fifth picture is the next of the reserve, which it never chooses from."""
-    n_kept = -(-len(state.known) // RANDOM_EVERY)
-    known, rows = state.known[n_kept:], state.pictures.rows[n_kept:]
-    n_random, is_known, chances = n // RANDOM_EVERY, known != OPEN, None
-    if is_known.any():  # what was drawn at random has no part in the choice: see `estimate`
-        head = fit(rows[is_known], known[is_known], state.pictures.n_classes, start=state.memory.get("head"))
-        state.memory["head"], chances = head, head.probabilities(rows)
+    pictures, known, n_random, chances = state.pictures, state.known.copy(), n // RANDOM_EVERY, None
+    n_kept = -(-len(known) // RANDOM_EVERY)
+    known[:n_kept] = KEPT  # what was drawn at random has no part in the choice: see `estimate`
+    heard = np.flatnonzero(known >= 0)
+    if len(heard):
+        start = state.memory.get("chooser")
+        chooser = fit_spread(state.graph(), heard, known[heard], pictures.n_classes, start=start)
+        state.memory["chooser"], chances = chooser, chooser.probabilities(pictures.rows)
     kept = np.flatnonzero(state.known[:n_kept] == OPEN)[:n_random]
-    chosen = choose(rows, known, chances, n - n_random, n_classes=state.pictures.n_classes, seed=state.seed)
-    return [n_kept + choice.place for choice in chosen] + kept.tolist()
+    chosen = choose(pictures.rows, known, chances, n - n_random, n_classes=pictures.n_classes, seed=state.seed)
+    return [choice.place for choice in chosen] + kept.tolist()
 
 
 #: Name to rule; what stands behind it is in the table of the page.
@@ -221,7 +230,12 @@ RULES: dict[str, Rule] = {
     "TypiClust": typiclust,
     "LightlyStudio": lightly_studio,
     "file order": by_name,
+    "random, spread": at_random,
+    "margin, spread": least(margin),
 }
+
+#: The rules whose head learns from what labels spread to, as tlfeat's; of the others it learns from labels alone.
+SPREAD = frozenset({"tlfeat", "random, spread", "margin, spread"})
 
 
 def batch_size(n_labels: int) -> int:
@@ -230,9 +244,10 @@ def batch_size(n_labels: int) -> int:
 
 
 def label(
-    pictures: Pictures, rule: Rule, n_most: int, *, seed: int, batch: int | None = None
+    pictures: Pictures, name: str, n_most: int, *, seed: int, batch: int | None = None
 ) -> Iterator[tuple[Labels, LinearModel]]:
-    """Label as `rule` asks; yield the places asked so far, in order, and the head, after every batch."""
+    """Label as a rule asks; yield the places asked so far, in order, and the head, after every batch."""
+    rule = RULES[name]
     state = State(pictures, np.full(len(pictures.labels), OPEN), seed, np.random.default_rng(seed))
     asked: list[int] = []
     waiting: list[int] = []
@@ -245,7 +260,11 @@ def label(
         if not waiting:
             return
         asked, waiting = asked + waiting[:n], waiting[n:]
-        head = fit(pictures.rows[asked], pictures.labels[asked], pictures.n_classes, start=head)
+        labels, k = pictures.labels[asked], pictures.n_classes
+        if name in SPREAD:
+            head = fit_spread(state.graph(), np.array(asked), labels, k, start=head)
+        else:
+            head = fit(pictures.rows[asked], labels, k, start=head)
         state.head = head if len(set(pictures.labels[asked].tolist())) > 1 else None
         yield np.array(asked), head
 

@@ -298,7 +298,7 @@ def test_no_rule_asks_for_a_picture_twice(name: str) -> None:
     found = {"rows": rows, "labels": labels, "groups": np.arange(90) // 2, "names": np.arange(90)}
     pictures = rules.draw(found, 1, 0.3, 80)
     assert len(pictures.labels) + len(pictures.test_labels) == 80
-    for asked, head in rules.label(pictures, rules.RULES[name], 40, seed=1):  # noqa: B007
+    for asked, head in rules.label(pictures, name, 40, seed=1):  # noqa: B007
         pass
     assert len(asked) == len(set(asked.tolist())) == 40
     assert pictures.accuracy(head) > 0.7

@@ -144,13 +144,13 @@ def test_what_measures_does_not_decide_what_is_asked(made: Labelled) -> None:
     fresh = type(made.learning.learned)()
     whole, other = made.facts, {n: a for n, a in made.answers.items() if not a.is_random}
     lied = {n: Answer(a.path, "newt", "t", a.how) if a.is_random else a for n, a in made.answers.items()}
-    chosen = []
+    found = []
     for answers in (whole.answers, lied, other):
         made.learning.learned = fresh
-        found = made.learning.learn(Facts(CLASSES, answers))
-        chosen.append([(question.number, question.why) for question in found.chosen])
+        found.append(made.learning.learn(Facts(CLASSES, answers)))
+    chosen = [[(question.number, question.why) for question in one.chosen] for one in found]
     assert chosen[0] == chosen[1] == chosen[2]
-    assert np.abs(found.probabilities - made.learning.learn(whole).probabilities).max() > 0.01  # suggestions do learn
+    assert np.abs(found[0].probabilities - found[1].probabilities).max() > 0.1  # suggestions do learn
 
 
 def test_what_was_answered_without_a_label_is_not_asked_again(made: Labelled) -> None:

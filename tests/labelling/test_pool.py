@@ -17,7 +17,7 @@ from tlfeat.cache.store import open_cache
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.images.load import load_images
 from tlfeat.labelling.background import Extraction
-from tlfeat.labelling.order import random_order
+from tlfeat.labelling.order import embedding_order
 from tlfeat.labelling.pool import Pool
 from tlfeat.system import is_running
 
@@ -74,7 +74,7 @@ def test_a_look_stays_as_it_was_when_more_rows_come(make_photos: MakePhotos) -> 
     assert sorted(pool.look.numbers.tolist()) == list(range(8))
 
 
-def test_extraction_goes_through_the_random_order(make_photos: MakePhotos) -> None:
+def test_extraction_goes_through_the_order_of_the_questions(make_photos: MakePhotos) -> None:
     folder = make_photos(20)
     extraction = started(folder, {"backbone": "pixels"}, seed=5)
     wait_for(lambda: extraction.is_over)
@@ -83,7 +83,7 @@ def test_extraction_goes_through_the_random_order(make_photos: MakePhotos) -> No
     assert extraction.n_done == extraction.n_todo == 40
     images = load_images(folder)
     with open_cache(extraction.cache) as cache:
-        order = [images.paths[i] for i in random_order(images.paths, seed=5)]
+        order = [images.paths[i] for i in embedding_order(images.paths, seed=5)]
         assert list(cache.table.images.paths) == order
         known = cache.known(*cache.layers)
         assert known.numbers(list(cache.table.keys)).tolist() == list(range(40))

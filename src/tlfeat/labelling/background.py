@@ -1,4 +1,4 @@
-"""Extraction in a process of its own while a person labels: in the random order, and it ends with the one who asked.
+"""Extraction in a process of its own while a person labels: in a random order, and it ends with the one who asked.
 
 So whatever is embedded at any time is a random sample, and the page shares neither memory nor Python's lock with it.
 """
@@ -73,7 +73,7 @@ class Extraction:
     _reader: threading.Thread | None = field(default=None, repr=False)
 
     def begin(self) -> None:
-        """Start to embed, in the random order of the seed."""
+        """Start to embed, in the order of the seed."""
         process = subprocess.Popen(
             [sys.executable, "-c", _START],
             stdin=subprocess.PIPE,
@@ -121,7 +121,7 @@ class Extraction:
 def extract_as_told() -> None:
     """Be that other process: standard input says what to embed, a line of JSON says how far it is."""
     from tlfeat.extract.plan import plan_extraction
-    from tlfeat.labelling.order import random_order
+    from tlfeat.labelling.order import embedding_order
     from tlfeat.system import notice_interrupts
 
     notice_interrupts()
@@ -132,7 +132,7 @@ def extract_as_told() -> None:
     try:
         job = plan_extraction(data, **options)
         _say(cache=str(job.cache_path.resolve()))
-        job = replace(job, images=job.images.at(random_order(job.images.paths, seed=seed).tolist()))
+        job = replace(job, images=job.images.at(embedding_order(job.images.paths, seed=seed).tolist()))
         job.run(on_progress=_progress())
     except (Interrupted, KeyboardInterrupt):
         pass

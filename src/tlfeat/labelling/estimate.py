@@ -9,9 +9,10 @@ import numpy as np
 
 from tlfeat.evaluate.intervals import Interval, wilson_interval
 from tlfeat.heads.blocks import steady_threads
-from tlfeat.labelling.learner import LinearModel, fit
+from tlfeat.labelling.learner import LinearModel
+from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.studies.doubling import MISFIT, gain_of_doubling
-from tlfeat.types import Bools, Labels, Rows
+from tlfeat.types import Bools, Labels
 
 #: Each random picture is predicted by a head that did not learn from its fold.
 N_FOLDS = 5
@@ -55,7 +56,8 @@ class Estimate:
 
 
 def estimate(
-    rows: Rows,
+    graph: Graph,
+    places: Labels,
     labels: Labels,
     is_random: Bools,
     n_classes: int,
@@ -74,8 +76,10 @@ def estimate(
 
     Parameters
     ----------
-    rows : float32 array of shape (n, width)
-        Of the pictures that have a label, in the order in which they were answered.
+    graph : Graph
+        Of the pool; labels are spread over it without those of the fold.
+    places : int array of shape (n,)
+        In the pool, of the pictures that have a label, in the order in which they were answered.
     labels : int array of shape (n,)
         From 0 to ``n_classes - 1``.
     is_random : bool array of shape (n,)
@@ -104,10 +108,11 @@ def estimate(
             is_early = np.arange(len(labels)) < share * len(labels)
             for fold in range(N_FOLDS):
                 learned, held, start = is_early & (fold_of != fold), fold_of == fold, starts[len(heads)]
-                head = fit(rows[learned], labels[learned], n_classes, start=start) if learned.any() else None
+                head = None
+                if learned.any():
+                    head = fit_spread(graph, places[learned], labels[learned], n_classes, start=start)
+                    right[i, held] = head.scores(graph.rows[places[held]]).argmax(axis=1) == labels[held]
                 heads.append(head)
-                if head is not None:
-                    right[i, held] = head.scores(rows[held]).argmax(axis=1) == labels[held]
     found = right[:, random]
     n, n_right = len(random), int(found[-1].sum())
     gain, gain_interval = _doubling(found, len(labels)) if len(shares) > 1 else (None, None)

@@ -14,11 +14,12 @@ from tlfeat.heads.blocks import steady_threads
 from tlfeat.labelling.answers import Answer
 from tlfeat.labelling.background import Extraction
 from tlfeat.labelling.choose import ASKED, choose, codes_of
-from tlfeat.labelling.learner import LinearModel, fit
+from tlfeat.labelling.learner import LinearModel
 from tlfeat.labelling.order import is_random_turn
 from tlfeat.labelling.pool import NOTHING, Look, Pool
 from tlfeat.labelling.questions import Question
 from tlfeat.labelling.session import Facts
+from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.types import Labels
 
 if TYPE_CHECKING:  # what measures comes when there is something to measure: the first picture does not wait for it
@@ -56,6 +57,8 @@ class Learned:
         Random pictures and their labels, of which `estimate` was made.
     chooser : LinearModel, optional
         The head that chooses: it learned from no random picture.
+    graph : Graph, optional
+        Of the first rows; None before there are any.
     """
 
     look: Look = NOTHING
@@ -68,6 +71,7 @@ class Learned:
     labels: Labels = field(default_factory=lambda: np.zeros(0, np.int64))
     drawn: list[tuple[int, str]] = field(default_factory=list)
     chooser: LinearModel | None = None
+    graph: Graph | None = None
 
     def top(self, number: int, n: int = 3) -> list[tuple[str, float]]:
         """Return the most probable classes of a picture; none where there is nothing to go by."""
@@ -162,10 +166,10 @@ class Learning:
         drawn = {number for number, answer in facts.answers.items() if answer.is_random}
         labels, unheard = codes_of(look.numbers.tolist(), look.keys, coded, self._reserved | drawn)
         known = np.flatnonzero(labels >= 0)
-        n_classes = len(facts.classes)
+        n_classes, graph = len(facts.classes), _graph_of(look, before.graph)
         model, chances = None, np.zeros((len(look), n_classes), np.float32)
         if len(known):
-            model = fit(look.rows[known], labels[known], n_classes, start=before.model)
+            model = fit_spread(graph, known, labels[known], n_classes, start=before.model)
             chances = model.probabilities(look.rows)
         found = replace(
             before,
@@ -175,11 +179,12 @@ class Learning:
             probabilities=chances,
             place_of=place_of,
             labels=labels,
+            graph=graph,
         )
         self.learned = found  # suggestions first: the rest takes longer
-        return self._chosen(self._estimated(found, facts), unheard)
+        return self._chosen(self._estimated(found, facts, graph), unheard, graph)
 
-    def _estimated(self, found: Learned, facts: Facts) -> Learned:
+    def _estimated(self, found: Learned, facts: Facts, graph: Graph) -> Learned:
         """Return it with the accuracy, measured anew where other random pictures have answers, or other answers."""
         labelled = [(n, answer) for n, answer in facts.answers.items() if answer.label and n in found.place_of]
         drawn = [(number, answer.label) for number, answer in labelled if answer.is_random]
@@ -190,15 +195,14 @@ class Learning:
         before = found.estimate if drawn[: len(found.drawn)] == found.drawn else None
         places = np.array([found.place_of[number] for number, _ in labelled], np.int64)  # in the order of the answers
         is_random = np.array([answer.is_random for _, answer in labelled], bool)
-        rows, labels = found.look.rows[places], found.labels[places]
-        measured = estimate(rows, labels, is_random, len(found.classes), before=before)
+        measured = estimate(graph, places, found.labels[places], is_random, len(found.classes), before=before)
         return replace(found, estimate=measured, drawn=drawn)
 
-    def _chosen(self, found: Learned, labels: Labels) -> Learned:
+    def _chosen(self, found: Learned, labels: Labels, graph: Graph) -> Learned:
         """Return it with what is asked next, by a head of these labels: those that measure are not among them."""
         known, chooser, chances = np.flatnonzero(labels >= 0), None, None
         if len(known):
-            chooser = fit(found.look.rows[known], labels[known], len(found.classes), start=found.chooser)
+            chooser = fit_spread(graph, known, labels[known], len(found.classes), start=found.chooser)
             chances = chooser.probabilities(found.look.rows)
         n_classes = max(len(found.classes), 2)
         choices = choose(found.look.rows, labels, chances, N_AHEAD, n_classes=n_classes, seed=self.seed)
@@ -299,6 +303,14 @@ class Learning:
             point["label"] = answer.label if answer else ""
             point["supposed"], point["probability"] = top[0] if top else ("", None)
         return {"points": points, "note": note}
+
+
+def _graph_of(look: Look, before: Graph | None) -> Graph:
+    """Return the graph of the rows that are there; the one before, unless a larger one is due."""
+    if before is None or not before.is_enough_for(len(look)):
+        return Graph(look.rows)
+    before.rows = look.rows
+    return before
 
 
 def _in_json(found: Estimate) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from tlfeat.errors import UsageError
 from tlfeat.images.urls import below
 from tlfeat.labelling.answers import Answer, answers_in
 from tlfeat.labelling.choose import ASKED, choose, codes_of
-from tlfeat.labelling.learner import fit
-from tlfeat.labelling.order import POOL, is_random_turn, pool_and_reserve, random_order
+from tlfeat.labelling.order import POOL, in_turns, is_random_turn, pool_and_reserve, random_order
 from tlfeat.labelling.pictures import from_folder
+from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.text import counted, one_line
 from tlfeat.types import Labels, Rows, StrPath
 
@@ -111,13 +111,14 @@ def next_pictures(
     code_of = {"": ASKED} | {name: code for code, name in enumerate(classes)}
     coded = {number: code_of[label] for number, label in answers.labels.items()}
     known, unheard = codes_of(pool.numbers, pool.keys, coded, pool.kept)
-    chances = _chances(pool.rows, known, len(classes))
+    graph = Graph(pool.rows)
+    chances = _chances(graph, known, len(classes))
     turns = _turns(n, pool.n_asked, pool.n_random)
     n_chosen = n - min(sum(turns), len(pool.reserve))
     chosen = choose(
         pool.rows,
         unheard,
-        _chances(pool.rows, unheard, len(classes)),
+        _chances(graph, unheard, len(classes)),
         n_chosen,
         n_classes=max(len(classes), 2),
         seed=seed,
@@ -234,6 +235,7 @@ class _Pool:
     keys : list of str
         Content keys.
     rows : float32 array of shape (n, width)
+        In random order.
     reserve : list of int
         Numbers of pictures that are still to be drawn at random, in this order.
     kept : set of int
@@ -256,29 +258,31 @@ def _pool(cache: Cache, layer: str | None, answers: _Answers, seed: int) -> _Poo
     name, table, labels = choose_layers(cache, layer)[0], cache.table, answers.labels
     index, keys = cache.known(name), table.keys
     order = random_order(table.images.paths, seed=seed)
-    choosable, reserve = (part.tolist() for part in pool_and_reserve(order[[i not in answers.given for i in order]]))
-    asked = {*reserve, *choosable}
-    others = [i for i in labels if i not in asked][:POOL]
-    numbers = [i for i in (*reserve, *choosable, *others) if table.status[i] == "ok" and keys[i] in index]
+    choosable, reserve = pool_and_reserve(order[[i not in answers.given for i in order]])
+    asked = in_turns(choosable, reserve).tolist()
+    others = [i for i in labels if i not in set(asked)][:POOL]
+    numbers = [i for i in (*asked, *others) if table.status[i] == "ok" and keys[i] in index]
     has_row, keys_of = set(numbers), [keys[i] for i in numbers]
     n_without = len(keys) - table.count("ok")
-    n_random = sum(i in labels for i in reserve)
+    n_random = sum(i in labels for i in reserve.tolist())
     return _Pool(
         numbers,
         keys_of,
         cache.read(name, keys_of),
-        [i for i in reserve if i not in labels and i in has_row],
-        set(reserve),
-        n_random + sum(i in labels for i in choosable),
+        [i for i in reserve.tolist() if i not in labels and i in has_row],
+        set(reserve.tolist()),
+        n_random + sum(i in labels for i in choosable.tolist()),
         n_random,
         [f"{counted(n_without, 'picture')} without a row cannot be chosen"] if n_without else [],
     )
 
 
-def _chances(rows: Rows, codes: Labels, n_classes: int) -> Rows | None:
-    """Return probabilities of all rows, (n, n_classes), by a head that is fitted on those with a label."""
+def _chances(graph: Graph, codes: Labels, n_classes: int) -> Rows | None:
+    """Return probabilities of all rows, (n, n_classes), by a head of those with a label; None without one."""
     known = np.flatnonzero(codes >= 0)
-    return fit(rows[known], codes[known], n_classes).probabilities(rows) if len(known) else None
+    if not len(known):
+        return None
+    return fit_spread(graph, known, codes[known], n_classes).probabilities(graph.rows)
 
 
 def _turns(n: int, n_asked: int, n_random: int) -> list[bool]:

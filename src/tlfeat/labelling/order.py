@@ -38,6 +38,19 @@ def pool_and_reserve(order: Labels, *, pool: int = POOL) -> tuple[Labels, Labels
     return order[n_reserved:pool], order[:n_reserved]
 
 
+def in_turns(choosable: Labels, reserve: Labels) -> Labels:
+    """Return both in one order: of every beginning of it a fifth is of the reserve, as far as that goes."""
+    turns = np.arange(len(choosable))
+    ranks = [RANDOM_EVERY * np.arange(len(reserve)), turns // (RANDOM_EVERY - 1) * RANDOM_EVERY + 1]
+    return np.concatenate([reserve, choosable])[np.argsort(np.concatenate(ranks), kind="stable")]
+
+
+def embedding_order(paths: Sequence[str], *, seed: int = 0) -> Labels:
+    """Return the places of all paths in the order in which their rows are wanted: each beginning is a random sample."""
+    order = random_order(paths, seed=seed)
+    return np.concatenate([in_turns(*pool_and_reserve(order)), order[POOL:]])
+
+
 def is_random_turn(n_random: int, n_asked: int) -> bool:
     """Return whether the next question is drawn at random, after so many of which so many were."""
     return n_random * RANDOM_EVERY <= n_asked

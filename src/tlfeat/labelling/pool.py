@@ -60,7 +60,7 @@ class Pool:
     paths : sequence of str
         Of all pictures, as the cache has them; a picture's number is its place.
     wanted : list of int
-        Numbers of the pictures whose rows are held.
+        Numbers of the pictures whose rows are held, in the order in which these are taken where they are there.
     failures : dict of int to str
         Why pictures have no row.
     look : Look
@@ -115,7 +115,7 @@ class Pool:
         known = set(self.look.numbers.tolist())
         n_failed, failed = len(self.failures), "failed"
         self.failures = {number: table.errors[i] for number, i in lines.items() if table.status[i] == failed}
-        waiting = [(number, table.keys[i]) for number, i in lines.items() if number not in known]
+        waiting = [(n, table.keys[lines[n]]) for n in self.wanted if n in lines and n not in known]
         if not cache.layers:
             return len(self.failures) > n_failed
         from tlfeat.cache.contents import choose_layers

@@ -15,7 +15,7 @@ from tlfeat.images.load import load_images
 from tlfeat.labelling.answers import AnswerFile, answered, checked_label, open_answers
 from tlfeat.labelling.background import Extraction
 from tlfeat.labelling.learning import Learning
-from tlfeat.labelling.order import POOL, pool_and_reserve, random_order
+from tlfeat.labelling.order import POOL, in_turns, pool_and_reserve, random_order
 from tlfeat.labelling.pictures import Pictures
 from tlfeat.labelling.pool import Pool
 from tlfeat.labelling.server import Server
@@ -83,7 +83,7 @@ def open_labelling(wanted: Wanted, command_line: Callable[..., str]) -> Iterator
         order = random_order(images.paths, seed=wanted.seed)
         choosable, reserve = pool_and_reserve(order[[number not in given for number in order.tolist()]])
         extraction = Extraction(Path(wanted.data), wanted.options, wanted.seed)
-        pool = Pool(images.paths, list(dict.fromkeys([*reserve.tolist(), *choosable.tolist(), *labelled[-POOL:]])))
+        pool = Pool(images.paths, list(dict.fromkeys([*in_turns(choosable, reserve).tolist(), *labelled[-POOL:]])))
         asker = Learning(
             pool, choosable.tolist(), reserve.tolist(), extraction=extraction, until=wanted.until, seed=wanted.seed
         )
