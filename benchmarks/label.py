@@ -33,12 +33,12 @@ from common import Record
 from label_rules import RULES, Pictures, draw, is_of_reserve, label
 from tlfeat.evaluate.data import open_data
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.heads import learner
 from tlfeat.heads.blocks import MAPPINGS
+from tlfeat.heads.spreading import Graph, fit_spread
 from tlfeat.images.load import load_images
-from tlfeat.labelling import learner
 from tlfeat.labelling.choose import OPEN, choose
 from tlfeat.labelling.estimate import Estimate, estimate
-from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.text import markdown_table
 
 SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")

@@ -10,10 +10,10 @@ import numpy as np
 
 from tlfeat.evaluate.data import Data
 from tlfeat.heads.blocks import MAPPINGS
+from tlfeat.heads.learner import LinearModel, fit
+from tlfeat.heads.spreading import Graph, fit_spread
 from tlfeat.labelling.choose import KEPT, OPEN, choose, clusters
-from tlfeat.labelling.learner import LinearModel, fit
 from tlfeat.labelling.order import RANDOM_EVERY
-from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.types import Bools, Labels, Rows
 
 

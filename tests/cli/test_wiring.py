@@ -282,6 +282,7 @@ CASES = [
         *SPLIT,
         *CACHE,
         ("model", "--model ridge", "fit_sklearn.fit_sklearn head", "ridge"),
+        ("unlabelled", "--model spread --unlabelled more.h5", "store.open_cache path", Path("more.h5")),
         ("param", "--model sklearn.svm:SVC --param C=3", "fit_sklearn.fit_sklearn parameters", {"C": 3}),
         ("grid", "--model sklearn.svm:SVC --grid C=3,0.5", "fit_sklearn.fit_sklearn grid", {"C": [3, 0.5]}),
         ("layer", "--layer one --layer two", "fit_sklearn.fit_sklearn layer", ["one", "two"]),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tlfeat.evaluate.intervals import wilson_interval
+from tlfeat.heads.spreading import Graph, fit_spread
 from tlfeat.labelling.estimate import Estimate, estimate, is_reached
-from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.types import Bools, Labels, Rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,10 +27,19 @@ def run_fit_sklearn(
         str,
         typer.Option(
             "--model",
-            help="logreg, svm, linear-svm, knn, ridge or lda; or any classifier of an installed package, as "
-            "sklearn.ensemble:HistGradientBoostingClassifier.",
+            help="logreg, svm, linear-svm, knn, ridge or lda; spread, for a few labels and many images without one; or "
+            "any classifier of an installed package, as sklearn.ensemble:HistGradientBoostingClassifier.",
         ),
     ] = "logreg",
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            "--unlabelled",
+            metavar="CACHE",
+            help="Cache of images that the labels are spread to, for --model spread. Default: those of the cache that "
+            "have no label.",
+        ),
+    ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,15 +83,19 @@ def run_fit_sklearn(
 ) -> None:
     """Fit a scikit-learn head on cached embeddings and test it, without TensorFlow."""
     from tlfeat.cache.contents import choose_layers
+    from tlfeat.cache.store import open_cache
     from tlfeat.heads.saved import check_format
-    from tlfeat.heads.table import check_effort, find_head
+    from tlfeat.heads.table import SPREAD, check_effort, find_head
     from tlfeat.models.fit_sklearn import fit_sklearn
 
     parameters, compared = parse_parameters(param), parse_grid(grid)
-    find_head(model, parameters, compared)
+    if model != SPREAD or parameters or compared:
+        find_head(model, parameters, compared)
+    if unlabelled and model != SPREAD:
+        raise UsageError(f"--unlabelled is for --model {SPREAD}: {model} learns from images with a label alone.")
     check_effort(search)
     check_format(file_format)
-    with split.open(console.say) as data:
+    with split.open(console.say) as data, open_cache(unlabelled) if unlabelled else nullcontext() as others:
         console.speak_of(data.cache.table.images.holds, data.split.classes)
         console.say(f"{model} on {'+'.join(choose_layers(data.cache, layer))} of {data.cache.path}")
         outcome = fit_sklearn(
@@ -92,6 +106,7 @@ def run_fit_sklearn(
             effort=search,
             parameters=parameters,
             grid=compared,
+            unlabelled=others,
             file_format=file_format,
             is_fresh=fresh,
             on_progress=console.progress,

@@ -21,9 +21,12 @@ from tlfeat.heads.any_estimator import any_estimator, is_dotted, short_name
 from tlfeat.heads.columns import MAX_COVARIANCE
 from tlfeat.heads.discriminant import Discriminant
 from tlfeat.heads.family import Family, Values
+from tlfeat.heads.few_labels import Spreading
 from tlfeat.heads.kernel import Kernel
+from tlfeat.heads.learner import C
 from tlfeat.heads.linear import Penalised
 from tlfeat.heads.neighbours import Neighbours
+from tlfeat.types import Rows
 
 #: 45 values from 1e-6 to 1e5, as in the evaluation of DINOv2 (Oquab et al. 2023, arXiv:2304.07193, appendix B).
 C_PATH = tuple(float(f"{c:.3g}") for c in np.logspace(-6, 5, 45))
@@ -155,6 +158,26 @@ HEADS: tuple[Head, ...] = (
 )
 
 
+#: The head that needs rows without a label beside those with one; `spread_head` makes it.
+SPREAD = "spread"
+
+
+def spread_head(unlabelled: Rows) -> Head:
+    """Return the head that spreads few labels to rows (n_unlabelled, width) without one."""
+    family = Spreading(unlabelled)
+    return Head(
+        SPREAD,
+        family,
+        family,
+        "l2",
+        {"C": C},
+        "a few labels a class, and many images without one",
+        "label spreading: Zhou et al. 2003; for embeddings: Iscen et al. 2019, arXiv:1904.04717",
+        n_copies=4,
+        is_calibrated=True,  # of a few labels, all of which are right, a temperature would be near 0
+    )
+
+
 def check_effort(effort: str) -> None:
     """Raise `UsageError` unless there is such a search."""
     if effort not in EFFORTS:
@@ -189,7 +212,7 @@ def find_head(name: str, parameters: Values | None = None, grid: Mapping[str, Se
         return Head(
             name, family, family, "standardised", family.combinations[0], "where you know why", name, n_copies=3
         )
-    if parameters or grid:
+    if parameters or grid:  # of "spread", too, which is none of the table's
         raise UsageError(
             f"--param and --grid are for a class, as --model sklearn.svm:SVC; the search of {name} sets its own."
         )

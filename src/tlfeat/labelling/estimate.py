@@ -9,8 +9,8 @@ import numpy as np
 
 from tlfeat.evaluate.intervals import Interval, wilson_interval
 from tlfeat.heads.blocks import steady_threads
-from tlfeat.labelling.learner import LinearModel
-from tlfeat.labelling.spreading import Graph, fit_spread
+from tlfeat.heads.learner import LinearModel
+from tlfeat.heads.spreading import Graph, fit_spread
 from tlfeat.studies.doubling import MISFIT, gain_of_doubling
 from tlfeat.types import Bools, Labels
 

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tlfeat.cache.reader import Cache
-from tlfeat.errors import TlfeatError
-from tlfeat.evaluate.data import open_data
+from tlfeat.cache.store import open_cache
+from tlfeat.errors import DataError, TlfeatError
+from tlfeat.evaluate.data import Data, open_data
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import guessing_sentence
 from tlfeat.extract.plan import plan_extraction
+from tlfeat.heads.table import SPREAD
 from tlfeat.models.fit_sklearn import fit_sklearn
 from tlfeat.records import Result
 from tlfeat.report.comparison import result_text
 from tlfeat.text import counted
 
+#: Without pictures that have no label.
 HEAD = "logreg"
 
 #: Confusions that are named, the most frequent first.
 _N_CONFUSED = 5
 
 
-def fit_answers(csv: Path, options: Mapping[str, Any], command_line: Callable[..., str]) -> dict[str, Any]:
+def fit_answers(
+    csv: Path, options: Mapping[str, Any], command_line: Callable[..., str], *, others: Path | None = None
+) -> dict[str, Any]:
     """Fit a head on the answers in a CSV as ``extract`` and ``fit-sklearn`` do, and return what the page shows.
 
     Parameters
@@ -35,6 +41,8 @@ def fit_answers(csv: Path, options: Mapping[str, Any], command_line: Callable[..
         Those of `plan_extraction` that say with what.
     command_line : callable
         Makes a command of its words, quoted for a shell.
+    others : Path, optional
+        Cache of more pictures, those without an answer: labels are spread to them, as while they are given.
 
     Returns
     -------
@@ -45,7 +53,7 @@ def fit_answers(csv: Path, options: Mapping[str, Any], command_line: Callable[..
     try:
         cache = plan_extraction(csv, **options).run().cache
         with open_data(cache, seed=0) as data:
-            result = fit_sklearn(data, HEAD).result
+            result = _fit(data, others)
             n_random = _n_tested(data.cache) if data.split.info.origin == "given" else 0
     except TlfeatError as error:
         return {"lines": [], "commands": [], "accuracy": None, "interval": None, "confused": [], "error": str(error)}
@@ -69,6 +77,13 @@ def fit_answers(csv: Path, options: Mapping[str, Any], command_line: Callable[..
         "confused": _confused(result),
         "error": "",
     }
+
+
+def _fit(data: Data, others: Path | None) -> Result:
+    if others is not None:
+        with suppress(DataError), open_cache(others) as more:  # every picture has a label
+            return fit_sklearn(data, SPREAD, unlabelled=more).result
+    return fit_sklearn(data, HEAD).result
 
 
 def _n_tested(cache: Cache) -> int:

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tlfeat.heads.blocks import steady_threads
+from tlfeat.heads.learner import LinearModel
+from tlfeat.heads.spreading import Graph, fit_spread
 from tlfeat.labelling.answers import Answer
 from tlfeat.labelling.background import Extraction
 from tlfeat.labelling.choose import ASKED, choose, codes_of
-from tlfeat.labelling.learner import LinearModel
 from tlfeat.labelling.order import is_random_turn
 from tlfeat.labelling.pool import NOTHING, Look, Pool
 from tlfeat.labelling.questions import Question
 from tlfeat.labelling.session import Facts
-from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.types import Labels
 
 if TYPE_CHECKING:  # what measures comes when there is something to measure: the first picture does not wait for it

@@ -11,12 +11,12 @@ import numpy as np
 from tlfeat.cache.contents import Origin, choose_layers, holds_texts, origin
 from tlfeat.cache.reader import Cache
 from tlfeat.errors import UsageError
+from tlfeat.heads.spreading import Graph, fit_spread
 from tlfeat.images.urls import below
 from tlfeat.labelling.answers import Answer, answers_in
 from tlfeat.labelling.choose import ASKED, choose, codes_of
 from tlfeat.labelling.order import POOL, in_turns, is_random_turn, pool_and_reserve, random_order
 from tlfeat.labelling.pictures import from_folder
-from tlfeat.labelling.spreading import Graph, fit_spread
 from tlfeat.text import counted, one_line
 from tlfeat.types import Labels, Rows, StrPath
 

@@ -94,7 +94,7 @@ def open_labelling(wanted: Wanted, command_line: Callable[..., str]) -> Iterator
         server = opened.enter_context(
             Server(
                 session,
-                lambda: _finish(pictures.csv, wanted, command_line),
+                lambda: _finish(pictures.csv, wanted, command_line, extraction.cache),
                 f"Label {images.name}",
                 port=wanted.port,
             )
@@ -126,10 +126,10 @@ def _extracting_behind(
         extraction.stop()
 
 
-def _finish(csv: Path, wanted: Wanted, command_line: Callable[..., str]) -> dict[str, Any]:
+def _finish(csv: Path, wanted: Wanted, command_line: Callable[..., str], cache: Path | None) -> dict[str, Any]:
     from tlfeat.labelling.finish import fit_answers  # late: the first picture does not wait for heads
 
-    return fit_answers(csv, wanted.options, command_line)
+    return fit_answers(csv, wanted.options, command_line, others=cache)
 
 
 def answers_path(images: ImageSet) -> Path:

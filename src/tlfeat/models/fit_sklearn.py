@@ -29,9 +29,10 @@ from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, refused_share, save_rejector
 from tlfeat.heads.saved import save_head, untrusted_types
 from tlfeat.heads.shift import HeldOut, some_rows, tell_apart
-from tlfeat.heads.table import Head, check_effort, find_head, search_settings
+from tlfeat.heads.table import SPREAD, Head, check_effort, find_head, search_settings, spread_head
 from tlfeat.memory import available_memory
 from tlfeat.models.saved import Fitted, Outcome, known_result, model_folder, write_model
+from tlfeat.models.unlabelled import read_unlabelled
 from tlfeat.records import Timing, side_by_side
 from tlfeat.types import Labels, OnProgress, Rows, RowSource, silent
 
@@ -68,6 +69,7 @@ def fit_sklearn(
     effort: str = "quick",
     parameters: Mapping[str, Any] | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
+    unlabelled: Cache | None = None,
     file_format: str = "skops",
     is_fresh: bool = False,
     on_progress: OnProgress = silent,
@@ -78,7 +80,7 @@ def fit_sklearn(
     ----------
     data : Data
     head : str
-        A name of ``heads.table``, or a classifier of any package as ``package.module:Class``.
+        A name of ``heads.table``, "spread", or a classifier of any package as ``package.module:Class``.
     layer : str or sequence of str, optional
         `avg_pool` by default, or the only layer there is. Of several the search takes one, or all side by side.
     is_searched : bool, default=True
@@ -87,14 +89,17 @@ def fit_sklearn(
         How much that search tries; "thorough" takes many times as long.
     parameters, grid : mappings, optional
         Of such a classifier: parameters with their value, and with the values to compare.
+    unlabelled : Cache, optional
+        Of images that labels spread to, for the head "spread"; by default those of `data` that have no label.
     file_format : str, default="skops"
         Or "joblib".
     is_fresh : bool, default=False
         Fit again even if an equal Result exists.
     """
-    entry = find_head(head, parameters, grid)
     check_effort(effort)
     layers = choose_layers(data.cache, layer)
+    found = read_unlabelled(unlabelled or data.cache, data, layers) if head == SPREAD else None
+    entry = find_head(head, parameters, grid) if found is None else spread_head(found.rows)
     settings = {
         "model": head,
         "layer": side_by_side(layers),
@@ -102,6 +107,7 @@ def fit_sklearn(
         "is_searched": is_searched,
         "file_format": file_format,
         **search_settings(effort, is_searched=is_searched),
+        **({"unlabelled": found.digest} if found else {}),
         **({"parameters": dict(parameters)} if parameters else {}),
         **({"grid": {name: list(values) for name, values in grid.items()}} if grid else {}),
     }

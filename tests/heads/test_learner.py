@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tlfeat.errors import ModelError
-from tlfeat.labelling.learner import C, LinearModel, fit
+from tlfeat.heads.learner import C, LinearModel, fit
 from tlfeat.types import Labels, Rows
 
 

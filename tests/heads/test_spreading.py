@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tlfeat.labelling import spreading
-from tlfeat.labelling.learner import LinearModel, fit
-from tlfeat.labelling.spreading import Graph, fit_spread
+from tlfeat.heads import spreading
+from tlfeat.heads.learner import LinearModel, fit
+from tlfeat.heads.spreading import Graph, fit_spread
 from tlfeat.types import Labels, Rows
 
 

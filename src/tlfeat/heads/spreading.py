@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tlfeat.heads.blocks import MAPPINGS, steady_threads
-from tlfeat.labelling.learner import LinearModel, fit
+from tlfeat.heads.learner import LinearModel, fit
 from tlfeat.types import Floats, Labels, Rows
 
 #: Pictures in the graph, the first of a pool in random order; labelled ones beyond them are tied to these.

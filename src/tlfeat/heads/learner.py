@@ -1,4 +1,4 @@
-"""The head that learns while somebody labels: logistic regression on rows of length 1, fitted after each answer."""
+"""A head that learns label by label: logistic regression on rows of length 1, fitted again after each."""
 
 from __future__ import annotations
 
