@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import shutil
@@ -163,10 +164,19 @@ def test_weights_come_from_a_file_with_or_without_the_top(
 
 
 def test_efficientnet_from_a_file_is_the_graph_that_its_imagenet_weights_were_made_for(
-    tmp_path: Path, pixels: Pixels
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keras adds a Rescaling layer for weights="imagenet" alone; without it rows are wrong without an error."""
-    import_keras()
+    """Keras adds a Rescaling layer for weights="imagenet" alone; without it rows are wrong without an error.
+
+    That is where its graph begins: one block of it is enough.
+    """
+    keras = import_keras()
+    from keras.src.applications.efficientnet import DEFAULT_BLOCKS_ARGS, EfficientNet
+
+    first = functools.partial(
+        EfficientNet, 1.0, 1.0, 224, blocks_args=DEFAULT_BLOCKS_ARGS[:1], name="efficientnetb0", weights_name="b0"
+    )
+    monkeypatch.setattr(keras.applications, "EfficientNetB0", first)
     path = tmp_path / "b0.weights.h5"
     random = build_base(BackboneSpec("efficientnet_b0", "random", (32, 32)), (32, 32))
     random.save_weights(path)
@@ -182,16 +192,14 @@ def test_weights_that_do_not_fit_say_what_was_expected_and_nothing_more(tmp_path
     keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]).save_weights(path)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")  # Keras gives one for every layer
-        with pytest.raises(WeightsError, match=r"does not fit mobilenet_v2_0.35.*keras.applications.MobileNetV2"):
-            build_base(BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32)), (32, 32))
+        with pytest.raises(WeightsError, match=r"does not fit mobilenet_0.25.*keras.applications.MobileNet, with or"):
+            build_base(BackboneSpec("mobilenet_0.25", str(path), (32, 32)), (32, 32))
     assert [str(warning.message) for warning in seen] == []
 
 
-def test_weights_of_another_backbone_name_it(tmp_path: Path) -> None:
-    path = tmp_path / "w.weights.h5"
-    build_base(BackboneSpec("mobilenet_v2_0.5", "random", (32, 32)), (32, 32)).save_weights(path)
-    with pytest.raises(WeightsError, match=r"does not fit mobilenet_v2_0\.35: .*Use --backbone mobilenet_v2_0\.5\."):
-        build_base(BackboneSpec("mobilenet_v2_0.35", str(path), (32, 32)), (32, 32))
+def test_weights_of_another_backbone_name_it(small: BackboneSpec) -> None:
+    with pytest.raises(WeightsError, match=r"does not fit mobilenet_v2_0\.35: .*Use --backbone mobilenet_0\.25\."):
+        build_base(BackboneSpec("mobilenet_v2_0.35", small.weights, (32, 32)), (32, 32))
 
 
 def test_no_network_says_which_file_to_fetch_and_how_to_pass_it(
@@ -250,12 +258,12 @@ def test_a_model_file_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_model_whose_weights_have_changed_is_refused(
-    small: BackboneSpec, make_photos: MakePhotos, tmp_path: Path
+    small_network: Path, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
-    weights = shutil.copy(small.weights, tmp_path / "w.weights.h5")
-    job = plan_extraction(make_photos(n=6), backbone="mobilenet_0.25", weights=str(weights), input_size=(32, 32))
+    weights = shutil.copy(small_network, tmp_path / "w.keras")
+    job = plan_extraction(make_photos(n=6), backbone=str(weights), preprocess="tf")
     with open_data(job.run().cache, seed=0) as data:
-        result = fit_sklearn(data, "svm").result
+        result = fit_sklearn(data, "ridge", is_searched=False).result
     assert Model(Path(result.model)).classes == ["cat", "dog"]
     with weights.open("ab") as file:
         file.write(b"x")
@@ -264,9 +272,9 @@ def test_a_model_whose_weights_have_changed_is_refused(
 
 
 def test_second_extract_starts_no_tensorflow(tmp_path: Path) -> None:
-    plan_extraction().run()
+    plan_extraction(layers=["avg_pool"]).run()
     code = (
-        "import sys; sys.argv = ['tlfeat', 'extract', '--json']\n"
+        "import sys; sys.argv = ['tlfeat', 'extract', '--layer', 'avg_pool', '--json']\n"
         "from tlfeat.cli.app import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules and 'sklearn' not in sys.modules"
@@ -308,12 +316,12 @@ def test_network_extraction_killed_in_the_middle_ends_with_the_same_bits(tmp_pat
 def test_real_weights_reach_the_accuracy_that_right_preprocessing_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of every fourth image a plain script with Keras and scikit-learn has 95.2 %, and 78 % without preprocessing."""
+    """Of every eighth image a plain script with Keras and scikit-learn has 96.8 %, and 68 % without preprocessing."""
     import tarfile
 
     with tarfile.open(SHARED / "data" / "cats_dogs.tar") as archive:
         members = sorted((member for member in archive if member.isfile()), key=lambda member: member.name)
-        archive.extractall(tmp_path, members[::4], filter="data")
+        archive.extractall(tmp_path, members[::8], filter="data")
     monkeypatch.chdir(tmp_path)
     job = plan_extraction(
         tmp_path / "cats_dogs",
@@ -321,8 +329,8 @@ def test_real_weights_reach_the_accuracy_that_right_preprocessing_gives(
         weights=str(SHARED / "weights" / "mobilenet_v2_0.35_224_no_top.weights.h5"),
     )
     with open_data(job.run().cache, seed=0) as data:
-        assert (data.split.info.origin, data.split.info.n_test) == ("given", 125)
-        assert fit_sklearn(data, "logreg").result.score.accuracy == pytest.approx(0.952, abs=0.025)
+        assert (data.split.info.origin, data.split.info.n_test) == ("given", 63)
+        assert fit_sklearn(data, "logreg").result.score.accuracy == pytest.approx(0.968, abs=0.033)
 
 
 def with_layer_called(name: str, folder: Path) -> BackboneSpec:

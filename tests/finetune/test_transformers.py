@@ -158,9 +158,9 @@ def test_a_killed_training_goes_on_from_its_last_saved_epoch(
 
 
 def test_more_blocks_than_there_are_is_said(folders: Path, photos: Path, eagerly: None) -> None:
-    with data_of("vit", folders, photos) as data:
+    with data_of("dinov3", folders, photos) as data:
         result = fit_keras(data, replace(LAST_BLOCK, unfreeze_last=12, epochs=1)).result
-    assert "vit has 3 blocks, not 12: the whole backbone trains" in result.notes
+    assert "dinov3 has 3 blocks, not 12: the whole backbone trains" in result.notes
 
 
 @pytest.mark.soak

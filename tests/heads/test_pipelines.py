@@ -77,6 +77,12 @@ WAYS = [
 ]
 
 
+# every head with two and three classes, and with every way of taking rows; the other pairs are in `make soak`
+@pytest.mark.sample(
+    *("logreg-standardised-2", "logreg-root-l2-3", "logreg-raw-2", "logreg-l2-3", "logreg-root-2", "logreg-whitened-3"),
+    *("linear-svm-standardised-3", "linear-svm-root-l2-2", "ridge-standardised-2", "ridge-root-l2-3"),
+    *("lda-standardised-3", "lda-root-2", "svm-standardised-2", "svm-root-l2-3", "knn-raw-2", "knn-root-3"),
+)
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize(("name", "rows_choice"), WAYS)
 def test_scikit_learn_fits_the_same_head(
