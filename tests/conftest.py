@@ -212,6 +212,15 @@ def _cheap_stand_ins(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def light_nncf() -> None:
+    """NNCF without PyTorch, which it imports where there is one: three quarters of its import."""
+    if importlib.util.find_spec("nncf") is not None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "torch", None)
+            importlib.import_module("nncf")
+
+
 @pytest.fixture
 def encoder() -> CountingEncoder:
     return CountingEncoder()

@@ -105,7 +105,6 @@ HEAVY = {
         "heads.shift",
         "extract.precision",
         "extract.transformer",
-        "images.example",
         "report.embedding_map",
         "report.cluster_map",
     },

@@ -195,9 +195,11 @@ def _refuse_in_use(*paths: Any, **_: Any) -> None:
     for path in paths[:2]:
         if isinstance(path, int) or not os.path.lexists(path):
             continue
-        for used in _used_files():
-            is_below = os.path.isdir(path) and used.startswith(os.path.realpath(path) + os.sep)
-            if is_below or (os.path.exists(used) and os.path.exists(path) and os.path.samefile(used, path)):
+        below = os.path.realpath(path) + os.sep if os.path.isdir(path) else None
+        same = os.stat(path) if os.path.exists(path) else None
+        for used in set(_used_files()):  # a library is mapped in several pieces
+            is_below = below is not None and used.startswith(below)
+            if is_below or (same is not None and os.path.exists(used) and os.path.samestat(os.stat(used), same)):
                 raise PermissionError(errno.EACCES, "in use by this process", os.fspath(path))
 
 

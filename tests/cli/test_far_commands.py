@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from made_servers import serving
 from tlfeat.cli.app import app
+from tlfeat.images import remote
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -82,7 +83,8 @@ def test_nothing_that_grants_access_is_written_or_said(
     for url in (f"s3://a:{secret}@b/c", f"https://h/x.png?sig={secret}", f"http://{secret}@h/t.csv"):
         said += run("extract", url, "--backbone", "pixels", code=2)
         said += run("predict", "m", url, code=2)
-    run("similar", "cat/01.png", "--output", "out")
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.001)
+    run("similar", "cat/01.png", "--output", "out")  # of a server that is gone
     assert secret not in said
     for path in tmp_path.rglob("*"):
         if path.is_file():

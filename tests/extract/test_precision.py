@@ -39,7 +39,7 @@ needs_nncf = pytest.mark.skipif(not int8.is_installed(), reason="NNCF is not ins
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, light_nncf: None) -> Path:
     """A folder with the built-in example, and with its network at float32 and int8."""
     home = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:

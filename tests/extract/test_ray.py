@@ -45,7 +45,14 @@ class Cluster:
         self.folder = folder
         self.nodes: list[Any] = []
         self._cluster = ray.cluster_utils.Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+            initialize_head=True,
+            # a process each for logs and for growing the cluster is two that nothing here asks
+            head_node_args={
+                "num_cpus": 1,
+                "include_dashboard": False,
+                "no_monitor": True,
+                "include_log_monitor": False,
+            },
         )
         self.address: str = self._cluster.address
 

@@ -18,6 +18,7 @@ from tlfeat.images.load import load_images
 from tlfeat.images.open_store import is_store, open_store, recorded_store
 from tlfeat.images.remote import N_TRIES, RemoteStore
 from tlfeat.images.seen import Seen
+from tlfeat.images.thumbnails import known_thumbnail
 from tlfeat.images.urls import checked_url, holds_secret, url_name
 
 fsspec = pytest.importorskip("fsspec")
@@ -246,6 +247,16 @@ def test_a_server_that_is_gone_stops_the_run_and_not_each_image(site: Site, monk
     with pytest.raises(DataError, match="3 images in a row could not be read") as caught:
         store.read("cat/2.png")
     assert not isinstance(caught.value, BadImage)
+
+
+def test_a_page_asks_a_server_that_is_gone_for_two_pictures_and_no_more(site: Site) -> None:
+    site.rules = {path: status(503) for path in FILES if "cat" in path}
+    store = RemoteStore(f"{site.url}/photos")
+    assert [known_thumbnail(store, f"cat/{i}.png", "", 8) for i in range(3)] == [b""] * 3
+    assert [site.asked[f"GET /photos/cat/{i}.png"] for i in range(3)] == [N_TRIES, N_TRIES, 0]
+    store.read("dog/0.png")  # it is there again
+    known_thumbnail(store, "cat/2.png", "", 8)
+    assert site.asked["GET /photos/cat/2.png"] == N_TRIES
 
 
 def test_redirects_are_followed_within_a_host_and_to_no_other(site: Site) -> None:

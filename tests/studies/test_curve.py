@@ -35,9 +35,9 @@ from tlfeat.types import Labels
 
 @pytest.fixture
 def cache(make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of 24 pictures of each of two classes, in a working folder of its own."""
+    """A cache of 24 pictures of each of two classes, 48 columns wide, in a working folder of its own."""
     monkeypatch.chdir(tmp_path)
-    return extract_rows(load_images(make_photos(n=24)), PixelEncoder(), tmp_path / "c.h5").cache
+    return extract_rows(load_images(make_photos(n=24)), PixelEncoder((4, 4)), tmp_path / "c.h5").cache
 
 
 def run_curve(cache: Path, **options: Any) -> Curve:
@@ -187,7 +187,8 @@ def test_counts_that_are_none_are_refused(text: str) -> None:
 # --- a curve --------------------------------------------------------------------------------------------------
 
 
-def test_a_curve_has_every_count_and_all_images_once(cache: Path) -> None:
+def test_a_curve_has_every_count_and_all_images_once(make_photos: MakePhotos, tmp_path: Path) -> None:
+    cache = extract_rows(load_images(make_photos(n=24)), PixelEncoder(), tmp_path / "c.h5").cache
     found = run_curve(cache, heads=("logreg", "knn"), has_pixels=True, n_draws=2)
     assert list(found.lines) == ["logreg", "knn", "pixels+logreg"]
     for line in found.lines.values():
@@ -336,7 +337,7 @@ def test_classes_of_different_sizes_are_said(make_photos: MakePhotos, tmp_path: 
     photos = make_photos(n=24)
     for i in range(12, 24):
         (photos / "dog" / f"{i}.png").unlink()
-    path = extract_rows(load_images(photos), PixelEncoder(), tmp_path / "c.h5").cache
+    path = extract_rows(load_images(photos), PixelEncoder((4, 4)), tmp_path / "c.h5").cache
     found = run_curve(path, heads=("lda",), counts=(5, 15, 0))
     assert [place.n_labels for place in found.lines["lda"]] == [10, 25, 29]  # of dogs there are 10 to learn from
     assert found.notes == ["all are 10 to 19 images a class, in proportions that balanced draws do not have"]

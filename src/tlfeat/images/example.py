@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -67,11 +68,10 @@ def load_digit_halves() -> DigitHalves:
     middle; both halves therefore hold images of the same writers.
     """
     import numpy as np
-    from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    greys = np.rint(bunch.images * (255 / MAX_GREY_LEVEL)).astype(np.uint8)
-    digits = bunch.target.astype(np.int64)
+    table = np.loadtxt(file_of_scikit_learn("data", "digits.csv.gz"), delimiter=",")  # (1797, 8 * 8 + 1)
+    greys = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / MAX_GREY_LEVEL)).astype(np.uint8)
+    digits = table[:, -1].astype(np.int64)
     rng = np.random.default_rng(SPLIT_SEED)
     development: dict[int, NDArray[np.int64]] = {}
     test: dict[int, NDArray[np.int64]] = {}
@@ -81,6 +81,13 @@ def load_digit_halves() -> DigitHalves:
         development[digit] = shuffled[:development_count]
         test[digit] = shuffled[development_count:]
     return DigitHalves(greys, digits, development, test)
+
+
+def file_of_scikit_learn(*parts: str) -> Path:
+    """Return a file of scikit-learn's data sets, without its import, which takes a second or more."""
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent.joinpath("datasets", *parts)
 
 
 def write_digits(folder: Path, *, per_class: int = 10) -> Path:

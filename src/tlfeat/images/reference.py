@@ -7,16 +7,15 @@ tell how much of something else a model refuses.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tlfeat.images.decode import decode_bytes
+from tlfeat.images.example import file_of_scikit_learn
 from tlfeat.types import Pixels
 
 if TYPE_CHECKING:
@@ -65,14 +64,10 @@ def decode_picture(picture: Picture, size: tuple[int, int], resize: str) -> Pixe
 
 
 def _crops() -> list[Picture]:
-    # importing scikit-learn for two files would take a second or more
-    spec = importlib.util.find_spec("sklearn")
-    assert spec is not None and spec.origin is not None
     rng = np.random.default_rng(0)
     found = []
     for name in ("china.jpg", "flower.jpg"):
-        file = Path(spec.origin).parent / "datasets" / "images" / name
-        photograph = decode_bytes(file.read_bytes(), None)
+        photograph = decode_bytes(file_of_scikit_learn("images", name).read_bytes(), None)
         height, width = photograph.shape[:2]
         for _ in range(_N_CROPS):
             side = int(rng.integers(80, height))

@@ -27,6 +27,9 @@ N_TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S = 6, 0.3, 8.0
 #: After so many images in a row that could not be reached the server is taken to be gone.
 _MOST_LOST = 100
 
+#: After so many in a row a page leaves out its other pictures: each would be waited for 10 seconds.
+_MOST_WAITED_FOR = 2
+
 
 class RemoteStore:
     """The `stores.Store` of a URL that `urls.checked_url` returned."""
@@ -96,6 +99,11 @@ class RemoteStore:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         self._lose(why)
         raise BadImage(f"{why}; tried {N_TRIES} times")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the last images that were asked for could not be had, so that who can do without asks no more."""
+        return self._n_lost >= _MOST_WAITED_FOR
 
     def _lose(self, why: str) -> None:
         self._n_lost += 1  # a count that threads may get wrong by a few

@@ -13,6 +13,7 @@ from typing import Any
 from tlfeat.errors import DataError
 from tlfeat.images.decode import Picture, content_of, jpeg_thumbnail, n_cores, read_picture, thumbnail
 from tlfeat.images.image_set import content_key
+from tlfeat.images.remote import RemoteStore
 from tlfeat.images.stores import Store
 from tlfeat.types import OnProgress, Pixels, silent
 
@@ -89,7 +90,7 @@ def known_thumbnail(home: Path | Store | None, path: str, key: str | None, side:
 
     A stranger's cache may name any picture of the user's, and pages are made to be shown.
     """
-    if home is None:
+    if home is None or (isinstance(home, RemoteStore) and home.is_gone):
         return b""
     try:
         content = content_of(home, path)
