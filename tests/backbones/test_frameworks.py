@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from tlfeat.backbones.frameworks import uncollected
+from tlfeat.backbones.frameworks import import_keras, uncollected
 
 
 class Node:
@@ -23,7 +23,7 @@ def test_what_an_import_makes_is_left_out_of_collections_and_garbage_of_before_i
     try:
         if not is_enabled:
             gc.disable()
-        with pytest.raises(ImportError), uncollected():
+        with pytest.raises(ImportError), uncollected("never_imported"):
             assert (garbage(), gc.isenabled()) == (None, False)
             made = Node()
             raise ImportError
@@ -31,3 +31,21 @@ def test_what_an_import_makes_is_left_out_of_collections_and_garbage_of_before_i
     finally:
         gc.enable()
     assert not any(known is made for known in gc.get_objects())
+
+
+def test_a_package_that_is_there_freezes_nothing() -> None:
+    made = Node()
+    with uncollected("gc"):
+        assert gc.isenabled()
+    found = weakref.ref(made)
+    del made
+    gc.collect()
+    assert found() is None
+
+
+def test_networks_are_freed_although_keras_is_asked_for_again() -> None:
+    import_keras()
+    network = weakref.ref(import_keras().Sequential([import_keras().layers.Dense(3)]))
+    import_keras()
+    gc.collect()
+    assert network() is None

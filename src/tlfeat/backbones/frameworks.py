@@ -30,7 +30,8 @@ def import_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with silent_stderr(), uncollected():  # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
+    # TensorFlow 2.21 greets on file descriptor 2 before it has read its log level
+    with silent_stderr(), uncollected("keras"):
         import keras
     # "5 out of the last 7 calls triggered tf.function retracing" when several networks train in one process
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -38,13 +39,16 @@ def import_keras() -> Any:
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Leave what a large package makes while it is imported out of this and every later garbage collection.
+def uncollected(package: str) -> Iterator[None]:
+    """Leave what a large package makes while it is first imported out of this and every later garbage collection.
 
     TensorFlow makes 400,000 objects that stay: collections take a fifth of its import, and Keras collects whenever a
     network is built, for 0.2 s. What was garbage before is collected first; what was alive is freed as ever, unless it
     refers to itself.
     """
+    if package in sys.modules:  # networks that are alive by now have to be freed
+        yield
+        return
     is_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -115,7 +119,7 @@ def import_hub(part: str = "keras_hub") -> Any:
     if part.startswith("keras"):
         import_keras()  # on TensorFlow and quietly, which KerasHub would not be
     try:
-        with contextlib.nullcontext() if part in sys.modules else uncollected():
+        with uncollected(part):
             found = importlib.import_module(part)
     except ModuleNotFoundError as error:
         if part.startswith("keras_hub.src"):
