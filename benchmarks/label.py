@@ -8,7 +8,8 @@ Needs the data and weights of ``TLFEAT_SHARED`` (default ``../shared``).
     python benchmarks/label.py --tables-only                     # the tables from the JSON, runs nothing
 
 Answers are simulated: they are the labels of the sets. Each seed draws other test pictures, another order and another
-reserve. Parts: `penalty`, accuracy of heads of few random labels; `labels`, how many each rule needs; `estimate`, how
+reserve. Parts: `penalty`, accuracy of heads of few random labels; `spread`, of those that also learn from what these
+labels spread to; `labels`, how many each rule needs; `estimate`, how
 often its intervals hold the truth, and what stops too early; `speed`, processor time of a refit and of a choice.
 """
 
@@ -45,7 +46,7 @@ SETS = ("cats_dogs", "potato", "sign_digits", "cifar10")
 CIFAR_PER_CLASS = 500
 #: So many pictures of a set are drawn at most.
 MOST_PICTURES = 3_000
-PARTS = ("penalty", "labels", "estimate", "speed")
+PARTS = ("penalty", "spread", "labels", "estimate", "speed")
 
 #: Shares of the accuracy of all labels that are waited for, and the labels after which nobody waits any longer.
 LEVELS, MOST = (0.90, 0.95), 600
@@ -125,6 +126,31 @@ def measure_penalty(file: Path, args: argparse.Namespace) -> Record:
         "seeds": len(found),
         "accuracy": {way: np.mean([one[way] for one in found], axis=0).tolist() for way in found[0]},
     }
+
+
+# --- spread -------------------------------------------------------------------------------------------------
+
+
+def spread_of(seed: int, file: Path) -> dict[str, list[list[float]]]:
+    """Return the accuracy and the log loss at each number of random labels, of the labels alone and as they spread."""
+    pictures = pictures_of(file, seed, HELD_OUT)
+    graph, k = Graph(pictures.rows), pictures.n_classes
+    found: dict[str, list[list[float]]] = {"labels alone": [], "labels spread": []}
+    for n in FEW:
+        places, labels = np.arange(n), pictures.labels[:n]
+        heads = learner.fit(pictures.rows[:n], labels, k), fit_spread(graph, places, labels, k)
+        for line, head in zip(found.values(), heads, strict=True):
+            chances = head.probabilities(pictures.test_rows)[np.arange(len(pictures.test_labels)), pictures.test_labels]
+            line.append([pictures.accuracy(head), float(-np.log(np.maximum(chances, 1e-6)).mean())])
+    return found
+
+
+def measure_spread(file: Path, args: argparse.Namespace) -> Record:
+    """Average over the seeds, with the standard error of the difference of the accuracies."""
+    found = each_seed(partial(spread_of, file=file), args)
+    means = {way: np.mean([one[way] for one in found], axis=0).tolist() for way in found[0]}
+    gains = np.array([np.subtract(one["labels spread"], one["labels alone"])[:, 0] for one in found])
+    return {"means": means, "error": (gains.std(axis=0, ddof=1) / np.sqrt(len(gains))).tolist()}
 
 
 # --- labels -------------------------------------------------------------------------------------------------
@@ -286,6 +312,7 @@ def with_earlier(record: Record, records: list[Record]) -> Record:
 
 MEASURE = {
     "penalty": measure_penalty,
+    "spread": measure_spread,
     "labels": measure_labels,
     "estimate": measure_estimate,
     "speed": measure_speed,
@@ -314,6 +341,20 @@ def penalty_table(records: list[Record]) -> str:
     mean = {way: np.mean([record["accuracy"][way] for record in records], axis=0) for way in ways}
     rows = [(way, *(f"{100 * accuracy:.1f} %" for accuracy in mean[way])) for way in ways]
     return markdown_table(["rows and penalty", *(f"{n} labels" for n in FEW)], rows)
+
+
+def spread_table(records: list[Record]) -> str:
+    """Return accuracies with and without what labels spread to, what that brings, and the log losses."""
+    rows = []
+    for record in records:
+        alone, spread = (np.array(record["means"][way]) for way in ("labels alone", "labels spread"))
+        gains = zip(alone, spread, record["error"], strict=True)
+        cells = [
+            f"{100 * a[0]:.1f} → {100 * b[0]:.1f} % ({100 * (b - a)[0]:+.1f} ± {196 * e:.1f})" for a, b, e in gains
+        ]
+        rows.append((record["name"], "accuracy", *cells))
+        rows.append(("", "log loss", *(f"{a[1]:.2f} → {b[1]:.2f}" for a, b in zip(alone, spread, strict=True))))
+    return markdown_table(["set and network", "", *(f"{n} labels" for n in FEW)], rows)
 
 
 def labels_table(records: list[Record]) -> str:
@@ -407,7 +448,13 @@ def speed_table(records: list[Record]) -> str:
     return markdown_table(["labels", "what", "time", "processor time"], rows)
 
 
-TABLES = {"penalty": penalty_table, "labels": labels_table, "estimate": estimate_table, "speed": speed_table}
+TABLES = {
+    "penalty": penalty_table,
+    "spread": spread_table,
+    "labels": labels_table,
+    "estimate": estimate_table,
+    "speed": speed_table,
+}
 
 
 def taken(records: list[Record]) -> str:

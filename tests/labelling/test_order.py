@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tlfeat.labelling.order import pool_and_reserve, random_order
+from tlfeat.labelling.order import POOL, embedding_order, in_turns, pool_and_reserve, random_order
 
 PATHS = [f"class{i % 3}/picture {i}.jpg" for i in range(3_000)]
 
@@ -35,3 +35,20 @@ def test_no_question_is_chosen_of_the_reserve() -> None:
     assert np.array_equal(np.concatenate([reserve, pool]), order[:1_001])
     assert [len(part) for part in pool_and_reserve(order)] == [2_400, 600]
     assert [len(part) for part in pool_and_reserve(order[:1])] == [0, 1]
+
+
+def test_of_every_beginning_a_fifth_measures() -> None:
+    choosable, reserve = pool_and_reserve(random_order(PATHS), pool=1_003)
+    order = in_turns(choosable, reserve)
+    is_reserved = np.isin(order, reserve)
+    assert sorted(order) == sorted([*choosable, *reserve])
+    assert [int(is_reserved[:n].sum()) for n in (1, 5, 6, 500, 1_003)] == [1, 1, 2, 100, 201]
+    assert np.array_equal(order[is_reserved], reserve) and np.array_equal(order[~is_reserved], choosable)
+    assert in_turns(choosable[:2], reserve[:4]).tolist() == [reserve[0], *choosable[:2], *reserve[1:4]]
+
+
+def test_rows_are_wanted_in_that_order_and_all_of_them() -> None:
+    paths = [f"{i}.jpg" for i in range(POOL + 100)]
+    order, random = embedding_order(paths, seed=2), random_order(paths, seed=2)
+    assert np.array_equal(order[:POOL], in_turns(*pool_and_reserve(random)))
+    assert np.array_equal(order[POOL:], random[POOL:])

@@ -80,6 +80,21 @@ def test_from_a_folder_to_a_head(make_photos: MakePhotos) -> None:
     assert [path.name for path in Path().iterdir() if path.name.startswith(".photos")] == []
 
 
+def test_typical_pictures_are_found_although_only_the_first_rows_are_clustered(
+    make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlfeat.labelling.choose._CLUSTERED", 15)
+    folder = loose(make_photos(45))
+    plan_extraction(folder, **PIXELS).run()  # the cache has them in the order of their names
+    with open_labelling(Wanted(str(folder), options=PIXELS), command_line) as server:
+        wait_for(lambda: server.session.state()["n_embedded"] == 90)
+        wait_for(lambda: server.session.asker.learned.chosen)
+        label(server, 8)
+        answers = server.session.facts().answers.values()
+    assert [answer.source for answer in answers].count("typical") >= 4
+    assert {answer.label for answer in answers if answer.source == "typical"} == {"cat", "dog"}
+
+
 def test_a_second_run_goes_on(make_photos: MakePhotos) -> None:
     folder = loose(make_photos(10))
     for n_before in (0, 7):
