@@ -220,7 +220,7 @@ def estimates_of(seed: int, file: Path) -> Record:
     doubling = [
         [n, one.doubling, *one.doubling_interval, truth[2 * n] - accuracy]
         for n, one, accuracy in line
-        if one.doubling_interval is not None and 2 * n in truth
+        if one.doubling_interval is not None and n in LOOKS and 2 * n in truth
     ]
     stops = {name: [stop_of(line, until, rule) for until in UNTIL] for name, rule in STOPS.items()}
     return {"looks": looks, "doubling": doubling, "stops": stops}

@@ -82,6 +82,19 @@ def test_twice_the_labels_bring_more_where_the_curve_still_rises() -> None:
     assert flat.doubling == pytest.approx(0, abs=0.01)
 
 
+def test_what_twice_the_labels_bring_is_kept_where_it_is_not_asked_for() -> None:
+    rows, labels, is_random = answered(noise=1.6)
+    graph, places = Graph(rows), np.arange(200)
+    first = estimate(graph, places[:190], labels[:190], is_random[:190], 2)
+    assert first is not None and first.doubling is not None
+    kept = estimate(graph, places, labels, is_random, 2, before=first, has_doubling=False)
+    assert kept is not None and kept.n == first.n + 2
+    assert (kept.doubling, kept.doubling_interval) == (first.doubling, first.doubling_interval)
+    assert kept.heads[:10] == first.heads[:10] and len(kept.heads) == 15
+    anew = estimate(graph, places, labels, is_random, 2, before=kept)
+    assert anew is not None and anew.doubling != first.doubling
+
+
 def test_until_is_reached_when_the_lower_end_is_there() -> None:
     found = Estimate(100, 97, 0.97, wilson_interval(97, 100))
     assert is_reached(found, found.interval[0] - 0.01)

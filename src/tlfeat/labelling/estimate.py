@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def estimate(
         The one before: its heads are where these start. No head ever saw the fold that it predicts, because a picture
         keeps its fold. After an answer was taken back or changed, give none.
     has_doubling : bool, default=True
-        Whether to say what twice the labels would bring, which takes three times as long.
+        Whether to say anew what twice the labels would bring, which takes three times as long; else what `before` said.
 
     Returns
     -------
@@ -101,7 +101,33 @@ def estimate(
     fold_of = np.full(len(labels), -1)
     fold_of[random] = np.arange(len(random)) % N_FOLDS
     shares = _SHARES if has_doubling and len(random) >= _FEWEST else _SHARES[-1:]
-    starts = _starts(before, len(shares))
+    right, heads = _held_out(graph, places, labels, fold_of, n_classes, shares, _starts(before, len(shares)))
+    found = right[:, random]
+    n, n_right = len(random), int(found[-1].sum())
+    made = Estimate(n, n_right, n_right / n, wilson_interval(n_right, n), heads=tuple(heads))
+    if len(shares) > 1:
+        gain, gain_interval = _doubling(found, len(labels))
+        return replace(made, doubling=gain, doubling_interval=gain_interval)
+    if before is None:
+        return made
+    return replace(
+        made,
+        doubling=before.doubling,
+        doubling_interval=before.doubling_interval,
+        heads=(*before.heads[:-N_FOLDS], *heads),  # those of fewer labels are where a later estimate starts
+    )
+
+
+def _held_out(
+    graph: Graph,
+    places: Labels,
+    labels: Labels,
+    fold_of: Labels,
+    n_classes: int,
+    shares: Sequence[float],
+    starts: Sequence[LinearModel | None],
+) -> tuple[Bools, list[LinearModel | None]]:
+    """Return which labels heads of the first of the others get right, (n_shares, n), and these heads, fold by fold."""
     right, heads = np.zeros((len(shares), len(labels)), bool), list[LinearModel | None]()
     with steady_threads():
         for i, share in enumerate(shares):
@@ -113,10 +139,7 @@ def estimate(
                     head = fit_spread(graph, places[learned], labels[learned], n_classes, start=start)
                     right[i, held] = head.scores(graph.rows[places[held]]).argmax(axis=1) == labels[held]
                 heads.append(head)
-    found = right[:, random]
-    n, n_right = len(random), int(found[-1].sum())
-    gain, gain_interval = _doubling(found, len(labels)) if len(shares) > 1 else (None, None)
-    return Estimate(n, n_right, n_right / n, wilson_interval(n_right, n), gain, gain_interval, tuple(heads))
+    return right, heads
 
 
 def _starts(before: Estimate | None, n_shares: int) -> Sequence[LinearModel | None]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # what measures comes when there is something to measure: the
 #: Questions that are chosen in one go, spread over the pictures.
 N_AHEAD = 10
 
+#: After so many more random pictures it is said anew what twice the labels would bring: that takes long.
+_DOUBLING_EVERY = 5
+
 #: Pictures of a grid.
 N_GRID = 24
 
@@ -195,7 +198,9 @@ class Learning:
         before = found.estimate if drawn[: len(found.drawn)] == found.drawn else None
         places = np.array([found.place_of[number] for number, _ in labelled], np.int64)  # in the order of the answers
         is_random = np.array([answer.is_random for _, answer in labelled], bool)
-        measured = estimate(graph, places, found.labels[places], is_random, len(found.classes), before=before)
+        is_due = before is None or before.doubling is None or len(drawn) % _DOUBLING_EVERY == 0
+        labels, k = found.labels[places], len(found.classes)
+        measured = estimate(graph, places, labels, is_random, k, before=before, has_doubling=is_due)
         return replace(found, estimate=measured, drawn=drawn)
 
     def _chosen(self, found: Learned, labels: Labels, graph: Graph) -> Learned:
