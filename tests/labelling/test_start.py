@@ -76,7 +76,8 @@ def test_from_a_folder_to_a_head(make_photos: MakePhotos) -> None:
     assert {f"photos/{Path(path).name}" for path in result.test_paths} == drawn
     assert result.split.n_train + result.split.n_val == 48
     assert found["accuracy"] == result.score.accuracy > 0.6
-    assert (result.candidate, result.chosen["unlabelled"]) == ("spread", 30)  # what had no answer
+    assert (result.candidate, result.chosen["unlabelled"]) == ("spread", 30)
+    assert found["lines"][0].endswith("It also learned from 30 pictures without a label that look like those.")
     assert [path.name for path in Path().iterdir() if path.name.startswith(".photos")] == []
 
 

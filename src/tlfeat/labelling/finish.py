@@ -64,6 +64,8 @@ def fit_answers(
         leak_sentence(result.leaks),
         guessing_sentence(result.score, result.classes, name=result.candidate),
     ]
+    if n_spread := result.chosen.get("unlabelled", 0):
+        tested += f" It also learned from {counted(n_spread, 'picture')} without a label that look like those."
     return {
         "lines": [tested, *filter(None, warnings), *result.notes],
         "details": result_text(result, None, None).splitlines(),
