@@ -149,3 +149,5 @@ def test_what_cannot_be_learned_from_is_said(few: Path, tmp_path: Path) -> None:
 def test_it_has_no_parameters_to_set() -> None:
     with pytest.raises(UsageError, match="the search of spread sets its own"):
         find_head("spread", {"C": 3})
+    with pytest.raises(UsageError, match="only fit-sklearn and label fit it"):
+        find_head("spread")

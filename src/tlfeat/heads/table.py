@@ -219,6 +219,8 @@ def find_head(name: str, parameters: Values | None = None, grid: Mapping[str, Se
     for head in HEADS:
         if head.name == name:
             return head
+    if name == SPREAD:
+        raise UsageError(f"{SPREAD} learns from images without a label: only fit-sklearn and label fit it.")
     names = [head.name for head in HEADS]
     raise UsageError(
         f"No head '{name}'. {nearest(name, names, of='heads')} Any other classifier is named by its class, as "
