@@ -61,9 +61,12 @@ def test_the_saved_head_is_that_of_the_labelling(n_classes: int, monkeypatch: py
     np.testing.assert_allclose(predict_probabilities(fitted.head, rows), head.probabilities(rows), atol=2e-5)
     assert fitted.chosen["unlabelled"] == 300 and fitted.temperature == 1
     assert fitted.held_out is not None
+    held_once: list[int] = []
     for fold_head, learned in made[:-1]:
         held = [i for i, row in enumerate(rows[at]) if not (row == learned).all(axis=1).any()]
+        held_once += held
         np.testing.assert_allclose(fitted.held_out[held], fold_head.probabilities(rows[at][held]), atol=2e-5)
+    assert sorted(held_once) == list(range(len(at)))
 
 
 def test_it_is_better_than_one_of_labels_alone() -> None:
