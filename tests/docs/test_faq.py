@@ -13,7 +13,7 @@ from tlfeat.backbones.catalog import BACKBONES
 from tlfeat.cache.store import open_cache
 from tlfeat.evaluate.split import Split, make_split
 from tlfeat.extract.extract import extract_rows
-from tlfeat.heads.table import HEADS
+from tlfeat.heads.table import HEADS, SPREAD
 from tlfeat.images import folders
 from tlfeat.images.classes import renamed
 from tlfeat.images.folders import IMAGE_SUFFIXES, left_out_text
@@ -84,7 +84,7 @@ def test_a_moved_folder_is_recognised_by_the_bytes_of_its_images(
 
 def test_the_table_of_heads_and_the_number_of_backbones_are_those_of_the_code() -> None:
     table = FAQ.partition("## Which head?")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `([\w-]+)`", table, flags=re.MULTILINE)) == {head.name for head in HEADS}
+    assert set(re.findall(r"^\| `([\w-]+)`", table, flags=re.MULTILINE)) == {*(head.name for head in HEADS), SPREAD}
     assert f"all {len(BACKBONES)} " in FAQ
     assert f"The {len(BACKBONES)} networks" in (ROOT / "README.md").read_text(encoding="utf-8").replace("the ", "The ")
 
