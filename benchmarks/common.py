@@ -198,12 +198,19 @@ def measure_parts(
 def tables_of_parts(
     records: Sequence[Record],
     tables: Mapping[str, Callable[[list[Record]], str]],
-    taken: Callable[[list[Record]], str],
+    about: Callable[[Record], str] = lambda _: "",
 ) -> str:
-    """Return the table of each part that was measured, and below it how it was `taken`."""
+    """Return the table of each part that was measured; below it the machine, what `about` adds, and the load."""
     of_parts = {part: [record for record in records if record["part"] == part] for part in tables}
     found = [(part, own) for part, own in of_parts.items() if own]
-    return "\n\n".join(f"### {part}\n\n{tables[part](own)}\n\n{taken(own)}" for part, own in found)
+    return "\n\n".join(f"### {part}\n\n{tables[part](own)}\n\n{_taken(own, about)}" for part, own in found)
+
+
+def _taken(records: Sequence[Record], about: Callable[[Record], str]) -> str:
+    last, loads = records[-1], sorted(record["load"] for record in records)
+    load = f"load average {' to '.join(str(one) for one in dict.fromkeys((loads[0], loads[-1])))}"
+    facts = ", ".join(filter(None, [last["date"], machine_of(last), about(last), load]))
+    return f"{facts}; {versions_of(last['environment'])}."
 
 
 # --- pages --------------------------------------------------------------------------------------------------

@@ -306,16 +306,9 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.median(ordered):.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"
 
 
-def taken(records: list[Record]) -> str:
-    """Return the machine of the last record."""
-    last = records[-1]
-    machine = f"{last['date']}, {common.machine_of(last)}, load average {last['load']}"
-    return f"{machine}; {common.versions_of(last['environment'])}."
-
-
 def tables(records: list[Record]) -> str:
     """Return the tables of the page, each with its machine."""
-    return common.tables_of_parts(records, TABLES, taken)
+    return common.tables_of_parts(records, TABLES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

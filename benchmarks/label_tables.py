@@ -156,13 +156,6 @@ TABLES = {
 }
 
 
-def taken(records: list[Record]) -> str:
-    """Return the machine of the last record, and the load under which all were taken."""
-    last, loads = records[-1], [record["load"] for record in records]
-    conditions = f"{last['date']}, {common.machine_of(last)}, load average {min(loads)} to {max(loads)}; "
-    return f"{conditions}{last['seeds']} seeds; {common.versions_of(last['environment'])}."
-
-
 def tables(records: list[Record]) -> str:
     """Return the tables of the page, each with its conditions."""
-    return common.tables_of_parts(records, TABLES, taken)
+    return common.tables_of_parts(records, TABLES, lambda last: f"{last['seeds']} seeds")

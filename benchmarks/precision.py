@@ -382,16 +382,9 @@ TABLES = {
 }
 
 
-def taken(records: list[Record]) -> str:
-    """Return the machine of the last record, and the load under which all were taken."""
-    last, loads = records[-1], [record["load"] for record in records]
-    machine = f"{last['date']}, {common.machine_of(last)}, {last['isa']}, load average {min(loads)} to {max(loads)}"
-    return f"{machine}; {common.versions_of(last['environment'])}."
-
-
 def tables(records: list[Record]) -> str:
     """Return the tables of the page, each with the machine it was measured on."""
-    return common.tables_of_parts(records, TABLES, taken)
+    return common.tables_of_parts(records, TABLES, lambda last: str(last["isa"]))
 
 
 def isa() -> str:
