@@ -149,6 +149,14 @@ def test_what_cannot_be_learned_from_is_said(few: Path, tmp_path: Path) -> None:
             unlabelled_of(only, few)
 
 
+def test_what_a_head_does_not_take_is_said_and_not_passed_over(few: Path) -> None:
+    with open_data(few, seed=0) as data, open_cache(few) as more:
+        with pytest.raises(UsageError, match="the search of spread sets its own"):
+            fit_sklearn(data, "spread", parameters={"C": 3})
+        with pytest.raises(UsageError, match="--unlabelled is for --model spread: ridge"):
+            fit_sklearn(data, "ridge", unlabelled=more)
+
+
 def test_it_has_no_parameters_to_set() -> None:
     with pytest.raises(UsageError, match="the search of spread sets its own"):
         find_head("spread", {"C": 3})

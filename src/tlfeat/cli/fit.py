@@ -85,14 +85,11 @@ def run_fit_sklearn(
     from tlfeat.cache.contents import choose_layers
     from tlfeat.cache.store import open_cache
     from tlfeat.heads.saved import check_format
-    from tlfeat.heads.table import SPREAD, check_effort, find_head
+    from tlfeat.heads.table import check_effort, check_head
     from tlfeat.models.fit_sklearn import fit_sklearn
 
     parameters, compared = parse_parameters(param), parse_grid(grid)
-    if model != SPREAD or parameters or compared:
-        find_head(model, parameters, compared)
-    if unlabelled and model != SPREAD:
-        raise UsageError(f"--unlabelled is for --model {SPREAD}: {model} learns from images with a label alone.")
+    check_head(model, parameters, compared, has_unlabelled=unlabelled is not None)
     check_effort(search)
     check_format(file_format)
     with split.open(console.say) as data, open_cache(unlabelled) if unlabelled else nullcontext() as others:

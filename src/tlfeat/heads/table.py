@@ -191,6 +191,20 @@ def search_settings(effort: str = "quick", *, is_searched: bool = True) -> dict[
     return {"search": THOROUGH_VERSION}
 
 
+def check_head(
+    name: str,
+    parameters: Values | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    has_unlabelled: bool = False,
+) -> None:
+    """Raise `UsageError` unless there is a head that takes all this; "spread" is one, and takes unlabelled images."""
+    if name != SPREAD or parameters or grid:
+        find_head(name, parameters, grid)
+    if has_unlabelled and name != SPREAD:
+        raise UsageError(f"--unlabelled is for --model {SPREAD}: {name} learns from images with a label alone.")
+
+
 def find_head(name: str, parameters: Values | None = None, grid: Mapping[str, Sequence[Any]] | None = None) -> Head:
     """Return the table's entry, or one for any classifier that is named ``package.module:Class``.
 

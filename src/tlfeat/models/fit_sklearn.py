@@ -29,7 +29,7 @@ from tlfeat.heads.fit import N_FOLDS, Fit, fit_head, predict_probabilities
 from tlfeat.heads.reject import Rejector, coverage_table, fit_rejector, refused_share, save_rejector
 from tlfeat.heads.saved import save_head, untrusted_types
 from tlfeat.heads.shift import HeldOut, some_rows, tell_apart
-from tlfeat.heads.table import SPREAD, Head, check_effort, find_head, search_settings, spread_head
+from tlfeat.heads.table import SPREAD, Head, check_effort, check_head, find_head, search_settings, spread_head
 from tlfeat.memory import available_memory
 from tlfeat.models.saved import Fitted, Outcome, known_result, model_folder, write_model
 from tlfeat.models.unlabelled import read_unlabelled
@@ -96,6 +96,7 @@ def fit_sklearn(
     is_fresh : bool, default=False
         Fit again even if an equal Result exists.
     """
+    check_head(head, parameters, grid, has_unlabelled=unlabelled is not None)
     check_effort(effort)
     layers = choose_layers(data.cache, layer)
     found = read_unlabelled(unlabelled or data.cache, data, layers) if head == SPREAD else None
