@@ -119,8 +119,7 @@ def import_hub(part: str = "keras_hub") -> Any:
     if part.startswith("keras"):
         import_keras()  # on TensorFlow and quietly, which KerasHub would not be
     try:
-        with uncollected(part):
-            found = importlib.import_module(part)
+        found = importlib.import_module(part)
     except ModuleNotFoundError as error:
         if part.startswith("keras_hub.src"):
             raise UsageError(f"This KerasHub has no {part}: {_HUB_ADVICE.replace('it', '0.32', 1)}.") from error
