@@ -14,6 +14,7 @@ from tlfeat.cache.store import open_cache
 from tlfeat.errors import DataError, UsageError
 from tlfeat.extract.plan import plan_extraction
 from tlfeat.labelling.answers import read_answers
+from tlfeat.labelling.finish import fit_answers
 from tlfeat.labelling.server import Server
 from tlfeat.labelling.start import Wanted, open_labelling
 from tlfeat.models.saved import read_result
@@ -94,6 +95,14 @@ def test_typical_pictures_are_found_although_only_the_first_rows_are_clustered(
         answers = server.session.facts().answers.values()
     assert [answer.source for answer in answers].count("typical") >= 4
     assert {answer.label for answer in answers if answer.source == "typical"} == {"cat", "dog"}
+
+
+def test_done_does_without_rows_that_are_not_there_yet(make_photos: MakePhotos) -> None:
+    lines = [f"{path.relative_to(Path.cwd()).as_posix()},{path.parent.name}" for path in make_photos(9).glob("*/*.png")]
+    Path("few.csv").write_text("\n".join(["path,label", *lines]))
+    found = fit_answers(Path("few.csv"), PIXELS, command_line, others=Path("not-yet.h5"))
+    assert found["error"] == ""
+    assert read_result(Path(found["commands"][0].split()[3])).candidate == "logreg"
 
 
 def test_a_second_run_goes_on(make_photos: MakePhotos) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tlfeat.cache.reader import Cache
 from tlfeat.cache.store import open_cache
-from tlfeat.errors import DataError, TlfeatError
+from tlfeat.errors import CacheError, DataError, TlfeatError
 from tlfeat.evaluate.data import Data, open_data
 from tlfeat.evaluate.leaks import leak_sentence
 from tlfeat.evaluate.scores import guessing_sentence
@@ -83,7 +83,8 @@ def fit_answers(
 
 def _fit(data: Data, others: Path | None) -> Result:
     if others is not None:
-        with suppress(DataError), open_cache(others) as more:  # every picture has a label
+        # every picture has a label; extraction has not begun to write
+        with suppress(DataError, CacheError), open_cache(others) as more:
             return fit_sklearn(data, SPREAD, unlabelled=more).result
     return fit_sklearn(data, HEAD).result
 

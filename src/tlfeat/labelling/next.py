@@ -260,7 +260,8 @@ def _pool(cache: Cache, layer: str | None, answers: _Answers, seed: int) -> _Poo
     order = random_order(table.images.paths, seed=seed)
     choosable, reserve = pool_and_reserve(order[[i not in answers.given for i in order]])
     asked = in_turns(choosable, reserve).tolist()
-    others = [i for i in labels if i not in set(asked)][:POOL]
+    in_pool = set(asked)
+    others = [i for i in labels if i not in in_pool][:POOL]
     numbers = [i for i in (*asked, *others) if table.status[i] == "ok" and keys[i] in index]
     has_row, keys_of = set(numbers), [keys[i] for i in numbers]
     n_without = len(keys) - table.count("ok")
